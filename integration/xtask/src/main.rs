@@ -1,2 +1,70 @@
-//! To be filled.
-fn main() {}
+//! Project tasks: prerequisites, the demo, the whole test run, soaks.
+//!
+//! Depends on no other crate, so that it starts in seconds. It builds as the calling user and then runs only built binaries; the
+//! `lab` binary enters its namespaces by itself and says which way it took.
+
+mod build;
+mod setup;
+mod stages;
+
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+usage: cargo xtask <task>
+
+  setup [--dry-run]     install what the tests need (Debian, as root); the demo needs none of it
+  demo [OPTIONS]        two gateways, one tunnel, real packets; options go to the lab, see `demo --help`
+  test [--quick]        formatting, lints, unit tests, scenarios; without --quick also interop, soak cuts, documentation
+  soak rekey [OPTIONS]  rekeys every second under load; options go to the lab, see `soak rekey --help`
+";
+
+/// A task either ends well, ends with an exit code that says why, or could not run.
+type Outcome = Result<(), Failure>;
+
+/// Why a task did not succeed.
+#[derive(Debug)]
+enum Failure {
+    /// A command that the task ran ended with this exit code.
+    Code(u8),
+    /// The task itself could not go on; one sentence.
+    Text(String),
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        Failure::Text(error.to_string())
+    }
+}
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let outcome = match words.as_slice() {
+        ["setup"] => setup::install(),
+        ["setup", "--dry-run"] => {
+            setup::print_plan();
+            Ok(())
+        }
+        ["demo", options @ ..] => build::lab("demo", options),
+        ["test"] => stages::run(false),
+        ["test", "--quick"] => stages::run(true),
+        ["soak", "rekey", options @ ..] => build::lab("soak-rekey", options),
+        ["help" | "--help" | "-h"] | [] => {
+            print!("{USAGE}");
+            Ok(())
+        }
+        unknown => {
+            eprintln!("unknown task: {}\n", unknown.join(" "));
+            eprint!("{USAGE}");
+            Err(Failure::Code(2))
+        }
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Code(code)) => ExitCode::from(code),
+        Err(Failure::Text(text)) => {
+            eprintln!("xtask: {text}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! What the tests need beyond the Rust toolchain: one list of Debian packages and one Python client.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::{Failure, Outcome, build};
+
+/// The one package list. Each line: the package, what uses it.
+const PACKAGES: [(&str, &str); 11] = [
+    ("iproute2", "namespaces, links, routes"),
+    ("iputils-ping", "reachability"),
+    ("nftables", "address translation between the gateways"),
+    ("tcpdump", "a look at captures by hand"),
+    ("tshark", "a foreign judge of ESP and IKE"),
+    ("charon-systemd", "the charon peer"),
+    ("strongswan-swanctl", "Debian's swanctl"),
+    ("libcharon-extra-plugins", "charon's user-space ESP"),
+    ("libstrongswan-standard-plugins", "charon's cryptography"),
+    ("python3-scapy", "a second foreign judge of ESP"),
+    ("python3-venv", "the VICI client below"),
+];
+
+/// The VICI client from PyPI that the interop tests drive.
+const VICI_CLIENT: &str = "vici==6.0.3";
+
+/// A hook that Debian's packages ask before they start a service; 101 means "no".
+const POLICY_HOOK: &str = "/usr/sbin/policy-rc.d";
+
+/// Prints the commands that [`install`] runs.
+pub(crate) fn print_plan() {
+    println!("# Debian, as root; no service is started ({POLICY_HOOK} answers 101 meanwhile)");
+    println!("apt-get update");
+    println!(
+        "apt-get install --yes --no-install-recommends {}",
+        names().join(" ")
+    );
+    println!("# a VICI client nobody here wrote, below the target directory");
+    println!("/usr/bin/python3 -m venv --system-site-packages target/peers");
+    println!("target/peers/bin/pip install {VICI_CLIENT}");
+    for (package, reason) in PACKAGES {
+        println!("# {package:<24} {reason}");
+    }
+}
+
+/// Installs what is missing. Needs root and Debian for packages.
+pub(crate) fn install() -> Outcome {
+    let missing = missing_packages();
+    if !missing.is_empty() {
+        if !can_install() {
+            return Err(refuse(&missing));
+        }
+        let _hook = NoServices::declare()?;
+        build::run(Command::new("apt-get").arg("update"))?;
+        let mut apt = Command::new("apt-get");
+        apt.env("DEBIAN_FRONTEND", "noninteractive");
+        build::run(
+            apt.args(["install", "--yes", "--no-install-recommends"])
+                .args(&missing),
+        )?;
+    }
+    let environment = build::target_directory()?.join("peers");
+    if !has_vici_client(&environment) {
+        println!("installing {VICI_CLIENT} into {}", environment.display());
+        build::run(
+            Command::new("python3")
+                .args(["-m", "venv", "--system-site-packages"])
+                .arg(&environment),
+        )?;
+        build::run(Command::new(environment.join("bin/pip")).args([
+            "install",
+            "--quiet",
+            VICI_CLIENT,
+        ]))?;
+    }
+    println!("prerequisites are installed");
+    Ok(())
+}
+
+/// Before a test run: installs as root on Debian, otherwise says what is missing.
+pub(crate) fn ensure() -> Outcome {
+    let missing = missing_packages();
+    if missing.is_empty() && has_vici_client(&build::target_directory()?.join("peers")) {
+        return Ok(());
+    }
+    if missing.is_empty() || can_install() {
+        install()
+    } else {
+        Err(refuse(&missing))
+    }
+}
+
+fn refuse(missing: &[&str]) -> Failure {
+    eprintln!("missing: {}", missing.join(" "));
+    eprintln!(
+        "run as root on Debian:  cargo xtask setup     (what it does: cargo xtask setup --dry-run)"
+    );
+    Failure::Code(2)
+}
+
+fn names() -> Vec<&'static str> {
+    PACKAGES.iter().map(|(name, _)| *name).collect()
+}
+
+fn can_install() -> bool {
+    Path::new("/etc/debian_version").exists() && is_root()
+}
+
+fn is_root() -> bool {
+    // The owner of our own /proc entry is our effective user.
+    use std::os::unix::fs::MetadataExt;
+    fs::metadata("/proc/self").is_ok_and(|entry| entry.uid() == 0)
+}
+
+fn missing_packages() -> Vec<&'static str> {
+    names()
+        .into_iter()
+        .filter(|name| !is_installed(name))
+        .collect()
+}
+
+fn is_installed(package: &str) -> bool {
+    Command::new("dpkg-query")
+        .args(["--show", "--showformat=${db:Status-Status}", package])
+        .stderr(Stdio::null())
+        .output()
+        .is_ok_and(|output| output.stdout == b"installed")
+}
+
+fn has_vici_client(environment: &Path) -> bool {
+    Command::new(environment.join("bin/python"))
+        .args(["-c", "import vici"])
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
+}
+
+/// While it lives, packages do not start services. An administrator's own hook stays untouched.
+struct NoServices(Option<PathBuf>);
+
+impl NoServices {
+    fn declare() -> Result<Self, Failure> {
+        let hook = PathBuf::from(POLICY_HOOK);
+        if hook.exists() {
+            return Ok(NoServices(None));
+        }
+        fs::write(&hook, "#!/bin/sh\nexit 101\n")?;
+        fs::set_permissions(&hook, fs::Permissions::from_mode(0o755))?;
+        Ok(NoServices(Some(hook)))
+    }
+}
+
+impl Drop for NoServices {
+    fn drop(&mut self) {
+        if let Some(hook) = &self.0 {
+            // Nothing to do about a failure here: the hook only keeps services from starting.
+            let _ = fs::remove_file(hook);
+        }
+    }
+}
