@@ -1,0 +1,308 @@
+//! A backend that records: for scenarios and for tests of everything above the trait.
+//!
+//! It keeps tables like a real device, answers when told to, and can be made to refuse. It carries no packets.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::algorithm::EspAlgorithm;
+use crate::backend::{
+    Answer, NatReader, OffloadBackend, OffloadError, OnStop, Op, Reports, Request, SaStatus, TableFull,
+};
+use crate::capability::{Capabilities, Device, DeviceState, DeviceTable, LimitUnits};
+use crate::handle::{DeviceId, PolicyHandle, SaHandle, Spi, Tag};
+use crate::policy::{GuardSpec, PolicyAction, PolicySpec};
+use crate::sa::{Direction, ModeInUse, SaSpec};
+
+/// What the double holds at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Tables {
+    /// SAD.
+    pub sas: BTreeMap<SaHandle, SaSpec>,
+    /// SPD.
+    pub policies: BTreeMap<PolicyHandle, PolicySpec>,
+    /// Guards.
+    pub guards: BTreeSet<GuardSpec>,
+}
+
+struct State {
+    tables: Tables,
+    next_spi: u32,
+    waiting: VecDeque<(Tag, Request)>,
+    hold: bool,
+    refuse: VecDeque<OffloadError>,
+    log: Vec<String>,
+}
+
+/// The recording double.
+pub struct RecordingBackend {
+    reports: Arc<dyn Reports>,
+    devices: Arc<DeviceTable>,
+    state: Mutex<State>,
+}
+
+impl RecordingBackend {
+    /// A double with one device that can do everything; SPIs count up from `first_spi`.
+    pub fn new(reports: Arc<dyn Reports>, first_spi: u32) -> Self {
+        let state = State {
+            tables: Tables::default(),
+            next_spi: first_spi.max(256),
+            waiting: VecDeque::new(),
+            hold: false,
+            refuse: VecDeque::new(),
+            log: Vec::new(),
+        };
+        Self { reports, devices: Arc::new(able_device()), state: Mutex::new(state) }
+    }
+
+    /// From now on keeps requests until [`Self::release`].
+    pub fn hold(&self) {
+        self.lock().hold = true;
+    }
+
+    /// Answers everything kept and goes on answering at once.
+    pub fn release(&self) {
+        self.lock().hold = false;
+        while let Some((tag, request)) = self.next_waiting() {
+            self.reports.done(tag, self.execute(&request));
+        }
+    }
+
+    fn next_waiting(&self) -> Option<(Tag, Request)> {
+        self.lock().waiting.pop_front()
+    }
+
+    /// The next [`Request::Apply`] that installs an SA fails with `error`.
+    pub fn refuse_next_install(&self, error: OffloadError) {
+        self.lock().refuse.push_back(error);
+    }
+
+    /// What is installed now.
+    pub fn tables(&self) -> Tables {
+        self.lock().tables.clone()
+    }
+
+    /// One line for each operation carried out so far, oldest first.
+    pub fn log(&self) -> Vec<String> {
+        self.lock().log.clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn execute(&self, request: &Request) -> Result<Answer, OffloadError> {
+        let mut state = self.lock();
+        match request {
+            Request::Apply(ops) => state.apply(ops),
+            Request::Query(sa) => state
+                .tables
+                .sas
+                .get(sa)
+                .map(status)
+                .map(Answer::Status)
+                .ok_or_else(|| OffloadError::Missing("SA".into())),
+            Request::List => Ok(Answer::Installed(state.tables.sas.values().map(status).collect())),
+        }
+    }
+}
+
+impl State {
+    fn apply(&mut self, ops: &[Op]) -> Result<Answer, OffloadError> {
+        let installs = ops.iter().any(|op| matches!(op, Op::InstallSa(_)));
+        if let Some(error) = installs.then(|| self.refuse.pop_front()).flatten() {
+            self.log.push(format!("refused: {error}"));
+            return Err(error);
+        }
+        let before = self.tables.clone();
+        let lines = self.log.len();
+        let mut modes = Vec::new();
+        for op in ops {
+            if let Err(error) = self.tables.apply(op) {
+                self.tables = before;
+                self.log.truncate(lines);
+                self.log.push(format!("refused: {error}"));
+                return Err(error);
+            }
+            self.log.push(describe(op));
+            if let Op::InstallSa(sa) = op {
+                modes.push((sa.handle, ModeInUse::SOFTWARE));
+            }
+        }
+        Ok(Answer::Applied(modes))
+    }
+}
+
+impl Tables {
+    fn apply(&mut self, op: &Op) -> Result<(), OffloadError> {
+        match op {
+            Op::InstallSa(sa) => {
+                let taken =
+                    |other: &SaSpec| other.direction == sa.direction && other.spi == sa.spi && other.outer == sa.outer;
+                if self.sas.contains_key(&sa.handle) || self.sas.values().any(taken) {
+                    return Err(OffloadError::Exists(format!("SA {}", sa.spi)));
+                }
+                if !sa.key.fits(sa.algorithm) {
+                    return Err(OffloadError::Invalid("key length does not fit the algorithm".into()));
+                }
+                self.sas.insert(sa.handle, (**sa).clone());
+            }
+            Op::UpdateSa { sa, outer, encapsulation } => {
+                let entry = self.sas.get_mut(sa).ok_or_else(|| OffloadError::Missing("SA".into()))?;
+                entry.outer = *outer;
+                entry.encapsulation = *encapsulation;
+            }
+            Op::RemoveSa(sa) => {
+                self.sas.remove(sa);
+                for policy in self.policies.values_mut() {
+                    if let PolicyAction::Protect { sa: active, .. } = &mut policy.action
+                        && *active == Some(*sa)
+                    {
+                        *active = None;
+                    }
+                }
+            }
+            Op::InstallPolicy(policy) => {
+                if self.policies.insert(policy.handle, policy.clone()).is_some() {
+                    return Err(OffloadError::Exists("policy".into()));
+                }
+            }
+            Op::UpdatePolicy(policy) => {
+                if self.policies.insert(policy.handle, policy.clone()).is_none() {
+                    return Err(OffloadError::Missing("policy".into()));
+                }
+            }
+            Op::RemovePolicy(policy) => {
+                self.policies.remove(policy);
+            }
+            Op::Activate { policy, sa } => self.activate(*policy, *sa)?,
+            Op::InstallGuard(guard) => {
+                self.guards.insert(guard.clone());
+            }
+            Op::RemoveGuard(guard) => {
+                self.guards.remove(guard);
+            }
+            Op::Flush => {
+                self.sas.clear();
+                self.policies.clear();
+            }
+        }
+        Ok(())
+    }
+
+    fn activate(&mut self, policy: PolicyHandle, sa: SaHandle) -> Result<(), OffloadError> {
+        if self.sas.get(&sa).is_none_or(|entry| entry.direction != Direction::Outbound) {
+            return Err(OffloadError::Missing("outbound SA".into()));
+        }
+        let entry = self.policies.get_mut(&policy).ok_or_else(|| OffloadError::Missing("policy".into()))?;
+        match &mut entry.action {
+            PolicyAction::Protect { sa: active, .. } => {
+                *active = Some(sa);
+                Ok(())
+            }
+            PolicyAction::Bypass | PolicyAction::Discard | PolicyAction::Trap { .. } => {
+                Err(OffloadError::Invalid("activation of a policy that does not protect".into()))
+            }
+        }
+    }
+}
+
+fn describe(op: &Op) -> String {
+    match op {
+        Op::InstallSa(sa) => format!("install {:?} SA {}", sa.direction, sa.spi),
+        Op::UpdateSa { sa, outer, .. } => format!("update SA {:x} to {}-{}", sa.raw(), outer.local, outer.remote),
+        Op::RemoveSa(sa) => format!("remove SA {:x}", sa.raw()),
+        Op::InstallPolicy(policy) => format!("install {:?} policy {}", policy.direction, policy.selectors),
+        Op::UpdatePolicy(policy) => format!("update {:?} policy {}", policy.direction, policy.selectors),
+        Op::RemovePolicy(policy) => format!("remove policy {:x}", policy.raw()),
+        Op::Activate { policy, sa } => format!("activate SA {:x} on policy {:x}", sa.raw(), policy.raw()),
+        Op::InstallGuard(guard) => format!("guard {}", guard.selectors),
+        Op::RemoveGuard(guard) => format!("unguard {}", guard.selectors),
+        Op::Flush => "flush".into(),
+    }
+}
+
+fn status(sa: &SaSpec) -> SaStatus {
+    SaStatus {
+        sa: sa.handle,
+        spi: sa.spi,
+        bytes: 0,
+        packets: 0,
+        idle_seconds: None,
+        sequence: sa.initial_sequence,
+        mode: ModeInUse::SOFTWARE,
+    }
+}
+
+fn able_device() -> DeviceTable {
+    let capabilities = Capabilities {
+        algorithms: [128, 192, 256]
+            .into_iter()
+            .filter_map(|bits| EspAlgorithm::from_ids(20, Some(bits), None))
+            .chain([EspAlgorithm::CHACHA20_POLY1305])
+            .chain([128, 256].into_iter().flat_map(|bits| {
+                [12, 13, 14].into_iter().filter_map(move |i| EspAlgorithm::from_ids(12, Some(bits), Some(i)))
+            }))
+            .collect(),
+        tunnel: true,
+        transport: true,
+        esn: true,
+        replay_window: (32, 1024),
+        udp_encapsulation: true,
+        limits: LimitUnits { time: true, bytes: true, packets: true },
+        sa_table: None,
+        policy_table: None,
+        all_policy_kinds: true,
+        in_place_move: true,
+        separate_activation: true,
+    };
+    let device = Device {
+        id: DeviceId(0),
+        name: "recorder".into(),
+        state: DeviceState::Up,
+        capabilities,
+        plain_mode: ModeInUse::SOFTWARE,
+    };
+    DeviceTable { devices: vec![device] }
+}
+
+impl OffloadBackend for RecordingBackend {
+    fn devices(&self) -> Arc<DeviceTable> {
+        Arc::clone(&self.devices)
+    }
+
+    fn device_for(&self, _local: IpAddr, _remote: IpAddr) -> Option<DeviceId> {
+        Some(DeviceId(0))
+    }
+
+    fn reserve_spi(&self, _device: DeviceId) -> Result<Spi, TableFull> {
+        let mut state = self.lock();
+        let spi = Spi::new(state.next_spi).ok_or(TableFull)?;
+        state.next_spi = state.next_spi.checked_add(1).ok_or(TableFull)?;
+        Ok(spi)
+    }
+
+    fn release_spi(&self, _device: DeviceId, _spi: Spi) {}
+
+    fn submit(&self, tag: Tag, request: Request) {
+        {
+            let mut state = self.lock();
+            if state.hold {
+                state.waiting.push_back((tag, request));
+                return;
+            }
+        }
+        self.reports.done(tag, self.execute(&request));
+    }
+
+    fn adopt_nat_sockets(&self, _sockets: Vec<OwnedFd>) -> io::Result<NatReader> {
+        Ok(NatReader::Daemon)
+    }
+
+    fn shut_down(&self, _on_stop: OnStop) {
+        self.release();
+    }
+}
