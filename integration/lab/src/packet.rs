@@ -1,0 +1,133 @@
+//! A raw socket on one interface: whole Ethernet frames in both directions.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, bind, netdevice, recv, send, socket_with,
+    sockopt,
+};
+
+use crate::netns::Namespace;
+
+/// The most that a frame can hold when the sender's segmentation is left to the device.
+pub const LARGEST_FRAME: usize = 65_536 + 64;
+
+/// Frames that may wait for us; bounded by the kernel's own limit where we may not force it.
+const RECEIVE_BUFFER: usize = 32 << 20;
+
+/// An open raw socket.
+#[derive(Debug)]
+pub struct PacketSocket {
+    descriptor: OwnedFd,
+}
+
+impl PacketSocket {
+    /// Opens a socket that sees each frame that the interface receives or sends.
+    ///
+    /// # Errors
+    /// No such interface, or raw sockets are not allowed.
+    pub fn open(namespace: &Namespace, interface: &str) -> anyhow::Result<Self> {
+        Ok(namespace.run(|| Self::open_here(interface))??)
+    }
+
+    fn open_here(interface: &str) -> io::Result<Self> {
+        let every = link::Address::EVERY_PROTOCOL;
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let descriptor = socket_with(AddressFamily::PACKET, SocketType::RAW, flags, Some(Protocol::from_raw(every)))?;
+        if sockopt::set_socket_recv_buffer_size_force(&descriptor, RECEIVE_BUFFER).is_err() {
+            sockopt::set_socket_recv_buffer_size(&descriptor, RECEIVE_BUFFER)?;
+        }
+        let index = netdevice::name_to_index(&descriptor, interface)?;
+        bind(&descriptor, &link::Address::on(index))?;
+        let socket = PacketSocket { descriptor };
+        socket.discard_pending();
+        Ok(socket)
+    }
+
+    /// Before it was bound, the socket saw every interface.
+    fn discard_pending(&self) {
+        let mut buffer = [0_u8; 64];
+        while recv(&self.descriptor, &mut buffer, RecvFlags::DONTWAIT).is_ok() {}
+    }
+
+    /// Takes a waiting frame; `None` when there is none.
+    ///
+    /// # Errors
+    /// The interface is gone.
+    pub fn receive<'a>(&self, buffer: &'a mut [u8]) -> io::Result<Option<&'a [u8]>> {
+        match recv(&self.descriptor, &mut *buffer, RecvFlags::DONTWAIT) {
+            Ok((length, _)) => Ok(buffer.get(..length)),
+            Err(Errno::AGAIN | Errno::INTR | Errno::NETDOWN) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Waits for a frame, at most so long.
+    ///
+    /// # Errors
+    /// Waiting failed.
+    pub fn wait(&self, limit: Duration) -> io::Result<()> {
+        let limit =
+            Timespec { tv_sec: limit.as_secs().try_into().unwrap_or(i64::MAX), tv_nsec: limit.subsec_nanos().into() };
+        match poll(&mut [PollFd::new(&self.descriptor, PollFlags::IN)], Some(&limit)) {
+            Ok(_) | Err(Errno::INTR) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Sends a whole frame, Ethernet header included.
+    ///
+    /// # Errors
+    /// The kernel did not take it.
+    pub fn send(&self, frame: &[u8]) -> io::Result<()> {
+        loop {
+            match send(&self.descriptor, frame, SendFlags::empty()) {
+                Ok(_) => return Ok(()),
+                Err(Errno::AGAIN | Errno::NOBUFS) => std::thread::yield_now(),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
+#[expect(unsafe_code, reason = "the socket crate has no link-layer address; this hands one to bind(2)")]
+mod link {
+    use std::num::NonZeroU32;
+
+    use rustix::net::addr::{SocketAddrArg, SocketAddrLen, SocketAddrOpaque};
+
+    /// `ETH_P_ALL`.
+    const ETHERTYPE_EVERY: u16 = 0x0003;
+
+    /// `struct sockaddr_ll` for binding a raw socket to an interface.
+    pub(super) struct Address(libc::sockaddr_ll);
+
+    impl Address {
+        /// `ETH_P_ALL` in network order.
+        pub(super) const EVERY_PROTOCOL: NonZeroU32 =
+            NonZeroU32::new(ETHERTYPE_EVERY.to_be() as u32).expect("not zero");
+
+        pub(super) fn on(index: u32) -> Self {
+            Address(libc::sockaddr_ll {
+                sll_family: libc::AF_PACKET as u16,
+                sll_protocol: Self::EVERY_PROTOCOL.get() as u16,
+                sll_ifindex: index as i32,
+                sll_hatype: 0,
+                sll_pkttype: 0,
+                sll_halen: 0,
+                sll_addr: [0; 8],
+            })
+        }
+    }
+
+    // SAFETY: the pointer is to a complete `sockaddr_ll` that lives for the call, with its own size.
+    unsafe impl SocketAddrArg for Address {
+        unsafe fn with_sockaddr<R>(&self, f: impl FnOnce(*const SocketAddrOpaque, SocketAddrLen) -> R) -> R {
+            f((&raw const self.0).cast(), size_of::<libc::sockaddr_ll>() as SocketAddrLen)
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! A lossy path: forwards frames between two interfaces with delay, jitter, reordering and loss, and can be cut.
+//!
+//! Ordinary frames keep their order: the delay of the path varies, the path itself does not reorder. A chosen share is held back a
+//! little longer and overtaken by its successors.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crate::classify::{Class, classify};
+use crate::frame::mend_checksum;
+use crate::netns::Namespace;
+use crate::packet::{LARGEST_FRAME, PacketSocket};
+
+/// How the path behaves, the same in both directions.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Profile {
+    /// Mean delay, one way.
+    pub delay: Duration,
+    /// The delay varies by up to this much either way.
+    pub jitter: Duration,
+    /// Share of frames that are overtaken.
+    pub reorder: f64,
+    /// Share of frames that are lost.
+    pub loss: f64,
+    /// Drops ESP frames of an SPI once a newer SPI has come by in the same direction: the path then looks like a receiver that
+    /// removes its old inbound SA too early.
+    pub drop_old_inbound: bool,
+    /// For the random choices.
+    pub seed: u64,
+}
+
+impl Profile {
+    /// Forwards everything at once.
+    pub const CLEAN: Profile = Profile {
+        delay: Duration::ZERO,
+        jitter: Duration::ZERO,
+        reorder: 0.0,
+        loss: 0.0,
+        drop_old_inbound: false,
+        seed: 1,
+    };
+}
+
+/// What the relay has done so far, both directions together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Frames passed on.
+    pub forwarded: u64,
+    /// Frames dropped on purpose.
+    pub dropped: u64,
+    /// Frames held back to be overtaken.
+    pub held: u64,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    stop: AtomicBool,
+    cut: AtomicBool,
+    forwarded: AtomicU64,
+    dropped: AtomicU64,
+    held: AtomicU64,
+}
+
+/// A running relay.
+#[derive(Debug)]
+pub struct Relay {
+    shared: Arc<Shared>,
+    workers: Vec<JoinHandle<io::Result<()>>>,
+}
+
+impl Relay {
+    /// Forwards between two interfaces of a namespace from now on.
+    ///
+    /// # Errors
+    /// No such interface, or raw sockets are not allowed.
+    pub fn start(namespace: &Namespace, left: &str, right: &str, profile: &Profile) -> anyhow::Result<Self> {
+        let shared = Arc::new(Shared::default());
+        // One socket per interface, shared by both directions: a socket does not see the frames that it sends itself.
+        let left_end = Arc::new(PacketSocket::open(namespace, left)?);
+        let right_end = Arc::new(PacketSocket::open(namespace, right)?);
+        let mut workers = Vec::new();
+        for (name, receiver, sender, salt) in
+            [(left, &left_end, &right_end, 0), (right, &right_end, &left_end, 0x5bd1_e995)]
+        {
+            let direction = Direction {
+                receiver: Arc::clone(receiver),
+                sender: Arc::clone(sender),
+                profile: profile.clone(),
+                random: Random(profile.seed ^ salt),
+                shared: Arc::clone(&shared),
+                waiting: BinaryHeap::new(),
+                arrived: 0,
+                last_due: Instant::now(),
+                newest_spi: None,
+                old_spis: Vec::new(),
+            };
+            workers
+                .push(std::thread::Builder::new().name(format!("relay from {name}")).spawn(move || direction.run())?);
+        }
+        Ok(Relay { shared, workers })
+    }
+
+    /// Cuts the path (true) or restores it.
+    pub fn cut(&self, cut: bool) {
+        self.shared.cut.store(cut, Ordering::Relaxed);
+    }
+
+    /// Counters.
+    #[must_use]
+    pub fn tally(&self) -> Tally {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Tally {
+            forwarded: read(&self.shared.forwarded),
+            dropped: read(&self.shared.dropped),
+            held: read(&self.shared.held),
+        }
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Relaxed);
+        for worker in self.workers.drain(..) {
+            let _ = worker.join();
+        }
+    }
+}
+
+/// Frames that wait for their time, earliest first; equal times keep the order of arrival.
+type Waiting = BinaryHeap<Reverse<(Instant, u64, Vec<u8>)>>;
+
+/// One direction and its thread.
+struct Direction {
+    receiver: Arc<PacketSocket>,
+    sender: Arc<PacketSocket>,
+    profile: Profile,
+    random: Random,
+    shared: Arc<Shared>,
+    waiting: Waiting,
+    arrived: u64,
+    last_due: Instant,
+    newest_spi: Option<u32>,
+    old_spis: Vec<u32>,
+}
+
+impl Direction {
+    fn run(mut self) -> io::Result<()> {
+        let mut buffer = vec![0; LARGEST_FRAME];
+        let receiver = Arc::clone(&self.receiver);
+        while !self.shared.stop.load(Ordering::Relaxed) {
+            let now = Instant::now();
+            while let Some(frame) = receiver.receive(&mut buffer)? {
+                self.admit(frame, now);
+            }
+            self.release(Instant::now())?;
+            let limit = Duration::from_millis(20);
+            let next =
+                self.waiting.peek().map_or(limit, |Reverse((due, _, _))| due.saturating_duration_since(Instant::now()));
+            if !next.is_zero() {
+                receiver.wait(next.min(limit))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn admit(&mut self, frame: &[u8], now: Instant) {
+        let lost = self.shared.cut.load(Ordering::Relaxed)
+            || self.random.chance(self.profile.loss)
+            || self.is_on_old_sa(frame);
+        if lost {
+            self.shared.dropped.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        let due = if self.random.chance(self.profile.reorder) {
+            self.shared.held.fetch_add(1, Ordering::Relaxed);
+            self.last_due.max(now + self.varying_delay()) + Duration::from_micros(500 + self.random.below(2_500))
+        } else {
+            self.last_due = self.last_due.max(now + self.varying_delay());
+            self.last_due
+        };
+        self.arrived += 1;
+        self.waiting.push(Reverse((due, self.arrived, frame.to_vec())));
+    }
+
+    fn varying_delay(&mut self) -> Duration {
+        let spread = u64::try_from(self.profile.jitter.as_micros()).unwrap_or(u64::MAX) * 2;
+        (self.profile.delay + Duration::from_micros(self.random.below(spread + 1))).saturating_sub(self.profile.jitter)
+    }
+
+    fn is_on_old_sa(&mut self, frame: &[u8]) -> bool {
+        if !self.profile.drop_old_inbound {
+            return false;
+        }
+        let (Class::Esp(spi) | Class::UdpEsp(spi)) = classify(frame, &[]) else { return false };
+        if self.newest_spi != Some(spi) && !self.old_spis.contains(&spi) {
+            self.old_spis.extend(self.newest_spi.replace(spi));
+        }
+        self.newest_spi != Some(spi)
+    }
+
+    fn release(&mut self, now: Instant) -> io::Result<()> {
+        while let Some(entry) = self.waiting.peek_mut() {
+            if entry.0.0 > now {
+                break;
+            }
+            let Reverse((_, _, mut frame)) = std::collections::binary_heap::PeekMut::pop(entry);
+            mend_checksum(&mut frame);
+            self.sender.send(&frame)?;
+            self.shared.forwarded.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+}
+
+/// A small, seeded generator (splitmix64): the same seed makes the same choices.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    fn below(&mut self, limit: u64) -> u64 {
+        if limit == 0 { 0 } else { self.next() % limit }
+    }
+
+    fn chance(&mut self, share: f64) -> bool {
+        share > 0.0 && (self.next() >> 11) as f64 / (1_u64 << 53) as f64 <= share
+    }
+}

@@ -1,0 +1,333 @@
+//! Sequence-numbered UDP: one sender at a fixed rate, one receiver, and an account of every single packet.
+
+use std::fmt;
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use rustix::net::sockopt;
+
+use crate::topology::{Family, Site};
+
+/// IP and UDP headers (IPv4): a stream of "1,400 B" has packets of 1,400 octets on the wire inside the tunnel.
+const HEADERS_V4: usize = 28;
+/// The same for IPv6.
+const HEADERS_V6: usize = 48;
+/// Starts each payload.
+const MAGIC: &[u8; 8] = b"cygstrm1";
+/// How long the receiver goes on after the last packet was sent.
+const GRACE: Duration = Duration::from_millis(700);
+/// Waits that end early keep the bursts of a paced stream short.
+const PACE: Duration = Duration::from_micros(500);
+
+/// What is sent.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Load {
+    /// Whole IP packet, octets.
+    pub octets: usize,
+    /// Packets in a second.
+    pub rate: f64,
+    /// Addresses inside the tunnel.
+    pub family: Family,
+}
+
+/// The account of a finished stream.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Packets sent.
+    pub sent: u64,
+    /// Different packets received.
+    pub received: u64,
+    /// Packets never received.
+    pub lost: u64,
+    /// Copies beyond the first.
+    pub duplicated: u64,
+    /// Packets that came after a later one.
+    pub reordered: u64,
+    /// The first runs of lost packets: first number, count.
+    pub gaps: Vec<(u64, u64)>,
+    /// The time in which a packet was sent last, since the start.
+    pub duration: Duration,
+}
+
+impl Report {
+    /// Adds another stream's account.
+    pub fn add(&mut self, other: &Report) {
+        self.sent += other.sent;
+        self.received += other.received;
+        self.lost += other.lost;
+        self.duplicated += other.duplicated;
+        self.reordered += other.reordered;
+        self.gaps.extend_from_slice(&other.gaps);
+        self.duration = self.duration.max(other.duration);
+    }
+
+    /// Whether each packet arrived exactly once and in order.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        self.sent > 0 && self.lost == 0 && self.duplicated == 0 && self.reordered == 0
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "sent {} received {} lost {} duplicated {} reordered {}",
+            self.sent, self.received, self.lost, self.duplicated, self.reordered
+        )?;
+        for (first, count) in self.gaps.iter().take(5) {
+            write!(f, " [{count} from #{first}]")?;
+        }
+        Ok(())
+    }
+}
+
+/// A running stream between the hosts of two sites.
+#[derive(Debug)]
+pub struct Stream {
+    stop: Arc<AtomicBool>,
+    /// Zero until the sender has stopped; then one more than the packets sent.
+    sent_all: Arc<AtomicU64>,
+    sender: Option<JoinHandle<(u64, Duration)>>,
+    receiver: Option<JoinHandle<Seen>>,
+}
+
+impl Stream {
+    /// Starts sending from a site's host to the other's.
+    ///
+    /// # Errors
+    /// The sockets could not be made.
+    pub fn start(from: &Site, to: &Site, load: Load) -> anyhow::Result<Self> {
+        let receiver = to.host.run(|| UdpSocket::bind(SocketAddr::new(to.host_address(load.family), 0)))??;
+        let sender = from.host.run(|| UdpSocket::bind(SocketAddr::new(from.host_address(load.family), 0)))??;
+        Self::between(sender, receiver, load)
+    }
+
+    /// Starts sending from a socket to another.
+    ///
+    /// # Errors
+    /// A socket has no address, or a thread could not start.
+    pub fn between(sender: UdpSocket, receiver: UdpSocket, load: Load) -> anyhow::Result<Self> {
+        sockopt::set_socket_recv_buffer_size(&receiver, 8 << 20)?;
+        receiver.set_read_timeout(Some(Duration::from_millis(20)))?;
+        sender.connect(receiver.local_addr()?)?;
+        let headers = if matches!(load.family, Family::V4) { HEADERS_V4 } else { HEADERS_V6 };
+        let payload = load.octets.saturating_sub(headers).max(16);
+        let stop = Arc::new(AtomicBool::new(false));
+        let sent_all = Arc::new(AtomicU64::new(0));
+        let (flag, total) = (Arc::clone(&stop), Arc::clone(&sent_all));
+        let sending = thread::Builder::new().name("stream sender".into()).spawn(move || {
+            let outcome = send(&sender, payload, load.rate, &flag);
+            total.store(outcome.0 + 1, Ordering::Release);
+            outcome
+        })?;
+        let total = Arc::clone(&sent_all);
+        let receiving =
+            thread::Builder::new().name("stream receiver".into()).spawn(move || receive(&receiver, &total))?;
+        Ok(Stream { stop, sent_all, sender: Some(sending), receiver: Some(receiving) })
+    }
+
+    /// Stops sending, waits for what is under way and gives the account.
+    ///
+    /// # Errors
+    /// A thread of the stream panicked.
+    pub fn finish(mut self) -> anyhow::Result<Report> {
+        self.stop.store(true, Ordering::Relaxed);
+        let (sent, duration) = self.sender.take().and_then(|thread| thread.join().ok()).context("the sender failed")?;
+        let seen = self.receiver.take().and_then(|thread| thread.join().ok()).context("the receiver failed")?;
+        Ok(seen.account(sent, duration))
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.sender.take() {
+            let _ = thread.join();
+        }
+        // Also when the sender panicked, so that the receiver ends.
+        self.sent_all.fetch_max(1, Ordering::Release);
+        if let Some(thread) = self.receiver.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Runs streams for a while: `octets` sizes each way, and gives one account of all of them.
+///
+/// # Errors
+/// As for starting and finishing one.
+pub fn both_ways(a: &Site, b: &Site, loads: &[Load], time: Duration) -> anyhow::Result<Report> {
+    let streams = start_both_ways(a, b, loads)?;
+    thread::sleep(time);
+    finish_all(streams)
+}
+
+/// Starts a stream of each load in each direction.
+///
+/// # Errors
+/// The sockets could not be made.
+pub fn start_both_ways(a: &Site, b: &Site, loads: &[Load]) -> anyhow::Result<Vec<Stream>> {
+    let mut streams = Vec::new();
+    for load in loads {
+        streams.push(Stream::start(a, b, *load)?);
+        streams.push(Stream::start(b, a, *load)?);
+    }
+    Ok(streams)
+}
+
+/// Ends streams and adds their accounts.
+///
+/// # Errors
+/// A thread of a stream panicked.
+pub fn finish_all(streams: Vec<Stream>) -> anyhow::Result<Report> {
+    // All stop sending first, so that they share the wait for what is under way.
+    for stream in &streams {
+        stream.stop.store(true, Ordering::Relaxed);
+    }
+    let mut sum = Report::default();
+    for stream in streams {
+        sum.add(&stream.finish()?);
+    }
+    Ok(sum)
+}
+
+fn send(socket: &UdpSocket, payload: usize, rate: f64, stop: &AtomicBool) -> (u64, Duration) {
+    let mut data = vec![0x5a; payload];
+    let started = Instant::now();
+    let mut sent = 0_u64;
+    while !stop.load(Ordering::Relaxed) {
+        let due = (started.elapsed().as_secs_f64() * rate) as u64;
+        while sent <= due {
+            if let Some(head) = data.get_mut(..16) {
+                head.copy_from_slice(&header(sent));
+            }
+            // A refusal (an ICMP answer to an earlier packet, a full queue) counts as sent: the receiver will miss it.
+            let _ = socket.send(&data);
+            sent += 1;
+        }
+        thread::sleep(PACE);
+    }
+    (sent, started.elapsed())
+}
+
+fn header(number: u64) -> [u8; 16] {
+    let mut octets = [0; 16];
+    let (magic, field) = octets.split_at_mut(8);
+    magic.copy_from_slice(MAGIC);
+    field.copy_from_slice(&number.to_be_bytes());
+    octets
+}
+
+fn receive(socket: &UdpSocket, sent_all: &AtomicU64) -> Seen {
+    let mut seen = Seen::default();
+    let mut buffer = vec![0; 65_536];
+    let mut deadline = None;
+    loop {
+        if let Ok(length) = socket.recv(&mut buffer) {
+            seen.note(buffer.get(..length).unwrap_or_default());
+        }
+        let total = sent_all.load(Ordering::Acquire);
+        if total == 0 {
+            continue;
+        }
+        let deadline = *deadline.get_or_insert_with(|| Instant::now() + GRACE);
+        // Everything is here: a short wait more still finds copies.
+        if Instant::now() >= deadline || (seen.received + 1 >= total && Instant::now() + GRACE >= deadline + GRACE / 4)
+        {
+            return seen;
+        }
+    }
+}
+
+/// What the receiver knows.
+#[derive(Debug, Default)]
+struct Seen {
+    numbers: Vec<bool>,
+    received: u64,
+    duplicated: u64,
+    reordered: u64,
+    highest: Option<u64>,
+}
+
+impl Seen {
+    fn note(&mut self, packet: &[u8]) {
+        let Some((magic, rest)) = packet.split_first_chunk::<8>() else { return };
+        let Some(field) = rest.first_chunk::<8>() else { return };
+        if magic != MAGIC {
+            return;
+        }
+        let number = u64::from_be_bytes(*field);
+        let Ok(index) = usize::try_from(number) else { return };
+        if self.numbers.len() <= index {
+            self.numbers.resize(index + 1, false);
+        }
+        let Some(known) = self.numbers.get_mut(index) else { return };
+        if std::mem::replace(known, true) {
+            self.duplicated += 1;
+            return;
+        }
+        self.received += 1;
+        self.reordered += u64::from(self.highest.is_some_and(|highest| number < highest));
+        self.highest = self.highest.max(Some(number));
+    }
+
+    fn account(&self, sent: u64, duration: Duration) -> Report {
+        let mut gaps: Vec<(u64, u64)> = Vec::new();
+        for number in 0..sent {
+            let arrived =
+                usize::try_from(number).ok().and_then(|index| self.numbers.get(index)).is_some_and(|seen| *seen);
+            match gaps.last_mut() {
+                _ if arrived => {}
+                Some((first, count)) if *first + *count == number => *count += 1,
+                Some(_) | None => gaps.push((number, 1)),
+            }
+        }
+        let lost = sent.saturating_sub(self.received);
+        Report {
+            sent,
+            received: self.received,
+            lost,
+            duplicated: self.duplicated,
+            reordered: self.reordered,
+            gaps,
+            duration,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn account(numbers: &[u64], sent: u64) -> Report {
+        let mut seen = Seen::default();
+        for number in numbers {
+            seen.note(&header(*number));
+        }
+        seen.account(sent, Duration::ZERO)
+    }
+
+    #[test]
+    fn every_fate_is_counted() {
+        let report = account(&[0, 1, 1, 4, 3, 6], 8);
+        assert_eq!((report.received, report.lost, report.duplicated, report.reordered), (5, 3, 1, 1));
+        assert_eq!(report.gaps, [(2, 1), (5, 1), (7, 1)]);
+        assert!(!report.is_clean());
+        assert!(account(&[0, 1, 2], 3).is_clean());
+    }
+
+    #[test]
+    fn a_loopback_stream_is_complete() {
+        let socket = || UdpSocket::bind("127.0.0.1:0").unwrap();
+        let load = Load { octets: 64, rate: 2_000.0, family: Family::V4 };
+        let stream = Stream::between(socket(), socket(), load).unwrap();
+        thread::sleep(Duration::from_millis(200));
+        let report = stream.finish().unwrap();
+        assert!(report.is_clean() && report.sent > 200, "{report}");
+    }
+}
