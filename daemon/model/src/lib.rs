@@ -1,2 +1,26 @@
-//! To be filled.
+//! What the parts of the daemon speak of: configuration, commands, identities, events and snapshots.
+//!
+//! The protocol core takes [`config`] and [`command`]s and gives [`event`]s and [`snapshot`]s; the swanctl and VICI layer, the webhook, the
+//! history and the telemetry all speak of the same values. Parsing of files and sockets is left to others.
 #![forbid(unsafe_code)]
+
+pub mod cause;
+pub mod command;
+pub mod config;
+pub mod event;
+pub mod identity;
+pub mod proposal;
+pub mod secret;
+pub mod snapshot;
+
+pub use cause::{Cause, CauseKind};
+pub use command::{Command, CommandError, CommandId, CommandOutcome, Selector};
+pub use config::{
+    Actions, AuthMethod, AuthRound, Child, ChildMode, ConfigSnapshot, ConfiguredSelector, Connection, FailClosed,
+    HostSpec, IkeSettings, Unique,
+};
+pub use event::{EventBody, EventRecord};
+pub use identity::Identity;
+pub use proposal::{Encryption, EspProposal, IkeProposal};
+pub use secret::{Secret, SharedSecret};
+pub use snapshot::{ChildSaSnapshot, ChildSaState, ConfiguredChildStatus, IkeSaSnapshot, IkeSaState};

@@ -1,0 +1,211 @@
+//! What happened: bodies made by the core, and the record the daemon wraps each in.
+
+use ipsec::{DeviceId, LimitUnit, PacketSelectors, Path};
+use serde::Serialize;
+
+use crate::cause::Cause;
+use crate::snapshot::{ChildSaSnapshot, IkeSaSnapshot};
+
+/// What happened. Names are frozen, fields are only added.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "type")]
+pub enum EventBody {
+    /// An IKE SA is up.
+    #[serde(rename = "ike-sa.established")]
+    IkeSaEstablished {
+        /// The IKE SA, without its children.
+        ike: Box<IkeSaSnapshot>,
+    },
+    /// An IKE SA was replaced by its successor.
+    #[serde(rename = "ike-sa.rekeyed")]
+    IkeSaRekeyed {
+        /// Before.
+        old: Box<IkeSaSnapshot>,
+        /// After.
+        new: Box<IkeSaSnapshot>,
+    },
+    /// An IKE SA ended.
+    #[serde(rename = "ike-sa.closed")]
+    IkeSaClosed {
+        /// Its last state.
+        ike: Box<IkeSaSnapshot>,
+        /// Why.
+        cause: Cause,
+    },
+    /// Authentication failed.
+    #[serde(rename = "ike-sa.auth-failed")]
+    IkeSaAuthFailed {
+        /// The IKE SA that did not come up.
+        ike: Box<IkeSaSnapshot>,
+        /// Why.
+        cause: Cause,
+    },
+    /// An attempt to establish an IKE SA failed.
+    #[serde(rename = "ike-sa.failed")]
+    IkeSaFailed {
+        /// The IKE SA that did not come up.
+        ike: Box<IkeSaSnapshot>,
+        /// Why.
+        cause: Cause,
+    },
+    /// The peer's or our address changed.
+    #[serde(rename = "ike-sa.updated")]
+    IkeSaUpdated {
+        /// The IKE SA before.
+        ike: Box<IkeSaSnapshot>,
+        /// The new way.
+        path: Path,
+    },
+    /// Rekeying an IKE SA failed; it goes on.
+    #[serde(rename = "ike-sa.rekey-failed")]
+    IkeSaRekeyFailed {
+        /// The IKE SA.
+        ike: Box<IkeSaSnapshot>,
+        /// Why.
+        cause: Cause,
+    },
+    /// A CHILD SA is up.
+    #[serde(rename = "child-sa.installed")]
+    ChildSaInstalled {
+        /// Its IKE SA, without children.
+        ike: Box<IkeSaSnapshot>,
+        /// The CHILD SA.
+        child: Box<ChildSaSnapshot>,
+    },
+    /// A CHILD SA was replaced by its successor.
+    #[serde(rename = "child-sa.rekeyed")]
+    ChildSaRekeyed {
+        /// Its IKE SA, without children.
+        ike: Box<IkeSaSnapshot>,
+        /// Before.
+        old: Box<ChildSaSnapshot>,
+        /// After.
+        new: Box<ChildSaSnapshot>,
+    },
+    /// A CHILD SA ended without a successor.
+    #[serde(rename = "child-sa.closed")]
+    ChildSaClosed {
+        /// Its IKE SA, without children.
+        ike: Box<IkeSaSnapshot>,
+        /// Its last state.
+        child: Box<ChildSaSnapshot>,
+        /// Why.
+        cause: Cause,
+    },
+    /// Rekeying a CHILD SA failed; it goes on.
+    #[serde(rename = "child-sa.rekey-failed")]
+    ChildSaRekeyFailed {
+        /// Its IKE SA, without children.
+        ike: Box<IkeSaSnapshot>,
+        /// The CHILD SA.
+        child: Box<ChildSaSnapshot>,
+        /// Why.
+        cause: Cause,
+    },
+    /// The backend refused a CHILD SA.
+    #[serde(rename = "child-sa.install-failed")]
+    ChildSaInstallFailed {
+        /// Its IKE SA, without children.
+        ike: Box<IkeSaSnapshot>,
+        /// Connection's child.
+        child: String,
+        /// Why.
+        cause: Cause,
+    },
+    /// A soft limit was reached.
+    #[serde(rename = "child-sa.soft-expired")]
+    ChildSaSoftExpired {
+        /// Its IKE SA, without children.
+        ike: Box<IkeSaSnapshot>,
+        /// The CHILD SA.
+        child: Box<ChildSaSnapshot>,
+        /// The limit.
+        unit: LimitUnit,
+    },
+    /// A hard limit was reached.
+    #[serde(rename = "child-sa.hard-expired")]
+    ChildSaHardExpired {
+        /// Its IKE SA, without children.
+        ike: Box<IkeSaSnapshot>,
+        /// The CHILD SA.
+        child: Box<ChildSaSnapshot>,
+        /// The limit.
+        unit: LimitUnit,
+    },
+    /// Traffic asks for a child.
+    #[serde(rename = "policy.acquire")]
+    PolicyAcquire {
+        /// Connection.
+        connection: String,
+        /// Child.
+        child: String,
+        /// The packet.
+        packet: PacketSelectors,
+    },
+    /// A device stopped carrying traffic.
+    #[serde(rename = "offload.device-down")]
+    DeviceDown {
+        /// The device.
+        device: DeviceId,
+    },
+    /// A device carries traffic again.
+    #[serde(rename = "offload.device-up")]
+    DeviceUp {
+        /// The device.
+        device: DeviceId,
+    },
+    /// An installed SA was lost.
+    #[serde(rename = "offload.state-lost")]
+    StateLost {
+        /// Its IKE SA, without children.
+        ike: Box<IkeSaSnapshot>,
+        /// The CHILD SA.
+        child: Box<ChildSaSnapshot>,
+    },
+    /// A peer stopped answering.
+    #[serde(rename = "peer.unreachable")]
+    PeerUnreachable {
+        /// The IKE SA.
+        ike: Box<IkeSaSnapshot>,
+        /// What was tried.
+        cause: Cause,
+    },
+    /// A peer answers again.
+    #[serde(rename = "peer.reachable")]
+    PeerReachable {
+        /// The IKE SA.
+        ike: Box<IkeSaSnapshot>,
+    },
+    /// A configuration was loaded.
+    #[serde(rename = "config.loaded")]
+    ConfigLoaded {
+        /// Connection.
+        connection: String,
+    },
+    /// A configuration was refused; what ran goes on.
+    #[serde(rename = "config.rejected")]
+    ConfigRejected {
+        /// Connection, where known.
+        connection: String,
+        /// Why.
+        cause: Cause,
+    },
+}
+
+/// An event as every sink gets it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct EventRecord {
+    /// Version of this form: 1.
+    pub v: u32,
+    /// Gateway name.
+    pub gateway: String,
+    /// Changes at every start of the daemon.
+    pub boot_id: String,
+    /// Counts up from 1 without a gap.
+    pub seq: u64,
+    /// Wall-clock time, milliseconds since the epoch.
+    pub time_ms: u64,
+    /// What happened.
+    #[serde(flatten)]
+    pub body: EventBody,
+}

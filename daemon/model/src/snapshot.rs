@@ -1,0 +1,191 @@
+//! State of SAs at one moment, as list commands and events show it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use ipsec::{ModeInUse, Reqid, SaMode, Spi, TrafficSelector};
+use serde::{Deserialize, Serialize};
+
+use crate::cause::Cause;
+use crate::identity::Identity;
+use crate::proposal::{EspAlgorithms, IkeAlgorithms};
+
+/// State of an IKE SA; names as strongSwan prints them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum IkeSaState {
+    /// Made, nothing sent.
+    Created,
+    /// Not yet authenticated.
+    Connecting,
+    /// Up.
+    Established,
+    /// A rekey exchange is on its way.
+    Rekeying,
+    /// A successor has taken over.
+    Rekeyed,
+    /// A delete is on its way.
+    Deleting,
+}
+
+/// State of a CHILD SA; names as strongSwan prints them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum ChildSaState {
+    /// Made, nothing installed.
+    Created,
+    /// Being installed.
+    Installing,
+    /// Up.
+    Installed,
+    /// A rekey exchange is on its way.
+    Rekeying,
+    /// A successor has taken over; the delete is to come.
+    Rekeyed,
+    /// A delete is on its way.
+    Deleting,
+    /// Deleted; the inbound SA lingers for stragglers.
+    Deleted,
+}
+
+/// An IKE SA at one moment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct IkeSaSnapshot {
+    /// Connection.
+    pub connection: Arc<str>,
+    /// Number shown to users; grows by one for each IKE SA, also over rekeys.
+    pub unique_id: u32,
+    /// State.
+    pub state: IkeSaState,
+    /// Our address and port.
+    pub local: SocketAddr,
+    /// The peer's address and port.
+    pub remote: SocketAddr,
+    /// Our identity.
+    pub local_id: Identity,
+    /// The peer's identity; `Any` before it is known.
+    pub remote_id: Identity,
+    /// We are the original initiator.
+    pub initiator: bool,
+    /// Initiator's SPI.
+    pub initiator_spi: u64,
+    /// Responder's SPI; 0 before it is known.
+    pub responder_spi: u64,
+    /// We are behind NAT.
+    pub nat_local: bool,
+    /// The peer is behind NAT.
+    pub nat_remote: bool,
+    /// Encapsulation is forced by us.
+    pub nat_fake: bool,
+    /// Negotiated algorithms, once known.
+    pub algorithms: Option<IkeAlgorithms>,
+    /// Seconds since it was established.
+    pub established_seconds: Option<u64>,
+    /// Seconds until rekeying; negative when overdue.
+    pub rekey_seconds: Option<i64>,
+    /// Seconds until reauthentication; negative when overdue.
+    pub reauth_seconds: Option<i64>,
+    /// Exchanges waiting to start, as task names.
+    pub tasks_queued: Vec<&'static str>,
+    /// Exchanges under way that we started.
+    pub tasks_active: Vec<&'static str>,
+    /// Rekeys of this IKE SA so far.
+    pub generation: u32,
+    /// Its CHILD SAs.
+    pub children: Vec<ChildSaSnapshot>,
+}
+
+/// A CHILD SA at one moment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ChildSaSnapshot {
+    /// Child.
+    pub name: Arc<str>,
+    /// Number shown to users; grows by one for each CHILD SA, also over rekeys.
+    pub unique_id: u32,
+    /// Group of its SAs.
+    pub reqid: Reqid,
+    /// State.
+    pub state: ChildSaState,
+    /// Tunnel or transport.
+    pub mode: SaMode,
+    /// ESP goes in UDP.
+    pub encap: bool,
+    /// Our SPI.
+    pub spi_in: Option<Spi>,
+    /// The peer's SPI.
+    pub spi_out: Option<Spi>,
+    /// Negotiated algorithms, once known.
+    pub algorithms: Option<EspAlgorithms>,
+    /// Handle of the inbound SA, to ask the backend for counters.
+    #[serde(skip)]
+    pub sa_in: Option<ipsec::SaHandle>,
+    /// Handle of the outbound SA, to ask the backend for counters.
+    #[serde(skip)]
+    pub sa_out: Option<ipsec::SaHandle>,
+    /// Inbound counters.
+    pub traffic_in: Traffic,
+    /// Outbound counters.
+    pub traffic_out: Traffic,
+    /// Seconds until rekeying; negative when overdue.
+    pub rekey_seconds: Option<i64>,
+    /// Seconds until the hard limit; negative when overdue.
+    pub life_seconds: Option<i64>,
+    /// Seconds since it was installed.
+    pub installed_seconds: Option<u64>,
+    /// Local selectors.
+    pub local_ts: Vec<TrafficSelector>,
+    /// Remote selectors.
+    pub remote_ts: Vec<TrafficSelector>,
+    /// `userspace` or `kernel`; filled in by the daemon.
+    pub backend: &'static str,
+    /// Rekeys of this child so far.
+    pub generation: u32,
+    /// Offload really in use.
+    pub offload: ModeInUse,
+}
+
+/// Counters of one direction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Traffic {
+    /// Octets.
+    pub bytes: u64,
+    /// Packets.
+    pub packets: u64,
+    /// Seconds since the last packet; `None` = never used.
+    pub idle_seconds: Option<u64>,
+}
+
+/// What `cygnet status` shows: one for each configured child, whether it is up or not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfiguredChildStatus {
+    /// Connection.
+    pub connection: String,
+    /// Child.
+    pub child: String,
+    /// What it is doing.
+    pub state: ConfiguredState,
+    /// Offload really in use, when up.
+    pub offload: Option<ModeInUse>,
+    /// Why it last ended or failed, with the wall-clock time in seconds since the epoch.
+    pub last_cause: Option<(u64, Cause)>,
+}
+
+/// What a configured child is doing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ConfiguredState {
+    /// A CHILD SA is installed.
+    Up,
+    /// Being established.
+    Connecting,
+    /// Waits for traffic.
+    Trapped,
+    /// A pass or drop shunt is installed.
+    Shunt,
+    /// The next attempt comes in so many seconds.
+    RetryIn(u64),
+    /// Neither up nor asked to be.
+    Down,
+    /// Not usable as configured.
+    Refused(String),
+}
