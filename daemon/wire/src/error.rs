@@ -47,6 +47,8 @@ pub enum Place {
     ConfigurationAttribute,
     /// The chain of payloads as a whole.
     Chain,
+    /// The decrypted inside of an SK or SKF payload: its padding.
+    Padding,
 }
 
 impl std::fmt::Display for Place {
@@ -59,6 +61,7 @@ impl std::fmt::Display for Place {
             Self::TrafficSelector => f.write_str("traffic selector"),
             Self::ConfigurationAttribute => f.write_str("configuration attribute"),
             Self::Chain => f.write_str("payload chain"),
+            Self::Padding => f.write_str("padding"),
         }
     }
 }
@@ -172,6 +175,22 @@ pub enum Problem {
     /// SK and SKF stand outside only.
     #[error("{0} inside an encrypted payload")]
     NestedEncryption(PayloadType),
+    /// The encrypted part does not hold IV, ICV and whole cipher blocks of plaintext.
+    #[error("{octets} encrypted octets are not whole blocks of {block}")]
+    EncryptedLength {
+        /// Octets between IV and ICV.
+        octets: usize,
+        /// Block size of the cipher.
+        block: usize,
+    },
+    /// The pad length is larger than the plaintext.
+    #[error("padding of {padding} octets in a plaintext of {plaintext}")]
+    PaddingLength {
+        /// Value of the pad length field.
+        padding: usize,
+        /// Octets before that field.
+        plaintext: usize,
+    },
     /// The message has no SK or SKF payload where one was to be opened.
     #[error("no encrypted payload")]
     NotEncrypted,
@@ -207,14 +226,6 @@ pub enum EncodeError {
         place: Place,
         /// The rule it breaks.
         problem: Problem,
-    },
-    /// The body of an SK or SKF payload does not even hold IV and plaintext.
-    #[error("a body of {body} octets cannot hold {used} octets of IV and plaintext")]
-    BodyTooSmall {
-        /// Octets of the body.
-        body: usize,
-        /// Octets of IV and plaintext.
-        used: usize,
     },
     /// SK and SKF end the chain.
     #[error("{0} is not the last payload")]

@@ -5,7 +5,7 @@
 //!
 //! Reading: [`Header::parse`] tells to which IKE SA a datagram belongs; [`Message::parse`] reads the payloads outside of any
 //! encryption and borrows from the datagram. A message that ends in SK is copied into an [`SkBuffer`], decrypted there in place
-//! by a cipher, and its inside is read with [`parse_chain`]. Writing goes the other way: [`encode_chain`],
+//! by a cipher, and its inside is read with [`SkBuffer::payloads`]. Writing goes the other way: [`encode_chain`],
 //! [`SkBuffer::seal`], the cipher, [`SkBuffer::into_octets`]; or [`encode`] for a message in clear.
 //!
 //! What a peer sends can not make this crate panic, and it never reserves memory for a count that a peer claims: every field is
@@ -34,4 +34,4 @@ pub use payload::{
     OtherSelector, PAYLOAD_HEADER_LEN, Payload, Payloads, Proposal, SecurityAssociation, SelectorRange,
     TrafficSelector, TrafficSelectors, Transform, UnknownPayload, VendorId, parse_chain,
 };
-pub use sk::{SK_OVERHEAD, SKF_OVERHEAD, SkBuffer, SkParts, SkSizes};
+pub use sk::{SkBuffer, SkParts, SkSizes, sk_overhead};

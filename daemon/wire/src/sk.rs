@@ -1,32 +1,40 @@
-//! Layout of encrypted messages: what stands in front of the encrypted octets and is authenticated with them
-//! (RFC 7296 §3.14, RFC 5282 §5, RFC 7383 §2.5).
+//! Layout of encrypted messages: where IV, ciphertext and ICV stand, padding, and what the ICV covers (RFC 7296 §3.14,
+//! RFC 5282 §3 and §5, RFC 7383 §2.5).
 //!
-//! The division of work with a cipher: this module writes the headers, which the integrity check covers and whose lengths must
-//! be final, and puts the plaintext behind the room for the IV. The cipher does everything inside [`SkParts::body`]: IV,
-//! padding, pad length, encryption, ICV, and the way back.
+//! The division of work with a cipher: this module writes header, plaintext, padding and pad length and leaves room for IV and
+//! ICV; the cipher fills the IV, encrypts [`SkParts::body`] in place and writes the ICV. Coming in, the cipher checks the ICV
+//! and decrypts in place, and this module removes the padding. A cipher never pads. An AEAD authenticates `associated` and `body`;
+//! a MAC covers `associated`, `iv` and the encrypted `body`, which together are the whole message before the ICV.
 
 use std::fmt;
 
+use crate::cursor::Cursor;
 use crate::error::{EncodeError, Malformed, Place, Problem};
 use crate::header::{HEADER_LEN, Header};
 use crate::ids::PayloadType;
 use crate::message::{Chain, Message, finish};
-use crate::payload::{PAYLOAD_HEADER_LEN, Payload, write_fragment_numbers};
+use crate::payload::{PAYLOAD_HEADER_LEN, Payload, Payloads, parse_chain, write_fragment_numbers};
 use crate::writer::Writer;
 
-/// Octets of a message that are not the body of its SK payload.
-pub const SK_OVERHEAD: usize = HEADER_LEN + PAYLOAD_HEADER_LEN;
-
-/// Octets of a message that are not the body of its SKF payload.
-pub const SKF_OVERHEAD: usize = SK_OVERHEAD + 4;
-
-/// What a cipher says about the body that it will make of a plaintext.
+/// Sizes of a cipher, in octets.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SkSizes {
-    /// Octets of the explicit IV at its start.
+    /// Explicit IV: 8 for AES-GCM and ChaCha20-Poly1305, 16 for AES-CBC.
     pub iv: usize,
-    /// Octets of IV, plaintext, padding, pad length and ICV together.
-    pub body: usize,
+    /// ICV: the tag of an AEAD, the truncated MAC otherwise.
+    pub icv: usize,
+    /// Block that the plaintext with padding and pad length must fill: 16 for AES-CBC, 1 where there is none.
+    pub block: usize,
+}
+
+impl SkSizes {
+    /// Octets of padding that make `plaintext` octets and the pad length field fill whole blocks. At most 255, for blocks up to 256.
+    fn padding(self, plaintext: usize) -> u8 {
+        let block = self.block.clamp(1, 256);
+        let used = plaintext.saturating_add(1).checked_rem(block).unwrap_or(0);
+        let padding = block.saturating_sub(used).checked_rem(block).unwrap_or(0);
+        u8::try_from(padding).unwrap_or(0)
+    }
 }
 
 /// A whole message with an SK or SKF payload, to be encrypted or decrypted in place.
@@ -34,33 +42,37 @@ pub struct SkBuffer {
     octets: Vec<u8>,
     /// Type of the first payload inside.
     first: PayloadType,
-    /// Octets before the body: IKE header, other payloads, headers of SK or SKF.
+    /// Octets before the IV: IKE header, other payloads, headers of SK or SKF.
     associated: usize,
+    sizes: SkSizes,
 }
 
-/// The two parts of an [`SkBuffer`], which together are the whole message.
+/// The parts of an [`SkBuffer`], which together are the whole message.
 pub struct SkParts<'a> {
-    /// First octet of the IKE header to the IV: authenticated, not encrypted.
+    /// IKE header up to the IV: the associated data of an AEAD.
     pub associated: &'a [u8],
-    /// IV, plaintext or ciphertext, room for padding and pad length, ICV.
+    /// Explicit IV.
+    pub iv: &'a mut [u8],
+    /// Payloads, padding and pad length: plaintext or ciphertext.
     pub body: &'a mut [u8],
+    /// Integrity check value.
+    pub icv: &'a mut [u8],
 }
 
 impl SkBuffer {
-    /// Lays out a message whose only payload is SK, with `chain` in its body behind the room for the IV and zeros elsewhere.
+    /// Lays out a message whose only payload is SK around `chain`. IV and ICV are zero and the body is plaintext.
     ///
     /// # Errors
-    /// [`EncodeError::TooLong`] when it does not fit into a datagram, [`EncodeError::BodyTooSmall`] when `sizes` are not those of
-    /// this chain.
+    /// [`EncodeError::TooLong`] when it does not fit into a datagram.
     pub fn seal(header: &Header, chain: &Chain, sizes: SkSizes) -> Result<Self, EncodeError> {
         Self::lay_out(header, PayloadType::SK, chain.first, None, &chain.octets, sizes)
     }
 
-    /// Lays out fragment `number` of `total`, which carries `piece` of the octets of a chain whose first payload is of type
-    /// `first`.
+    /// Lays out fragment `number` of `total` (RFC 7383), which carries `piece` of the chain; `first` is the type of the first
+    /// payload of the whole chain.
     ///
     /// # Errors
-    /// As [`Self::seal`], and [`EncodeError::Illegal`] for a number that is not within 1 to `total`.
+    /// [`EncodeError::TooLong`] when it does not fit into a datagram, [`EncodeError::Illegal`] for a number outside 1 to `total`.
     pub fn seal_fragment(
         header: &Header,
         first: PayloadType,
@@ -81,10 +93,6 @@ impl SkBuffer {
         plaintext: &[u8],
         sizes: SkSizes,
     ) -> Result<Self, EncodeError> {
-        let used = sizes.iv.saturating_add(plaintext.len());
-        let Some(room) = sizes.body.checked_sub(used) else {
-            return Err(EncodeError::BodyTooSmall { body: sizes.body, used });
-        };
         let mut writer = Writer::default();
         Header { next_payload: kind, ..*header }.write(&mut writer);
         let start = writer.len();
@@ -97,46 +105,46 @@ impl SkBuffer {
         let associated = writer.len();
         writer.zeros(sizes.iv);
         writer.octets(plaintext);
-        writer.zeros(room);
+        let padding = sizes.padding(plaintext.len());
+        writer.zeros(usize::from(padding));
+        writer.u8(padding);
+        writer.zeros(sizes.icv);
         writer.close(length)?;
-        Ok(Self { octets: finish(writer)?, first, associated })
+        Ok(Self { octets: finish(writer)?, first, associated, sizes })
     }
 
-    /// Copies a received message, to decrypt it.
+    /// Copies a received message to decrypt it.
     ///
     /// # Errors
-    /// [`Problem::NotEncrypted`] when the message does not end in SK or SKF.
-    pub fn open(message: &Message<'_>) -> Result<Self, Malformed> {
-        let (first, body) = match message.encrypted() {
-            Some(Payload::Encrypted(sk)) => (sk.first, sk.body.len()),
-            Some(Payload::EncryptedFragment(skf)) => (skf.first, skf.body.len()),
-            Some(_) | None => {
-                return Err(Malformed { place: Place::Chain, offset: HEADER_LEN, problem: Problem::NotEncrypted });
-            }
+    /// [`Malformed`] when the message does not end in SK or SKF, or when its body cannot hold IV, ICV and at least one whole
+    /// block.
+    pub fn open(message: &Message<'_>, sizes: SkSizes) -> Result<Self, Malformed> {
+        let (kind, first, body) = match message.payloads.as_slice().last() {
+            Some(Payload::Encrypted(sk)) => (PayloadType::SK, sk.first, sk.body.len()),
+            Some(Payload::EncryptedFragment(skf)) => (PayloadType::SKF, skf.first, skf.body.len()),
+            _ => return Err(Malformed { place: Place::Chain, offset: HEADER_LEN, problem: Problem::NotEncrypted }),
         };
         // The encrypted payload is the last one, so the datagram ends with its body.
         let associated = message.octets().len().saturating_sub(body);
-        Ok(Self { octets: message.octets().to_vec(), first, associated })
+        let malformed = |problem| Malformed { place: Place::Payload(kind), offset: associated, problem };
+        let overhead = sizes.iv.saturating_add(sizes.icv);
+        let minimum = overhead.saturating_add(sizes.block.max(1));
+        let Some(octets) = body.checked_sub(overhead).filter(|octets| *octets > 0) else {
+            return Err(malformed(Problem::Truncated { needed: minimum, left: body }));
+        };
+        if octets.checked_rem(sizes.block).unwrap_or(0) != 0 {
+            return Err(malformed(Problem::EncryptedLength { octets, block: sizes.block }));
+        }
+        Ok(Self { octets: message.octets().to_vec(), first, associated, sizes })
     }
 
-    /// What the cipher needs.
+    /// The parts for a cipher to work on.
     pub fn parts(&mut self) -> SkParts<'_> {
-        let at = self.associated.min(self.octets.len());
-        let (associated, body) = self.octets.split_at_mut(at);
-        SkParts { associated, body }
-    }
-
-    /// Type of the first payload inside, for [`parse_chain`](crate::parse_chain); zero in a fragment that is not the first.
-    #[must_use]
-    pub fn first(&self) -> PayloadType {
-        self.first
-    }
-
-    /// Position of the body in the message. With the octets of the IV added it is the base offset for
-    /// [`parse_chain`](crate::parse_chain).
-    #[must_use]
-    pub fn body_offset(&self) -> usize {
-        self.associated
+        let (associated, rest) = split(&mut self.octets, self.associated);
+        let (iv, rest) = split(rest, self.sizes.iv);
+        let body = rest.len().saturating_sub(self.sizes.icv);
+        let (body, icv) = split(rest, body);
+        SkParts { associated, iv, body, icv }
     }
 
     /// The message, once it is encrypted.
@@ -144,15 +152,62 @@ impl SkBuffer {
     pub fn into_octets(self) -> Vec<u8> {
         self.octets
     }
+
+    /// The chain, once the ICV was found good and the body is decrypted.
+    ///
+    /// # Errors
+    /// [`Malformed`] when the pad length is larger than the body or a payload breaks a rule.
+    pub fn payloads(&self) -> Result<Payloads<'_>, Malformed> {
+        parse_chain(self.first, self.plaintext()?, self.plaintext_offset())
+    }
+
+    /// The plaintext without padding: a chain, or a piece of one in a fragment.
+    ///
+    /// # Errors
+    /// [`Malformed`] when the pad length is larger than the body.
+    pub fn plaintext(&self) -> Result<&[u8], Malformed> {
+        let start = self.plaintext_offset();
+        let end = self.octets.len().saturating_sub(self.sizes.icv);
+        let body = self.octets.get(start..end).unwrap_or_default();
+        let cursor = Cursor::new(body, start, Place::Padding);
+        let Some((pad_length, padded)) = body.split_last() else {
+            return Err(cursor.malformed(Problem::Truncated { needed: 1, left: 0 }));
+        };
+        //= RFC 7296 §3.14: the padding may have any content and the pad length any value that fits
+        let padding = usize::from(*pad_length);
+        let plaintext = padded.len().checked_sub(padding).and_then(|length| padded.get(..length));
+        plaintext.ok_or_else(|| cursor.malformed(Problem::PaddingLength { padding, plaintext: padded.len() }))
+    }
+
+    /// Type of the first payload inside; zero in a fragment that is not the first.
+    #[must_use]
+    pub fn first(&self) -> PayloadType {
+        self.first
+    }
+
+    fn plaintext_offset(&self) -> usize {
+        self.associated.saturating_add(self.sizes.iv)
+    }
 }
 
-/// Shows no octets: they may be plaintext.
 impl fmt::Debug for SkBuffer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SkBuffer")
             .field("octets", &self.octets.len())
             .field("first", &self.first)
-            .field("associated", &self.associated)
-            .finish()
+            .field("sizes", &self.sizes)
+            .finish_non_exhaustive()
     }
+}
+
+/// Octets that an SK message has around a plaintext of `plaintext` octets: what fragmentation reckons with.
+#[must_use]
+pub fn sk_overhead(plaintext: usize, sizes: SkSizes) -> usize {
+    [HEADER_LEN, PAYLOAD_HEADER_LEN, sizes.iv, usize::from(sizes.padding(plaintext)), 1, sizes.icv].iter().sum()
+}
+
+/// The constructors have checked that `at` lies inside; an empty second half would only make a cipher fail.
+fn split(octets: &mut [u8], at: usize) -> (&mut [u8], &mut [u8]) {
+    let at = at.min(octets.len());
+    octets.split_at_mut(at)
 }
