@@ -1,1 +1,1 @@
-//! To be filled.
+//! Interoperability tests: real daemons, real packets, peers chosen at run time. The tests are the target `interop`.

@@ -1,0 +1,22 @@
+//! One target, serial: every test is named after peers, role and behaviour. See [`harness`] for how they run.
+
+mod harness;
+mod self_test;
+
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Trial};
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    if !arguments.list
+        && let Err(error) = lab::enter::enter()
+    {
+        eprintln!("interop: {error}");
+        return ExitCode::from(2);
+    }
+    // Labs are heavy and their timing matters.
+    arguments.test_threads = Some(1);
+    let trials: Vec<Trial> = [self_test::trials()].into_iter().flatten().collect();
+    libtest_mimic::run(&arguments, trials).exit_code()
+}

@@ -1,0 +1,59 @@
+//! Debian's charon with its user-space ESP (always in UDP): a daemon that nobody here wrote.
+
+use std::path::Path;
+
+use super::{Client, Peer, Recipe, installed};
+
+/// Debian's charon.
+#[derive(Clone, Copy, Debug)]
+pub struct Charon;
+
+impl Peer for Charon {
+    fn name(&self) -> &'static str {
+        "charon"
+    }
+
+    fn prepare(&self, directory: &Path) -> anyhow::Result<Recipe> {
+        let settings = directory.join("strongswan.conf");
+        let log = directory.join("charon.log");
+        let socket = directory.join("charon.vici");
+        let text = format!(
+            "charon {{
+  load_modular = no
+  load = random nonce drbg aes aesni sha1 sha2 hmac kdf gcm openssl curve25519 chapoly gmp pem pkcs1 pkcs8 x509 pubkey revocation \
+             constraints kernel-libipsec kernel-netlink socket-default vici updown counters
+  plugins {{
+    vici {{
+      socket = unix://{socket}
+    }}
+    kernel-libipsec {{
+      allow_peer_ts = yes
+    }}
+  }}
+  filelog {{
+    main {{
+      path = {log}
+      flush_line = yes
+      default = 1
+      ike = 2
+      cfg = 2
+      chd = 2
+    }}
+  }}
+}}
+",
+            socket = socket.display(),
+            log = log.display()
+        );
+        std::fs::write(&settings, text)?;
+        Ok(Recipe {
+            program: installed("/usr/sbin/charon-systemd", "charon-systemd")?,
+            arguments: Vec::new(),
+            environment: vec![("STRONGSWAN_CONF", settings)],
+            socket,
+            log: Some(log),
+            client: Client::Debian,
+            loads_at_start: false,
+        })
+    }
+}
