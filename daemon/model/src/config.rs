@@ -184,7 +184,8 @@ pub struct Actions {
 }
 
 /// What a child does with traffic (`mode`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum ChildMode {
     /// ESP in tunnel mode.
     #[default]

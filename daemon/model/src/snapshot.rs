@@ -189,3 +189,18 @@ pub enum ConfiguredState {
     /// Not usable as configured.
     Refused(String),
 }
+
+/// A trap or shunt at one moment, as list-policies shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PolicySnapshot {
+    /// Connection.
+    pub connection: Arc<str>,
+    /// Child.
+    pub child: Arc<str>,
+    /// `Tunnel` or `Transport` for a trap, `Pass` or `Drop` for a shunt.
+    pub mode: crate::config::ChildMode,
+    /// Local selectors.
+    pub local_ts: Vec<TrafficSelector>,
+    /// Remote selectors.
+    pub remote_ts: Vec<TrafficSelector>,
+}

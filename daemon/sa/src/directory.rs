@@ -1,0 +1,66 @@
+//! What shards know of each other.
+//!
+//! Every shard keeps a copy of the directory of IKE SAs that are established elsewhere: it is told by [`DirectoryMessage::Established`] and
+//! [`DirectoryMessage::Gone`]. Changes that cross shards are messages to the owner. With one shard none is ever sent.
+
+use ike_model::{Cause, Identity};
+use ipsec::{PacketSelectors, Shard};
+
+/// A message between shards.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DirectoryMessage {
+    /// An IKE SA is up.
+    Established(DirectoryEntry),
+    /// An IKE SA is gone or replaced by its rekeyed successor.
+    Gone {
+        /// Its unique id.
+        unique_id: u32,
+    },
+    /// Establish a child below an IKE SA that the receiver owns.
+    Initiate {
+        /// Unique id of the IKE SA.
+        unique_id: u32,
+        /// Child.
+        child: String,
+        /// The packet that asked for it.
+        packet: Option<PacketSelectors>,
+    },
+    /// A configured child came up.
+    ChildUp {
+        /// Connection.
+        connection: String,
+        /// Child.
+        child: String,
+    },
+    /// A configured child is down, and why; the home shard of the connection decides what follows.
+    ChildDown {
+        /// Connection.
+        connection: String,
+        /// Child.
+        child: String,
+        /// Why.
+        cause: Cause,
+    },
+    /// Close an IKE SA that the receiver owns: another one of the same peer takes its place.
+    Replace {
+        /// Unique id of the IKE SA.
+        unique_id: u32,
+        /// Do not tell the peer, it has forgotten the SA (INITIAL_CONTACT).
+        silently: bool,
+    },
+}
+
+/// An IKE SA that is established.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DirectoryEntry {
+    /// Its owner.
+    pub shard: Shard,
+    /// Its unique id.
+    pub unique_id: u32,
+    /// Connection.
+    pub connection: String,
+    /// Our identity.
+    pub local_id: Identity,
+    /// The peer's identity.
+    pub remote_id: Identity,
+}
