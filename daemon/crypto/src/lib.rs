@@ -30,6 +30,7 @@ mod key_exchange;
 mod prf;
 mod provider;
 mod random;
+mod self_test;
 
 pub use error::CryptoError;
 pub use esp::{EspCipher, EspKey, MAX_EXPLICIT_IV_LEN};
