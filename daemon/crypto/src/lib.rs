@@ -31,6 +31,8 @@ mod prf;
 mod provider;
 mod random;
 mod self_test;
+#[cfg(feature = "test-provider")]
+mod test_provider;
 
 pub use error::CryptoError;
 pub use esp::{EspCipher, EspKey, MAX_EXPLICIT_IV_LEN};
@@ -40,3 +42,5 @@ pub use key_exchange::{Cost, KeyExchange, SharedSecret, StartedKeyExchange};
 pub use prf::{MAX_PRF_OUTPUT_LEN, Prf, PrfKey, PrfOutput, prf_plus};
 pub use provider::{CryptoProvider, ring_provider};
 pub use random::{SecureRandom, SystemRandom};
+#[cfg(feature = "test-provider")]
+pub use test_provider::{InsecureKeyExchange, InsecureRandom, insecure_test_provider};
