@@ -110,3 +110,6 @@ impl Debug for SaltedKey {
         f.write_str("SaltedKey([redacted])")
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -82,3 +82,6 @@ fn whole_blocks(octets: &mut [u8]) -> Result<&mut [Array<u8, U16>], CryptoError>
         (_, _) => Err(CryptoError::InvalidBufferLength),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -97,3 +97,6 @@ impl IntegrityKey for TruncatedHmac {
         self.verify_parts(parts.iter().copied(), icv)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -143,3 +143,6 @@ pub fn prf_plus(key: &dyn PrfKey, seed: &[&[u8]], len: usize) -> Result<Zeroizin
     }
     Ok(output)
 }
+
+#[cfg(test)]
+mod tests;
