@@ -7,7 +7,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -27,8 +27,8 @@ pub struct Profile {
     pub reorder: f64,
     /// Share of frames that are lost.
     pub loss: f64,
-    /// Drops ESP frames of an SPI once a newer SPI has come by in the same direction: the path then looks like a receiver that
-    /// removes its old inbound SA too early.
+    /// Drops ESP frames of an old SPI as soon as either side has begun to use its successor: the gateways then look as if they
+    /// removed the old inbound SA at once instead of letting it linger. For paths that carry one CHILD SA.
     pub drop_old_inbound: bool,
     /// For the random choices.
     pub seed: u64,
@@ -64,6 +64,8 @@ struct Shared {
     forwarded: AtomicU64,
     dropped: AtomicU64,
     held: AtomicU64,
+    /// How many CHILD SAs either side has begun to use.
+    generation: AtomicUsize,
 }
 
 /// A running relay.
@@ -96,8 +98,7 @@ impl Relay {
                 waiting: BinaryHeap::new(),
                 arrived: 0,
                 last_due: Instant::now(),
-                newest_spi: None,
-                old_spis: Vec::new(),
+                spis: Vec::new(),
             };
             workers
                 .push(std::thread::Builder::new().name(format!("relay from {name}")).spawn(move || direction.run())?);
@@ -144,8 +145,8 @@ struct Direction {
     waiting: Waiting,
     arrived: u64,
     last_due: Instant,
-    newest_spi: Option<u32>,
-    old_spis: Vec<u32>,
+    /// In order of first use.
+    spis: Vec<u32>,
 }
 
 impl Direction {
@@ -183,6 +184,11 @@ impl Direction {
             self.last_due = self.last_due.max(now + self.varying_delay());
             self.last_due
         };
+        if self.profile.drop_old_inbound
+            && let Some(number) = self.generation(frame)
+        {
+            self.shared.generation.fetch_max(number, Ordering::Relaxed);
+        }
         self.arrived += 1;
         self.waiting.push(Reverse((due, self.arrived, frame.to_vec())));
     }
@@ -192,23 +198,29 @@ impl Direction {
         (self.profile.delay + Duration::from_micros(self.random.below(spread + 1))).saturating_sub(self.profile.jitter)
     }
 
+    /// The number of the CHILD SA that an ESP frame belongs to, counted from 1 in order of first use.
+    fn generation(&mut self, frame: &[u8]) -> Option<usize> {
+        let (Class::Esp(spi) | Class::UdpEsp(spi)) = classify(frame, &[]) else { return None };
+        let known = self.spis.iter().rposition(|known| *known == spi);
+        let index = known.unwrap_or_else(|| {
+            self.spis.push(spi);
+            self.spis.len() - 1
+        });
+        Some(index + 1)
+    }
+
     fn is_on_old_sa(&mut self, frame: &[u8]) -> bool {
-        if !self.profile.drop_old_inbound {
-            return false;
-        }
-        let (Class::Esp(spi) | Class::UdpEsp(spi)) = classify(frame, &[]) else { return false };
-        if self.newest_spi != Some(spi) && !self.old_spis.contains(&spi) {
-            self.old_spis.extend(self.newest_spi.replace(spi));
-        }
-        self.newest_spi != Some(spi)
+        self.profile.drop_old_inbound
+            && self.generation(frame).is_some_and(|number| number < self.shared.generation.load(Ordering::Relaxed))
     }
 
     fn release(&mut self, now: Instant) -> io::Result<()> {
-        while let Some(entry) = self.waiting.peek_mut() {
-            if entry.0.0 > now {
-                break;
+        while self.waiting.peek().is_some_and(|Reverse((due, _, _))| *due <= now) {
+            let Some(Reverse((_, _, mut frame))) = self.waiting.pop() else { break };
+            if self.is_on_old_sa(&frame) {
+                self.shared.dropped.fetch_add(1, Ordering::Relaxed);
+                continue;
             }
-            let Reverse((_, _, mut frame)) = std::collections::binary_heap::PeekMut::pop(entry);
             mend_checksum(&mut frame);
             self.sender.send(&frame)?;
             self.shared.forwarded.fetch_add(1, Ordering::Relaxed);
