@@ -63,6 +63,13 @@ pub struct Chain {
     pub octets: Vec<u8>,
 }
 
+/// Shows no octets: they are what SK hides.
+impl std::fmt::Debug for Chain {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Chain").field("first", &self.first).field("octets", &self.octets.len()).finish()
+    }
+}
+
 /// Encodes the inside of an SK payload.
 ///
 /// # Errors
