@@ -1,0 +1,30 @@
+//! Encrypted messages as a cipher would leave them: the first octet chooses the cipher's sizes, the others are the datagram,
+//! whose body is taken for plaintext.
+#![no_main]
+
+use ike_wire::{Message, SkBuffer, SkSizes};
+use libfuzzer_sys::fuzz_target;
+
+const SIZES: [SkSizes; 4] = [
+    SkSizes { iv: 8, icv: 16, block: 1 },
+    SkSizes { iv: 16, icv: 16, block: 16 },
+    SkSizes { iv: 16, icv: 32, block: 16 },
+    SkSizes { iv: 0, icv: 0, block: 1 },
+];
+
+fuzz_target!(|input: &[u8]| {
+    let Some((choice, datagram)) = input.split_first() else { return };
+    let Some(sizes) = SIZES.get(usize::from(choice % 4)) else { return };
+    let Ok(message) = Message::parse(datagram) else { return };
+    let Ok(mut buffer) = SkBuffer::open(&message, *sizes) else { return };
+    let parts = buffer.parts();
+    assert_eq!((parts.iv.len(), parts.icv.len()), (sizes.iv, sizes.icv));
+    assert_eq!(parts.associated.len() + sizes.iv + parts.body.len() + sizes.icv, datagram.len());
+    assert_eq!(parts.body.len() % sizes.block, 0);
+    if let Ok(plaintext) = buffer.plaintext() {
+        assert!(plaintext.len() < datagram.len());
+    }
+    if let Err(malformed) = buffer.payloads() {
+        assert!(malformed.offset <= datagram.len());
+    }
+});
