@@ -107,7 +107,8 @@ impl Started {
         let secret = agreement::agree_ephemeral(self.private, &peer, |secret| Zeroizing::new(secret.to_vec()))
             .map_err(|_| CryptoError::InvalidPublicValue)?;
         // RFC 8031 §2: an all-zero secret does not depend on our share. *ring* refuses it too; here it is ours to see.
-        if constant_time_eq(&secret, &vec![0; secret.len()]) {
+        // On the other curves zero is the x coordinate of a point like any other.
+        if !self.curve.sec1_point && constant_time_eq(&secret, &vec![0; secret.len()]) {
             return Err(CryptoError::InvalidPublicValue);
         }
         Ok(SharedSecret::new(secret))
@@ -127,3 +128,6 @@ impl StartedKeyExchange for Started {
         self.agree(peer)
     }
 }
+
+#[cfg(test)]
+mod tests;

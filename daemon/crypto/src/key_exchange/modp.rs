@@ -160,3 +160,6 @@ impl<const LIMBS: usize, const EXPONENT: usize> StartedKeyExchange for Started<L
         self.agree(peer)
     }
 }
+
+#[cfg(test)]
+mod tests;
