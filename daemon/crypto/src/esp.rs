@@ -109,3 +109,6 @@ pub trait EspKey: Debug + Send + Sync {
     /// [`CryptoError::InvalidBufferLength`].
     fn explicit_iv(&self, sequence: u64, iv: &mut [u8]) -> Result<(), CryptoError>;
 }
+
+#[cfg(test)]
+mod tests;

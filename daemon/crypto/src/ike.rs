@@ -124,3 +124,6 @@ pub trait IntegrityKey: Debug + Send + Sync {
     /// [`CryptoError::AuthenticationFailed`].
     fn verify(&self, parts: &[&[u8]], icv: &[u8]) -> Result<(), CryptoError>;
 }
+
+#[cfg(test)]
+mod tests;

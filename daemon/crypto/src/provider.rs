@@ -125,3 +125,59 @@ static ESP_CIPHERS: &[&dyn EspCipher] = &[
     &CbcEspCipher { key_bits: 128, integrity: &HMAC_SHA2_384_192 },
     &CbcEspCipher { key_bits: 128, integrity: &HMAC_SHA2_512_256 },
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lookups_find_exactly_what_was_negotiated() {
+        let provider = ring_provider();
+        let gcm = provider.ike_cipher(EncryptionId::AES_GCM_16, Some(128)).unwrap();
+        assert_eq!((gcm.id(), gcm.key_bits(), gcm.key_len_with_salt()), (EncryptionId::AES_GCM_16, Some(128), 20));
+        let chacha = provider.ike_cipher(EncryptionId::CHACHA20_POLY1305, None).unwrap();
+        assert_eq!((chacha.key_len_with_salt(), chacha.iv_len(), chacha.is_aead()), (36, 8, true));
+        // AES needs its Key Length attribute, ChaCha20 must not have one, and AES-GCM-192 is not in *ring*.
+        assert!(provider.ike_cipher(EncryptionId::AES_GCM_16, None).is_none());
+        assert!(provider.ike_cipher(EncryptionId::CHACHA20_POLY1305, Some(256)).is_none());
+        assert!(provider.ike_cipher(EncryptionId::AES_GCM_16, Some(192)).is_none());
+        assert!(provider.ike_cipher(EncryptionId::NULL, None).is_none());
+        assert!(provider.prf(PrfId::PRF_HMAC_MD5).is_none());
+        assert!(provider.key_exchange(KeyExchangeId::MODP_1024).is_none());
+        assert!(provider.integrity(IntegrityId::NONE).is_none());
+    }
+
+    #[test]
+    fn esp_ciphers_go_with_their_integrity() {
+        let provider = ring_provider();
+        let sha256 = Some(IntegrityId::HMAC_SHA2_256_128);
+        assert!(provider.esp_cipher(EncryptionId::AES_GCM_16, Some(256), None).is_some());
+        assert!(provider.esp_cipher(EncryptionId::AES_GCM_16, Some(256), Some(IntegrityId::NONE)).is_some());
+        assert!(provider.esp_cipher(EncryptionId::AES_GCM_16, Some(256), sha256).is_none());
+        let cbc = provider.esp_cipher(EncryptionId::AES_CBC, Some(256), sha256).unwrap();
+        assert_eq!((cbc.key_len_with_salt(), cbc.integrity_key_len(), cbc.icv_len()), (32, 32, 16));
+        assert!(provider.esp_cipher(EncryptionId::AES_CBC, Some(256), None).is_none());
+        assert!(provider.esp_cipher(EncryptionId::NULL, None, sha256).is_none());
+    }
+
+    /// A lookup returns the entry itself, so no entry may hide behind another one.
+    #[test]
+    fn no_entry_is_listed_twice() {
+        let provider = ring_provider();
+        for cipher in provider.ike_ciphers {
+            let matching = |other: &&&dyn IkeCipher| (other.id(), other.key_bits()) == (cipher.id(), cipher.key_bits());
+            assert_eq!(provider.ike_ciphers.iter().filter(matching).count(), 1, "{cipher:?}");
+        }
+        for cipher in provider.esp_ciphers {
+            let key = |cipher: &dyn EspCipher| (cipher.id(), cipher.key_bits(), cipher.integrity_id());
+            let same = provider.esp_ciphers.iter().filter(|other| key(**other) == key(*cipher));
+            assert_eq!(same.count(), 1, "{cipher:?}");
+        }
+    }
+
+    #[test]
+    fn debug_lists_ids() {
+        let printed = format!("{:?}", ring_provider());
+        assert!(printed.contains("key_exchanges") && printed.contains("SystemRandom"), "{printed}");
+    }
+}
