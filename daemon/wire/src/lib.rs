@@ -8,6 +8,27 @@
 //! by a cipher, and its inside is read with [`SkBuffer::payloads`]. Writing goes the other way: [`encode_chain`],
 //! [`SkBuffer::seal`], the cipher, [`SkBuffer::into_octets`]; or [`encode`] for a message in clear.
 //!
+//! ```
+//! use ike_wire::ids::{ExchangeType, NotifyType};
+//! use ike_wire::{Flags, Header, IkeSpi, Message, MessageId, Notify, Payload, SkBuffer, SkSizes, encode_chain};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let aes_gcm = SkSizes { iv: 8, icv: 16, block: 1 };
+//! let header = Header::new(IkeSpi(1), IkeSpi(2), ExchangeType::INFORMATIONAL, Flags::default(), MessageId(7));
+//! let inside = encode_chain(&[Payload::Notify(Notify::plain(NotifyType::INITIAL_CONTACT))])?;
+//! let mut sealed = SkBuffer::seal(&header, &inside, aes_gcm)?;
+//! let parts = sealed.parts(); // a cipher encrypts `parts.body` and fills `parts.iv` and `parts.icv`
+//! assert_eq!(parts.associated.len(), 32);
+//! let datagram = sealed.into_octets();
+//!
+//! let message = Message::parse(&datagram)?;
+//! assert_eq!(message.header.message_id, MessageId(7));
+//! let opened = SkBuffer::open(&message, aes_gcm)?; // a cipher checks the ICV and decrypts the body
+//! assert!(opened.payloads()?.notify(NotifyType::INITIAL_CONTACT).is_some());
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! What a peer sends can not make this crate panic, and it never reserves memory for a count that a peer claims: every field is
 //! read through one bounds-checked cursor, and the number of payloads, proposals, attributes and selectors is bounded. Numbers
 //! that nobody registered, unknown payloads and unknown attributes are values, not errors; errors are broken lengths and rules

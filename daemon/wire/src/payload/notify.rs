@@ -100,11 +100,11 @@ impl<'a> Notify<'a> {
     }
 }
 
-/// No SPI fits everything. An SPI of an IKE SA (8 octets) should not be sent but is harmless; without a protocol an SPI says nothing.
+/// No SPI fits everything. An SPI of an IKE SA (8 octets) should not be sent but is harmless. Without a protocol an SPI of any
+/// size means nothing, which is no reason to lose an IKE SA over a notification that may be ignored anyway.
 fn check_notify_spi(protocol: ProtocolId, octets: usize) -> Result<(), Problem> {
     let fits = match protocol {
         _ if octets == 0 => true,
-        ProtocolId::NONE => false,
         ProtocolId::IKE => octets == 8,
         ProtocolId::AH | ProtocolId::ESP => octets == 4,
         _ => true,

@@ -56,6 +56,8 @@ impl<'a> KeyExchange<'a> {
 pub struct Identification<'a> {
     /// How to read `data`.
     pub kind: IdType,
+    /// Sent as zero and ignored, but AUTH covers whatever the peer has sent here.
+    pub reserved: [u8; 3],
     /// The identity. Not trusted: names may hold control characters.
     pub data: Cow<'a, [u8]>,
 }
@@ -64,7 +66,7 @@ impl<'a> Identification<'a> {
     /// A payload with this identity.
     #[must_use]
     pub fn new(kind: IdType, data: impl Into<Cow<'a, [u8]>>) -> Self {
-        Self { kind, data: data.into() }
+        Self { kind, reserved: [0; 3], data: data.into() }
     }
 
     /// An address as identity.
@@ -76,7 +78,7 @@ impl<'a> Identification<'a> {
         }
     }
 
-    /// The body of the payload, which is what AUTH signs (`RestOfInitIDPayload`, RFC 7296 §2.15).
+    /// The body of the payload, reserved octets as received: what AUTH covers (`RestOfInitIDPayload`, RFC 7296 §2.15).
     #[must_use]
     pub fn to_octets(&self) -> Vec<u8> {
         let mut writer = Writer::default();
@@ -87,15 +89,15 @@ impl<'a> Identification<'a> {
     /// The same payload with its own octets.
     #[must_use]
     pub fn into_owned(self) -> Identification<'static> {
-        Identification { kind: self.kind, data: Cow::Owned(self.data.into_owned()) }
+        Identification { data: Cow::Owned(self.data.into_owned()), ..self }
     }
 
     pub(crate) fn parse(mut cursor: Cursor<'a>) -> Result<Self, Malformed> {
         let kind = IdType(cursor.u8()?);
-        cursor.take(3)?;
+        let reserved = cursor.array()?;
         let check = check_identity(kind, cursor.left());
         check.map_err(|problem| cursor.malformed(problem))?;
-        Ok(Self { kind, data: cursor.rest().into() })
+        Ok(Self { kind, reserved, data: cursor.rest().into() })
     }
 
     pub(crate) fn encode(&self, place: Place, writer: &mut Writer) -> Result<(), EncodeError> {
@@ -106,7 +108,7 @@ impl<'a> Identification<'a> {
 
     fn write(&self, writer: &mut Writer) {
         writer.u8(self.kind.0);
-        writer.zeros(3);
+        writer.octets(&self.reserved);
         writer.octets(&self.data);
     }
 }

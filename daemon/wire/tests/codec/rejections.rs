@@ -311,6 +311,7 @@ fn payloads_of_fixed_fields() {
         (Kind::CERTREQ, "04"),
         (Kind::NOTIFY, "00 00 4000"),
         (Kind::NOTIFY, "03 04 4009 00000001"),
+        (Kind::NOTIFY, "00 04 4009 00000001"),
         (Kind::NOTIFY, "01 08 4009 0000000000000001"),
         (Kind::NOTIFY, "07 03 4009 000001"),
         (Kind::DELETE, "01 00 0000"),
@@ -337,7 +338,6 @@ fn payloads_of_fixed_fields() {
         (Kind::NOTIFY, "03 04 4009 000001", 4, short(4, 3)),
         (Kind::NOTIFY, "03 08 4009 0000000000000001", 4, Problem::SpiSize { protocol: ProtocolId::ESP, octets: 8 }),
         (Kind::NOTIFY, "01 04 4009 00000001", 4, Problem::SpiSize { protocol: ProtocolId::IKE, octets: 4 }),
-        (Kind::NOTIFY, "00 04 4009 00000001", 4, Problem::SpiSize { protocol: ProtocolId::NONE, octets: 4 }),
         (Kind::DELETE, "03 04 00", 2, short(2, 1)),
         (Kind::DELETE, "03 04 0002 00000001", 4, Problem::SpiCount { count: 2, size: 4, left: 4 }),
         (Kind::DELETE, "03 04 0001 00000001 00000002", 4, Problem::SpiCount { count: 1, size: 4, left: 8 }),
@@ -359,6 +359,14 @@ fn payloads_of_fixed_fields() {
     let limit = 256;
     let problem = Problem::TooMany { what: "configuration attributes", limit };
     assert_eq!(attribute(&many), (Place::ConfigurationAttribute, 4 + 256 * 4, problem));
+}
+
+//= RFC 7296 §2.15: AUTH covers the identification payload as it was sent, its reserved octets included
+#[test]
+fn reserved_octets_of_an_identity_are_kept() {
+    let Ok(Payload::IdInitiator(id)) = body(PayloadType::ID_INITIATOR, "02 abcdef 61") else { panic!("not IDi") };
+    assert_eq!(id.to_octets(), hex("02 abcdef 61"));
+    assert_eq!(Identification::new(IdType::ID_FQDN, b"a".to_vec()).to_octets(), hex("02 000000 61"));
 }
 
 #[test]

@@ -97,13 +97,18 @@ fn identification() -> impl Strategy<Value = Identification<'static>> {
     prop_oneof![
         any::<u32>().prop_map(|address| Identification::address(Ipv4Addr::from(address).into())),
         any::<u128>().prop_map(|address| Identification::address(Ipv6Addr::from(address).into())),
-        (6..=255_u8, octets(0..60)).prop_map(|(kind, data)| Identification::new(IdType(kind), data)),
+        (6..=255_u8, any::<[u8; 3]>(), octets(0..60)).prop_map(|(kind, reserved, data)| Identification {
+            kind: IdType(kind),
+            reserved,
+            data
+        }),
     ]
 }
 
 fn notify() -> impl Strategy<Value = Notify<'static>> {
     let protocol_and_spi = prop_oneof![
         any::<u8>().prop_map(|protocol| (ProtocolId(protocol), Cow::Borrowed(&[][..]))),
+        octets(0..20).prop_map(|spi| (ProtocolId::NONE, spi)),
         octets(8).prop_map(|spi| (ProtocolId::IKE, spi)),
         octets(4).prop_map(|spi| (ProtocolId::ESP, spi)),
         (4..=255_u8, octets(1..20)).prop_map(|(protocol, spi)| (ProtocolId(protocol), spi)),
