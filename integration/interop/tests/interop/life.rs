@@ -1,0 +1,125 @@
+//! The life of a tunnel, step by step, between any two daemons.
+
+use std::time::Duration;
+
+use anyhow::{Result, bail, ensure};
+use lab::peer::sas::{ChildSa, IkeSa};
+use lab::topology::{Family, Lab, Side};
+use lab::traffic::stream::{self, Load, Stream};
+
+use crate::harness::{Pair, SOON};
+
+/// The children of every tunnel.
+pub(crate) const CHILDREN: [&str; 2] = ["net4", "net6"];
+
+/// Initiates both children from one side and waits for both sides.
+pub(crate) fn establish(pair: &Pair<'_>, from: Side) -> Result<()> {
+    for child in CHILDREN {
+        pair.side(from).swanctl(&["--initiate", "--child", child, "--timeout", "10"])?;
+    }
+    for side in [Side::A, Side::B] {
+        pair.side(side).wait_for(
+            "one IKE SA with both children",
+            SOON,
+            |sas| matches!(sas, [sa] if sa.carries(&CHILDREN)),
+        )?;
+    }
+    Ok(())
+}
+
+/// Light streams of both families and sizes, both ways.
+pub(crate) fn streams(lab: &Lab) -> Result<Vec<Stream>> {
+    let load = |family, octets| Load { octets, rate: 150.0, family };
+    stream::start_both_ways(
+        &lab.a,
+        &lab.b,
+        &[load(Family::V4, 64), load(Family::V4, 1_300), load(Family::V6, 64), load(Family::V6, 1_300)],
+    )
+}
+
+/// Ends streams; every packet must have arrived once and in order.
+pub(crate) fn all_arrived(streams: Vec<Stream>) -> Result<u64> {
+    let report = stream::finish_all(streams)?;
+    ensure!(report.is_clean(), "{report}");
+    Ok(report.sent)
+}
+
+/// One side rekeys a child; both sides then use the same new pair of SPIs.
+pub(crate) fn rekey_child(pair: &Pair<'_>, from: Side, child: &str) -> Result<()> {
+    let before = installed(pair, from, child)?;
+    pair.side(from).swanctl(&["--rekey", "--child", child])?;
+    settle(&format!("{child} rekeyed by {from:?}"), || {
+        let (own, other) = (installed(pair, from, child)?, installed(pair, from.other(), child)?);
+        let is_new = own.spi_in != before.spi_in && own.spi_out != before.spi_out;
+        Ok(is_new && own.spi_in == other.spi_out && own.spi_out == other.spi_in)
+    })
+}
+
+/// One side rekeys the IKE SA; both sides then have the same new pair of SPIs, and the children with it.
+pub(crate) fn rekey_ike(pair: &Pair<'_>, from: Side) -> Result<()> {
+    let before = only_ike_sa(pair, from)?.spis;
+    pair.side(from).swanctl(&["--rekey", "--ike", "site"])?;
+    settle(&format!("IKE SA rekeyed by {from:?}"), || {
+        let (own, other) = (only_ike_sa(pair, from), only_ike_sa(pair, from.other()));
+        let (Ok(own), Ok(other)) = (own, other) else { return Ok(false) };
+        Ok(own.spis != before && own.spis == other.spis && own.carries(&CHILDREN) && other.carries(&CHILDREN))
+    })
+}
+
+/// One side deletes a child; the other one loses it, too, and keeps the rest.
+pub(crate) fn delete_child(pair: &Pair<'_>, from: Side, child: &str) -> Result<()> {
+    pair.side(from).swanctl(&["--terminate", "--child", child, "--timeout", "10"])?;
+    for side in [Side::A, Side::B] {
+        pair.side(side).wait_for(&format!("{child} gone"), SOON, |sas| {
+            matches!(sas, [sa] if sa.state == "ESTABLISHED" && sa.children.iter().all(|found| found.name != child))
+        })?;
+    }
+    Ok(())
+}
+
+/// One side deletes the IKE SA; nothing is left on either.
+pub(crate) fn delete_ike(pair: &Pair<'_>, from: Side) -> Result<()> {
+    pair.side(from).swanctl(&["--terminate", "--ike", "site", "--timeout", "10"])?;
+    for side in [Side::A, Side::B] {
+        pair.side(side).wait_for("no SA", SOON, <[IkeSa]>::is_empty)?;
+    }
+    Ok(())
+}
+
+fn only_ike_sa(pair: &Pair<'_>, side: Side) -> Result<IkeSa> {
+    let sas = pair.side(side).sas()?;
+    match <[IkeSa; 1]>::try_from(sas) {
+        Ok([sa]) => Ok(sa),
+        Err(sas) => bail!("{} IKE SAs at {side:?}", sas.len()),
+    }
+}
+
+/// The one installed CHILD SA of that name.
+pub(crate) fn installed(pair: &Pair<'_>, side: Side, child: &str) -> Result<ChildSa> {
+    let sas = pair.side(side).sas()?;
+    let found: Vec<&ChildSa> = sas
+        .iter()
+        .flat_map(|sa| &sa.children)
+        .filter(|found| found.name == child && found.state == "INSTALLED")
+        .collect();
+    match found.as_slice() {
+        [one] => Ok((*one).clone()),
+        others => bail!("{} installed CHILD SAs {child} at {side:?}: {sas:#?}", others.len()),
+    }
+}
+
+/// Polls until something has come true; errors on the way count as "not yet".
+pub(crate) fn settle(what: &str, mut condition: impl FnMut() -> Result<bool>) -> Result<()> {
+    let started = std::time::Instant::now();
+    loop {
+        let outcome = condition();
+        if matches!(outcome, Ok(true)) {
+            return Ok(());
+        }
+        if started.elapsed() > SOON {
+            outcome?;
+            bail!("not within {} s: {what}", SOON.as_secs());
+        }
+        std::thread::sleep(Duration::from_millis(40));
+    }
+}

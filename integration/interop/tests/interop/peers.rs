@@ -1,0 +1,24 @@
+//! Which daemons meet: chosen by name at run time.
+
+use anyhow::{Context, Result};
+use lab::peer::Peer;
+use lab::peer::charon::Charon;
+use lab::peer::cygnet::Cygnet;
+
+/// Replaces the pairs of the matrix: `CYGNET_INTEROP_PEERS=charon,charon` runs it with any two daemons.
+const CHOICE: &str = "CYGNET_INTEROP_PEERS";
+
+static CYGNET: Cygnet = Cygnet { extra: String::new(), log: String::new() };
+
+/// A daemon by its name.
+pub(crate) fn by_name(name: &str) -> Result<&'static dyn Peer> {
+    let known: [&'static dyn Peer; 2] = [&CYGNET, &Charon];
+    known.into_iter().find(|peer| peer.name() == name).with_context(|| format!("no peer is called {name}"))
+}
+
+/// The pair of the matrix: ours and a foreign one, or what the environment says.
+pub(crate) fn chosen() -> Result<[&'static dyn Peer; 2]> {
+    let words = std::env::var(CHOICE).unwrap_or_else(|_| "cygnet,charon".into());
+    let (a, b) = words.split_once(',').with_context(|| format!("{CHOICE} needs two names with a comma between"))?;
+    Ok([by_name(a)?, by_name(b)?])
+}
