@@ -1,6 +1,35 @@
 //! swanctl.conf, VICI, and everything between them and the daemon's model, without a socket or a clock.
+//!
+//! # For the daemon
+//!
+//! A VICI session cuts its stream with [`vici::frame::Deframer`], reads a [`vici::Packet`], and for a command calls [`Request::parse`]:
+//!
+//! - `Ok(request)`: carry it out, answer with a function of [`render`] (each variant of [`Request`] names its own);
+//! - `Err(RequestError::Unknown)`: answer [`vici::Packet::CmdUnknown`];
+//! - `Err(RequestError::Refused(message))`: answer with that message.
+//!
+//! Streaming commands send [`vici::Packet::Event`]s to the requesting client, if it registered for them ([`request::EVENTS`]), before the answer.
+//! What happens in the core becomes VICI events through [`render::event`], log lines through [`render::log`] and [`render::control_log`].
+//! [`reload::compare`] tells what loading a connection again means for its SAs.
+//!
+//! # From file to connection
+//!
+//! [`settings`] reads files into a tree with positions; [`load_conn`] holds a message against the one key table ([`keys`]) and builds the typed
+//! connection.
 #![forbid(unsafe_code)]
 
+pub mod address;
+pub mod identity;
+pub mod keys;
+pub mod load_conn;
+pub mod names;
+pub mod proposal;
+pub mod reload;
+pub mod render;
+pub mod request;
+pub mod secret;
 pub mod settings;
 pub mod units;
 pub mod vici;
+
+pub use request::{Request, RequestError};

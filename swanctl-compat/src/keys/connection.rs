@@ -1,0 +1,178 @@
+//! Keys of `connections`.
+
+use super::{Key, Kind, Status, many, one};
+use Status::{NoEffect, Refused, Supported};
+
+const IKEV1: Status = NoEffect("it concerns IKEv1 only");
+const EAP_ONLY: Status = NoEffect("it concerns EAP and XAuth only, which are refused as methods");
+const CERTIFICATES: Status =
+    Refused { harmless: &[], reason: "certificates and public keys are not supported; use auth = psk" };
+const NO_CERTIFICATES: Status = NoEffect("certificates are not used");
+const MARKS: Status =
+    Refused { harmless: &["0", "0x0", "0/0"], reason: "packet marks on policies and SAs are not supported" };
+const INTERFACE_IDS: Status = Refused { harmless: &["0", "0x0"], reason: "XFRM interfaces are not supported" };
+const MEDIATION: Status = Refused { harmless: &[], reason: "mediation is not supported" };
+
+pub(super) const CONNECTION: &[Key] = &[
+    one(
+        "version",
+        Kind::Words(&["0", "1", "2"]),
+        "0 (= 2)",
+        Refused { harmless: &["0", "2"], reason: "only IKEv2 is supported" },
+    ),
+    many("local_addrs", Kind::Host, "%any", Supported),
+    many("remote_addrs", Kind::Host, "%any", Supported),
+    one("local_port", Kind::Port, "500", Supported),
+    one("remote_port", Kind::Port, "500", Supported),
+    many("proposals", Kind::IkeProposal, "default", Supported),
+    many("vips", Kind::Text, "", Refused { harmless: &[], reason: "virtual IP addresses are not supported" }),
+    one("aggressive", Kind::Bool, "no", IKEV1),
+    one("pull", Kind::Bool, "yes", IKEV1),
+    one("dscp", Kind::Dscp, "000000", Supported),
+    one("encap", Kind::Bool, "no", Supported),
+    one("mobike", Kind::Bool, "yes", NoEffect("MOBIKE is not announced; peers then do without it")),
+    one("dpd_delay", Kind::Time, "0", Supported),
+    one("dpd_timeout", Kind::Time, "0", IKEV1),
+    one(
+        "fragmentation",
+        Kind::Words(&["yes", "accept", "no", "force"]),
+        "yes",
+        NoEffect("IKE fragmentation is not announced; peers then send whole messages"),
+    ),
+    one(
+        "childless",
+        Kind::Words(&["allow", "prefer", "force", "never"]),
+        "allow",
+        Refused { harmless: &["allow", "never"], reason: "childless initiation (RFC 6023) is not supported" },
+    ),
+    one("send_certreq", Kind::Bool, "yes", NO_CERTIFICATES),
+    one("send_cert", Kind::Words(&["always", "never", "ifasked"]), "ifasked", NO_CERTIFICATES),
+    one("ocsp", Kind::Words(&["never", "reply", "request", "both"]), "reply", NO_CERTIFICATES),
+    one(
+        "ppk_id",
+        Kind::Identity,
+        "",
+        Refused { harmless: &[], reason: "postquantum preshared keys (RFC 8784) are not supported" },
+    ),
+    one(
+        "ppk_required",
+        Kind::Bool,
+        "no",
+        Refused { harmless: &["no"], reason: "postquantum preshared keys (RFC 8784) are not supported" },
+    ),
+    one("keyingtries", Kind::U32, "1", Supported),
+    one("unique", Kind::Words(&["never", "no", "keep", "replace"]), "no", Supported),
+    one("reauth_time", Kind::Time, "0", Supported),
+    one("rekey_time", Kind::Time, "4h, or 0 if reauth_time is set", Supported),
+    one("over_time", Kind::Time, "10% of the longer of rekey_time and reauth_time", Supported),
+    one("rand_time", Kind::Time, "over_time, at most half of the lifetime", Supported),
+    many("pools", Kind::Text, "", Refused { harmless: &[], reason: "virtual IP pools are not supported" }),
+    one("if_id_in", Kind::Text, "0", INTERFACE_IDS),
+    one("if_id_out", Kind::Text, "0", INTERFACE_IDS),
+    one("mediation", Kind::Bool, "no", Refused { harmless: &["no"], reason: "mediation is not supported" }),
+    one("mediated_by", Kind::Text, "", MEDIATION),
+    one("mediation_peer", Kind::Identity, "", MEDIATION),
+];
+
+pub(super) const LOCAL: &[Key] = &[
+    one("round", Kind::U32, "0", Supported),
+    one("auth", Kind::Auth, "pubkey (which is refused)", Supported),
+    one("id", Kind::Identity, "the local address", Supported),
+    many("certs", Kind::File, "", CERTIFICATES),
+    many("pubkeys", Kind::File, "", CERTIFICATES),
+    one("eap_id", Kind::Identity, "id", EAP_ONLY),
+    one("aaa_id", Kind::Identity, "the remote id", EAP_ONLY),
+    one("xauth_id", Kind::Identity, "id", EAP_ONLY),
+];
+
+pub(super) const REMOTE: &[Key] = &[
+    one("round", Kind::U32, "0", Supported),
+    one("auth", Kind::Auth, "any (= psk)", Supported),
+    one("id", Kind::Identity, "%any", Supported),
+    many("certs", Kind::File, "", CERTIFICATES),
+    many("pubkeys", Kind::File, "", CERTIFICATES),
+    one("eap_id", Kind::Identity, "id", EAP_ONLY),
+    one("xauth_id", Kind::Identity, "id", EAP_ONLY),
+    many("groups", Kind::Text, "", Refused { harmless: &[], reason: "group memberships are not supported" }),
+    many("cert_policy", Kind::Text, "", CERTIFICATES),
+    many("cacerts", Kind::File, "", CERTIFICATES),
+    one("ca_id", Kind::Identity, "", CERTIFICATES),
+    one("revocation", Kind::Words(&["strict", "ifuri", "relaxed"]), "relaxed", NO_CERTIFICATES),
+];
+
+pub(super) const CHILD: &[Key] = &[
+    many("esp_proposals", Kind::EspProposal, "default", Supported),
+    many("ah_proposals", Kind::Text, "", Refused { harmless: &[], reason: "AH is not supported; use esp_proposals" }),
+    one(
+        "sha256_96",
+        Kind::Bool,
+        "no",
+        Refused { harmless: &["no"], reason: "the truncation to 96 bits that predates RFC 4868 is not supported" },
+    ),
+    many("local_ts", Kind::Selector, "dynamic", Supported),
+    many("remote_ts", Kind::Selector, "dynamic", Supported),
+    one("rekey_time", Kind::Time, "1h, or life_time / 1.1", Supported),
+    one("life_time", Kind::Time, "rekey_time * 1.1", Supported),
+    one("rand_time", Kind::Time, "life_time - rekey_time", Supported),
+    one("rekey_bytes", Kind::Bytes, "0 (off), or life_bytes / 1.1", Supported),
+    one("life_bytes", Kind::Bytes, "rekey_bytes * 1.1", Supported),
+    one("rand_bytes", Kind::Bytes, "life_bytes - rekey_bytes", Supported),
+    one("rekey_packets", Kind::U64, "0 (off), or life_packets / 1.1", Supported),
+    one("life_packets", Kind::U64, "rekey_packets * 1.1", Supported),
+    one("rand_packets", Kind::U64, "life_packets - rekey_packets", Supported),
+    one("updown", Kind::Text, "", Refused { harmless: &[], reason: "updown scripts are not run" }),
+    one("hostaccess", Kind::Bool, "no", NoEffect("it is an argument of updown scripts")),
+    one(
+        "mode",
+        Kind::Words(&["tunnel", "transport", "transport_proxy", "iptfs", "beet", "pass", "drop"]),
+        "tunnel",
+        Refused { harmless: &["tunnel", "transport", "pass", "drop"], reason: "this mode is not supported" },
+    ),
+    one("policies", Kind::Bool, "yes", Supported),
+    one("policies_fwd_out", Kind::Bool, "no", NoEffect("forwarded traffic needs no policy of its own on its way out")),
+    one("dpd_action", Kind::Actions, "none", Supported),
+    one("ipcomp", Kind::Bool, "no", Refused { harmless: &["no"], reason: "IPComp is not supported" }),
+    one("inactivity", Kind::Time, "0", Supported),
+    one("reqid", Kind::U32, "0 (allocated)", Supported),
+    one("priority", Kind::U32, "0 (computed)", Supported),
+    one(
+        "interface",
+        Kind::Text,
+        "",
+        Refused { harmless: &[], reason: "policies bound to an interface are not supported" },
+    ),
+    one("mark_in", Kind::Text, "0/0", MARKS),
+    one("mark_out", Kind::Text, "0/0", MARKS),
+    one("mark_in_sa", Kind::Bool, "no", Refused { harmless: &["no"], reason: "packet marks are not supported" }),
+    one("set_mark_in", Kind::Text, "0/0", MARKS),
+    one("set_mark_out", Kind::Text, "0/0", MARKS),
+    one("if_id_in", Kind::Text, "0", INTERFACE_IDS),
+    one("if_id_out", Kind::Text, "0", INTERFACE_IDS),
+    one("label", Kind::Text, "", Refused { harmless: &[], reason: "security labels are not supported" }),
+    one("label_mode", Kind::Words(&["system", "simple", "selinux"]), "system", NoEffect("security labels are refused")),
+    one(
+        "tfc_padding",
+        Kind::Text,
+        "0",
+        Refused { harmless: &["0"], reason: "traffic flow confidentiality padding is not supported" },
+    ),
+    one("replay_window", Kind::U32, "32", Supported),
+    one(
+        "per_cpu_sas",
+        Kind::Words(&["no", "yes", "encap"]),
+        "no",
+        Refused { harmless: &["no"], reason: "SAs per CPU (RFC 9611) are not supported" },
+    ),
+    one("hw_offload", Kind::Words(&["no", "yes", "crypto", "packet", "auto"]), "no", Supported),
+    one("copy_df", Kind::Bool, "yes", Supported),
+    one("copy_ecn", Kind::Bool, "yes", Supported),
+    one("copy_dscp", Kind::Words(&["out", "in", "yes", "no"]), "out", Supported),
+    one(
+        "icmp",
+        Kind::Bool,
+        "no",
+        Refused { harmless: &["no"], reason: "ICMP errors from outside the selectors are not forwarded" },
+    ),
+    one("start_action", Kind::Actions, "none", Supported),
+    one("close_action", Kind::Actions, "none", Supported),
+];

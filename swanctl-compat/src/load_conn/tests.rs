@@ -1,0 +1,273 @@
+use std::time::Duration;
+
+use ike_model::{ChildMode, ConfiguredSelector, HostSpec, Identity, Unique};
+use ipsec::{Lifetime, OffloadMode};
+
+use super::*;
+
+/// A connection with `auth = psk` and child `net`, edited before it is loaded.
+fn with(edit: impl FnOnce(&mut Message, &mut Message)) -> Result<Loaded, Rejected> {
+    let (mut conn, mut child) = (Message::new(), Message::new());
+    edit(&mut conn, &mut child);
+    conn.section("local-1", Message::new().with("auth", "psk").with("id", "gw-a"));
+    conn.section("remote-1", Message::new().with("auth", "psk").with("id", "gw-b"));
+    let mut children = Message::new();
+    children.section("net", child);
+    conn.section("children", children);
+    parse("c", &conn)
+}
+
+fn first_error(edit: impl FnOnce(&mut Message, &mut Message)) -> (String, String) {
+    let rejected = with(edit).unwrap_err();
+    (rejected.errmsg(), rejected.errors[0].path.clone())
+}
+
+#[test]
+fn defaults() {
+    let Loaded { connection, notes } = with(|_, _| {}).unwrap();
+    assert_eq!(notes, []);
+    assert_eq!(connection.local_addrs, [HostSpec::Any]);
+    assert_eq!((connection.local_port, connection.remote_port), (500, 500));
+    assert_eq!(connection.rekey_time, Duration::from_secs(14_400));
+    assert_eq!(connection.over_time, Duration::from_secs(1_440));
+    assert_eq!(connection.rand_time, Duration::from_secs(1_440));
+    assert_eq!(connection.unique, Unique::No);
+    assert_eq!(connection.keyingtries, 1);
+    assert_eq!(connection.local[0].id, Identity::Fqdn("gw-a".into()));
+    let child = &connection.children[0];
+    assert_eq!(child.name, "net");
+    assert_eq!(child.mode, ChildMode::Tunnel);
+    assert_eq!(child.lifetime.time, Lifetime { soft: 3_600, hard: 3_960, jitter: 360 });
+    assert_eq!(child.lifetime.packets, Lifetime::default());
+    assert!(matches!(child.local_ts[..], [ConfiguredSelector::Dynamic { protocol: 0, .. }]));
+    assert_eq!(child.hw_offload, OffloadMode::No);
+    assert!(child.policies && child.copy.df && child.copy.ecn);
+}
+
+#[test]
+fn values_arrive() {
+    let loaded = with(|conn, child| {
+        conn.list("local_addrs", ["192.0.2.1", "2001:db8::/64"]);
+        conn.list("remote_addrs", ["gw.example.org"]);
+        conn.set("version", "2");
+        conn.set("dscp", "101110");
+        conn.set("encap", "YES");
+        conn.set("dpd_delay", "30s");
+        conn.set("unique", "Replace");
+        conn.list("proposals", ["aes256gcm16-prfsha384-ecp384", "aes128-sha256-x25519"]);
+        child.list("local_ts", ["10.1.0.0/16[tcp]", "dynamic"]);
+        child.set("life_packets", "1100");
+        child.set("rekey_bytes", "1m");
+        child.set("mode", "transport");
+        child.set("start_action", "trap|start");
+        child.set("hw_offload", "yes");
+        child.set("reqid", "7");
+        child.set("copy_dscp", "no");
+    });
+    let connection = loaded.unwrap().connection;
+    assert_eq!(connection.local_addrs.len(), 2);
+    assert_eq!(connection.remote_addrs, [HostSpec::Name("gw.example.org".into())]);
+    assert_eq!((connection.dscp, connection.encap), (46, true));
+    assert_eq!(connection.dpd_delay, Duration::from_secs(30));
+    assert_eq!(connection.unique, Unique::Replace);
+    assert_eq!(connection.proposals.len(), 2);
+    let child = &connection.children[0];
+    assert_eq!(child.local_ts.len(), 2);
+    assert_eq!(child.lifetime.packets, Lifetime { soft: 1_000, hard: 1_100, jitter: 100 });
+    assert_eq!(child.lifetime.bytes.soft, 1 << 20);
+    assert_eq!(child.mode, ChildMode::Transport);
+    assert!(child.start_action.trap && child.start_action.start);
+    assert_eq!(child.hw_offload, OffloadMode::Crypto);
+    assert_eq!(child.reqid, Some(7));
+}
+
+#[test]
+fn reauthentication_alone_turns_rekeying_off() {
+    let connection = with(|conn, _| conn.set("reauth_time", "10h")).unwrap().connection;
+    assert_eq!(connection.rekey_time, Duration::ZERO);
+    assert_eq!(connection.over_time, Duration::from_secs(3_600));
+    let connection = with(|conn, _| conn.set("rekey_time", "10s")).unwrap().connection;
+    assert_eq!((connection.over_time, connection.rand_time), (Duration::from_secs(1), Duration::from_secs(1)));
+    let both = |conn: &mut Message, _: &mut Message| {
+        conn.set("rekey_time", "100");
+        conn.set("over_time", "90");
+    };
+    assert_eq!(with(both).unwrap().connection.rand_time, Duration::from_secs(50));
+}
+
+/// The daemon's words, which clients of charon know.
+#[test]
+fn error_texts() {
+    type Edit = fn(&mut Message, &mut Message);
+    let cases: [(Edit, &str, &str); 22] = [
+        (|c, _| c.set("bogus", "1"), "unknown option: bogus, config discarded", "connections.c.bogus"),
+        (|_, n| n.set("bogus", "1"), "unknown option: bogus, config discarded", "connections.c.children.net.bogus"),
+        (
+            |c, _| c.set("rekey_time", "1h30m"),
+            "invalid value for: rekey_time, config discarded",
+            "connections.c.rekey_time",
+        ),
+        (|c, _| c.set("version", "x2"), "invalid value for: version, config discarded", "connections.c.version"),
+        (
+            |c, _| c.list("proposals", ["default", "aes256gcm16-ecp384"]),
+            "invalid value for: proposals, config discarded",
+            "connections.c.proposals[1]",
+        ),
+        (
+            |c, _| c.list("proposals", ["aes128-aes128gcm16-sha256-ecp384"]),
+            "invalid value for: proposals, config discarded",
+            "connections.c.proposals[0]",
+        ),
+        (
+            |_, n| n.set("rekey_bytes", "5t"),
+            "invalid value for: rekey_bytes, config discarded",
+            "connections.c.children.net.rekey_bytes",
+        ),
+        (
+            |_, n| n.set("hw_offload", "full"),
+            "invalid value for: hw_offload, config discarded",
+            "connections.c.children.net.hw_offload",
+        ),
+        (|c, _| c.section("foo", Message::new()), "invalid section: foo", "connections.c.foo"),
+        (
+            |c, _| c.section("Local", Message::new().with("auth", "ed25519")),
+            "invalid value for: auth, config discarded",
+            "connections.c.Local.auth",
+        ),
+        // A list given as a value and the other way round are other options.
+        (
+            |c, _| c.set("local_addrs", "%any"),
+            "unknown option: local_addrs, config discarded",
+            "connections.c.local_addrs",
+        ),
+        (|c, _| c.list("version", ["2"]), "unknown option: version, config discarded", "connections.c.version"),
+        (
+            |_, n| n.list("remote_ts", ["10.0.0.0/8", "10.0.0.0/40"]),
+            "invalid value for: remote_ts, config discarded",
+            "connections.c.children.net.remote_ts[1]",
+        ),
+        (
+            |c, _| c.set("keyingtries", "-1"),
+            "invalid value for: keyingtries, config discarded",
+            "connections.c.keyingtries",
+        ),
+        (
+            |c, _| c.set("local_port", "65536"),
+            "invalid value for: local_port, config discarded",
+            "connections.c.local_port",
+        ),
+        (
+            |_, n| n.set("start_action", "go"),
+            "invalid value for: start_action, config discarded",
+            "connections.c.children.net.start_action",
+        ),
+        (
+            |c, _| c.set("version", "1"),
+            "unsupported: version: only IKEv2 is supported, config discarded",
+            "connections.c.version",
+        ),
+        (
+            |_, n| n.set("ipcomp", "true"),
+            "unsupported: ipcomp: IPComp is not supported, config discarded",
+            "connections.c.children.net.ipcomp",
+        ),
+        (
+            |_, n| n.list("ah_proposals", ["sha256"]),
+            "unsupported: ah_proposals: AH is not supported; use esp_proposals, config discarded",
+            "connections.c.children.net.ah_proposals[0]",
+        ),
+        (
+            |c, _| c.section("local-0", Message::new().with("auth", "pubkey")),
+            "unsupported: auth: only authentication by pre-shared key is supported, config discarded",
+            "connections.c.local-0.auth",
+        ),
+        (
+            |c, _| c.section("local-2", Message::new().with("auth", "psk").with("round", "2")),
+            "unsupported: local-2: a second round of authentication (RFC 4739) is not supported, config discarded",
+            "connections.c.local-2",
+        ),
+        (
+            |c, _| c.list("proposals", ["aes128-sha256-modp1024"]),
+            "unsupported: proposals: `modp1024` is not supported, config discarded",
+            "connections.c.proposals[0]",
+        ),
+    ];
+    for (edit, text, path) in cases {
+        assert_eq!(first_error(edit), (text.to_owned(), path.to_owned()));
+    }
+}
+
+#[test]
+fn the_default_method_is_refused() {
+    let rejected = parse("c", &Message::new()).unwrap_err();
+    assert_eq!(
+        rejected.errmsg(),
+        "unsupported: auth: `auth` is not set, and its default `pubkey` is not supported, config discarded"
+    );
+}
+
+#[test]
+fn harmless_values_of_refused_keys_pass() {
+    let loaded = with(|conn, child| {
+        conn.set("version", "0");
+        conn.set("ppk_required", "no");
+        conn.set("childless", "allow");
+        child.set("ipcomp", "disabled");
+        child.set("mark_in", "0/0");
+        child.set("if_id_in", "0");
+        child.set("tfc_padding", "0");
+        child.set("per_cpu_sas", "no");
+    });
+    assert_eq!(loaded.unwrap().notes, []);
+}
+
+#[test]
+fn what_has_no_effect_is_told() {
+    let notes = with(|conn, child| {
+        conn.set("aggressive", "no");
+        conn.list("proposals", ["aes128-3des-sha256-modp2048"]);
+        child.set("life_time", "10");
+        child.set("rekey_time", "100");
+    })
+    .unwrap()
+    .notes;
+    let texts: Vec<String> = notes.iter().map(Finding::errmsg).collect();
+    assert_eq!(
+        texts,
+        [
+            "aggressive has no effect: it concerns IKEv1 only",
+            "proposals has no effect: not supported or not used here: 3des; the rest of the proposal is offered",
+            "life_time: the hard limit 10 comes before the soft limit 100: the SA ends without a rekey",
+        ]
+    );
+}
+
+#[test]
+fn the_reply_carries_the_path() {
+    let reply = with(|conn, _| conn.list("proposals", ["aes256gcm16-prfsha384-ecp38"])).unwrap_err().reply();
+    assert_eq!(reply.get_str("success"), Some("no"));
+    assert_eq!(reply.get_str("errmsg"), Some("invalid value for: proposals, config discarded"));
+    assert_eq!(reply.get_str("errpath"), Some("connections.c.proposals[0]"));
+    assert_eq!(reply.get_str("errhelp"), Some("`ecp38` is no algorithm; did you mean `ecp384`?"));
+}
+
+#[test]
+fn all_errors_are_found() {
+    let rejected = with(|conn, child| {
+        conn.set("rekeytime", "1h");
+        child.set("life_time", "x");
+        child.list("local_ts", ["a", "b"]);
+    })
+    .unwrap_err();
+    assert_eq!(rejected.errors.len(), 4);
+    assert_eq!(rejected.errors[0].help.as_deref(), Some("did you mean `rekey_time`?"));
+}
+
+#[test]
+fn one_connection_per_message() {
+    assert!(parse_message(&Message::new()).is_err());
+    let mut two = Message::new();
+    two.section("a", Message::new());
+    two.section("b", Message::new());
+    assert_eq!(parse_message(&two).unwrap_err().errmsg(), "load-conn takes one connection");
+}

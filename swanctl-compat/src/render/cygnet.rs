@@ -1,0 +1,55 @@
+//! `cygnet-status`: every configured child, whether it is up or not.
+
+use ike_model::ConfiguredChildStatus;
+use ike_model::snapshot::ConfiguredState;
+
+use super::sas;
+use crate::vici::Message;
+
+/// The `cygnet-child` event: `CONNECTION/CHILD { ... }`.
+///
+/// Fields: `connection`, `child`, `state` (`up connecting trapped shunt retry down refused`), `retry-in` (seconds), `reason` (why refused),
+/// `hw-offload`, `offload-dev`, `simulated`, and `last-cause { kind, text, time }` with the time in seconds since the epoch.
+#[must_use]
+pub fn cygnet_child(status: &ConfiguredChildStatus) -> Message {
+    let mut m = Message::new();
+    m.set("connection", status.connection.as_str());
+    m.set("child", status.child.as_str());
+    match &status.state {
+        ConfiguredState::Up => m.set("state", "up"),
+        ConfiguredState::Connecting => m.set("state", "connecting"),
+        ConfiguredState::Trapped => m.set("state", "trapped"),
+        ConfiguredState::Shunt => m.set("state", "shunt"),
+        ConfiguredState::RetryIn(seconds) => {
+            m.set("state", "retry");
+            m.set_display("retry-in", seconds);
+        }
+        ConfiguredState::Down => m.set("state", "down"),
+        ConfiguredState::Refused(reason) => {
+            m.set("state", "refused");
+            m.set("reason", reason.as_str());
+        }
+    }
+    if let Some(offload) = &status.offload {
+        m.set("hw-offload", sas::offload_mode(offload.mode));
+        if let Some(device) = &offload.device {
+            m.set("offload-dev", &**device);
+        }
+        m.set_if("simulated", offload.simulated);
+    }
+    if let Some((time, cause)) = &status.last_cause {
+        let mut last = Message::new();
+        last.set("kind", cause_kind(cause.kind));
+        last.set("text", cause.text.as_str());
+        last.set_display("time", time);
+        m.section("last-cause", last);
+    }
+    let mut message = Message::new();
+    message.section(format!("{}/{}", status.connection, status.child), m);
+    message
+}
+
+/// The kind's stable name, the one that every other output uses.
+fn cause_kind(kind: ike_model::CauseKind) -> String {
+    serde_json::to_value(kind).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
+}

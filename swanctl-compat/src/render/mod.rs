@@ -1,0 +1,26 @@
+//! The daemon's model as VICI messages.
+//!
+//! Field names and their order are those that VICI clients know; fields of our own only come after them.
+
+mod conns;
+mod cygnet;
+mod events;
+mod policies;
+mod replies;
+mod sas;
+mod selectors;
+
+#[cfg(test)]
+mod tests;
+
+pub use conns::list_conn;
+pub use cygnet::cygnet_child;
+pub use events::{LogLine, control_log, event, log};
+pub use policies::{PolicyKind, PolicyListing, list_policy};
+pub use replies::{
+    DaemonInfo, Stats, failed, get_authorities, get_conns, get_keys, get_pools, get_shared, matched, ok, refused,
+    stats, terminated, version,
+};
+pub use sas::{child_sa, ike_sa, list_sa};
+pub use selectors::selector;
+pub(crate) use selectors::{PROTOCOLS, SERVICES};

@@ -1,0 +1,225 @@
+//! Answers to commands.
+
+use crate::vici::Message;
+
+/// `success=yes`.
+#[must_use]
+pub fn ok() -> Message {
+    Message::new().with("success", "yes")
+}
+
+/// `success=no` with the reason.
+#[must_use]
+pub fn failed(error: &str) -> Message {
+    Message::new().with("success", "no").with("errmsg", error)
+}
+
+/// [`failed`] with the configuration path of the culprit and what to do (keys `errpath` and `errhelp`).
+#[must_use]
+pub fn refused(error: &str, path: &str, help: Option<&str>) -> Message {
+    let mut message = failed(error).with("errpath", path);
+    if let Some(help) = help {
+        message.set("errhelp", help);
+    }
+    message
+}
+
+/// Answer to `rekey`: how many SAs matched.
+#[must_use]
+pub fn matched(matches: u32, error: Option<&str>) -> Message {
+    let mut message = Message::new();
+    message.set("success", if error.is_none() { "yes" } else { "no" });
+    message.set_display("matches", matches);
+    if let Some(error) = error {
+        message.set("errmsg", error);
+    }
+    message
+}
+
+/// Answer to `terminate`: how many SAs matched and how many of them are gone.
+#[must_use]
+pub fn terminated(matches: u32, terminated: u32, error: Option<&str>) -> Message {
+    let mut message = Message::new();
+    message.set("success", if error.is_none() { "yes" } else { "no" });
+    message.set_display("matches", matches);
+    message.set_display("terminated", terminated);
+    if let Some(error) = error {
+        message.set("errmsg", error);
+    }
+    message
+}
+
+/// Who answers `version`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DaemonInfo {
+    /// Name of the daemon.
+    pub daemon: String,
+    /// Its version.
+    pub version: String,
+    /// Operating system, as `uname -s`.
+    pub sysname: String,
+    /// Its release, as `uname -r`.
+    pub release: String,
+    /// Machine, as `uname -m`.
+    pub machine: String,
+}
+
+/// Answer to `version`.
+#[must_use]
+pub fn version(info: &DaemonInfo) -> Message {
+    let mut message = Message::new();
+    message.set("daemon", info.daemon.as_str());
+    message.set("version", info.version.as_str());
+    message.set("sysname", info.sysname.as_str());
+    message.set("release", info.release.as_str());
+    message.set("machine", info.machine.as_str());
+    message
+}
+
+/// Figures for `stats`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Seconds since the daemon started.
+    pub running_seconds: u64,
+    /// When it started, seconds since the epoch.
+    pub since: u64,
+    /// Shards and helper threads.
+    pub workers_total: u32,
+    /// Of these, without work right now.
+    pub workers_idle: u32,
+    /// Timers set.
+    pub scheduled: u64,
+    /// IKE SAs.
+    pub ike_sas: u64,
+    /// Of these, not yet established as responder.
+    pub half_open: u64,
+    /// What is built in: backends and sinks.
+    pub plugins: Vec<String>,
+}
+
+/// Answer to `stats`.
+#[must_use]
+pub fn stats(stats: &Stats) -> Message {
+    let mut uptime = Message::new();
+    uptime.set("running", duration(stats.running_seconds));
+    uptime.set("since", date(stats.since));
+    let mut workers = Message::new();
+    workers.set_display("total", stats.workers_total);
+    workers.set_display("idle", stats.workers_idle);
+    let busy = stats.workers_total.saturating_sub(stats.workers_idle);
+    workers.section("active", priorities(&[busy, 0, 0, 0]));
+    let mut ike_sas = Message::new();
+    ike_sas.set_display("total", stats.ike_sas);
+    ike_sas.set_display("half-open", stats.half_open);
+    let mut message = Message::new();
+    message.section("uptime", uptime);
+    message.section("workers", workers);
+    message.section("queues", priorities(&[0; 4]));
+    message.set_display("scheduled", stats.scheduled);
+    message.section("ikesas", ike_sas);
+    message.list("plugins", stats.plugins.iter().map(String::as_str));
+    message
+}
+
+fn priorities(values: &[u32; 4]) -> Message {
+    let mut message = Message::new();
+    for (name, value) in ["critical", "high", "medium", "low"].iter().zip(values) {
+        message.set_display(*name, value);
+    }
+    message
+}
+
+/// `82 seconds`, `5 minutes`, `3 hours`, `4 days`: the largest unit of which there are more than two.
+fn duration(seconds: u64) -> String {
+    let units = [(86_400, "days"), (3_600, "hours"), (60, "minutes")];
+    let (amount, unit) =
+        units.iter().find(|(length, _)| seconds > 2 * length).map_or((seconds, "seconds"), |(l, u)| (seconds / l, u));
+    format!("{amount} {unit}")
+}
+
+/// `Jan 02 03:04:05 2026`, UTC.
+fn date(seconds: u64) -> String {
+    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let (days, time) = (seconds / 86_400, seconds % 86_400);
+    // Days since 0000-03-01, so that a leap day is the last of its year; 400 years have 146,097 days.
+    let days = days + 719_468;
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
+    let month = (shifted + 2) % 12;
+    let year = era * 400 + year_of_era + u64::from(month < 2);
+    let name = usize::try_from(month).ok().and_then(|m| MONTHS.get(m)).copied().unwrap_or("");
+    format!("{name} {day:02} {:02}:{:02}:{:02} {year}", time / 3_600, time / 60 % 60, time % 60)
+}
+
+/// Answer to `get-conns`: names of the connections loaded over VICI or from the daemon's directory.
+#[must_use]
+pub fn get_conns<'a>(names: impl IntoIterator<Item = &'a str>) -> Message {
+    list("conns", names)
+}
+
+/// Answer to `get-shared`: unique ids of the shared secrets.
+#[must_use]
+pub fn get_shared<'a>(ids: impl IntoIterator<Item = &'a str>) -> Message {
+    list("keys", ids)
+}
+
+/// Answer to `get-keys`: ids of the private keys.
+#[must_use]
+pub fn get_keys<'a>(ids: impl IntoIterator<Item = &'a str>) -> Message {
+    list("keys", ids)
+}
+
+/// Answer to `get-authorities`: names of the certification authorities.
+#[must_use]
+pub fn get_authorities<'a>(names: impl IntoIterator<Item = &'a str>) -> Message {
+    list("authorities", names)
+}
+
+/// Answer to `get-pools` while there are none.
+#[must_use]
+pub fn get_pools() -> Message {
+    Message::new()
+}
+
+fn list<'a>(name: &str, items: impl IntoIterator<Item = &'a str>) -> Message {
+    let mut message = Message::new();
+    message.list(name, items);
+    message
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates() {
+        for (seconds, expected) in [
+            (0, "Jan 01 00:00:00 1970"),
+            (951_782_399, "Feb 28 23:59:59 2000"),
+            (951_782_400, "Feb 29 00:00:00 2000"),
+            (951_868_800, "Mar 01 00:00:00 2000"),
+            (1_767_323_045, "Jan 02 03:04:05 2026"),
+            (4_107_542_399, "Feb 28 23:59:59 2100"),
+            (4_107_542_400, "Mar 01 00:00:00 2100"),
+        ] {
+            assert_eq!(date(seconds), expected);
+        }
+    }
+
+    #[test]
+    fn durations() {
+        for (seconds, expected) in [
+            (0, "0 seconds"),
+            (120, "120 seconds"),
+            (121, "2 minutes"),
+            (7_200, "120 minutes"),
+            (7_201, "2 hours"),
+            (172_801, "2 days"),
+        ] {
+            assert_eq!(duration(seconds), expected);
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! IKE SAs and CHILD SAs, as `list-sas` and the up/down events carry them.
+
+use ike_model::{ChildSaSnapshot, ChildSaState, IkeSaSnapshot, IkeSaState};
+use ipsec::{OffloadMode, SaMode};
+
+use super::selectors;
+use crate::names;
+use crate::request::SaFilter;
+use crate::vici::Message;
+
+/// The `list-sa` event for one IKE SA with the CHILD SAs that `filter` lets through; nothing when the IKE SA does not pass, or when the filter asks
+/// for CHILD SAs and none is left.
+#[must_use]
+pub fn list_sa(ike: &IkeSaSnapshot, filter: &SaFilter) -> Option<Message> {
+    if !filter.accepts_ike(ike) {
+        return None;
+    }
+    let children: Vec<&ChildSaSnapshot> = ike.children.iter().filter(|child| filter.accepts_child(child)).collect();
+    if filter.names_child() && children.is_empty() {
+        return None;
+    }
+    let mut body = ike_sa(ike);
+    let mut sections = Message::new();
+    for child in children {
+        sections.section(format!("{}-{}", child.name, child.unique_id), child_sa(child));
+    }
+    body.section("child-sas", sections);
+    let mut message = Message::new();
+    message.section(&*ike.connection, body);
+    Some(message)
+}
+
+/// The fields of an IKE SA, without `child-sas`.
+#[must_use]
+pub fn ike_sa(ike: &IkeSaSnapshot) -> Message {
+    let mut m = Message::new();
+    m.set_display("uniqueid", ike.unique_id);
+    m.set("version", "2");
+    m.set("state", ike_state(ike.state));
+    m.set_display("local-host", ike.local.ip());
+    m.set_display("local-port", ike.local.port());
+    m.set_display("local-id", &ike.local_id);
+    m.set_display("remote-host", ike.remote.ip());
+    m.set_display("remote-port", ike.remote.port());
+    m.set_display("remote-id", &ike.remote_id);
+    m.set_if("initiator", ike.initiator);
+    m.set("initiator-spi", format!("{:016x}", ike.initiator_spi));
+    m.set("responder-spi", format!("{:016x}", ike.responder_spi));
+    m.set_if("nat-local", ike.nat_local);
+    m.set_if("nat-remote", ike.nat_remote);
+    m.set_if("nat-fake", ike.nat_fake);
+    m.set_if("nat-any", ike.nat_local || ike.nat_remote || ike.nat_fake);
+    if let Some(algorithms) = &ike.algorithms {
+        m.set("encr-alg", names::encryption(algorithms.encryption));
+        if let Some(bits) = algorithms.key_bits {
+            m.set_display("encr-keysize", bits);
+        }
+        if let Some(integrity) = algorithms.integrity {
+            m.set("integ-alg", names::integrity(integrity));
+        }
+        m.set("prf-alg", names::prf(algorithms.prf));
+        m.set("dh-group", names::key_exchange(algorithms.key_exchange));
+    }
+    if ike.state == IkeSaState::Established {
+        set_some(&mut m, "established", ike.established_seconds);
+        set_some(&mut m, "rekey-time", ike.rekey_seconds);
+        set_some(&mut m, "reauth-time", ike.reauth_seconds);
+    }
+    for (name, tasks) in [("tasks-queued", &ike.tasks_queued), ("tasks-active", &ike.tasks_active)] {
+        if !tasks.is_empty() {
+            m.list(name, tasks.iter().copied());
+        }
+    }
+    m
+}
+
+/// The fields of a CHILD SA.
+#[must_use]
+pub fn child_sa(child: &ChildSaSnapshot) -> Message {
+    let mut m = Message::new();
+    m.set("name", &*child.name);
+    m.set_display("uniqueid", child.unique_id);
+    m.set_display("reqid", child.reqid.0);
+    m.set("state", child_state(child.state));
+    m.set("mode", sa_mode(child.mode));
+    if shows_details(child.state) {
+        details(child, &mut m);
+    }
+    m.list("local-ts", child.local_ts.iter().map(selectors::selector));
+    m.list("remote-ts", child.remote_ts.iter().map(selectors::selector));
+    if !child.backend.is_empty() {
+        m.set("backend", child.backend);
+    }
+    m.set_display("generation", child.generation);
+    m.set("hw-offload", offload_mode(child.offload.mode));
+    if let Some(device) = &child.offload.device {
+        m.set("offload-dev", &**device);
+    }
+    m.set_if("simulated", child.offload.simulated);
+    m
+}
+
+fn details(child: &ChildSaSnapshot, m: &mut Message) {
+    m.set("protocol", "ESP");
+    m.set_if("encap", child.encap);
+    if let Some(spi) = child.spi_in {
+        m.set_display("spi-in", spi);
+    }
+    if let Some(spi) = child.spi_out {
+        m.set_display("spi-out", spi);
+    }
+    if let Some(algorithms) = &child.algorithms {
+        m.set("encr-alg", names::encryption(algorithms.encryption));
+        if let Some(bits) = algorithms.key_bits {
+            m.set_display("encr-keysize", bits);
+        }
+        if let Some(integrity) = algorithms.integrity {
+            m.set("integ-alg", names::integrity(integrity));
+        }
+        if let Some(group) = algorithms.key_exchange {
+            m.set("dh-group", names::key_exchange(group));
+        }
+        if algorithms.esn {
+            m.set("esn", "1");
+        }
+    }
+    m.set_display("bytes-in", child.traffic_in.bytes);
+    m.set_display("packets-in", child.traffic_in.packets);
+    set_some(m, "use-in", child.traffic_in.idle_seconds);
+    m.set_display("bytes-out", child.traffic_out.bytes);
+    m.set_display("packets-out", child.traffic_out.packets);
+    set_some(m, "use-out", child.traffic_out.idle_seconds);
+    set_some(m, "rekey-time", child.rekey_seconds);
+    set_some(m, "life-time", child.life_seconds);
+    set_some(m, "install-time", child.installed_seconds);
+}
+
+fn set_some(m: &mut Message, key: &str, value: Option<impl std::fmt::Display>) {
+    if let Some(value) = value {
+        m.set_display(key, value);
+    }
+}
+
+fn shows_details(state: ChildSaState) -> bool {
+    match state {
+        ChildSaState::Created | ChildSaState::Installing => false,
+        ChildSaState::Installed
+        | ChildSaState::Rekeying
+        | ChildSaState::Rekeyed
+        | ChildSaState::Deleting
+        | ChildSaState::Deleted => true,
+    }
+}
+
+fn ike_state(state: IkeSaState) -> &'static str {
+    match state {
+        IkeSaState::Created => "CREATED",
+        IkeSaState::Connecting => "CONNECTING",
+        IkeSaState::Established => "ESTABLISHED",
+        IkeSaState::Rekeying => "REKEYING",
+        IkeSaState::Rekeyed => "REKEYED",
+        IkeSaState::Deleting => "DELETING",
+    }
+}
+
+fn child_state(state: ChildSaState) -> &'static str {
+    match state {
+        ChildSaState::Created => "CREATED",
+        ChildSaState::Installing => "INSTALLING",
+        ChildSaState::Installed => "INSTALLED",
+        ChildSaState::Rekeying => "REKEYING",
+        ChildSaState::Rekeyed => "REKEYED",
+        ChildSaState::Deleting => "DELETING",
+        ChildSaState::Deleted => "DELETED",
+    }
+}
+
+fn sa_mode(mode: SaMode) -> &'static str {
+    match mode {
+        SaMode::Tunnel => "TUNNEL",
+        SaMode::Transport => "TRANSPORT",
+    }
+}
+
+pub(super) fn offload_mode(mode: OffloadMode) -> &'static str {
+    match mode {
+        OffloadMode::No => "no",
+        OffloadMode::Crypto => "crypto",
+        OffloadMode::Packet => "packet",
+        OffloadMode::Auto => "auto",
+    }
+}

@@ -1,0 +1,224 @@
+use std::sync::Arc;
+
+use ike_model::proposal::{EspAlgorithms, IkeAlgorithms};
+use ike_model::snapshot::{ConfiguredState, Traffic};
+use ike_model::{
+    Cause, CauseKind, ChildSaSnapshot, ChildSaState, ConfiguredChildStatus, EventBody, Identity, IkeSaSnapshot,
+    IkeSaState,
+};
+use ipsec::{ModeInUse, OffloadMode, Reqid, SaMode, Spi, TrafficSelector};
+
+use super::*;
+use crate::request::SaFilter;
+use crate::vici::{Element, Message};
+
+fn child() -> ChildSaSnapshot {
+    ChildSaSnapshot {
+        name: "net".into(),
+        unique_id: 12,
+        reqid: Reqid(3),
+        state: ChildSaState::Installed,
+        mode: SaMode::Tunnel,
+        encap: true,
+        spi_in: Spi::new(0xc1a2_b3c4),
+        spi_out: Spi::new(0xd4c3_b2a1),
+        algorithms: Some(EspAlgorithms {
+            encryption: 20,
+            key_bits: Some(256),
+            integrity: None,
+            key_exchange: Some(20),
+            esn: true,
+        }),
+        sa_in: None,
+        sa_out: None,
+        traffic_in: Traffic { bytes: 9_000, packets: 75, idle_seconds: Some(3) },
+        traffic_out: Traffic { bytes: 0, packets: 0, idle_seconds: None },
+        rekey_seconds: Some(3_100),
+        life_seconds: Some(3_840),
+        installed_seconds: Some(120),
+        local_ts: vec![TrafficSelector::prefix("10.1.0.0".parse().unwrap(), 16).unwrap()],
+        remote_ts: vec![TrafficSelector::prefix("10.2.0.0".parse().unwrap(), 16).unwrap()],
+        backend: "userspace",
+        generation: 2,
+        offload: ModeInUse { mode: OffloadMode::Packet, device: Some("cygnet0".into()), simulated: true },
+    }
+}
+
+fn ike() -> IkeSaSnapshot {
+    IkeSaSnapshot {
+        connection: "site-a".into(),
+        unique_id: 7,
+        state: IkeSaState::Established,
+        local: "198.51.100.1:4500".parse().unwrap(),
+        remote: "203.0.113.9:4500".parse().unwrap(),
+        local_id: Identity::Fqdn("gw-a.example".into()),
+        remote_id: Identity::Fqdn("gw-b.example".into()),
+        initiator: true,
+        initiator_spi: 0x0011_2233_4455_6677,
+        responder_spi: 0x8899_aabb_ccdd_eeff,
+        nat_local: false,
+        nat_remote: true,
+        nat_fake: false,
+        algorithms: Some(IkeAlgorithms {
+            encryption: 12,
+            key_bits: Some(256),
+            integrity: Some(13),
+            prf: 6,
+            key_exchange: 31,
+        }),
+        established_seconds: Some(120),
+        rekey_seconds: Some(-5),
+        reauth_seconds: None,
+        tasks_queued: vec!["CHILD_REKEY"],
+        tasks_active: Vec::new(),
+        generation: 0,
+        children: vec![child()],
+    }
+}
+
+/// A message in one line: `key=value`, `list=[a b]`, `section{...}`.
+fn shown(message: &Message) -> String {
+    let one = |element: &Element| match element {
+        Element::KeyValue(name, value) => format!("{name}={}", value.as_str().unwrap()),
+        Element::List(name, items) => {
+            let items: Vec<&str> = items.iter().map(|item| item.as_str().unwrap()).collect();
+            format!("{name}=[{}]", items.join(" "))
+        }
+        Element::Section(name, content) => format!("{name}{{{}}}", shown(content)),
+    };
+    message.elements().iter().map(one).collect::<Vec<_>>().join(" ")
+}
+
+const IKE: &str = "uniqueid=7 version=2 state=ESTABLISHED local-host=198.51.100.1 local-port=4500 local-id=gw-a.example \
+remote-host=203.0.113.9 remote-port=4500 remote-id=gw-b.example initiator=yes initiator-spi=0011223344556677 \
+responder-spi=8899aabbccddeeff nat-remote=yes nat-any=yes encr-alg=AES_CBC encr-keysize=256 integ-alg=HMAC_SHA2_384_192 \
+prf-alg=PRF_HMAC_SHA2_384 dh-group=CURVE_25519 established=120 rekey-time=-5 tasks-queued=[CHILD_REKEY]";
+
+const CHILD: &str = "name=net uniqueid=12 reqid=3 state=INSTALLED mode=TUNNEL protocol=ESP encap=yes spi-in=c1a2b3c4 \
+spi-out=d4c3b2a1 encr-alg=AES_GCM_16 encr-keysize=256 dh-group=ECP_384 esn=1 bytes-in=9000 packets-in=75 use-in=3 bytes-out=0 \
+packets-out=0 rekey-time=3100 life-time=3840 install-time=120 local-ts=[10.1.0.0/16] remote-ts=[10.2.0.0/16] backend=userspace \
+generation=2 hw-offload=packet offload-dev=cygnet0 simulated=yes";
+
+#[test]
+fn fields_of_list_sa_in_order() {
+    let message = list_sa(&ike(), &SaFilter::default()).unwrap();
+    assert_eq!(shown(&message), format!("site-a{{{IKE} child-sas{{net-12{{{CHILD}}}}}}}"));
+}
+
+#[test]
+fn a_child_without_sas_shows_no_details() {
+    let created = ChildSaSnapshot { state: ChildSaState::Created, ..child() };
+    let text = shown(&child_sa(&created));
+    assert!(
+        text.starts_with("name=net uniqueid=12 reqid=3 state=CREATED mode=TUNNEL local-ts=[10.1.0.0/16]"),
+        "{text}"
+    );
+}
+
+#[test]
+fn filters() {
+    let passes = |filter: SaFilter| list_sa(&ike(), &filter).is_some();
+    let none = SaFilter::default;
+    assert!(passes(SaFilter { ike: Some("site-a".into()), ..none() }));
+    assert!(!passes(SaFilter { ike: Some("site-b".into()), ..none() }));
+    assert!(passes(SaFilter { ike_id: Some(7), child: Some("net".into()), ..none() }));
+    assert!(!passes(SaFilter { ike_id: Some(8), ..none() }));
+    assert!(!passes(SaFilter { child: Some("other".into()), ..none() }));
+    assert!(passes(SaFilter { child_id: Some(12), ..none() }));
+    assert!(!passes(SaFilter { child_id: Some(13), ..none() }));
+}
+
+#[test]
+fn events_have_vici_names() {
+    let sa = || Box::new(ike());
+    let cause = || Cause::new(CauseKind::PeerDeleted, "the peer deleted it");
+    let cases = [
+        (EventBody::IkeSaEstablished { ike: sa() }, "ike-updown", format!("up=yes site-a{{{IKE}}}")),
+        (EventBody::IkeSaClosed { ike: sa(), cause: cause() }, "ike-updown", format!("site-a{{{IKE}}}")),
+        (EventBody::IkeSaRekeyed { old: sa(), new: sa() }, "ike-rekey", format!("site-a{{old{{{IKE}}} new{{{IKE}}}}}")),
+        (
+            EventBody::ChildSaInstalled { ike: sa(), child: Box::new(child()) },
+            "child-updown",
+            format!("up=yes site-a{{{IKE} child-sas{{net-12{{{CHILD}}}}}}}"),
+        ),
+        (
+            EventBody::ChildSaClosed { ike: sa(), child: Box::new(child()), cause: cause() },
+            "child-updown",
+            format!("site-a{{{IKE} child-sas{{net-12{{{CHILD}}}}}}}"),
+        ),
+        (
+            EventBody::ChildSaRekeyed { ike: sa(), old: Box::new(child()), new: Box::new(child()) },
+            "child-rekey",
+            format!("site-a{{{IKE} child-sas{{net{{old{{{CHILD}}} new{{{CHILD}}}}}}}}}"),
+        ),
+        (
+            EventBody::PeerUnreachable { ike: sa(), cause: cause() },
+            "alert",
+            format!("type=retransmit-send-timeout ike-sa{{site-a{{{IKE}}}}}"),
+        ),
+    ];
+    for (body, name, expected) in cases {
+        let (found, message) = event(&body).unwrap();
+        assert_eq!((found, shown(&message)), (name, expected));
+        assert!(crate::request::EVENTS.contains(&found));
+    }
+    assert!(event(&EventBody::PeerReachable { ike: sa() }).is_none());
+}
+
+#[test]
+fn log_lines() {
+    let line = LogLine { group: "IKE", level: 1, thread: 5, ike_sa: Some(("site-a", 7)), text: "up" };
+    assert_eq!(shown(&log(&line)), "group=IKE level=1 thread=5 ikesa-name=site-a ikesa-uniqueid=7 msg=up");
+    assert_eq!(shown(&control_log(&LogLine { ike_sa: None, ..line })), "group=IKE level=1 msg=up");
+}
+
+#[test]
+fn connections_as_listed() {
+    let mut conn = Message::new().with("dpd_delay", "30");
+    conn.list("remote_addrs", ["203.0.113.9", "10.0.0.0/8", "10.0.0.1-10.0.0.3", "gw.example"]);
+    conn.section("local", Message::new().with("auth", "psk").with("id", "gw-a"));
+    let mut net = Message::new().with("start_action", "trap").with("priority", "9").with("dpd_action", "restart");
+    net.list("remote_ts", ["10.2.0.0/16[udp/53]"]);
+    let mut children = Message::new();
+    children.section("net", net);
+    conn.section("children", children);
+    let connection = crate::load_conn::parse("c", &conn).unwrap().connection;
+    assert_eq!(
+        shown(&list_conn(&connection)),
+        "c{local_addrs=[%any] remote_addrs=[203.0.113.9 10.0.0.0/8 10.0.0.1-10.0.0.3 gw.example] local_port=500 remote_port=500 \
+         version=IKEv2 reauth_time=0 rekey_time=14400 unique=UNIQUE_NO dpd_delay=30 \
+         local-1{class=pre-shared key id=gw-a groups=[] cert_policy=[] certs=[] cacerts=[]} \
+         remote-1{class=pre-shared key groups=[] cert_policy=[] certs=[] cacerts=[]} \
+         children{net{mode=TUNNEL rekey_time=3600 rekey_bytes=0 rekey_packets=0 dpd_action=start close_action=none \
+         local-ts=[dynamic] remote-ts=[10.2.0.0/16[udp/domain]] priority=9}}}"
+    );
+    let listing =
+        PolicyListing { connection: "c", child: &connection.children[0], kind: PolicyKind::Trap, reqid: Some(3) };
+    assert_eq!(
+        shown(&list_policy(&listing)),
+        "c/net{child=net reqid=3 ike=c mode=TUNNEL local-ts=[dynamic] remote-ts=[10.2.0.0/16[udp/domain]]}"
+    );
+}
+
+#[test]
+fn status_of_configured_children() {
+    let status = ConfiguredChildStatus {
+        connection: "c".into(),
+        child: "net".into(),
+        state: ConfiguredState::RetryIn(17),
+        offload: None,
+        last_cause: Some((1_700_000_000, Cause::new(CauseKind::NoSecret, "no secret for a and b"))),
+    };
+    assert_eq!(
+        shown(&cygnet_child(&status)),
+        "c/net{connection=c child=net state=retry retry-in=17 \
+         last-cause{kind=no-secret text=no secret for a and b time=1700000000}}"
+    );
+    let up = ConfiguredChildStatus {
+        state: ConfiguredState::Up,
+        offload: Some(ModeInUse { mode: OffloadMode::No, device: None::<Arc<str>>, simulated: false }),
+        last_cause: None,
+        ..status
+    };
+    assert_eq!(shown(&cygnet_child(&up)), "c/net{connection=c child=net state=up hw-offload=no}");
+}

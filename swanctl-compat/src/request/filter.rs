@@ -1,0 +1,94 @@
+//! Which SAs and policies a listing shows.
+
+use ike_model::{ChildSaSnapshot, IkeSaSnapshot};
+
+use super::{RequestError, number, text};
+use crate::render::{PolicyKind, PolicyListing};
+use crate::vici::Message;
+
+/// Filter of `list-sas`; every field given must match.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SaFilter {
+    /// Connection.
+    pub ike: Option<String>,
+    /// Unique id of the IKE SA.
+    pub ike_id: Option<u32>,
+    /// Child.
+    pub child: Option<String>,
+    /// Unique id of the CHILD SA.
+    pub child_id: Option<u32>,
+}
+
+impl SaFilter {
+    pub(super) fn parse(message: &Message) -> Result<Self, RequestError> {
+        Ok(Self {
+            ike: text(message, "ike"),
+            ike_id: number(message, "ike-id")?,
+            child: text(message, "child"),
+            child_id: number(message, "child-id")?,
+        })
+    }
+
+    /// Whether it asks for particular CHILD SAs.
+    #[must_use]
+    pub fn names_child(&self) -> bool {
+        self.child.is_some() || self.child_id.is_some()
+    }
+
+    /// Whether an IKE SA passes.
+    #[must_use]
+    pub fn accepts_ike(&self, ike: &IkeSaSnapshot) -> bool {
+        self.ike.as_deref().is_none_or(|name| name == &*ike.connection)
+            && self.ike_id.is_none_or(|id| id == ike.unique_id)
+    }
+
+    /// Whether a CHILD SA of an accepted IKE SA passes.
+    #[must_use]
+    pub fn accepts_child(&self, child: &ChildSaSnapshot) -> bool {
+        self.child.as_deref().is_none_or(|name| name == &*child.name)
+            && self.child_id.is_none_or(|id| id == child.unique_id)
+    }
+}
+
+/// Filter of `list-policies`. Without `trap`, `pass` and `drop` all kinds pass.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PolicyFilter {
+    /// Show traps.
+    pub trap: bool,
+    /// Show pass shunts.
+    pub pass: bool,
+    /// Show drop shunts.
+    pub drop: bool,
+    /// Child.
+    pub child: Option<String>,
+    /// Connection.
+    pub ike: Option<String>,
+}
+
+impl PolicyFilter {
+    /// The presence of a kind's key counts, whatever its value.
+    pub(super) fn parse(message: &Message) -> Self {
+        let given = |key: &str| message.get(key).is_some();
+        Self {
+            trap: given("trap"),
+            pass: given("pass"),
+            drop: given("drop"),
+            child: text(message, "child"),
+            ike: text(message, "ike"),
+        }
+    }
+
+    /// Whether a policy passes.
+    #[must_use]
+    pub fn accepts(&self, policy: &PolicyListing<'_>) -> bool {
+        let all = !(self.trap || self.pass || self.drop);
+        let kind = match policy.kind {
+            PolicyKind::Trap => self.trap,
+            PolicyKind::Pass => self.pass,
+            PolicyKind::Drop => self.drop,
+        };
+        (all || kind)
+            && self.child.as_deref().is_none_or(|name| name == policy.child.name)
+            && self.ike.as_deref().is_none_or(|name| name == policy.connection)
+    }
+}

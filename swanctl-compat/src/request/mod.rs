@@ -1,0 +1,331 @@
+//! VICI commands as the daemon understands them.
+//!
+//! [`Request::parse`] turns a command's name and message into typed values, or into the answer that says why not. Carrying them out, and all
+//! waiting, is left to the daemon; the answers are made by [`crate::render`].
+
+mod filter;
+mod shared;
+
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use ike_model::{Connection, Selector, SharedSecret};
+
+pub use filter::{PolicyFilter, SaFilter};
+pub use shared::SharedError;
+
+use crate::load_conn::{self, Finding};
+use crate::render;
+use crate::units;
+use crate::vici::Message;
+
+/// Every event that a client may register for.
+pub const EVENTS: [&str; 14] = [
+    "log",
+    "control-log",
+    "list-sa",
+    "list-policy",
+    "list-conn",
+    "list-cert",
+    "list-authority",
+    "ike-updown",
+    "ike-rekey",
+    "ike-update",
+    "child-updown",
+    "child-rekey",
+    "alert",
+    "cygnet-child",
+];
+
+/// How long a client wants to wait for an outcome.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wait {
+    /// Until it is there.
+    Forever,
+    /// Answer at once.
+    No,
+    /// At most this long; then the command fails but what it started goes on.
+    AtMost(Duration),
+}
+
+/// A command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Request {
+    /// `version`; answer with [`render::version`].
+    Version,
+    /// `stats`; answer with [`render::stats`].
+    Stats,
+    /// `reload-settings`: read the daemon's own configuration again.
+    ReloadSettings,
+    /// `initiate`; streams `control-log`.
+    Initiate {
+        /// Child; `None` = the IKE SA alone.
+        child: Option<String>,
+        /// Connection; `None` = the first that has the child.
+        ike: Option<String>,
+        /// How long to wait.
+        wait: Wait,
+        /// Most detailed level of log wanted.
+        log_level: u8,
+    },
+    /// `terminate`; streams `control-log`; answer with [`render::terminated`].
+    Terminate {
+        /// Which SAs.
+        selector: Selector,
+        /// Do not wait for the peer.
+        force: bool,
+        /// How long to wait.
+        wait: Wait,
+        /// Most detailed level of log wanted.
+        log_level: u8,
+    },
+    /// `rekey`; answer with [`render::matched`].
+    Rekey {
+        /// Which SAs.
+        selector: Selector,
+        /// Authenticate anew instead of rekeying.
+        reauth: bool,
+    },
+    /// `install`: put in the trap or shunt of a child.
+    Install {
+        /// Connection; `None` = the first that has the child.
+        ike: Option<String>,
+        /// Child.
+        child: String,
+    },
+    /// `uninstall`: take it out.
+    Uninstall {
+        /// Connection; `None` = the first that has the child.
+        ike: Option<String>,
+        /// Child.
+        child: String,
+    },
+    /// `list-sas`; streams `list-sa` ([`render::list_sa`]), then an empty answer.
+    ListSas(SaFilter),
+    /// `list-conns`; streams `list-conn` ([`render::list_conn`]), then an empty answer.
+    ListConns {
+        /// Only this connection.
+        ike: Option<String>,
+    },
+    /// `list-policies`; streams `list-policy` ([`render::list_policy`]), then an empty answer.
+    ListPolicies(PolicyFilter),
+    /// `list-certs` and `list-authorities` while there are none: an empty answer.
+    ListNothing,
+    /// `get-conns`; answer with [`render::get_conns`].
+    GetConns,
+    /// `get-shared`; answer with [`render::get_shared`].
+    GetShared,
+    /// `get-keys`; answer with [`render::get_keys`].
+    GetKeys,
+    /// `get-authorities`; answer with [`render::get_authorities`].
+    GetAuthorities,
+    /// `get-pools`; answer with [`render::get_pools`].
+    GetPools,
+    /// `load-conn`; compare with [`crate::reload::compare`], then [`render::ok`].
+    LoadConn {
+        /// The connection.
+        connection: Box<Connection>,
+        /// Keys that were accepted without effect, and other doubts; for the log.
+        notes: Vec<Finding>,
+    },
+    /// `unload-conn`; when it is not there: [`unload_conn_error`].
+    UnloadConn {
+        /// Its name.
+        name: String,
+    },
+    /// `load-shared` of a pre-shared key; replaces the secret of the same non-empty id.
+    LoadShared(SharedSecret),
+    /// `load-shared` of a type that nothing here uses; succeeds without effect, with the reason for the log.
+    IgnoredShared {
+        /// Why it has no effect.
+        reason: &'static str,
+    },
+    /// `unload-shared`; succeeds whether it is there or not.
+    UnloadShared {
+        /// Unique id.
+        id: String,
+    },
+    /// `clear-creds`: drop all shared secrets that came over VICI.
+    ClearCreds,
+    /// `flush-certs` while there is no certificate cache: succeeds.
+    FlushCerts,
+    /// `cygnet-status`; streams `cygnet-child` ([`render::cygnet_child`]), then an empty answer.
+    CygnetStatus {
+        /// Only this connection.
+        ike: Option<String>,
+    },
+}
+
+/// Why a command is not carried out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RequestError {
+    /// There is no such command: answer CMD_UNKNOWN.
+    Unknown,
+    /// Answer with this message.
+    Refused(Message),
+}
+
+/// Error text of `unload-conn` for a connection that is not there.
+#[must_use]
+pub fn unload_conn_error(name: &str) -> String {
+    format!("unload: connection '{name}' not found")
+}
+
+/// Error text of `initiate` and `install` for a child that is not configured.
+#[must_use]
+pub fn child_not_found(child: &str) -> String {
+    format!("CHILD_SA config '{child}' not found")
+}
+
+/// Error text of `initiate` for a connection that is not configured.
+#[must_use]
+pub fn ike_not_found(ike: &str) -> String {
+    format!("IKE_SA config '{ike}' not found")
+}
+
+/// Error text of `initiate` when the wait is over.
+#[must_use]
+pub fn not_established_in_time(what: &str, name: &str, waited: Duration) -> String {
+    format!("{what} '{name}' not established after {}ms", waited.as_millis())
+}
+
+impl Request {
+    /// Understands command `name` with `message`.
+    ///
+    /// # Errors
+    /// [`RequestError::Unknown`] for a name that is no command; otherwise the answer to give.
+    pub fn parse(name: &str, message: &Message) -> Result<Self, RequestError> {
+        if let Some(twice) = message.duplicate_name() {
+            return Err(refuse(&format!("'{twice}' is given twice")));
+        }
+        match name {
+            "version" => Ok(Self::Version),
+            "stats" => Ok(Self::Stats),
+            "reload-settings" => Ok(Self::ReloadSettings),
+            "initiate" => initiate(message),
+            "terminate" => terminate(message),
+            "rekey" => rekey(message),
+            "install" => required(message, "child", "missing configuration name")
+                .map(|child| Self::Install { ike: text(message, "ike"), child }),
+            "uninstall" => required(message, "child", "missing policy name")
+                .map(|child| Self::Uninstall { ike: text(message, "ike"), child }),
+            "list-sas" => SaFilter::parse(message).map(Self::ListSas),
+            "list-conns" => Ok(Self::ListConns { ike: text(message, "ike") }),
+            "list-policies" => Ok(Self::ListPolicies(PolicyFilter::parse(message))),
+            "list-certs" | "list-authorities" => Ok(Self::ListNothing),
+            "get-conns" => Ok(Self::GetConns),
+            "get-shared" => Ok(Self::GetShared),
+            "get-keys" => Ok(Self::GetKeys),
+            "get-authorities" => Ok(Self::GetAuthorities),
+            "get-pools" => Ok(Self::GetPools),
+            "load-conn" => load_conn(message),
+            "unload-conn" => required(message, "name", "missing connection name")
+                .map_err(|_| refuse("unload: missing connection name"))
+                .map(|name| Self::UnloadConn { name }),
+            "load-shared" => shared::parse(message).map_err(|error| refuse(&error.to_string())),
+            "unload-shared" => {
+                required(message, "id", "unload: missing shared secret id").map(|id| Self::UnloadShared { id })
+            }
+            "clear-creds" => Ok(Self::ClearCreds),
+            "flush-certs" => Ok(Self::FlushCerts),
+            "load-cert" | "load-key" | "load-token" | "unload-key" | "load-authority" | "unload-authority" => {
+                Err(refuse("certificates and private keys are not supported: authentication is by pre-shared key"))
+            }
+            "load-pool" | "unload-pool" => Err(refuse("virtual IP pools are not supported")),
+            "redirect" => Err(refuse("redirection is not supported")),
+            "cygnet-status" => Ok(Self::CygnetStatus { ike: text(message, "ike") }),
+            _ => Err(RequestError::Unknown),
+        }
+    }
+}
+
+/// The answer `success=no` with this text.
+fn refuse(error: &str) -> RequestError {
+    RequestError::Refused(render::failed(error))
+}
+
+fn text(message: &Message, key: &str) -> Option<String> {
+    message.get_str(key).filter(|text| !text.is_empty()).map(str::to_owned)
+}
+
+fn required(message: &Message, key: &str, missing: &str) -> Result<String, RequestError> {
+    text(message, key).ok_or_else(|| refuse(missing))
+}
+
+fn number(message: &Message, key: &str) -> Result<Option<u32>, RequestError> {
+    let Some(text) = text(message, key) else { return Ok(None) };
+    units::u32(&text).map(Some).ok_or_else(|| refuse(&format!("invalid number for: {key}")))
+}
+
+fn flag(message: &Message, key: &str) -> Result<bool, RequestError> {
+    let Some(text) = text(message, key) else { return Ok(false) };
+    units::boolean(&text).ok_or_else(|| refuse(&format!("invalid value for: {key}, expected yes or no")))
+}
+
+/// `timeout` in milliseconds: 0 waits for ever, -1 not at all.
+fn wait(message: &Message) -> Result<Wait, RequestError> {
+    match message.get_str("timeout") {
+        None | Some("") => Ok(Wait::Forever),
+        Some("-1") => Ok(Wait::No),
+        Some(text) => match units::u64(text) {
+            Some(0) => Ok(Wait::Forever),
+            Some(milliseconds) => Ok(Wait::AtMost(Duration::from_millis(milliseconds))),
+            None => Err(refuse("invalid number for: timeout")),
+        },
+    }
+}
+
+/// `loglevel`: -1 silences the log, which level 0 comes closest to.
+fn log_level(message: &Message) -> Result<u8, RequestError> {
+    match message.get_str("loglevel") {
+        None | Some("") => Ok(1),
+        Some("-1") => Ok(0),
+        Some(text) => match units::u32(text) {
+            Some(level) => Ok(u8::try_from(level).unwrap_or(u8::MAX).min(4)),
+            None => Err(refuse("invalid number for: loglevel")),
+        },
+    }
+}
+
+fn selector(message: &Message) -> Result<Selector, RequestError> {
+    Ok(Selector {
+        ike: text(message, "ike"),
+        ike_id: number(message, "ike-id")?,
+        child: text(message, "child"),
+        child_id: number(message, "child-id")?,
+    })
+}
+
+fn initiate(message: &Message) -> Result<Request, RequestError> {
+    let (child, ike) = (text(message, "child"), text(message, "ike"));
+    if child.is_none() && ike.is_none() {
+        return Err(refuse("missing configuration name"));
+    }
+    // Limits on half-open IKE SAs protect against peers; an operator's own request is not held back by them.
+    flag(message, "init-limits")?;
+    Ok(Request::Initiate { child, ike, wait: wait(message)?, log_level: log_level(message)? })
+}
+
+fn terminate(message: &Message) -> Result<Request, RequestError> {
+    let selector = selector(message)?;
+    if selector == Selector::default() {
+        return Err(refuse("missing terminate selector"));
+    }
+    let force = flag(message, "force")?;
+    Ok(Request::Terminate { selector, force, wait: wait(message)?, log_level: log_level(message)? })
+}
+
+fn rekey(message: &Message) -> Result<Request, RequestError> {
+    let selector = selector(message)?;
+    if selector == Selector::default() {
+        return Err(refuse("missing rekey selector"));
+    }
+    Ok(Request::Rekey { selector, reauth: flag(message, "reauth")? })
+}
+
+fn load_conn(message: &Message) -> Result<Request, RequestError> {
+    let loaded = load_conn::parse_message(message).map_err(|error| RequestError::Refused(error.reply()))?;
+    Ok(Request::LoadConn { connection: Box::new(loaded.connection), notes: loaded.notes })
+}

@@ -1,0 +1,125 @@
+use ike_model::Identity;
+
+use super::*;
+
+fn parse(name: &str, message: Message) -> Result<Request, String> {
+    Request::parse(name, &message).map_err(|error| match error {
+        RequestError::Unknown => "unknown command".to_owned(),
+        RequestError::Refused(reply) => {
+            assert_eq!(reply.get_str("success"), Some("no"));
+            reply.get_str("errmsg").unwrap().to_owned()
+        }
+    })
+}
+
+fn m() -> Message {
+    Message::new()
+}
+
+#[test]
+fn commands_without_content() {
+    let cases = [
+        ("version", Request::Version),
+        ("stats", Request::Stats),
+        ("reload-settings", Request::ReloadSettings),
+        ("get-conns", Request::GetConns),
+        ("get-shared", Request::GetShared),
+        ("get-keys", Request::GetKeys),
+        ("get-authorities", Request::GetAuthorities),
+        ("get-pools", Request::GetPools),
+        ("clear-creds", Request::ClearCreds),
+        ("list-certs", Request::ListNothing),
+        ("list-sas", Request::ListSas(SaFilter::default())),
+        ("list-conns", Request::ListConns { ike: None }),
+        ("list-policies", Request::ListPolicies(PolicyFilter::default())),
+        ("cygnet-status", Request::CygnetStatus { ike: None }),
+    ];
+    for (name, expected) in cases {
+        assert_eq!(parse(name, m()), Ok(expected), "{name}");
+    }
+    assert_eq!(parse("make-coffee", m()), Err("unknown command".into()));
+}
+
+#[test]
+fn initiate_and_its_waits() {
+    assert_eq!(parse("initiate", m()), Err("missing configuration name".into()));
+    let waits = [
+        (None, Wait::Forever),
+        (Some("0"), Wait::Forever),
+        (Some("-1"), Wait::No),
+        (Some("500"), Wait::AtMost(Duration::from_millis(500))),
+    ];
+    for (timeout, wait) in waits {
+        let mut message = m().with("child", "net").with("ike", "gw");
+        if let Some(timeout) = timeout {
+            message.set("timeout", timeout);
+        }
+        let expected = Request::Initiate { child: Some("net".into()), ike: Some("gw".into()), wait, log_level: 1 };
+        assert_eq!(parse("initiate", message), Ok(expected));
+    }
+    assert_eq!(
+        parse("initiate", m().with("ike", "gw").with("timeout", "-2")),
+        Err("invalid number for: timeout".into())
+    );
+    let quiet = parse("initiate", m().with("ike", "gw").with("loglevel", "-1"));
+    assert!(matches!(quiet, Ok(Request::Initiate { child: None, log_level: 0, .. })));
+}
+
+#[test]
+fn selectors_are_needed() {
+    assert_eq!(parse("terminate", m()), Err("missing terminate selector".into()));
+    assert_eq!(parse("rekey", m()), Err("missing rekey selector".into()));
+    let request = parse("terminate", m().with("child-id", "7").with("ike", "gw").with("force", "yes")).unwrap();
+    let selector = Selector { ike: Some("gw".into()), child_id: Some(7), ..Selector::default() };
+    assert_eq!(request, Request::Terminate { selector, force: true, wait: Wait::Forever, log_level: 1 });
+    assert_eq!(parse("rekey", m().with("ike-id", "x")), Err("invalid number for: ike-id".into()));
+}
+
+#[test]
+fn install_needs_a_child() {
+    assert_eq!(parse("install", m().with("ike", "gw")), Err("missing configuration name".into()));
+    let expected = Request::Uninstall { ike: None, child: "net".into() };
+    assert_eq!(parse("uninstall", m().with("child", "net")), Ok(expected));
+}
+
+#[test]
+fn shared_secrets() {
+    let mut message = m().with("id", "ike-a").with("type", "ike").with("data", "planted");
+    message.list("owners", ["gw-a", "192.0.2.1"]);
+    let Ok(Request::LoadShared(secret)) = parse("load-shared", message) else { panic!("no secret") };
+    assert_eq!(secret.owners, [Identity::Fqdn("gw-a".into()), Identity::Address("192.0.2.1".parse().unwrap())]);
+    assert_eq!(secret.secret.expose(), b"planted");
+    assert!(!format!("{secret:?}").contains("planted"));
+
+    assert_eq!(parse("load-shared", m().with("data", "x")), Err("shared key type missing".into()));
+    assert_eq!(
+        parse("load-shared", m().with("type", "TLS").with("data", "x")),
+        Err("invalid shared key type: TLS".into())
+    );
+    assert_eq!(parse("load-shared", m().with("type", "IKE")), Err("shared key data missing".into()));
+    assert!(matches!(
+        parse("load-shared", m().with("type", "EAP").with("data", "x")),
+        Ok(Request::IgnoredShared { .. })
+    ));
+    assert_eq!(parse("unload-shared", m().with("id", "a")), Ok(Request::UnloadShared { id: "a".into() }));
+}
+
+#[test]
+fn connections() {
+    let mut conn = m();
+    conn.section("local", m().with("auth", "psk"));
+    let mut message = m();
+    message.section("gw", conn);
+    let Ok(Request::LoadConn { connection, .. }) = parse("load-conn", message) else { panic!("no connection") };
+    assert_eq!(connection.name, "gw");
+    assert_eq!(parse("unload-conn", m()), Err("unload: missing connection name".into()));
+    assert_eq!(parse("unload-conn", m().with("name", "gw")), Ok(Request::UnloadConn { name: "gw".into() }));
+    let twice = m().with("name", "a").with("name", "b");
+    assert_eq!(parse("unload-conn", twice), Err("'name' is given twice".into()));
+}
+
+#[test]
+fn policy_kinds_count_by_presence() {
+    let filter = parse("list-policies", m().with("trap", "no"));
+    assert_eq!(filter, Ok(Request::ListPolicies(PolicyFilter { trap: true, ..PolicyFilter::default() })));
+}
