@@ -13,7 +13,8 @@ pub(crate) const SOON: Duration = Duration::from_secs(10);
 
 /// A test by name.
 pub(crate) fn trial(name: impl Into<String>, test: impl FnOnce() -> Result<()> + Send + 'static) -> Trial {
-    Trial::test(name, move || test().map_err(|error| Failed::from(format!("{error:?}"))))
+    let words = |error: anyhow::Error| error.chain().map(ToString::to_string).collect::<Vec<_>>().join("\n\ncause: ");
+    Trial::test(name, move || test().map_err(|error| Failed::from(words(error))))
 }
 
 /// Two daemons in a lab.

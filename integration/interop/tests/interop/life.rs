@@ -66,13 +66,15 @@ pub(crate) fn rekey_ike(pair: &Pair<'_>, from: Side) -> Result<()> {
     })
 }
 
-/// One side deletes a child; the other one loses it, too, and keeps the rest.
+/// One side deletes a child; the other one loses it, too, and keeps the rest. Rekeyed predecessors may linger on their own time.
 pub(crate) fn delete_child(pair: &Pair<'_>, from: Side, child: &str) -> Result<()> {
     pair.side(from).swanctl(&["--terminate", "--child", child, "--timeout", "10"])?;
     for side in [Side::A, Side::B] {
-        pair.side(side).wait_for(&format!("{child} gone"), SOON, |sas| {
-            matches!(sas, [sa] if sa.state == "ESTABLISHED" && sa.children.iter().all(|found| found.name != child))
-        })?;
+        pair.side(side).wait_for(
+            &format!("{child} gone"),
+            SOON,
+            |sas| matches!(sas, [sa] if sa.state == "ESTABLISHED" && sa.installed(child).is_none()),
+        )?;
     }
     Ok(())
 }

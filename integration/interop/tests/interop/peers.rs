@@ -5,7 +5,8 @@ use lab::peer::Peer;
 use lab::peer::charon::Charon;
 use lab::peer::cygnet::Cygnet;
 
-/// Replaces the pairs of the matrix: `CYGNET_INTEROP_PEERS=charon,charon` runs it with any two daemons.
+/// Replaces the daemons: `CYGNET_INTEROP_PEERS=charon,charon` runs every test with a foreign daemon in the place of ours, which shows
+/// what a test expects of anybody. The default is `cygnet,charon`.
 const CHOICE: &str = "CYGNET_INTEROP_PEERS";
 
 static CYGNET: Cygnet = Cygnet { extra: String::new(), log: String::new() };
@@ -21,4 +22,10 @@ pub(crate) fn chosen() -> Result<[&'static dyn Peer; 2]> {
     let words = std::env::var(CHOICE).unwrap_or_else(|_| "cygnet,charon".into());
     let (a, b) = words.split_once(',').with_context(|| format!("{CHOICE} needs two names with a comma between"))?;
     Ok([by_name(a)?, by_name(b)?])
+}
+
+/// The daemon under test on both sides.
+pub(crate) fn ours() -> Result<[&'static dyn Peer; 2]> {
+    let [ours, _] = chosen()?;
+    Ok([ours, ours])
 }

@@ -1,0 +1,199 @@
+//! Debian's `swanctl` drives our daemon: every command it has that we offer, its output read as a monitoring script would.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use lab::peer::Client::Debian;
+use lab::peer::conf::Tunnel;
+use lab::peer::{Daemon, sas};
+use lab::topology::{Family, Lab, Middle, Side};
+use lab::traffic::ping;
+use libtest_mimic::Trial;
+
+use crate::harness::{Pair, SOON, trial, with_pair};
+use crate::{life, peers};
+
+type Test = fn(&Lab, &mut Pair<'_>) -> Result<()>;
+
+pub(crate) fn trials() -> Vec<Trial> {
+    let tests: [(&str, Test); 6] = [
+        ("version_and_stats", version_and_stats),
+        ("load_all_and_list_conns", load_all_and_list_conns),
+        ("initiate_list_rekey_terminate", initiate_list_rekey_terminate),
+        ("install_and_uninstall", install_and_uninstall),
+        ("load_all_twice_touches_no_sa", load_all_twice_touches_no_sa),
+        ("failures_have_a_cause_and_an_exit_code", failures_have_a_cause_and_an_exit_code),
+    ];
+    let run = |test: Test| move || with_pair(&Middle::Direct, peers::ours()?, |_, tunnel| tunnel, test);
+    tests.into_iter().map(|(name, test)| trial(format!("debian_swanctl::{name}"), run(test))).collect()
+}
+
+/// Each word must stand in the text.
+fn contains_all(text: &str, words: &[&str]) -> Result<()> {
+    for word in words {
+        ensure!(text.contains(word), "no {word:?} in:\n{text}");
+    }
+    Ok(())
+}
+
+fn debian(daemon: &Daemon<'_>, arguments: &[&str]) -> Result<String> {
+    daemon.swanctl_of(Debian, arguments)
+}
+
+fn version_and_stats(_: &Lab, pair: &mut Pair<'_>) -> Result<()> {
+    contains_all(&debian(&pair.a, &["--version", "--daemon"])?, &["Linux"])?;
+    contains_all(&debian(&pair.a, &["--stats"])?, &["uptime:", "IKE_SAs: 0 total"])?;
+    contains_all(&debian(&pair.a, &["--stats", "--raw"])?, &["uptime {", "ikesas {"])
+}
+
+fn load_all_and_list_conns(lab: &Lab, pair: &mut Pair<'_>) -> Result<()> {
+    contains_all(
+        &debian(&pair.a, &["--load-all", "--noprompt"])?,
+        &["loaded ike secret 'ike-site'", "loaded connection 'site'", "successfully loaded 1 connections"],
+    )?;
+    let (a, b) = (lab.a.outer_address(Family::V4).to_string(), lab.b.outer_address(Family::V4).to_string());
+    let list = debian(&pair.a, &["--list-conns"])?;
+    contains_all(
+        &list,
+        &[
+            "site: IKEv2",
+            &a,
+            &b,
+            "pre-shared key",
+            "gw-a.example",
+            "gw-b.example",
+            "net4: TUNNEL",
+            "net6: TUNNEL",
+            "10.1.0.0/24",
+        ],
+    )?;
+    // A second connection comes and goes with the file.
+    let own = Tunnel::between(lab, Side::A, Family::V4);
+    let mut second = own.clone();
+    second.name = "second".into();
+    second.children.truncate(1);
+    for child in &mut second.children {
+        child.name = "other".into();
+        child.remote_ts = "10.99.0.0/24".into();
+    }
+    pair.a.write_tunnels(&[own.clone(), second])?;
+    contains_all(&debian(&pair.a, &["--load-all", "--noprompt"])?, &["successfully loaded 2 connections"])?;
+    pair.a.write_tunnels(&[own])?;
+    contains_all(&debian(&pair.a, &["--load-all", "--noprompt"])?, &["successfully loaded 1 connections, 1 unloaded"])?;
+    ensure!(!debian(&pair.a, &["--list-conns"])?.contains("second"), "the unloaded connection is still listed");
+    Ok(())
+}
+
+fn initiate_list_rekey_terminate(lab: &Lab, pair: &mut Pair<'_>) -> Result<()> {
+    for child in life::CHILDREN {
+        contains_all(
+            &debian(&pair.a, &["--initiate", "--child", child, "--timeout", "10"])?,
+            &["initiate completed successfully"],
+        )?;
+    }
+    let (source, target) = (lab.a.host_address(Family::V4), lab.b.host_address(Family::V4));
+    ensure!(ping::ping(&lab.a.host, source, target, 3, Duration::from_secs(1))? == 3, "ping");
+    for daemon in [&pair.a, &pair.b] {
+        let list = debian(daemon, &["--list-sas"])?;
+        let words = [
+            "site: #",
+            "ESTABLISHED, IKEv2",
+            "'gw-a.example' @ 192.0.2.1[",
+            "'gw-b.example' @ 192.0.2.2[",
+            "established ",
+            "net4: #",
+            "INSTALLED, TUNNEL",
+            "ESP:AES_GCM_16-128",
+            "installed ",
+            "local  10.",
+            "remote 10.",
+        ];
+        contains_all(&list, &words)?;
+        ensure!(
+            list.lines().any(|line| line.trim_start().starts_with("in  ") && line.contains(" 3 packets")),
+            "three packets in:\n{list}"
+        );
+    }
+    let raw = debian(&pair.a, &["--list-sas", "--raw"])?;
+    let parsed = sas::ike_sas(&sas::Node::parse_all(&raw));
+    ensure!(parsed == pair.a.sas()?.as_slice() || parsed.len() == 1, "both clients see the same: {parsed:#?}");
+    let before = life::installed(pair, Side::A, "net4")?;
+    contains_all(&debian(&pair.a, &["--rekey", "--child", "net4"])?, &["rekey completed successfully"])?;
+    life::settle("a new CHILD SA", || Ok(life::installed(pair, Side::B, "net4")?.spi_out != before.spi_in))?;
+    contains_all(&debian(&pair.b, &["--rekey", "--ike", "site"])?, &["rekey completed successfully"])?;
+    contains_all(
+        &debian(&pair.b, &["--terminate", "--child", "net6", "--timeout", "10"])?,
+        &["terminate completed successfully"],
+    )?;
+    contains_all(
+        &debian(&pair.a, &["--terminate", "--ike", "site", "--timeout", "10"])?,
+        &["terminate completed successfully"],
+    )?;
+    for daemon in [&pair.a, &pair.b] {
+        daemon.wait_for("no SA", SOON, <[_]>::is_empty)?;
+    }
+    Ok(())
+}
+
+fn install_and_uninstall(lab: &Lab, pair: &mut Pair<'_>) -> Result<()> {
+    ensure!(!debian(&pair.a, &["--list-pols"])?.contains("net4"), "a policy before anything was installed");
+    contains_all(&debian(&pair.a, &["--install", "--child", "net4"])?, &["install completed successfully"])?;
+    contains_all(
+        &debian(&pair.a, &["--list-pols", "--trap"])?,
+        &["site/net4, TUNNEL", "local:  10.1.0.0/24", "remote: 10.2.0.0/24"],
+    )?;
+    let (source, target) = (lab.a.host_address(Family::V4), lab.b.host_address(Family::V4));
+    ensure!(
+        ping::ping(&lab.a.host, source, target, 1, Duration::from_secs(5))? == 1,
+        "the trap did not bring the tunnel up"
+    );
+    debian(&pair.a, &["--terminate", "--ike", "site", "--timeout", "10"])?;
+    contains_all(&debian(&pair.a, &["--uninstall", "--child", "net4"])?, &["uninstall completed successfully"])?;
+    ensure!(!debian(&pair.a, &["--list-pols"])?.contains("net4"), "the policy is still listed");
+    ensure!(
+        ping::ping(&lab.a.host, source, target, 1, Duration::from_secs(1))? == 0,
+        "something still brings the tunnel up"
+    );
+    Ok(())
+}
+
+fn load_all_twice_touches_no_sa(lab: &Lab, pair: &mut Pair<'_>) -> Result<()> {
+    life::establish(pair, Side::A)?;
+    let before = (life::installed(pair, Side::A, "net4")?, life::installed(pair, Side::A, "net6")?);
+    let same = |pair: &Pair<'_>, child: &str, spi: &str| {
+        life::installed(pair, Side::A, child).is_ok_and(|found| found.spi_in == spi)
+    };
+    for client in [Debian, lab::peer::Client::Cygnet] {
+        pair.a.swanctl_of(client, &["--load-all", "--noprompt"])?;
+        std::thread::sleep(Duration::from_millis(300));
+        ensure!(
+            same(pair, "net4", &before.0.spi_in) && same(pair, "net6", &before.1.spi_in),
+            "{client:?}: an SA was touched by an unchanged file"
+        );
+    }
+    let mut changed = Tunnel::between(lab, Side::A, Family::V4);
+    let child = changed.children.last_mut().context("a child")?;
+    child.options.push("rekey_time = 30m".into());
+    pair.a.write_tunnels(&[changed])?;
+    debian(&pair.a, &["--load-all", "--noprompt"])?;
+    std::thread::sleep(Duration::from_millis(300));
+    ensure!(same(pair, "net4", &before.0.spi_in), "the unchanged child was touched");
+    contains_all(&debian(&pair.a, &["--list-conns"])?, &["rekeying every 1800s"])
+}
+
+fn failures_have_a_cause_and_an_exit_code(lab: &Lab, pair: &mut Pair<'_>) -> Result<()> {
+    let unknown = pair.a.swanctl_output(Debian, &["--initiate", "--child", "nothing", "--timeout", "2"])?;
+    ensure!(!unknown.status.success(), "an unknown child was initiated");
+    contains_all(&String::from_utf8_lossy(&unknown.stderr), &["CHILD_SA config 'nothing' not found"])?;
+    let nothing = pair.a.swanctl_output(Debian, &["--terminate", "--ike", "site"])?;
+    ensure!(!nothing.status.success(), "nothing was terminated with success");
+    // The peer offers nothing that fits: the reason comes back to the one who asked.
+    let mut other = Tunnel::between(lab, Side::B, Family::V4);
+    other.proposals = "chacha20poly1305-prfsha256-ecp384".into();
+    pair.b.write_tunnels(&[other])?;
+    pair.b.load()?;
+    let refused = pair.a.swanctl_output(Debian, &["--initiate", "--child", "net4", "--timeout", "5"])?;
+    ensure!(!refused.status.success(), "an initiation without a common proposal succeeded");
+    let said = String::from_utf8_lossy(&refused.stdout).into_owned() + &String::from_utf8_lossy(&refused.stderr);
+    contains_all(&said, &["NO_PROPOSAL_CHOSEN"])
+}
