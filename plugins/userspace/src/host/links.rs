@@ -1,0 +1,238 @@
+//! Interfaces and addresses as the kernel shows them: local addresses, connected subnets, links that face the outside.
+
+use std::collections::BTreeSet;
+use std::ffi::CString;
+use std::io;
+use std::net::IpAddr;
+
+use ipsec::AddressRange;
+use netlink_packet_core::Parseable;
+use netlink_packet_route::AddressFamily;
+use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
+use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkHeader, LinkMessage};
+use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteType};
+
+use super::netlink::{Netlink, Refusal, octets};
+use super::prefix::{Family, Prefix};
+
+const RTM_NEWLINK: u16 = 16;
+const RTM_NEWADDR: u16 = 20;
+const RTM_GETADDR: u16 = 22;
+const RTM_NEWROUTE: u16 = 24;
+const RTM_GETROUTE: u16 = 26;
+/// Index of the loopback interface in every network namespace.
+pub(super) const LOOPBACK: u32 = 1;
+
+/// An address of this host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Local {
+    pub(super) address: IpAddr,
+    /// What is reached directly through it: its subnet, or the other end of a point-to-point link.
+    pub(super) subnet: Prefix,
+    pub(super) link: u32,
+}
+
+/// Addresses and links at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Interfaces {
+    /// Usable addresses in the kernel's order, those of the loopback interface last.
+    pub(super) addresses: Vec<Local>,
+    /// Links that carry a default route.
+    pub(super) outside: BTreeSet<u32>,
+}
+
+/// A directly reachable subnet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Connected {
+    pub(super) subnet: Prefix,
+    pub(super) link: u32,
+}
+
+impl Interfaces {
+    /// Reads both from the kernel.
+    pub(super) fn read(route: &mut Netlink) -> Result<Self, Refusal> {
+        let mut addresses = Vec::new();
+        for message in route.dump(RTM_GETADDR, &octets(&AddressMessage::default()))? {
+            if message.kind == RTM_NEWADDR && message.body.len() >= 8 {
+                addresses.extend(AddressMessage::parse(&message.body).ok().and_then(|parsed| local(&parsed)));
+            }
+        }
+        addresses.sort_by_key(|local| local.link == LOOPBACK);
+        let mut outside = BTreeSet::new();
+        for message in routes(route)? {
+            if message.header.destination_prefix_length == 0 && message.header.kind == RouteType::Unicast {
+                outside.extend(out_links(&message));
+            }
+        }
+        Ok(Self { addresses, outside })
+    }
+
+    /// The first local address inside `range` that others may use to reach us.
+    pub(super) fn source_inside(&self, range: AddressRange) -> Option<IpAddr> {
+        let usable = |local: &&Local| range.contains(local.address) && !is_link_local(local.address);
+        self.addresses.iter().find(usable).map(|local| local.address)
+    }
+
+    /// Subnets on links other than loopback and `except`, without link-local ones and single own addresses.
+    pub(super) fn connected(&self, except: Option<u32>) -> BTreeSet<Connected> {
+        self.addresses
+            .iter()
+            .filter(|local| local.link != LOOPBACK && Some(local.link) != except)
+            .filter(|local| local.subnet != Prefix::host(local.address) && !is_link_local(local.address))
+            .map(|local| Connected { subnet: local.subnet, link: local.link })
+            .collect()
+    }
+}
+
+/// Routes of all tables.
+pub(super) fn routes(route: &mut Netlink) -> Result<Vec<RouteMessage>, Refusal> {
+    let mut out = Vec::new();
+    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+        let mut request = RouteMessage::default();
+        request.header.address_family = family;
+        for message in route.dump(RTM_GETROUTE, &octets(&request))? {
+            if message.kind == RTM_NEWROUTE && message.body.len() >= 12 {
+                out.extend(RouteMessage::parse(&message.body).ok());
+            }
+        }
+    }
+    Ok(out)
+}
+
+/// The table of a route; the header alone cannot hold numbers above 255.
+pub(super) fn table(message: &RouteMessage) -> u32 {
+    let attribute = message
+        .attributes
+        .iter()
+        .find_map(|attribute| if let RouteAttribute::Table(table) = attribute { Some(*table) } else { None });
+    attribute.unwrap_or(message.header.table.into())
+}
+
+/// Index of the interface called `device`.
+pub(super) fn index(device: &str) -> io::Result<u32> {
+    let name = CString::new(device).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
+    #[allow(unsafe_code)] // no safe interface in std
+    // SAFETY: `name` is a NUL-terminated string that outlives the call.
+    let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
+    if index == 0 { Err(io::Error::last_os_error()) } else { Ok(index) }
+}
+
+/// Sets the MTU (unless 0) and brings a link up.
+pub(super) fn bring_up(route: &mut Netlink, ifindex: u32, mtu: u32) -> Result<(), Refusal> {
+    let mut message = LinkMessage::default();
+    message.header = LinkHeader { index: ifindex, flags: LinkFlags::Up, change_mask: LinkFlags::Up, ..message.header };
+    if mtu != 0 {
+        message.attributes.push(LinkAttribute::Mtu(mtu));
+    }
+    route.request(RTM_NEWLINK, 0, &octets(&message))
+}
+
+fn local(message: &AddressMessage) -> Option<Local> {
+    if message.header.flags.intersects(AddressHeaderFlags::Tentative | AddressHeaderFlags::Dadfailed) {
+        return None;
+    }
+    let mut own = None;
+    let mut subnet = None;
+    for attribute in &message.attributes {
+        if let AddressAttribute::Local(address) = attribute {
+            own = Some(*address);
+        } else if let AddressAttribute::Address(address) = attribute {
+            subnet = Some(*address);
+        }
+    }
+    let subnet = subnet.or(own)?;
+    let address = own.unwrap_or(subnet);
+    let subnet = Prefix::new(subnet, message.header.prefix_len);
+    (!address.is_loopback()).then_some(Local { address, subnet, link: message.header.index })
+}
+
+fn out_links(message: &RouteMessage) -> Vec<u32> {
+    let mut out = Vec::new();
+    for attribute in &message.attributes {
+        if let RouteAttribute::Oif(link) = attribute {
+            out.push(*link);
+        } else if let RouteAttribute::MultiPath(hops) = attribute {
+            out.extend(hops.iter().map(|hop| hop.interface_index));
+        }
+    }
+    out
+}
+
+fn is_link_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+    }
+}
+
+/// Whether the table of a route header says "see the attribute".
+pub(super) fn header_table(table: u32) -> u8 {
+    u8::try_from(table).unwrap_or(RouteHeader::RT_TABLE_UNSPEC)
+}
+
+/// The family of a message header, unless it is neither IPv4 nor IPv6.
+pub(super) fn family(word: AddressFamily) -> Option<Family> {
+    Family::ALL.into_iter().find(|family| address_family(*family) == word)
+}
+
+/// The address in a route attribute.
+pub(super) fn ip(address: &RouteAddress) -> Option<IpAddr> {
+    if let RouteAddress::Inet(v4) = address {
+        Some(IpAddr::V4(*v4))
+    } else if let RouteAddress::Inet6(v6) = address {
+        Some(IpAddr::V6(*v6))
+    } else {
+        None
+    }
+}
+
+/// The family word of a message header.
+pub(super) fn address_family(family: Family) -> AddressFamily {
+    match family {
+        Family::V4 => AddressFamily::Inet,
+        Family::V6 => AddressFamily::Inet6,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::prefix::tests::prefix;
+    use super::*;
+
+    fn interfaces() -> Interfaces {
+        let local = |address: &str, length, link| {
+            let address = address.parse().unwrap();
+            Local { address, subnet: Prefix::new(address, length), link }
+        };
+        Interfaces {
+            addresses: vec![
+                local("192.0.2.1", 24, 2),
+                local("fe80::1", 64, 2),
+                local("10.1.0.1", 24, 3),
+                local("2001:db8:1::1", 64, 3),
+                local("10.3.0.1", 32, 3),
+                local("10.9.9.9", 24, 7),
+            ],
+            outside: BTreeSet::from([2]),
+        }
+    }
+
+    #[test]
+    fn the_source_is_the_first_address_inside() {
+        let source = |text| {
+            let prefix = prefix(text);
+            let range = AddressRange::prefix(prefix.address(), prefix.length()).unwrap();
+            interfaces().source_inside(range).map(|address| address.to_string())
+        };
+        assert_eq!(source("10.0.0.0/8").as_deref(), Some("10.1.0.1"));
+        assert_eq!(source("0.0.0.0/0").as_deref(), Some("192.0.2.1"));
+        assert_eq!(source("::/0").as_deref(), Some("2001:db8:1::1"));
+        assert_eq!(source("172.16.0.0/12"), None);
+    }
+
+    #[test]
+    fn connected_subnets_leave_out_the_tun_link_local_and_single_addresses() {
+        let subnets: Vec<_> = interfaces().connected(Some(7)).iter().map(|c| c.subnet.to_string()).collect();
+        assert_eq!(subnets, ["10.1.0.0/24", "192.0.2.0/24", "2001:db8:1::/64"]);
+    }
+}

@@ -1,0 +1,338 @@
+//! Everything that touches the host kernel around the datapath: TUN device, routes, rules, the fail-closed guard, socket options.
+//!
+//! ```text
+//!   LAN ──► route: not fwmark M ─► table 220 ─► cygnet0 ─► datapath ─► socket with mark M and bypass ─► outer link
+//!                                      │ (device gone)
+//!                                      └► main table ─► default route ─► block policy: dropped
+//! ```
+//!
+//! [`Host`] is what the datapath calls. The order at start: [`Tun::open`] (the device name is the lock between two daemons), [`Host::open`]
+//! (adopts leftovers), [`Host::renew_device`]; then [`Host::guard`] before the first [`Host::protect`] of a selector; [`Host::drop_unclaimed`]
+//! after the first load of the configuration. When the device was lost: [`Tun::open`] and [`Host::renew_device`] again. When addresses or links of
+//! the host have changed: [`Host::refresh`].
+//!
+//! What remains when the process dies: block policies with their exemptions (and `throw` routes and rules, which by then do nothing). The TUN
+//! device and the routes into it are gone, so packets take the default route and meet the block.
+//!
+//! Everything blocks and is meant for one control thread. The pure parts for the packet path are in [`icmp`] and [`sockets`].
+
+pub mod icmp;
+pub mod sockets;
+
+mod error;
+mod guard;
+mod input_mark;
+mod links;
+mod netlink;
+mod policy;
+mod prefix;
+mod routes;
+mod rules;
+mod sysctl;
+mod tun;
+mod xfrm;
+
+use std::net::IpAddr;
+
+use ipsec::{GuardSpec, OnStop, SelectorPair};
+
+pub use self::error::{HostError, KernelError};
+pub use self::prefix::Family;
+pub use self::tun::{Offloads, Tun, TunConfig};
+
+use self::guard::Guard;
+use self::links::Interfaces;
+use self::netlink::Netlink;
+use self::policy::Surroundings;
+use self::routes::Routing;
+use self::rules::Numbers;
+
+/// The part of `[backend.userspace]` that concerns the host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostConfig {
+    /// TUN device name.
+    pub device: String,
+    /// MTU of the TUN device; 0 = derived by the datapath.
+    pub mtu: u32,
+    /// Our routing table.
+    pub table: u32,
+    /// Priority of the rule that leads there; the ones before and after it are ours too.
+    pub rule_priority: u32,
+    /// Mark on outer sockets, and on what the tunnel brings for this host.
+    pub mark: u32,
+    /// Whether to install routes and rules at all.
+    pub install_routes: bool,
+}
+
+impl Default for HostConfig {
+    fn default() -> Self {
+        Self {
+            device: "cygnet0".to_owned(),
+            mtu: 0,
+            table: 220,
+            rule_priority: 220,
+            mark: 0x4347,
+            install_routes: true,
+        }
+    }
+}
+
+/// Routes, rules and policies of this process in the host kernel.
+///
+/// Dropping it leaves everything in place, like a crash; [`Host::stop`] tidies up.
+#[derive(Debug)]
+pub struct Host {
+    config: HostConfig,
+    route: Netlink,
+    interfaces: Interfaces,
+    tun: Option<u32>,
+    marked: bool,
+    routing: Option<Routing>,
+    guard: Option<Guard>,
+    /// Guards kept by `unreachable` routes, where there is no XFRM.
+    unreachable: Vec<GuardSpec>,
+}
+
+impl Host {
+    /// Adopts what an earlier run left, and checks that the routing table is ours alone.
+    pub fn open(config: HostConfig) -> Result<Self, HostError> {
+        Self::open_with(config, Guard::open()?)
+    }
+
+    /// As [`Self::open`] on a kernel without XFRM, whatever this kernel has.
+    #[doc(hidden)]
+    pub fn open_without_xfrm(config: HostConfig) -> Result<Self, HostError> {
+        Self::open_with(config, None)
+    }
+
+    fn open_with(config: HostConfig, guard: Option<Guard>) -> Result<Self, HostError> {
+        check(&config)?;
+        let families = Family::ALL.into_iter().filter(|family| *family == Family::V4 || sysctl::has_ipv6()).collect();
+        let numbers = Numbers { table: config.table, priority: config.rule_priority, mark: config.mark };
+        let routing = if config.install_routes { Some(Routing::open(numbers, families)?) } else { None };
+        if guard.is_none() {
+            tracing::warn!(
+                "this kernel has no XFRM: the guard is made of unreachable routes and does not cover forged packets"
+            );
+        }
+        let mut host = Self {
+            route: Netlink::open("route", netlink_sys::protocols::NETLINK_ROUTE)?,
+            interfaces: Interfaces::default(),
+            tun: None,
+            marked: false,
+            unreachable: Vec::new(),
+            config,
+            routing,
+            guard,
+        };
+        host.read_interfaces()?;
+        if let Some(guard) = &mut host.guard {
+            guard.surround(surroundings(&host.interfaces, None, None))?;
+        }
+        if let Some(routing) = &mut host.routing {
+            routing.surround_without_device(&host.interfaces);
+        }
+        Ok(host)
+    }
+
+    /// The configuration this was opened with.
+    pub fn config(&self) -> &HostConfig {
+        &self.config
+    }
+
+    /// Whether the guard also stops forged packets from outside: `false` where the kernel has no XFRM.
+    pub fn guards_inbound(&self) -> bool {
+        self.guard.is_some()
+    }
+
+    /// Puts up the fail-closed guard: until [`Self::unguard`] this traffic leaves or enters through the TUN device only. Counted by name.
+    pub fn guard(&mut self, spec: &GuardSpec) -> Result<(), HostError> {
+        if let Some(guard) = &mut self.guard {
+            return guard.guard(spec);
+        }
+        if self.unreachable.contains(spec) {
+            return Ok(());
+        }
+        let Some(routing) = &mut self.routing else {
+            return Err(HostError::Setting {
+                setting: "install_routes",
+                value: false.to_string(),
+                reason: "this kernel has no XFRM, so the guard needs routes (or set fail_closed = \"off\")",
+            });
+        };
+        routing.block(spec.selectors.remote.addresses)?;
+        self.unreachable.push(spec.clone());
+        Ok(())
+    }
+
+    /// Takes the guard of one connection down.
+    pub fn unguard(&mut self, spec: &GuardSpec) -> Result<(), HostError> {
+        if let Some(guard) = &mut self.guard {
+            return guard.unguard(spec);
+        }
+        let Some(position) = self.unreachable.iter().position(|there| there == spec) else { return Ok(()) };
+        self.unreachable.swap_remove(position);
+        let remote = spec.selectors.remote.addresses;
+        self.routing.as_mut().map_or(Ok(()), |routing| routing.unblock(remote))
+    }
+
+    /// Whether a guard of this process stands for these selectors.
+    pub fn is_guarded(&self, pair: &SelectorPair) -> bool {
+        let by_policy = self.guard.as_ref().is_some_and(|guard| guard.is_guarded(pair));
+        by_policy || self.unreachable.iter().any(|spec| spec.selectors == *pair)
+    }
+
+    /// Routes the remote side of a protecting (or trap) policy into the TUN device. Counted.
+    pub fn protect(&mut self, pair: &SelectorPair) -> Result<(), HostError> {
+        self.routing.as_mut().map_or(Ok(()), |routing| routing.protect(pair))
+    }
+
+    /// Takes back one [`Self::protect`]; the guard stays.
+    pub fn unprotect(&mut self, pair: &SelectorPair) -> Result<(), HostError> {
+        self.routing.as_mut().map_or(Ok(()), |routing| routing.unprotect(pair))
+    }
+
+    /// Leads the traffic of a pass shunt around the TUN device and through less specific guards. Counted.
+    ///
+    /// Fails with [`HostError::NotExpressible`] for what neither a route nor a rule can say; nothing is changed then.
+    pub fn pass(&mut self, pair: &SelectorPair) -> Result<(), HostError> {
+        if let Some(routing) = &mut self.routing {
+            routing.pass(pair)?;
+        }
+        let outcome = self.guard.as_mut().map_or(Ok(()), |guard| guard.pass(pair));
+        if let (Err(_), Some(routing)) = (&outcome, &mut self.routing) {
+            let _ = routing.unpass(pair); // the first error is the one to tell
+        }
+        outcome
+    }
+
+    /// Takes back one [`Self::pass`].
+    pub fn unpass(&mut self, pair: &SelectorPair) -> Result<(), HostError> {
+        let guard = self.guard.as_mut().map_or(Ok(()), |guard| guard.unpass(pair));
+        self.routing.as_mut().map_or(Ok(()), |routing| routing.unpass(pair)).and(guard)
+    }
+
+    /// Tells of the outer addresses of an SA, which matter where a protected prefix covers the peer's. Counted.
+    pub fn outer(&mut self, local: IpAddr, remote: IpAddr) -> Result<(), HostError> {
+        self.routing.as_mut().map_or(Ok(()), |routing| routing.outer(local, remote))
+    }
+
+    /// Takes back one [`Self::outer`].
+    pub fn forget_outer(&mut self, local: IpAddr, remote: IpAddr) -> Result<(), HostError> {
+        self.routing.as_mut().map_or(Ok(()), |routing| routing.forget_outer(local, remote))
+    }
+
+    /// Points routes and exemptions at the TUN device, or at none. Also re-reads addresses and puts back what vanished.
+    ///
+    /// The same index again is harmless.
+    pub fn renew_device(&mut self, ifindex: Option<u32>) -> Result<(), HostError> {
+        self.tun = ifindex;
+        if ifindex.is_some() {
+            self.prepare_device()?;
+        }
+        self.refresh()
+    }
+
+    /// Follows changes of the host's addresses, subnets and default routes.
+    pub fn refresh(&mut self) -> Result<(), HostError> {
+        self.read_interfaces()?;
+        let mark = self.marked.then_some(self.config.mark);
+        // Exemptions first: what a route sends into the device must be allowed to leave through it.
+        if let Some(guard) = &mut self.guard {
+            guard.surround(surroundings(&self.interfaces, self.tun, mark))?;
+        }
+        self.routing.as_mut().map_or(Ok(()), |routing| routing.surround(self.tun, &self.interfaces))
+    }
+
+    /// Removes what an earlier run left and nobody has claimed since; for after the first load of the configuration.
+    pub fn drop_unclaimed(&mut self) -> Result<(), HostError> {
+        if let Some(guard) = &mut self.guard {
+            guard.drop_unclaimed()?;
+        }
+        self.routing.as_mut().map_or(Ok(()), Routing::drop_unclaimed)
+    }
+
+    /// A gateway address inside the local selector, for ICMP errors to LAN hosts.
+    pub fn gateway_address(&self, pair: &SelectorPair) -> Option<IpAddr> {
+        self.interfaces.source_inside(pair.local.addresses)
+    }
+
+    /// Removes routes and rules; the guard stays or goes as `on_stop` says.
+    pub fn stop(mut self, on_stop: OnStop) -> Result<(), HostError> {
+        let keep = match on_stop {
+            OnStop::Block => true,
+            OnStop::Open => false,
+        };
+        let guard = self
+            .guard
+            .as_mut()
+            .map_or(Ok(()), |guard| if keep { guard.remove_device_policies() } else { guard.remove_all() });
+        let routing = self.routing.as_mut().map_or(Ok(()), |routing| routing.stop(keep));
+        let mark = if self.marked { input_mark::remove(&self.config.device) } else { Ok(()) };
+        guard.and(routing).and(mark)
+    }
+
+    fn read_interfaces(&mut self) -> Result<(), HostError> {
+        self.interfaces =
+            Interfaces::read(&mut self.route).map_err(|refusal| refusal.on("list", "addresses and routes"))?;
+        Ok(())
+    }
+
+    /// What comes out of the device was decapsulated and checked by us: the kernel's policies must not look at it again.
+    fn prepare_device(&mut self) -> Result<(), HostError> {
+        if self.guard.is_none() {
+            return Ok(());
+        }
+        let device = &self.config.device;
+        sysctl::write(&sysctl::ipv4(device, "disable_policy"), "1")?;
+        sysctl::write(&sysctl::ipv4(device, "disable_xfrm"), "1")?;
+        if sysctl::has_ipv6() {
+            sysctl::write(&sysctl::ipv6(device, "disable_policy"), "1")?;
+            if let Err(error) = input_mark::set(device, self.config.mark) {
+                self.marked = false;
+                tracing::warn!(%error, device, "guarded IPv6 traffic through the tunnel cannot reach addresses of this host itself");
+            } else {
+                self.marked = true;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn surroundings(interfaces: &Interfaces, tun: Option<u32>, mark: Option<u32>) -> Surroundings {
+    Surroundings { interfaces: interfaces.clone(), tun, mark }
+}
+
+fn check(config: &HostConfig) -> Result<(), HostError> {
+    let refuse = |setting, value: u32, reason| Err(HostError::Setting { setting, value: value.to_string(), reason });
+    if matches!(config.table, 0 | 253..=255) {
+        return refuse("table", config.table, "this table is the system's own");
+    }
+    if !(2..=32_764).contains(&config.rule_priority) {
+        return refuse(
+            "rule_priority",
+            config.rule_priority,
+            "must be from 2 to 32764, before the rule of the main table",
+        );
+    }
+    if config.mark == 0 {
+        return refuse("mark", config.mark, "a mark of 0 tells nothing apart");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_that_would_harm_the_system_are_refused() {
+        let refused = |config: HostConfig| check(&config).unwrap_err().to_string();
+        let default = HostConfig::default;
+        assert!(check(&default()).is_ok());
+        assert!(refused(HostConfig { table: 254, ..default() }).contains("table = 254"));
+        assert!(refused(HostConfig { rule_priority: 1, ..default() }).contains("rule_priority = 1"));
+        assert!(refused(HostConfig { rule_priority: 32_765, ..default() }).contains("rule_priority"));
+        assert!(refused(HostConfig { mark: 0, ..default() }).contains("mark = 0"));
+    }
+}

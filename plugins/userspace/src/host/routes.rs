@@ -1,0 +1,528 @@
+//! Protected routes, and the `throw` routes that give back what they must not take.
+//!
+//! Our table holds `remote dev TUN src A`, with A the first local address inside the local selector. Two children with the same remote
+//! prefix share the route. A `throw` route sends the lookup on to the next rule: for connected subnets and link-scope addresses inside a
+//! wider protected prefix, and for pass shunts. Where shunt and protecting policy differ in their local side only, or name ports, a rule does it.
+//!
+//! The table is ours alone: opening fails when it holds a route that does not carry our protocol number. Where the kernel has no XFRM the
+//! guard is made of `unreachable` routes of the worst metric, which take over when the TUN device goes and its routes with it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use ipsec::{AddressRange, SelectorPair, TrafficSelector};
+use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteScope, RouteType};
+use netlink_sys::protocols::NETLINK_ROUTE;
+
+use super::error::HostError;
+use super::links::{self, Interfaces};
+use super::netlink::{Netlink, Refusal, octets};
+use super::prefix::{Family, Prefix, prefixes};
+use super::rules::{self, Around, Numbers, OURS, Rule};
+
+const RTM_NEWROUTE: u16 = 24;
+const RTM_DELROUTE: u16 = 25;
+const NLM_F_REPLACE: u16 = 0x100;
+const NLM_F_CREATE: u16 = 0x400;
+/// Metric of the routes that block.
+const WORST: u32 = u32::MAX;
+
+/// Our routes and rules.
+#[derive(Debug)]
+pub(super) struct Routing {
+    route: Netlink,
+    numbers: Numbers,
+    families: Vec<Family>,
+    tun: Option<u32>,
+    interfaces: Interfaces,
+    protects: BTreeMap<Prefix, BTreeMap<SelectorPair, usize>>,
+    passes: BTreeMap<SelectorPair, Pass>,
+    outer: BTreeMap<(IpAddr, IpAddr), usize>,
+    blocks: BTreeMap<Prefix, usize>,
+    routes: BTreeMap<Prefix, Target>,
+    blocking: BTreeSet<Prefix>,
+    rules: BTreeSet<Rule>,
+}
+
+/// Where a route of ours leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Target {
+    Device { link: u32, source: Option<IpAddr> },
+    Throw,
+}
+
+#[derive(Debug)]
+struct Pass {
+    count: usize,
+    /// Protecting policies whose traffic a route for the whole remote prefix would also let go.
+    conflicts: usize,
+}
+
+impl Routing {
+    /// Opens our table: refuses when somebody else uses it, and adopts what a crashed run left.
+    pub(super) fn open(numbers: Numbers, families: Vec<Family>) -> Result<Self, HostError> {
+        let mut routing = Self {
+            route: Netlink::open("route", NETLINK_ROUTE)?,
+            numbers,
+            families,
+            tun: None,
+            interfaces: Interfaces::default(),
+            protects: BTreeMap::new(),
+            passes: BTreeMap::new(),
+            outer: BTreeMap::new(),
+            blocks: BTreeMap::new(),
+            routes: BTreeMap::new(),
+            blocking: BTreeSet::new(),
+            rules: BTreeSet::new(),
+        };
+        routing.read_table()?;
+        let basic: Vec<_> =
+            routing.families.iter().flat_map(|family| [Rule::Landing(*family), Rule::Lookup(*family)]).collect();
+        rules::clean(&mut routing.route, &basic, &numbers)?;
+        for rule in basic {
+            rules::add(&mut routing.route, &rule, &numbers)?;
+        }
+        Ok(routing)
+    }
+
+    /// Routes the remote side of a protecting policy into the TUN device.
+    pub(super) fn protect(&mut self, pair: &SelectorPair) -> Result<(), HostError> {
+        let remote = prefixes(pair.remote.addresses);
+        for prefix in &remote {
+            *self.protects.entry(*prefix).or_default().entry(*pair).or_default() += 1;
+        }
+        let outcome = self.apply_protect(pair, &remote);
+        if outcome.is_err() {
+            let _ = self.unprotect(pair); // the first error is the one to tell
+        }
+        outcome
+    }
+
+    /// Takes back one [`Self::protect`].
+    pub(super) fn unprotect(&mut self, pair: &SelectorPair) -> Result<(), HostError> {
+        let remote = prefixes(pair.remote.addresses);
+        for prefix in &remote {
+            if let Some(pairs) = self.protects.get_mut(prefix) {
+                if let Some(count) = pairs.get_mut(pair) {
+                    *count -= 1;
+                    if *count == 0 {
+                        pairs.remove(pair);
+                    }
+                }
+                if pairs.is_empty() {
+                    self.protects.remove(prefix);
+                }
+            }
+        }
+        self.apply_protect(pair, &remote)
+    }
+
+    /// Leads a pass shunt around the TUN device.
+    pub(super) fn pass(&mut self, pair: &SelectorPair) -> Result<(), HostError> {
+        around(pair)?;
+        if let Some(pass) = self.passes.get_mut(pair) {
+            pass.count += 1;
+            return Ok(());
+        }
+        self.passes.insert(*pair, Pass { count: 1, conflicts: 0 });
+        self.count_conflicts(pair);
+        self.apply_pass(pair)
+    }
+
+    /// Takes back one [`Self::pass`].
+    pub(super) fn unpass(&mut self, pair: &SelectorPair) -> Result<(), HostError> {
+        let Some(pass) = self.passes.get_mut(pair) else { return Ok(()) };
+        pass.count -= 1;
+        if pass.count > 0 {
+            return Ok(());
+        }
+        self.passes.remove(pair);
+        self.apply_pass(pair)
+    }
+
+    /// Keeps the way between two outer addresses out of our table, if a protected prefix covers the peer.
+    ///
+    /// Our own sockets are marked; this is for the check of the way back to the sender that rp_filter makes for arriving packets.
+    pub(super) fn outer(&mut self, local: IpAddr, remote: IpAddr) -> Result<(), HostError> {
+        *self.outer.entry((local, remote)).or_default() += 1;
+        self.apply_outer(local, remote)
+    }
+
+    /// Takes back one [`Self::outer`].
+    pub(super) fn forget_outer(&mut self, local: IpAddr, remote: IpAddr) -> Result<(), HostError> {
+        let Some(count) = self.outer.get_mut(&(local, remote)) else { return Ok(()) };
+        *count -= 1;
+        if *count > 0 {
+            return Ok(());
+        }
+        self.outer.remove(&(local, remote));
+        self.apply_outer(local, remote)
+    }
+
+    /// Makes `remote` unreachable while it is not routed into the TUN device: the guard of a kernel without XFRM.
+    pub(super) fn block(&mut self, remote: AddressRange) -> Result<(), HostError> {
+        for prefix in prefixes(remote) {
+            *self.blocks.entry(prefix).or_default() += 1;
+            self.apply_block(prefix)?;
+        }
+        self.apply_under(&prefixes(remote))
+    }
+
+    /// Takes back one [`Self::block`].
+    pub(super) fn unblock(&mut self, remote: AddressRange) -> Result<(), HostError> {
+        for prefix in prefixes(remote) {
+            if let Some(count) = self.blocks.get_mut(&prefix) {
+                *count -= 1;
+                if *count == 0 {
+                    self.blocks.remove(&prefix);
+                }
+            }
+            self.apply_block(prefix)?;
+        }
+        self.apply_under(&prefixes(remote))
+    }
+
+    /// Takes the addresses as they are while there is no device yet; adopted routes stay until claimed or dropped.
+    pub(super) fn surround_without_device(&mut self, interfaces: &Interfaces) {
+        self.interfaces = interfaces.clone();
+    }
+
+    /// Follows the TUN device and the addresses of the host; also puts back what vanished from the table.
+    pub(super) fn surround(&mut self, tun: Option<u32>, interfaces: &Interfaces) -> Result<(), HostError> {
+        self.tun = tun;
+        self.interfaces = interfaces.clone();
+        self.read_table()?;
+        self.apply_all()
+    }
+
+    /// Removes leftovers that nobody has claimed since the start.
+    pub(super) fn drop_unclaimed(&mut self) -> Result<(), HostError> {
+        self.apply_all()
+    }
+
+    /// Removes routes and rules; with `keep_blocks`, those stay that keep blocked traffic blocked.
+    pub(super) fn stop(&mut self, keep_blocks: bool) -> Result<(), HostError> {
+        self.protects.clear();
+        self.passes.clear();
+        self.outer.clear();
+        if !keep_blocks {
+            self.blocks.clear();
+        }
+        let mut outcome = self.apply_all();
+        for rule in std::mem::take(&mut self.rules) {
+            outcome = outcome.and(rules::delete(&mut self.route, &rule, &self.numbers));
+        }
+        if self.blocking.is_empty() {
+            for family in self.families.clone() {
+                for rule in [Rule::Lookup(family), Rule::Landing(family)] {
+                    outcome = outcome.and(rules::delete(&mut self.route, &rule, &self.numbers));
+                }
+            }
+        }
+        outcome
+    }
+
+    /// What the kernel holds of ours; a foreign route in our table is an error, ours in another table or to another device go.
+    fn read_table(&mut self) -> Result<(), HostError> {
+        let listed = links::routes(&mut self.route).map_err(|refusal| refusal.on("list", "routes"))?;
+        self.routes.clear();
+        self.blocking.clear();
+        for message in listed {
+            let (ours, table) = (message.header.protocol == OURS, links::table(&message));
+            match (ours, table == self.numbers.table) {
+                (false, true) => {
+                    return Err(HostError::ForeignRoute { table, route: describe(&message) });
+                }
+                (false, false) => {}
+                (true, true) => self.adopt(&message)?,
+                (true, false) => remove(&mut self.route, &message)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn adopt(&mut self, message: &RouteMessage) -> Result<(), HostError> {
+        let Some(prefix) = destination(message) else { return Ok(()) };
+        let mut link = None;
+        let mut source = None;
+        for attribute in &message.attributes {
+            if let RouteAttribute::Oif(index) = attribute {
+                link = Some(*index);
+            } else if let RouteAttribute::PrefSource(address) = attribute {
+                source = links::ip(address);
+            }
+        }
+        match (message.header.kind, link) {
+            (RouteType::Throw, _) => {
+                self.routes.insert(prefix, Target::Throw);
+            }
+            (RouteType::Unreachable, _) => {
+                self.blocking.insert(prefix);
+            }
+            (RouteType::Unicast, Some(link)) if Some(link) == self.tun => {
+                self.routes.insert(prefix, Target::Device { link, source });
+            }
+            _ => remove(&mut self.route, message)?,
+        }
+        Ok(())
+    }
+
+    fn apply_all(&mut self) -> Result<(), HostError> {
+        let mut all: BTreeSet<Prefix> = self.protects.keys().chain(self.routes.keys()).copied().collect();
+        all.extend(self.throw_candidates());
+        let mut outcome = all.into_iter().try_for_each(|prefix| self.apply(prefix));
+        let blocks: BTreeSet<_> = self.blocks.keys().chain(&self.blocking).copied().collect();
+        outcome = outcome.and(blocks.into_iter().try_for_each(|prefix| self.apply_block(prefix)));
+        let outer: Vec<_> = self.outer.keys().copied().collect();
+        outer.into_iter().try_for_each(|(local, remote)| self.apply_outer(local, remote)).and(outcome)
+    }
+
+    /// After a change of what is protected or blocked at `prefixes`: those, and what lies inside them.
+    fn apply_under(&mut self, changed: &[Prefix]) -> Result<(), HostError> {
+        let inside = |other: Prefix| changed.iter().any(|prefix| prefix.covers(other));
+        let mut all: BTreeSet<_> = self.throw_candidates().into_iter().filter(|prefix| inside(*prefix)).collect();
+        all.extend(changed);
+        all.into_iter().try_for_each(|prefix| self.apply(prefix))?;
+        let outer: Vec<_> = self.outer.keys().filter(|(_, remote)| inside(Prefix::host(*remote))).copied().collect();
+        outer.into_iter().try_for_each(|(local, remote)| self.apply_outer(local, remote))
+    }
+
+    fn apply_protect(&mut self, pair: &SelectorPair, remote: &[Prefix]) -> Result<(), HostError> {
+        self.count_conflicts(pair);
+        self.apply_under(remote)?;
+        let touched: Vec<_> = self.passes.keys().filter(|pass| overlap(&pass.remote, &pair.remote)).copied().collect();
+        touched.iter().try_for_each(|pass| self.apply_pass(pass))
+    }
+
+    fn apply(&mut self, prefix: Prefix) -> Result<(), HostError> {
+        let wanted = self.target(prefix);
+        let there = self.routes.get(&prefix).copied();
+        if wanted == there {
+            return Ok(());
+        }
+        // IPv6 cannot replace a route by one of another kind.
+        if let Some(target) = there {
+            let message = self.message(prefix, target);
+            remove(&mut self.route, &message)?;
+            self.routes.remove(&prefix);
+        }
+        if let Some(target) = wanted {
+            let message = self.message(prefix, target);
+            self.route
+                .request(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, &octets(&message))
+                .map_err(|refusal| refusal.on("add route", describe(&message)))?;
+            self.routes.insert(prefix, target);
+        }
+        Ok(())
+    }
+
+    /// What our table ought to say about exactly this prefix.
+    fn target(&self, prefix: Prefix) -> Option<Target> {
+        let pairs = self.protects.get(&prefix);
+        let exact = AddressRange::prefix(prefix.address(), prefix.length());
+        let by_name = pairs.is_some_and(|pairs| pairs.keys().any(|pair| Some(pair.remote.addresses) == exact));
+        // A block of just this prefix counts as named too: better cut off than in clear.
+        let by_name = by_name || self.blocks.contains_key(&prefix);
+        if !by_name && self.is_covered(prefix) && self.is_thrown(prefix) {
+            return Some(Target::Throw);
+        }
+        let (pairs, link) = (pairs?, self.tun?);
+        let source = pairs.keys().find_map(|pair| self.interfaces.source_inside(pair.local.addresses));
+        Some(Target::Device { link, source })
+    }
+
+    fn is_covered(&self, prefix: Prefix) -> bool {
+        prefix.ancestors().any(|around| self.protects.contains_key(&around) || self.blocks.contains_key(&around))
+    }
+
+    fn is_thrown(&self, prefix: Prefix) -> bool {
+        let connected = || self.interfaces.connected(self.tun).iter().any(|near| near.subnet == prefix);
+        let mut passed = self.passes.iter().filter(|(pair, pass)| is_whole(pair) && pass.conflicts == 0);
+        link_scope().contains(&prefix)
+            || connected()
+            || passed.any(|(pair, _)| prefixes(pair.remote.addresses).contains(&prefix))
+    }
+
+    fn throw_candidates(&self) -> BTreeSet<Prefix> {
+        let mut out = BTreeSet::from(link_scope());
+        out.extend(self.interfaces.connected(self.tun).iter().map(|near| near.subnet));
+        out.extend(self.passes.keys().filter(|pair| is_whole(pair)).flat_map(|pair| prefixes(pair.remote.addresses)));
+        out
+    }
+
+    /// Counts again what stands between pass shunts and a plain `throw` route, after `changed` came or went.
+    fn count_conflicts(&mut self, changed: &SelectorPair) {
+        let protects: BTreeSet<_> = if self.passes.is_empty() {
+            BTreeSet::new()
+        } else {
+            self.protects.values().flat_map(BTreeMap::keys).collect()
+        };
+        for (pass, state) in &mut self.passes {
+            if overlap(&pass.remote, &changed.remote) {
+                let conflict =
+                    |pair: &&&SelectorPair| overlap(&pass.remote, &pair.remote) && !pass.local.contains(&pair.local);
+                state.conflicts = protects.iter().filter(conflict).count();
+            }
+        }
+    }
+
+    fn apply_pass(&mut self, pair: &SelectorPair) -> Result<(), HostError> {
+        self.apply_under(&prefixes(pair.remote.addresses))?;
+        self.apply_pass_rules(pair)
+    }
+
+    fn apply_pass_rules(&mut self, pair: &SelectorPair) -> Result<(), HostError> {
+        let wanted = self.passes.get(pair).is_some_and(|pass| !is_whole(pair) || pass.conflicts > 0);
+        for around in around(pair)? {
+            self.apply_rule(Rule::Around(around), wanted)?;
+        }
+        Ok(())
+    }
+
+    fn apply_outer(&mut self, local: IpAddr, remote: IpAddr) -> Result<(), HostError> {
+        let wanted = self.outer.contains_key(&(local, remote)) && self.is_covered(Prefix::host(remote));
+        // IPv6 has no rp_filter in its routing.
+        if local.is_ipv4() && remote.is_ipv4() {
+            self.apply_rule(Rule::Around(Around::outer(local, remote)), wanted)?;
+        }
+        Ok(())
+    }
+
+    fn apply_rule(&mut self, rule: Rule, wanted: bool) -> Result<(), HostError> {
+        if wanted == self.rules.contains(&rule) {
+            return Ok(());
+        }
+        if wanted {
+            rules::add(&mut self.route, &rule, &self.numbers)?;
+            self.rules.insert(rule);
+        } else {
+            rules::delete(&mut self.route, &rule, &self.numbers)?;
+            self.rules.remove(&rule);
+        }
+        Ok(())
+    }
+
+    fn apply_block(&mut self, prefix: Prefix) -> Result<(), HostError> {
+        let wanted = self.blocks.contains_key(&prefix);
+        if wanted == self.blocking.contains(&prefix) {
+            return Ok(());
+        }
+        let mut message = self.blank(prefix);
+        message.header.kind = RouteType::Unreachable;
+        message.attributes.push(RouteAttribute::Priority(WORST));
+        if wanted {
+            self.route
+                .request(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, &octets(&message))
+                .map_err(|refusal| refusal.on("add route", describe(&message)))?;
+            self.blocking.insert(prefix);
+        } else {
+            remove(&mut self.route, &message)?;
+            self.blocking.remove(&prefix);
+        }
+        Ok(())
+    }
+
+    fn message(&self, prefix: Prefix, target: Target) -> RouteMessage {
+        let mut message = self.blank(prefix);
+        match target {
+            Target::Throw => message.header.kind = RouteType::Throw,
+            Target::Device { link, source } => {
+                message.header.kind = RouteType::Unicast;
+                message.header.scope = RouteScope::Link;
+                message.attributes.push(RouteAttribute::Oif(link));
+                message.attributes.extend(source.map(|source| RouteAttribute::PrefSource(source.into())));
+            }
+        }
+        message
+    }
+
+    fn blank(&self, prefix: Prefix) -> RouteMessage {
+        let mut message = RouteMessage::default();
+        message.header.address_family = links::address_family(prefix.family());
+        message.header.destination_prefix_length = prefix.length();
+        message.header.table = links::header_table(self.numbers.table);
+        message.header.protocol = OURS;
+        message.attributes.push(RouteAttribute::Table(self.numbers.table));
+        if !prefix.is_any() {
+            message.attributes.push(RouteAttribute::Destination(prefix.address().into()));
+        }
+        message
+    }
+}
+
+/// Deletes a route; one that is gone is no error.
+fn remove(route: &mut Netlink, message: &RouteMessage) -> Result<(), HostError> {
+    match route.request(RTM_DELROUTE, 0, &octets(message)) {
+        Err(refusal) if refusal.is_any(&[libc::ESRCH, libc::ENODEV]) => Ok(()),
+        answer => answer.map_err(|refusal: Refusal| refusal.on("delete route", describe(message))),
+    }
+}
+
+/// The jumps that a pass shunt amounts to, or why rules cannot express it.
+fn around(pair: &SelectorPair) -> Result<Vec<Around>, HostError> {
+    let refuse = |reason| Err(HostError::NotExpressible { selector: pair.to_string(), reason });
+    let protocol = if pair.local.protocol == 0 { pair.remote.protocol } else { pair.local.protocol };
+    let (ours, theirs) = (pair.local.ports, pair.remote.ports);
+    if ours.is_opaque() || theirs.is_opaque() {
+        return refuse("a rule cannot match packets whose ports are not available");
+    }
+    let any_port = ours.is_any() && theirs.is_any();
+    if !any_port && !matches!(protocol, 6 | 17 | 33 | 132) {
+        return refuse("a rule matches ports of TCP, UDP, DCCP and SCTP only");
+    }
+    let ports = |range: ipsec::PortRange| (!range.is_any()).then_some((range.start, range.end));
+    if ports(ours).is_some_and(|(start, _)| start == 0) || ports(theirs).is_some_and(|(start, _)| start == 0) {
+        return refuse("a rule cannot match port 0");
+    }
+    let mut out = Vec::new();
+    for from in prefixes(pair.local.addresses) {
+        for to in prefixes(pair.remote.addresses) {
+            let (source_ports, destination_ports) = (ports(ours), ports(theirs));
+            out.push(Around { from, to, protocol, source_ports, destination_ports, own: false });
+        }
+    }
+    Ok(out)
+}
+
+/// Whether a shunt concerns all protocols and ports.
+fn is_whole(pair: &SelectorPair) -> bool {
+    let whole = |selector: &TrafficSelector| selector.protocol == 0 && selector.ports.is_any();
+    whole(&pair.local) && whole(&pair.remote)
+}
+
+fn overlap(one: &TrafficSelector, other: &TrafficSelector) -> bool {
+    one.addresses.intersection(other.addresses).is_some()
+}
+
+/// Multicast, broadcast and link-local addresses, which have no business in a tunnel by way of a wider prefix.
+fn link_scope() -> [Prefix; 4] {
+    [
+        Prefix::new([224, 0, 0, 0].into(), 4),
+        Prefix::host([255; 4].into()),
+        Prefix::new([0xfe80, 0, 0, 0, 0, 0, 0, 0].into(), 10),
+        Prefix::new([0xff00, 0, 0, 0, 0, 0, 0, 0].into(), 8),
+    ]
+}
+
+fn destination(message: &RouteMessage) -> Option<Prefix> {
+    let family = links::family(message.header.address_family)?;
+    let address = message.attributes.iter().find_map(|attribute| {
+        if let RouteAttribute::Destination(address) = attribute { links::ip(address) } else { None }
+    });
+    let address = address.unwrap_or(Prefix::any(family).address());
+    Some(Prefix::new(address, message.header.destination_prefix_length))
+}
+
+fn describe(message: &RouteMessage) -> String {
+    let prefix = destination(message).map_or_else(|| "?".to_owned(), |prefix| prefix.to_string());
+    let mut out = format!("{prefix} table {}", links::table(message));
+    for attribute in &message.attributes {
+        if let RouteAttribute::Oif(link) = attribute {
+            out.push_str(&format!(" link {link}"));
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,339 @@
+//! Template-less XFRM policies (allow and block) in the kernel's SPD, and the marker by which ours are known.
+//!
+//! Ours have an index inside [`INDEXES`] *and* a priority inside [`PRIORITIES`]. The kernel hands out indexes from below, so no foreign policy
+//! gets one of ours by chance, and the kernel's own table is the journal: a daemon that starts after a crash finds its leftovers there. We
+//! delete by index only, so a policy that somebody put in the place of ours is never touched.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::RangeInclusive;
+
+use netlink_packet_core::DefaultNla;
+use netlink_packet_xfrm::policy::{DelGetMessage, ModifyMessage};
+use netlink_packet_xfrm::{Selector, UserPolicyId, UserPolicyInfo, XFRM_USER_POLICY_INFO_LEN, XfrmAttrs};
+
+use super::netlink::{Netlink, Refusal, octets};
+use super::prefix::{Family, Prefix};
+
+const XFRM_MSG_NEWPOLICY: u16 = 0x13;
+const XFRM_MSG_DELPOLICY: u16 = 0x14;
+const XFRM_MSG_GETPOLICY: u16 = 0x15;
+const XFRM_MSG_UPDPOLICY: u16 = 0x19;
+const XFRMA_MARK: u16 = 21;
+
+/// Indexes of our policies; the low three bits are the direction.
+pub(super) const INDEXES: RangeInclusive<u32> = 0x4300_0000..=0x43ff_ffff;
+/// Priorities of our policies: the worst there are.
+pub(super) const PRIORITIES: RangeInclusive<u32> = 0xffff_0000..=0xffff_0fff;
+
+/// Which packets a policy looks at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Way {
+    /// Delivered to this host.
+    In,
+    /// Leaving this host, forwarded or its own.
+    Out,
+    /// Forwarded.
+    Forward,
+}
+
+/// What a policy does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Verdict {
+    Allow,
+    Block,
+}
+
+/// Ports as the kernel compares them: `port & mask == value`. For ICMP the source port is the type, the destination port the code.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct PortMask {
+    pub(super) value: u16,
+    pub(super) mask: u16,
+}
+
+/// What the kernel tells policies apart by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct PolicyKey {
+    pub(super) way: Way,
+    pub(super) source: Prefix,
+    pub(super) destination: Prefix,
+    pub(super) protocol: u8,
+    pub(super) source_port: PortMask,
+    pub(super) destination_port: PortMask,
+    /// Egress interface; 0 = any. (The kernel compares the egress also for `Forward`, and loopback for `In`.)
+    pub(super) link: u32,
+    /// Packet mark, compared whole.
+    pub(super) mark: Option<u32>,
+}
+
+/// A policy found in the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Found {
+    pub(super) key: PolicyKey,
+    pub(super) verdict: Verdict,
+    pub(super) priority: u32,
+    pub(super) index: u32,
+}
+
+impl Way {
+    const fn number(self) -> u8 {
+        match self {
+            Self::In => 0,
+            Self::Out => 1,
+            Self::Forward => 2,
+        }
+    }
+
+    /// The index number `count` of this direction.
+    pub(super) fn index(self, count: u32) -> u32 {
+        let span = INDEXES.end() - INDEXES.start();
+        INDEXES.start() | ((count << 3) & span) | u32::from(self.number())
+    }
+}
+
+impl PolicyKey {
+    /// All packets between two prefixes.
+    pub(super) fn between(way: Way, source: Prefix, destination: Prefix) -> Self {
+        let port = PortMask::default();
+        Self { way, source, destination, protocol: 0, source_port: port, destination_port: port, link: 0, mark: None }
+    }
+
+    /// Everything of a family.
+    pub(super) fn everything(way: Way, family: Family) -> Self {
+        Self::between(way, Prefix::any(family), Prefix::any(family))
+    }
+
+    pub(super) const fn family(&self) -> Family {
+        self.source.family()
+    }
+
+    fn selector(&self) -> Selector {
+        let mut selector = Selector {
+            dport: self.destination_port.value,
+            dport_mask: self.destination_port.mask,
+            sport: self.source_port.value,
+            sport_mask: self.source_port.mask,
+            family: self.family().number(),
+            prefixlen_d: self.destination.length(),
+            prefixlen_s: self.source.length(),
+            proto: self.protocol,
+            ifindex: i32::try_from(self.link).unwrap_or_default(),
+            ..Selector::default()
+        };
+        selector.saddr.addr = padded(self.source.address());
+        selector.daddr.addr = padded(self.destination.address());
+        selector
+    }
+
+    fn attributes(&self) -> Vec<XfrmAttrs> {
+        let attribute = |mark: u32| {
+            let value = [mark.to_ne_bytes(), u32::MAX.to_ne_bytes()].concat();
+            XfrmAttrs::Other(DefaultNla::new(XFRMA_MARK, value))
+        };
+        self.mark.map(attribute).into_iter().collect()
+    }
+}
+
+impl fmt::Display for PolicyKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let way = match self.way {
+            Way::In => "in",
+            Way::Out => "out",
+            Way::Forward => "fwd",
+        };
+        write!(f, "{way} {} -> {}", self.source, self.destination)?;
+        if self.protocol != 0 {
+            write!(f, " proto {}", self.protocol)?;
+        }
+        for (name, port) in [("sport", self.source_port), ("dport", self.destination_port)] {
+            if port.mask != 0 {
+                write!(f, " {name} {}/{:#x}", port.value, port.mask)?;
+            }
+        }
+        if self.link != 0 {
+            write!(f, " link {}", self.link)?;
+        }
+        self.mark.map_or(Ok(()), |mark| write!(f, " mark {mark:#x}"))
+    }
+}
+
+/// Adds a policy; `replace` takes the place of the one with the same key.
+pub(super) fn install(
+    xfrm: &mut Netlink,
+    key: &PolicyKey,
+    verdict: Verdict,
+    priority: u32,
+    index: u32,
+    replace: bool,
+) -> Result<(), Refusal> {
+    let mut message = ModifyMessage { user_policy_info: information(key, verdict), nlas: key.attributes() };
+    message.user_policy_info.priority = priority;
+    message.user_policy_info.index = index;
+    let kind = if replace { XFRM_MSG_UPDPOLICY } else { XFRM_MSG_NEWPOLICY };
+    xfrm.request(kind, 0, &octets(&message))
+}
+
+/// Deletes our policy with this key and index; one that is gone is no error.
+pub(super) fn delete(xfrm: &mut Netlink, key: &PolicyKey, index: u32) -> Result<(), Refusal> {
+    let user_policy_id = UserPolicyId { selector: key.selector(), index, direction: key.way.number() };
+    let message = DelGetMessage { user_policy_id, nlas: key.attributes() };
+    match xfrm.request(XFRM_MSG_DELPOLICY, 0, &octets(&message)) {
+        Err(refusal) if refusal.is_any(&[libc::ENOENT]) => Ok(()),
+        answer => answer,
+    }
+}
+
+/// Our policies in the kernel.
+pub(super) fn ours(xfrm: &mut Netlink) -> Result<Vec<Found>, Refusal> {
+    let request = octets(&DelGetMessage::default());
+    let messages = xfrm.dump(XFRM_MSG_GETPOLICY, &request)?;
+    let policies = messages.iter().filter(|message| message.kind == XFRM_MSG_NEWPOLICY);
+    Ok(policies.filter_map(|message| found(&message.body)).filter(Found::is_ours).collect())
+}
+
+/// The octets of a policy that lets everything of a family pass on one socket, for `way` in or out.
+pub(super) fn socket_policy(family: Family, way: Way) -> Vec<u8> {
+    octets(&information(&PolicyKey::everything(way, family), Verdict::Allow))
+}
+
+impl Found {
+    fn is_ours(&self) -> bool {
+        INDEXES.contains(&self.index) && PRIORITIES.contains(&self.priority)
+    }
+}
+
+fn information(key: &PolicyKey, verdict: Verdict) -> UserPolicyInfo {
+    UserPolicyInfo {
+        selector: key.selector(),
+        direction: key.way.number(),
+        action: match verdict {
+            Verdict::Allow => 0,
+            Verdict::Block => 1,
+        },
+        ..UserPolicyInfo::default()
+    }
+}
+
+/// The policy in a message, unless it is one we never make (templates do not show here, but our marker does).
+fn found(body: &[u8]) -> Option<Found> {
+    let information = UserPolicyInfo::parse(body.get(..XFRM_USER_POLICY_INFO_LEN)?).ok()?;
+    let selector = information.selector;
+    let family = match selector.family {
+        2 => Family::V4,
+        10 => Family::V6,
+        _ => return None,
+    };
+    let key = PolicyKey {
+        way: match information.direction {
+            0 => Way::In,
+            1 => Way::Out,
+            2 => Way::Forward,
+            _ => return None,
+        },
+        source: Prefix::new(unpadded(family, selector.saddr.addr), selector.prefixlen_s),
+        destination: Prefix::new(unpadded(family, selector.daddr.addr), selector.prefixlen_d),
+        protocol: selector.proto,
+        source_port: PortMask { value: selector.sport, mask: selector.sport_mask },
+        destination_port: PortMask { value: selector.dport, mask: selector.dport_mask },
+        link: u32::try_from(selector.ifindex).ok()?,
+        mark: mark(body.get(XFRM_USER_POLICY_INFO_LEN..)?),
+    };
+    let verdict = match information.action {
+        0 => Verdict::Allow,
+        1 => Verdict::Block,
+        _ => return None,
+    };
+    Some(Found { key, verdict, priority: information.priority, index: information.index })
+}
+
+/// The value of the mark attribute, if there is one.
+fn mark(mut attributes: &[u8]) -> Option<u32> {
+    loop {
+        let length = u16::from_ne_bytes(*attributes.first_chunk()?);
+        let kind = u16::from_ne_bytes(*attributes.get(2..)?.first_chunk()?);
+        let value = attributes.get(4..usize::from(length))?;
+        if kind == XFRMA_MARK {
+            return value.first_chunk().copied().map(u32::from_ne_bytes);
+        }
+        attributes = attributes.get(usize::from(length).next_multiple_of(4)..)?;
+    }
+}
+
+fn padded(address: IpAddr) -> [u8; 16] {
+    match address {
+        IpAddr::V4(v4) => {
+            let mut out = [0; 16];
+            for (slot, octet) in out.iter_mut().zip(v4.octets()) {
+                *slot = octet;
+            }
+            out
+        }
+        IpAddr::V6(v6) => v6.octets(),
+    }
+}
+
+fn unpadded(family: Family, octets: [u8; 16]) -> IpAddr {
+    let [a, b, c, d, ..] = octets;
+    match family {
+        Family::V4 => IpAddr::V4(Ipv4Addr::new(a, b, c, d)),
+        Family::V6 => IpAddr::V6(Ipv6Addr::from(octets)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::prefix::tests::prefix;
+    use super::*;
+
+    fn key() -> PolicyKey {
+        PolicyKey {
+            protocol: 6,
+            destination_port: PortMask { value: 80, mask: 0xffff },
+            link: 5,
+            mark: Some(0x4347),
+            ..PolicyKey::between(Way::Forward, prefix("10.1.0.0/16"), prefix("10.2.0.0/16"))
+        }
+    }
+
+    #[test]
+    fn what_is_installed_is_recognised_again() {
+        for key in [key(), PolicyKey::everything(Way::In, Family::V6)] {
+            let mut message =
+                ModifyMessage { user_policy_info: information(&key, Verdict::Block), nlas: key.attributes() };
+            message.user_policy_info.priority = *PRIORITIES.start();
+            message.user_policy_info.index = key.way.index(3);
+            let body = octets(&message);
+            let again = found(&body).unwrap();
+            assert_eq!((again.key, again.verdict), (key, Verdict::Block));
+            assert!(again.is_ours());
+            for cut in 0..XFRM_USER_POLICY_INFO_LEN {
+                assert_eq!(found(&body[..cut]), None);
+            }
+        }
+    }
+
+    #[test]
+    fn both_halves_of_the_marker_are_needed() {
+        let mut found = Found { key: key(), verdict: Verdict::Block, priority: 1, index: Way::In.index(0) };
+        assert!(!found.is_ours());
+        found.priority = *PRIORITIES.end();
+        assert!(found.is_ours());
+        found.index = 8;
+        assert!(!found.is_ours());
+    }
+
+    #[test]
+    fn indexes_stay_in_their_range_and_carry_the_direction() {
+        for count in [0, 1, 0x1f_ffff, 0x20_0000, u32::MAX] {
+            for way in [Way::In, Way::Out, Way::Forward] {
+                assert!(INDEXES.contains(&way.index(count)));
+                assert_eq!(way.index(count) & 7, u32::from(way.number()));
+            }
+        }
+    }
+
+    #[test]
+    fn keys_print_what_matters() {
+        assert_eq!(key().to_string(), "fwd 10.1.0.0/16 -> 10.2.0.0/16 proto 6 dport 80/0xffff link 5 mark 0x4347");
+    }
+}
