@@ -13,9 +13,10 @@
 //! | [`EspCipher`] | [`EspKey`]: no allocation and no lock per packet | 4303, 4106, 7634, 3602, 4868 |
 //! | [`SecureRandom`] | - | 4086 |
 //!
-//! Secrets are wiped when dropped, print as `[redacted]`, and are compared in constant time. Nothing here reads a
-//! clock, starts a thread or touches a socket. Left to others: the key schedule and AUTH payloads (`ike-sa`),
-//! signatures and certificates (`ike-pki`), where octets sit in a message (`ike-wire`) or a packet (the datapath).
+//! Secrets are wiped when dropped (but for the private values inside *ring*), print as `[redacted]`, and are compared in
+//! constant time. Nothing here reads a clock, starts a thread or touches a socket. Left to others: the key schedule and
+//! AUTH payloads (`ike-sa`), signatures and certificates (`ike-pki`), where octets sit in a message (`ike-wire`) or a
+//! packet (the datapath).
 #![forbid(unsafe_code)]
 
 mod aead;

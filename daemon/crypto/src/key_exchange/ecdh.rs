@@ -2,7 +2,8 @@
 //!
 //! RFC 5903 §7 sends a point as `x | y`, where *ring* wants the SEC 1 octet 4 (uncompressed) in front; the secret is
 //! the x coordinate alone. *ring* checks that a point is on the curve and refuses an all-zero X25519 secret, and it
-//! draws private values from the operating system, never from a source handed in.
+//! draws private values from the operating system, never from a source handed in. It does not wipe them either, and
+//! nobody else can; they live for one exchange.
 
 use ike_wire::ids::KeyExchangeId;
 use ring::{
