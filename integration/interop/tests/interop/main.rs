@@ -1,9 +1,11 @@
 //! One target, serial: every test is named after peers, role and behaviour. See [`harness`] for how they run.
 
+mod datapath;
 mod debian;
 mod forms;
 mod guard;
 mod harness;
+mod judge;
 mod life;
 mod matrix;
 mod peers;
@@ -24,10 +26,17 @@ fn main() -> ExitCode {
     }
     // Labs are heavy and their timing matters.
     arguments.test_threads = Some(1);
-    let trials: Vec<Trial> =
-        [self_test::trials(), forms::trials(), guard::trials(), debian::trials(), python::trials(), matrix::trials()]
-            .into_iter()
-            .flatten()
-            .collect();
+    let trials: Vec<Trial> = [
+        self_test::trials(),
+        judge::trials(),
+        forms::trials(),
+        guard::trials(),
+        debian::trials(),
+        python::trials(),
+        matrix::trials(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
     libtest_mimic::run(&arguments, trials).exit_code()
 }
