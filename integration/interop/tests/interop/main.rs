@@ -2,6 +2,7 @@
 
 mod datapath;
 mod debian;
+mod files;
 mod forms;
 mod guard;
 mod harness;
@@ -10,6 +11,7 @@ mod life;
 mod matrix;
 mod peers;
 mod python;
+mod secrets;
 mod self_test;
 
 use std::process::ExitCode;
@@ -33,6 +35,8 @@ fn main() -> ExitCode {
         guard::trials(),
         debian::trials(),
         python::trials(),
+        files::trials(),
+        secrets::trials(),
         matrix::trials(),
     ]
     .into_iter()
