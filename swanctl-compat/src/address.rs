@@ -138,8 +138,8 @@ fn parse_ports(protocol: u8, text: &str) -> Result<PortRange, AddressError> {
         return Err(wrong(text, "a port range whose first port is not above its last"));
     }
     if matches!(protocol, 1 | 58) && to < 256 {
-        // An ICMP type alone stands for all its codes.
-        return Ok(PortRange { start: from << 8, end: (to << 8) | 0xff });
+        // A number below 256 is an ICMP type with code 0.
+        return Ok(PortRange { start: from << 8, end: to << 8 });
     }
     Ok(PortRange { start: from, end: to })
 }
@@ -178,10 +178,12 @@ mod tests {
             ("10.1.0.0/16[tcp/http]", "10.1.0.0/16[tcp/http]"),
             ("10.1.0.0/16[6/80]", "10.1.0.0/16[tcp/http]"),
             ("10.1.0.0/16[udp/1024-2048]", "10.1.0.0/16[udp/1024-2048]"),
-            ("10.1.0.0/16[/500]", "10.1.0.0/16[0/500]"),
+            ("10.1.0.0/16[/500]", "10.1.0.0/16[0/isakmp]"),
             ("10.1.0.0/16[any/any]", "10.1.0.0/16"),
             ("10.1.0.0/16[tcp/opaque]", "10.1.0.0/16[tcp/OPAQUE]"),
             ("10.1.0.0/16[icmp/8]", "10.1.0.0/16[icmp/8]"),
+            ("10.1.0.0/16[icmp/8-9]", "10.1.0.0/16[icmp/8-9]"),
+            ("10.1.0.0/16[icmp/2048-2303]", "10.1.0.0/16[icmp/8-8(255)]"),
             ("10.1.0.0/16[77]", "10.1.0.0/16[77]"),
             ("dynamic", "dynamic 0 0-65535"),
             ("dynamic[tcp/22]", "dynamic 6 22-22"),

@@ -10,12 +10,14 @@
 //!
 //! Streaming commands send [`vici::Packet::Event`]s to the requesting client, if it registered for them ([`request::EVENTS`]), before the answer.
 //! What happens in the core becomes VICI events through [`render::event`], log lines through [`render::log`] and [`render::control_log`].
-//! [`reload::compare`] tells what loading a connection again means for its SAs.
+//! [`reload::compare`] tells what loading a connection again means for its SAs. At start, and for `--check`, the daemon makes the same
+//! [`plan::Plan`] as `swanctl --load-all` and carries it out itself.
 //!
 //! # From file to connection
 //!
-//! [`settings`] reads files into a tree with positions; [`load_conn`] holds a message against the one key table ([`keys`]) and builds the typed
-//! connection.
+//! [`settings`] reads files into a tree with positions; [`plan`] turns the tree into the VICI messages that swanctl would send, each with the
+//! positions of its parts; [`load_conn`] holds a message against the one key table ([`keys`]) and builds the typed connection. The client runs the
+//! same [`load_conn`] before it sends anything, which is how errors get a file, a line and a column.
 #![forbid(unsafe_code)]
 
 pub mod address;
@@ -23,12 +25,14 @@ pub mod identity;
 pub mod keys;
 pub mod load_conn;
 pub mod names;
+pub mod plan;
 pub mod proposal;
 pub mod reload;
 pub mod render;
 pub mod request;
 pub mod secret;
 pub mod settings;
+pub mod text;
 pub mod units;
 pub mod vici;
 

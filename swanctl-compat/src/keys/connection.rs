@@ -1,13 +1,17 @@
 //! Keys of `connections`.
 
 use super::{Key, Kind, Status, many, one};
-use Status::{NoEffect, Refused, Supported};
+use Status::{Refused, Supported};
 
-const IKEV1: Status = NoEffect("it concerns IKEv1 only");
-const EAP_ONLY: Status = NoEffect("it concerns EAP and XAuth only, which are refused as methods");
+const fn no_effect(quiet: &'static [&'static str], reason: &'static str) -> Status {
+    Status::NoEffect { quiet, reason }
+}
+
+const IKEV1: Status = no_effect(&["no", "0"], "it concerns IKEv1 only");
+const EAP_ONLY: Status = no_effect(&[], "it concerns EAP and XAuth only, which are refused as methods");
 const CERTIFICATES: Status =
     Refused { harmless: &[], reason: "certificates and public keys are not supported; use auth = psk" };
-const NO_CERTIFICATES: Status = NoEffect("certificates are not used");
+const NO_CERTIFICATES: Status = no_effect(&["no", "never", "relaxed"], "certificates are not used");
 const MARKS: Status =
     Refused { harmless: &["0", "0x0", "0/0"], reason: "packet marks on policies and SAs are not supported" };
 const INTERFACE_IDS: Status = Refused { harmless: &["0", "0x0"], reason: "XFRM interfaces are not supported" };
@@ -30,14 +34,14 @@ pub(super) const CONNECTION: &[Key] = &[
     one("pull", Kind::Bool, "yes", IKEV1),
     one("dscp", Kind::Dscp, "000000", Supported),
     one("encap", Kind::Bool, "no", Supported),
-    one("mobike", Kind::Bool, "yes", NoEffect("MOBIKE is not announced; peers then do without it")),
+    one("mobike", Kind::Bool, "yes", no_effect(&["no"], "MOBIKE is not announced; peers then do without it")),
     one("dpd_delay", Kind::Time, "0", Supported),
     one("dpd_timeout", Kind::Time, "0", IKEV1),
     one(
         "fragmentation",
         Kind::Words(&["yes", "accept", "no", "force"]),
         "yes",
-        NoEffect("IKE fragmentation is not announced; peers then send whole messages"),
+        no_effect(&["no"], "IKE fragmentation is not announced; peers then send whole messages"),
     ),
     one(
         "childless",
@@ -121,7 +125,7 @@ pub(super) const CHILD: &[Key] = &[
     one("life_packets", Kind::U64, "rekey_packets * 1.1", Supported),
     one("rand_packets", Kind::U64, "life_packets - rekey_packets", Supported),
     one("updown", Kind::Text, "", Refused { harmless: &[], reason: "updown scripts are not run" }),
-    one("hostaccess", Kind::Bool, "no", NoEffect("it is an argument of updown scripts")),
+    one("hostaccess", Kind::Bool, "no", no_effect(&["no"], "it is an argument of updown scripts")),
     one(
         "mode",
         Kind::Words(&["tunnel", "transport", "transport_proxy", "iptfs", "beet", "pass", "drop"]),
@@ -129,7 +133,12 @@ pub(super) const CHILD: &[Key] = &[
         Refused { harmless: &["tunnel", "transport", "pass", "drop"], reason: "this mode is not supported" },
     ),
     one("policies", Kind::Bool, "yes", Supported),
-    one("policies_fwd_out", Kind::Bool, "no", NoEffect("forwarded traffic needs no policy of its own on its way out")),
+    one(
+        "policies_fwd_out",
+        Kind::Bool,
+        "no",
+        no_effect(&["no"], "forwarded traffic needs no policy of its own on its way out"),
+    ),
     one("dpd_action", Kind::Actions, "none", Supported),
     one("ipcomp", Kind::Bool, "no", Refused { harmless: &["no"], reason: "IPComp is not supported" }),
     one("inactivity", Kind::Time, "0", Supported),
@@ -149,7 +158,12 @@ pub(super) const CHILD: &[Key] = &[
     one("if_id_in", Kind::Text, "0", INTERFACE_IDS),
     one("if_id_out", Kind::Text, "0", INTERFACE_IDS),
     one("label", Kind::Text, "", Refused { harmless: &[], reason: "security labels are not supported" }),
-    one("label_mode", Kind::Words(&["system", "simple", "selinux"]), "system", NoEffect("security labels are refused")),
+    one(
+        "label_mode",
+        Kind::Words(&["system", "simple", "selinux"]),
+        "system",
+        no_effect(&["system"], "security labels are refused"),
+    ),
     one(
         "tfc_padding",
         Kind::Text,

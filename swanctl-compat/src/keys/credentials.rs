@@ -1,13 +1,15 @@
 //! Keys of `secrets`, `pools` and `authorities`.
 
 use super::{Key, Kind, Status, many, one};
-use Status::{NoEffect, Refused, Supported};
+use Status::{Refused, Supported};
 
 const POOLS: Status = Refused { harmless: &[], reason: "virtual IP pools are not supported" };
 const AUTHORITIES: Status =
     Refused { harmless: &[], reason: "certification authorities are not supported; use auth = psk" };
-const PRIVATE_KEYS: Status = NoEffect("private keys are not used: authentication is by pre-shared key");
-const OTHER_METHODS: Status = NoEffect("the methods that use this secret are not supported");
+const PRIVATE_KEYS: Status =
+    Status::NoEffect { quiet: &[], reason: "private keys are not used: authentication is by pre-shared key" };
+const OTHER_METHODS: Status =
+    Status::NoEffect { quiet: &[], reason: "the methods that use this secret are not supported" };
 
 pub(super) const IKE_SECRET: &[Key] =
     &[one("secret", Kind::Secret, "", Supported), one("id*", Kind::Identity, "%any", Supported)];

@@ -17,8 +17,13 @@ pub use kind::{Kind, Misfit};
 pub enum Status {
     /// It works.
     Supported,
-    /// Any legal value is taken, none has an effect; why.
-    NoEffect(&'static str),
+    /// Any legal value is taken, none has an effect.
+    NoEffect {
+        /// Values that ask for what happens anyway; not worth a word.
+        quiet: &'static [&'static str],
+        /// Why nothing else has an effect.
+        reason: &'static str,
+    },
     /// Refused unless it has one of these harmless values; why.
     Refused {
         /// Values that ask for nothing.
@@ -199,7 +204,7 @@ pub fn documentation() -> String {
 fn effect(status: Status) -> String {
     match status {
         Status::Supported => "supported".to_owned(),
-        Status::NoEffect(reason) => format!("accepted without effect: {reason}"),
+        Status::NoEffect { reason, .. } => format!("accepted without effect: {reason}"),
         Status::Refused { harmless: [], reason } => format!("refused: {reason}"),
         Status::Refused { harmless, reason } => format!("refused unless `{}`: {reason}", harmless.join("`, `")),
     }

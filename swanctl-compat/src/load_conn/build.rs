@@ -23,7 +23,7 @@ const CHILD_REKEY_SECONDS: u64 = 3600;
 pub(super) fn connection(name: &str, path: &str, content: &Message, findings: &mut Vec<Finding>) -> Connection {
     let fields = Fields(content);
     let life = ike_lifetimes(fields);
-    Connection {
+    let connection = Connection {
         name: name.to_owned(),
         local_addrs: hosts(fields, "local_addrs"),
         remote_addrs: hosts(fields, "remote_addrs"),
@@ -43,6 +43,30 @@ pub(super) fn connection(name: &str, path: &str, content: &Message, findings: &m
         over_time: life.over,
         rand_time: life.rand,
         children: children(path, content, findings),
+    };
+    findings.extend(unreachable_starts(path, &connection));
+    connection
+}
+
+/// Children to start at load whose connection names no peer to call.
+fn unreachable_starts(path: &str, connection: &Connection) -> Vec<Finding> {
+    let callable = |host: &HostSpec| matches!(host, HostSpec::Address(_) | HostSpec::Name(_));
+    if connection.remote_addrs.iter().any(callable) {
+        return Vec::new();
+    }
+    let asks = |child: &&Arc<Child>| (child.start_action.start || child.start_action.trap) && !is_shunt(child.mode);
+    let one = |child: &Arc<Child>| {
+        let path = format!("{path}.children.{}.start_action", child.name);
+        let finding = Finding::new(FindingKind::Doubtful("start_action".to_owned()), path);
+        finding.because("there is no peer to call: `remote_addrs` has no single address or name")
+    };
+    connection.children.iter().filter(asks).map(one).collect()
+}
+
+fn is_shunt(mode: ChildMode) -> bool {
+    match mode {
+        ChildMode::Pass | ChildMode::Drop => true,
+        ChildMode::Tunnel | ChildMode::Transport => false,
     }
 }
 

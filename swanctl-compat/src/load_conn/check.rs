@@ -117,7 +117,8 @@ fn item(key: &Key, name: &str, path: &str, value: &Value, findings: &mut Vec<Fin
     }
     match key.status {
         Status::Supported => findings.extend(left_out(key.kind, name, path, text)),
-        Status::NoEffect(reason) => {
+        Status::NoEffect { quiet, .. } if is_harmless(key.kind, text, quiet) => {}
+        Status::NoEffect { reason, .. } => {
             findings.push(Finding::new(FindingKind::NoEffect(name.to_owned()), path).because(reason));
         }
         Status::Refused { harmless, reason } => {
@@ -144,7 +145,8 @@ fn is_harmless(kind: Kind, text: &str, harmless: &[&str]) -> bool {
 fn left_out(kind: Kind, name: &str, path: &str, text: &str) -> Option<Finding> {
     let words = kind.left_out(text);
     let first = words.first()?.clone();
-    let reason = format!("not supported or not used here: {}; the rest of the proposal is offered", words.join(", "));
-    let finding = Finding::new(FindingKind::NoEffect(name.to_owned()), path).because(reason);
+    let reason =
+        format!("{} is left out, being not supported or of no use here; the rest is offered", words.join(", "));
+    let finding = Finding::new(FindingKind::Doubtful(name.to_owned()), path).because(reason);
     Some(Finding { fragment: Some(first), ..finding })
 }

@@ -224,7 +224,9 @@ fn harmless_values_of_refused_keys_pass() {
 #[test]
 fn what_has_no_effect_is_told() {
     let notes = with(|conn, child| {
-        conn.set("aggressive", "no");
+        conn.set("aggressive", "yes");
+        conn.set("pull", "no");
+        conn.set("mobike", "no");
         conn.list("proposals", ["aes128-3des-sha256-modp2048"]);
         child.set("life_time", "10");
         child.set("rekey_time", "100");
@@ -236,7 +238,7 @@ fn what_has_no_effect_is_told() {
         texts,
         [
             "aggressive has no effect: it concerns IKEv1 only",
-            "proposals has no effect: not supported or not used here: 3des; the rest of the proposal is offered",
+            "proposals: 3des is left out, being not supported or of no use here; the rest is offered",
             "life_time: the hard limit 10 comes before the soft limit 100: the SA ends without a rekey",
         ]
     );

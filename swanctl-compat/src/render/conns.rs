@@ -40,10 +40,10 @@ fn auth_round(round: &AuthRound) -> Message {
     let class = match round.method {
         AuthMethod::Psk => "pre-shared key",
     };
-    m.set("class", class);
     if round.id != Identity::Any {
         m.set_display("id", &round.id);
     }
+    m.set("class", class);
     for list in ["groups", "cert_policy", "certs", "cacerts"] {
         m.list(list, std::iter::empty::<&str>());
     }

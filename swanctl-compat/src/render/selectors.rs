@@ -37,24 +37,20 @@ fn port_text(protocol: u8, ports: PortRange) -> String {
         return icmp(ports);
     }
     if ports.start == ports.end {
-        let name = SERVICES.iter().find(|(port, on, _)| *port == ports.start && on.contains(&protocol));
+        let name =
+            SERVICES.iter().find(|(port, on, _)| *port == ports.start && (protocol == 0 || on.contains(&protocol)));
         return name.map_or_else(|| ports.start.to_string(), |(_, _, name)| (*name).to_owned());
     }
     format!("{}-{}", ports.start, ports.end)
 }
 
-/// ICMP ports hold type * 256 + code; a range over all codes of one type shows the type alone.
+/// ICMP ports hold type * 256 + code; a code of 0 is not shown.
 fn icmp(ports: PortRange) -> String {
     let one = |port: u16| match port & 0xff {
         0 => (port >> 8).to_string(),
         code => format!("{}({code})", port >> 8),
     };
-    let whole_type = ports.start & 0xff == 0 && ports.end & 0xff == 0xff && ports.start >> 8 == ports.end >> 8;
-    if ports.start == ports.end || whole_type {
-        one(ports.start)
-    } else {
-        format!("{}-{}", one(ports.start), one(ports.end))
-    }
+    if ports.start == ports.end { one(ports.start) } else { format!("{}-{}", one(ports.start), one(ports.end)) }
 }
 
 const ICMP: u8 = 1;

@@ -187,7 +187,7 @@ fn connections_as_listed() {
         shown(&list_conn(&connection)),
         "c{local_addrs=[%any] remote_addrs=[203.0.113.9 10.0.0.0/8 10.0.0.1-10.0.0.3 gw.example] local_port=500 remote_port=500 \
          version=IKEv2 reauth_time=0 rekey_time=14400 unique=UNIQUE_NO dpd_delay=30 \
-         local-1{class=pre-shared key id=gw-a groups=[] cert_policy=[] certs=[] cacerts=[]} \
+         local-1{id=gw-a class=pre-shared key groups=[] cert_policy=[] certs=[] cacerts=[]} \
          remote-1{class=pre-shared key groups=[] cert_policy=[] certs=[] cacerts=[]} \
          children{net{mode=TUNNEL rekey_time=3600 rekey_bytes=0 rekey_packets=0 dpd_action=start close_action=none \
          local-ts=[dynamic] remote-ts=[10.2.0.0/16[udp/domain]] priority=9}}}"

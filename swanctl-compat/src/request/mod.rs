@@ -173,7 +173,22 @@ pub fn unload_conn_error(name: &str) -> String {
     format!("unload: connection '{name}' not found")
 }
 
-/// Error text of `initiate` and `install` for a child that is not configured.
+/// Error text of `install` for a child that is not configured.
+pub const INSTALL_NOT_FOUND: &str = "configuration name not found";
+
+/// Error text of `terminate` when no SA matches.
+pub const TERMINATE_NOT_FOUND: &str = "no matching SAs to terminate found";
+
+/// Error text of `rekey` when no SA matches.
+pub const REKEY_NOT_FOUND: &str = "no matching SAs to rekey found";
+
+/// Error text of `uninstall` for a trap or shunt that is not installed.
+#[must_use]
+pub fn policy_not_found(child: &str) -> String {
+    format!("policy '{child}' not found")
+}
+
+/// Error text of `initiate` for a child that is not configured.
 #[must_use]
 pub fn child_not_found(child: &str) -> String {
     format!("CHILD_SA config '{child}' not found")
@@ -209,7 +224,7 @@ impl Request {
             "rekey" => rekey(message),
             "install" => required(message, "child", "missing configuration name")
                 .map(|child| Self::Install { ike: text(message, "ike"), child }),
-            "uninstall" => required(message, "child", "missing policy name")
+            "uninstall" => required(message, "child", "missing configuration name")
                 .map(|child| Self::Uninstall { ike: text(message, "ike"), child }),
             "list-sas" => SaFilter::parse(message).map(Self::ListSas),
             "list-conns" => Ok(Self::ListConns { ike: text(message, "ike") }),
@@ -225,9 +240,7 @@ impl Request {
                 .map_err(|_| refuse("unload: missing connection name"))
                 .map(|name| Self::UnloadConn { name }),
             "load-shared" => shared::parse(message).map_err(|error| refuse(&error.to_string())),
-            "unload-shared" => {
-                required(message, "id", "unload: missing shared secret id").map(|id| Self::UnloadShared { id })
-            }
+            "unload-shared" => required(message, "id", "unique identifier missing").map(|id| Self::UnloadShared { id }),
             "clear-creds" => Ok(Self::ClearCreds),
             "flush-certs" => Ok(Self::FlushCerts),
             "load-cert" | "load-key" | "load-token" | "unload-key" | "load-authority" | "unload-authority" => {
@@ -264,11 +277,11 @@ fn flag(message: &Message, key: &str) -> Result<bool, RequestError> {
     units::boolean(&text).ok_or_else(|| refuse(&format!("invalid value for: {key}, expected yes or no")))
 }
 
-/// `timeout` in milliseconds: 0 waits for ever, -1 not at all.
+/// `timeout` in milliseconds: 0 waits for ever, a negative one not at all.
 fn wait(message: &Message) -> Result<Wait, RequestError> {
     match message.get_str("timeout") {
         None | Some("") => Ok(Wait::Forever),
-        Some("-1") => Ok(Wait::No),
+        Some(text) if text.starts_with('-') => Ok(Wait::No),
         Some(text) => match units::u64(text) {
             Some(0) => Ok(Wait::Forever),
             Some(milliseconds) => Ok(Wait::AtMost(Duration::from_millis(milliseconds))),

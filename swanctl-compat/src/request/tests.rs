@@ -47,6 +47,7 @@ fn initiate_and_its_waits() {
         (None, Wait::Forever),
         (Some("0"), Wait::Forever),
         (Some("-1"), Wait::No),
+        (Some("-1000"), Wait::No),
         (Some("500"), Wait::AtMost(Duration::from_millis(500))),
     ];
     for (timeout, wait) in waits {
@@ -58,7 +59,7 @@ fn initiate_and_its_waits() {
         assert_eq!(parse("initiate", message), Ok(expected));
     }
     assert_eq!(
-        parse("initiate", m().with("ike", "gw").with("timeout", "-2")),
+        parse("initiate", m().with("ike", "gw").with("timeout", "x")),
         Err("invalid number for: timeout".into())
     );
     let quiet = parse("initiate", m().with("ike", "gw").with("loglevel", "-1"));

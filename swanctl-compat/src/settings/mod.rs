@@ -11,7 +11,7 @@ mod source;
 mod tree;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use diagnostic::{Diagnostic, Severity, did_you_mean};
 pub use source::{FileId, FileSource, OsFiles, Sources, Span};

@@ -171,6 +171,31 @@ impl Sources {
         file.text.get(from..to).is_some_and(mentions_secret)
     }
 
+    /// Whether the line that `span` starts in names a secret.
+    pub(crate) fn line_mentions_secret(&self, span: Span) -> bool {
+        self.files.get(span.file.0 as usize).is_some_and(|file| {
+            let (from, to) = line_bounds(&file.text, span.start);
+            file.text.get(from..to).is_some_and(mentions_secret)
+        })
+    }
+
+    /// The part of `span` that reads `fragment`; all of it when it does not contain it in one piece.
+    pub(crate) fn narrow(&self, span: Span, fragment: &str) -> Span {
+        let text = self.files.get(span.file.0 as usize).map(|file| file.text.as_slice()).unwrap_or_default();
+        let Some(inside) = text.get(span.start as usize..span.end as usize) else { return span };
+        let fragment = fragment.as_bytes();
+        let found = if fragment.is_empty() { None } else { find_word(inside, fragment) };
+        found.map_or(span, |at| shifted(span, inside, at, fragment.len()))
+    }
+
+    /// What of `span` comes after `part`.
+    pub(crate) fn after(&self, span: Span, part: Span) -> Span {
+        let text = self.files.get(span.file.0 as usize).map(|file| file.text.as_slice()).unwrap_or_default();
+        let Some(inside) = text.get(span.start as usize..span.end as usize) else { return span };
+        let at = part.end.saturating_sub(span.start) as usize;
+        shifted(span, inside, at, inside.len().saturating_sub(at))
+    }
+
     /// The line that `span` starts in, with anything secret replaced, and whether something was replaced.
     #[must_use]
     pub(crate) fn shown_line(&self, span: Span) -> (String, bool) {
@@ -183,6 +208,31 @@ impl Sources {
         }
         (mask_userinfo(&printable(line)), false)
     }
+}
+
+/// The span of `length` octets at `at` inside `span`, whose text is `inside`.
+fn shifted(span: Span, inside: &[u8], at: usize, length: usize) -> Span {
+    let before = inside.get(..at).unwrap_or_default();
+    let lines = before.iter().filter(|octet| **octet == b'\n').count();
+    let column = match before.iter().rposition(|octet| *octet == b'\n') {
+        Some(newline) => at - newline,
+        None => span.column as usize + at,
+    };
+    let narrow = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    let start = span.start.saturating_add(narrow(at));
+    let line = span.line.saturating_add(narrow(lines));
+    Span { file: span.file, start, end: start.saturating_add(narrow(length)), line, column: narrow(column) }
+}
+
+/// Where `word` stands in `text`, preferably not as a part of a longer word.
+fn find_word(text: &[u8], word: &[u8]) -> Option<usize> {
+    let is_word = |octet: Option<&u8>| octet.is_some_and(|o| o.is_ascii_alphanumeric() || *o == b'_' || *o == b'.');
+    let whole = |at: &usize| {
+        let before = at.checked_sub(1).and_then(|before| text.get(before));
+        !is_word(before) && !is_word(text.get(at + word.len()))
+    };
+    let places = || text.windows(word.len()).enumerate().filter(|(_, w)| *w == word).map(|(at, _)| at);
+    places().find(whole).or_else(|| places().next())
 }
 
 /// Bounds of the line around octet `at`, without its line end.

@@ -1,0 +1,139 @@
+//! From files to what is loaded: the VICI messages that swanctl sends, in order, and everything there is to say about the files.
+//!
+//! `swanctl --load-all` sends a plan to the daemon; the daemon makes the same plan at start and for `--check` and carries it out itself. Making one
+//! has no side effects: with an error among the findings nothing should be sent.
+
+mod doubts;
+mod secrets;
+mod sections;
+mod spans;
+mod translate;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+
+use ike_model::{Connection, SharedSecret};
+
+pub use spans::Spans;
+
+use crate::load_conn;
+use crate::settings::{Diagnostic, FileSource, Settings, Severity, View};
+use crate::vici::Message;
+
+/// One connection to load.
+#[derive(Debug, Clone)]
+pub struct PlannedConnection {
+    /// Its name.
+    pub name: String,
+    /// The `load-conn` message.
+    pub message: Message,
+    /// Where its parts stand, to place errors of the daemon ([`Spans::find`] with `errpath`).
+    pub spans: Spans,
+    /// What it means; `None` when the findings hold an error about it.
+    pub connection: Option<Connection>,
+}
+
+/// One shared secret to load.
+#[derive(Debug, Clone)]
+pub struct PlannedSecret {
+    /// Unique id: the section's name.
+    pub name: String,
+    /// `ike`, `eap`, `xauth`, `ntlm` or `ppk`.
+    pub kind: &'static str,
+    /// The `load-shared` message.
+    pub message: Message,
+    /// The pre-shared key; `None` for other kinds.
+    pub secret: Option<SharedSecret>,
+}
+
+/// All that a configuration asks for.
+#[derive(Debug, Clone, Default)]
+pub struct Plan {
+    /// Connections in file order.
+    pub connections: Vec<PlannedConnection>,
+    /// Shared secrets in file order.
+    pub secrets: Vec<PlannedSecret>,
+    /// Errors and warnings, by position.
+    pub findings: Vec<Diagnostic>,
+}
+
+impl Plan {
+    /// Makes the plan for `settings`. `source` is asked for the permissions of files that hold secrets, and for unused credential files beside
+    /// the configuration.
+    #[must_use]
+    pub fn make(settings: &Settings, source: &dyn FileSource) -> Self {
+        let mut plan = Self { findings: settings.diagnostics().to_vec(), ..Self::default() };
+        // What follows from a file that could not be read as it was meant would only hide the cause.
+        if plan.has_errors() {
+            plan.sort_findings();
+            return plan;
+        }
+        let root = settings.view();
+        sections::check(settings, &mut plan.findings);
+        if let Some(secrets) = root.section("secrets") {
+            secrets::plan(&secrets, settings, source, &mut plan);
+        }
+        if let Some(connections) = root.section("connections") {
+            for view in connections.sections() {
+                let planned = connection(&view, settings, &mut plan.findings);
+                plan.connections.push(planned);
+            }
+        }
+        doubts::check(settings, &mut plan);
+        plan.sort_findings();
+        plan
+    }
+
+    /// Whether something cannot be loaded.
+    #[must_use]
+    pub fn has_errors(&self) -> bool {
+        self.findings.iter().any(|finding| finding.severity == Severity::Error)
+    }
+
+    /// The usable connections, in file order.
+    pub fn usable_connections(&self) -> impl Iterator<Item = &Connection> {
+        self.connections.iter().filter_map(|planned| planned.connection.as_ref())
+    }
+
+    /// The pre-shared keys, in file order.
+    pub fn pre_shared_keys(&self) -> impl Iterator<Item = &SharedSecret> {
+        self.secrets.iter().filter_map(|planned| planned.secret.as_ref())
+    }
+
+    /// Of the connections that the daemon has (`get-conns`), those to unload because the files do not name them any more.
+    #[must_use]
+    pub fn connections_to_unload(&self, loaded: &[String]) -> Vec<String> {
+        let wanted: BTreeSet<&str> = self.connections.iter().map(|planned| planned.name.as_str()).collect();
+        loaded.iter().filter(|name| !wanted.contains(name.as_str())).cloned().collect()
+    }
+
+    /// Of the shared secrets that the daemon has (`get-shared`), those to unload.
+    #[must_use]
+    pub fn secrets_to_unload(&self, loaded: &[String]) -> Vec<String> {
+        let wanted: BTreeSet<&str> = self.secrets.iter().map(|planned| planned.name.as_str()).collect();
+        loaded.iter().filter(|id| !wanted.contains(id.as_str())).cloned().collect()
+    }
+
+    /// By position, each finding once: a template's mistake is found in every connection that inherits it.
+    fn sort_findings(&mut self) {
+        self.findings.sort_by_key(|finding| (finding.span.is_none(), finding.span));
+        let mut seen = BTreeSet::new();
+        self.findings.retain(|finding| seen.insert((finding.span, finding.code, finding.message.clone())));
+    }
+}
+
+fn connection(view: &View<'_>, settings: &Settings, findings: &mut Vec<Diagnostic>) -> PlannedConnection {
+    let name = view.name().to_owned();
+    let mut spans = Spans::default();
+    let content = translate::section(view, &format!("connections.{name}"), settings, &mut spans);
+    let (connection, found) = match load_conn::parse(&name, &content) {
+        Ok(loaded) => (Some(loaded.connection), loaded.notes),
+        Err(rejected) => (None, [rejected.errors, rejected.notes].concat()),
+    };
+    findings.extend(found.iter().map(|finding| spans.diagnostic(finding, settings)));
+    let mut message = Message::new();
+    message.section(name.as_str(), content);
+    PlannedConnection { name, message, spans, connection }
+}

@@ -1,0 +1,146 @@
+//! The `secrets` section: shared secrets to load, and what is wrong with them. Nothing here quotes a secret.
+
+use ike_model::{Secret, SharedSecret};
+
+use super::{Plan, PlannedSecret};
+use crate::keys::{SECRET_PREFIXES, Scope, Status};
+use crate::settings::{Diagnostic, Entry, FileSource, Settings, View, did_you_mean};
+use crate::vici::Message;
+use crate::{identity, secret};
+
+/// Names of the kinds of shared secrets.
+const KINDS: [&str; 5] = ["ike", "eap", "xauth", "ntlm", "ppk"];
+
+pub(super) fn plan(secrets: &View<'_>, settings: &Settings, source: &dyn FileSource, plan: &mut Plan) {
+    for view in secrets.sections() {
+        match Scope::of_secret(view.name()) {
+            Some(Scope::IkeSecret | Scope::OtherSecret) => shared(&view, settings, plan),
+            Some(scope) => plan.findings.push(unused(&view, scope)),
+            None => plan.findings.push(unknown(&view)),
+        }
+    }
+    world_readable(secrets, settings, source, &mut plan.findings);
+}
+
+fn shared(view: &View<'_>, settings: &Settings, plan: &mut Plan) {
+    let name = view.name();
+    let Some(scope) = Scope::of_secret(name) else { return };
+    let before = plan.findings.len();
+    let mut owners = Vec::new();
+    for entry in view.entries() {
+        match scope.key(&entry.name) {
+            Some(key) if key.name == "id*" => owners.push(entry),
+            Some(_) => {}
+            None => plan.findings.push(unknown_key(entry, view, scope, settings)),
+        }
+    }
+    let Some((entry, octets)) = view.get("secret").and_then(|entry| Some((entry, entry.value.as_ref()?.as_bytes())))
+    else {
+        let finding =
+            Diagnostic::warning("secret-missing", view.span(), format!("secrets.{name} has no secret and is ignored"));
+        plan.findings.push(finding.with_help("add `secret = ...`").with_path(format!("secrets.{name}")));
+        return;
+    };
+    let octets = match secret::decode(octets) {
+        Ok(octets) => octets,
+        Err(error) => {
+            let message = format!("invalid secret: expected {}", error.expected());
+            plan.findings.push(
+                Diagnostic::error("invalid-value", Some(entry.value_span), message)
+                    .with_path(format!("secrets.{name}.secret")),
+            );
+            return;
+        }
+    };
+    let identities = identities(&owners, name, &mut plan.findings);
+    let kind = KINDS.iter().copied().find(|kind| name.starts_with(kind)).unwrap_or("ike");
+    let mut message = Message::new().with("id", name).with("type", kind).with("data", octets.as_slice());
+    message.list("owners", owners.iter().filter_map(|entry| entry.value.as_ref()).map(|value| value.as_bytes()));
+    let usable = plan.findings.get(before..).is_none_or(|new| new.iter().all(|f| f.code != "invalid-value"));
+    let secret = (scope == Scope::IkeSecret && usable).then(|| SharedSecret {
+        id: name.to_owned(),
+        owners: identities,
+        secret: Secret::new(&octets),
+    });
+    if scope == Scope::OtherSecret {
+        plan.findings.push(unused(view, scope));
+    }
+    plan.secrets.push(PlannedSecret { name: name.to_owned(), kind, message, secret });
+}
+
+fn identities(owners: &[&Entry], name: &str, findings: &mut Vec<Diagnostic>) -> Vec<ike_model::Identity> {
+    let mut out = Vec::new();
+    for entry in owners {
+        let text = entry.value.as_ref().and_then(|value| value.as_str());
+        match text.map(identity::parse) {
+            Some(Ok(identity)) => out.push(identity),
+            Some(Err(error)) => {
+                let finding =
+                    Diagnostic::error("invalid-value", Some(entry.value_span), format!("invalid identity: {error}"));
+                findings.push(finding.with_path(format!("secrets.{name}.{}", entry.name)));
+            }
+            None => {
+                let finding =
+                    Diagnostic::error("invalid-value", Some(entry.value_span), "invalid identity: expected UTF-8 text");
+                findings.push(finding.with_path(format!("secrets.{name}.{}", entry.name)));
+            }
+        }
+    }
+    out
+}
+
+fn unknown_key(entry: &Entry, view: &View<'_>, scope: Scope, settings: &Settings) -> Diagnostic {
+    let hidden = settings.sources().line_mentions_secret(entry.name_span);
+    let message = if hidden {
+        "unknown key in a secret".to_owned()
+    } else {
+        format!("unknown key `{}` in secrets.{}", entry.name, view.name())
+    };
+    let candidates = scope.keys().iter().map(|key| key.name.trim_end_matches('*'));
+    let finding = Diagnostic::error("unknown-key", Some(entry.name_span), message);
+    match did_you_mean(&entry.name, candidates) {
+        Some(key) => finding.with_help(format!("did you mean `{key}`?")),
+        None => finding.with_help("a secret has `secret` and any number of `id`, `id-1`, `id-2` ..."),
+    }
+}
+
+/// A kind of secret that is known but has no effect.
+fn unused(view: &View<'_>, scope: Scope) -> Diagnostic {
+    let reason = scope.keys().iter().find_map(|key| match key.status {
+        Status::NoEffect { reason, .. } => Some(reason),
+        Status::Supported | Status::Refused { .. } => None,
+    });
+    let message = format!("secrets.{} has no effect: {}", view.name(), reason.unwrap_or("it is not used"));
+    Diagnostic::warning("no-effect", view.span(), message).with_path(format!("secrets.{}", view.name()))
+}
+
+fn unknown(view: &View<'_>) -> Diagnostic {
+    let message = format!("secrets.{} is ignored: no kind of secret begins like this", view.name());
+    let help = match did_you_mean(view.name().split('-').next().unwrap_or_default(), SECRET_PREFIXES) {
+        Some(prefix) => {
+            format!("did you mean `{prefix}`? A pre-shared key is `ike`, or `ike` with a suffix such as `ike-site-b`")
+        }
+        None => "a pre-shared key is `ike`, or `ike` with a suffix such as `ike-site-b`".to_owned(),
+    };
+    Diagnostic::warning("unknown-secret", view.span(), message).with_help(help)
+}
+
+/// Files with secrets in them that everybody on the machine can read.
+fn world_readable(secrets: &View<'_>, settings: &Settings, source: &dyn FileSource, findings: &mut Vec<Diagnostic>) {
+    let mut seen = Vec::new();
+    for view in secrets.sections() {
+        for entry in view.entries() {
+            let file = entry.value_span.file;
+            if !crate::settings::is_secret_key(&entry.name) || seen.contains(&file) {
+                continue;
+            }
+            seen.push(file);
+            let path = settings.sources().path(file);
+            if source.world_readable(path) {
+                let message = format!("{path} holds secrets and can be read by everybody");
+                let finding = Diagnostic::warning("world-readable", Some(entry.name_span), message);
+                findings.push(finding.with_help(format!("chmod o= {path}")));
+            }
+        }
+    }
+}

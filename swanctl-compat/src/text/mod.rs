@@ -1,0 +1,62 @@
+//! VICI messages as text for a terminal: raw, pretty, JSON, and the layouts that people and their scripts know.
+//!
+//! The layouts follow strongSwan's swanctl to the character; what we add comes behind. Everything is made from messages, so a client prints what any
+//! daemon sent.
+
+mod conns;
+mod json;
+mod raw;
+mod sas;
+mod stats;
+mod status;
+
+#[cfg(test)]
+mod tests;
+
+pub use conns::{list_conn, list_policy};
+pub use json::{json, named_json};
+pub use raw::{labelled, pretty, raw};
+pub use sas::list_sa;
+pub use stats::{stats, version};
+pub use status::{cygnet_child, cygnet_json};
+
+use crate::vici::{Message, Value};
+
+/// A value for display: as it is when printable, else in hexadecimal.
+fn show(value: &Value) -> String {
+    let printable = |text: &&str| text.chars().all(|c| !c.is_control() || c == '\n' || c == '\t');
+    match value.as_str().filter(printable) {
+        Some(text) => text.to_owned(),
+        None => {
+            let hex: String = value.as_bytes().iter().map(|octet| format!("{octet:02x}")).collect();
+            format!("0x{hex}")
+        }
+    }
+}
+
+/// The value of `key`, or nothing.
+fn field(message: &Message, key: &str) -> String {
+    message.get(key).map(show).unwrap_or_default()
+}
+
+/// The value of `key`, if it is there.
+fn optional(message: &Message, key: &str) -> Option<String> {
+    message.get(key).map(show)
+}
+
+/// The items of a list joined by a blank, if the list is there.
+fn joined(message: &Message, key: &str) -> Option<String> {
+    message.get_list(key).map(|items| items.iter().map(show).collect::<Vec<_>>().join(" "))
+}
+
+/// A log line with its prefix before each of its lines: `05[IKE] text`, or `[IKE] text` in `control-log`.
+#[must_use]
+pub fn log(message: &Message) -> String {
+    let group = field(message, "group");
+    let prefix = match message.get_str("thread") {
+        Some(thread) => format!("{thread:0>2}[{group}] "),
+        None => format!("[{group}] "),
+    };
+    let text = field(message, "msg");
+    text.lines().map(|line| format!("{prefix}{line}\n")).collect()
+}

@@ -1,0 +1,53 @@
+//! `cygnet status`: one line per configured child.
+
+use serde_json::Value as Json;
+
+use super::{field, json, optional};
+use crate::vici::Message;
+
+/// One child in one line: `site-b/net  up  offload no` or `site-b/net  retry in 17s  last: no secret for ... (12 minutes ago)`. `now` is the wall
+/// clock in seconds since the epoch; `width` the width of the name column.
+#[must_use]
+pub fn cygnet_child(event: &Message, now: u64, width: usize) -> String {
+    let Some((name, child)) = event.sections().next() else { return String::new() };
+    let mut parts = vec![format!("{name:<width$}"), state(child)];
+    if let Some(mode) = optional(child, "hw-offload") {
+        parts.push(offload(child, &mode));
+    }
+    if let Some(cause) = child.get_section("last-cause") {
+        let age = field(cause, "time").parse().map(|time| age(now.saturating_sub(time))).unwrap_or_default();
+        parts.push(format!("last: {} ({age} ago)", field(cause, "text")));
+    }
+    format!("{}\n", parts.join("  ").trim_end())
+}
+
+fn state(child: &Message) -> String {
+    match (field(child, "state").as_str(), optional(child, "retry-in"), optional(child, "reason")) {
+        ("retry", Some(seconds), _) => format!("retry in {seconds}s"),
+        ("refused", _, Some(reason)) => format!("refused: {reason}"),
+        (state, ..) => format!("{state:<10}"),
+    }
+}
+
+fn offload(child: &Message, mode: &str) -> String {
+    let simulated = if child.is_yes("simulated") { " (simulated)" } else { "" };
+    match optional(child, "offload-dev") {
+        Some(device) => format!("offload {mode} on {device}{simulated}"),
+        None => format!("offload {mode}"),
+    }
+}
+
+fn age(seconds: u64) -> String {
+    match seconds {
+        0..120 => format!("{seconds}s"),
+        120..7_200 => format!("{} minutes", seconds / 60),
+        7_200..172_800 => format!("{} hours", seconds / 3_600),
+        _ => format!("{} days", seconds / 86_400),
+    }
+}
+
+/// The child as an object.
+#[must_use]
+pub fn cygnet_json(event: &Message) -> Option<Json> {
+    event.sections().next().map(|(_, child)| json(child))
+}

@@ -1,0 +1,167 @@
+use super::*;
+use crate::vici::Message;
+
+#[test]
+fn raw_and_pretty() {
+    let mut inner = Message::new().with("k", "v");
+    inner.list("l", ["a", "b"]);
+    inner.list("e", std::iter::empty::<&str>());
+    inner.set("bin", vec![0u8, 255]);
+    let mut message = Message::new().with("x", "1");
+    message.section("s", inner);
+    message.section("", Message::new());
+    assert_eq!(labelled("list-sa event", &message), "list-sa event {x=1 s {k=v l=[a b] e=[] bin=0x00ff} {}}\n");
+    assert_eq!(labelled("list-sas reply", &Message::new()), "list-sas reply {}\n");
+    assert_eq!(
+        pretty("r", &message),
+        "r {\n  x = 1\n  s {\n    k = v\n    l = [\n      a\n      b\n    ]\n    e = [\n    ]\n    bin = 0x00ff\n  }\n   {\n  }\n}\n"
+    );
+}
+
+#[test]
+fn json_knows_numbers_and_flags() {
+    let mut sa = Message::new()
+        .with("uniqueid", "7")
+        .with("initiator", "yes")
+        .with("spi-in", "00000012")
+        .with("rekey-time", "-5");
+    sa.set("hw-offload", "no");
+    sa.list("local-ts", ["10.1.0.0/16"]);
+    let mut event = Message::new();
+    event.section("site-a", sa);
+    assert_eq!(
+        named_json(&event, "connection").unwrap().to_string(),
+        r#"{"connection":"site-a","hw-offload":"no","initiator":true,"local-ts":["10.1.0.0/16"],"rekey-time":-5,"spi-in":"00000012","uniqueid":7}"#
+    );
+}
+
+#[test]
+fn log_lines_repeat_their_prefix() {
+    let message = Message::new().with("group", "IKE").with("thread", "5").with("msg", "one\ntwo");
+    assert_eq!(log(&message), "05[IKE] one\n05[IKE] two\n");
+    let message = Message::new().with("group", "ENC").with("msg", "one");
+    assert_eq!(log(&message), "[ENC] one\n");
+}
+
+fn sa_event(initiator: bool) -> Message {
+    let mut child = Message::new()
+        .with("name", "net")
+        .with("uniqueid", "12")
+        .with("reqid", "3")
+        .with("state", "INSTALLED")
+        .with("mode", "TUNNEL")
+        .with("protocol", "ESP")
+        .with("encap", "yes")
+        .with("spi-in", "c1a2b3c4")
+        .with("spi-out", "d4c3b2a1")
+        .with("if-id-in", "00000007")
+        .with("if-id-out", "00000007")
+        .with("mark-in", "0000002a")
+        .with("encr-alg", "AES_GCM_16")
+        .with("encr-keysize", "256")
+        .with("dh-group", "ECP_384")
+        .with("esn", "1")
+        .with("bytes-in", "9000")
+        .with("packets-in", "75")
+        .with("use-in", "3")
+        .with("bytes-out", "8000")
+        .with("packets-out", "70")
+        .with("rekey-time", "3100")
+        .with("life-time", "3840")
+        .with("install-time", "120");
+    child.list("local-ts", ["10.1.0.0/16"]);
+    child.list("remote-ts", ["10.2.0.0/16", "10.3.0.0/16"]);
+    let mut children = Message::new();
+    children.section("net-12", child);
+    let mut ike = Message::new().with("uniqueid", "7").with("version", "2").with("state", "ESTABLISHED");
+    for (key, value) in [
+        ("local-host", "198.51.100.1"),
+        ("local-port", "4500"),
+        ("local-id", "gw-a.example"),
+        ("remote-host", "203.0.113.9"),
+        ("remote-port", "4500"),
+        ("remote-id", "gw-b.example"),
+        ("remote-eap-id", "bob"),
+    ] {
+        ike.set(key, value);
+    }
+    ike.set_if("initiator", initiator);
+    for (key, value) in [
+        ("initiator-spi", "0011223344556677"),
+        ("responder-spi", "8899aabbccddeeff"),
+        ("encr-alg", "AES_GCM_16"),
+        ("encr-keysize", "256"),
+        ("prf-alg", "PRF_HMAC_SHA2_384"),
+        ("dh-group", "ECP_384"),
+        ("established", "120"),
+        ("rekey-time", "13011"),
+        ("reauth-time", "80000"),
+    ] {
+        ike.set(key, value);
+    }
+    ike.list("local-vips", ["10.9.0.1"]);
+    ike.list("tasks-queued", ["CHILD_REKEY"]);
+    ike.list("tasks-active", ["IKE_DPD"]);
+    ike.section("child-sas", children);
+    let mut event = Message::new();
+    event.section("site-a", ike);
+    event
+}
+
+/// As strongSwan's swanctl 5.9.8 prints the same event.
+#[test]
+fn sas() {
+    assert_eq!(
+        list_sa(&sa_event(true)),
+        "site-a: #7, ESTABLISHED, IKEv2, 0011223344556677_i* 8899aabbccddeeff_r\n\
+         \x20 local  'gw-a.example' @ 198.51.100.1[4500] [10.9.0.1]\n\
+         \x20 remote 'gw-b.example' @ 203.0.113.9[4500] EAP: 'bob'\n\
+         \x20 AES_GCM_16-256/PRF_HMAC_SHA2_384/ECP_384\n\
+         \x20 established 120s ago, rekeying in 13011s, reauth in 80000s\n\
+         \x20 queued:  CHILD_REKEY\n\
+         \x20 active:  IKE_DPD\n\
+         \x20 net: #12, reqid 3, INSTALLED, TUNNEL-in-UDP, ESP:AES_GCM_16-256/ECP_384/ESN\n\
+         \x20   installed 120s ago, rekeying in 3100s, expires in 3840s\n\
+         \x20   in  c1a2b3c4 (0x0000002a|0x00000007),   9000 bytes,    75 packets,     3s ago\n\
+         \x20   out d4c3b2a1 (-|0x00000007),   8000 bytes,    70 packets\n\
+         \x20   local  10.1.0.0/16\n\
+         \x20   remote 10.2.0.0/16 10.3.0.0/16\n"
+    );
+    assert!(
+        list_sa(&sa_event(false))
+            .starts_with("site-a: #7, ESTABLISHED, IKEv2, 0011223344556677_i 8899aabbccddeeff_r*\n")
+    );
+}
+
+#[test]
+fn policies() {
+    let mut policy = Message::new().with("child", "net").with("ike", "site-a").with("mode", "PASS");
+    policy.list("local-ts", ["10.1.0.0/16"]);
+    policy.list("remote-ts", ["10.2.0.0/16", "10.3.0.0/16"]);
+    let mut event = Message::new();
+    event.section("site-a/net", policy.clone());
+    assert_eq!(list_policy(&event), "site-a/net, PASS\n  local:  10.1.0.0/16\n  remote: 10.2.0.0/16 10.3.0.0/16\n");
+    let mut event = Message::new();
+    event.section("site-a/net", policy.with("reqid", "3"));
+    assert!(list_policy(&event).starts_with("site-a/net, reqid 3, PASS\n"));
+}
+
+#[test]
+fn status_lines() {
+    let event = |child: Message| {
+        let mut event = Message::new();
+        event.section("c/net", child);
+        event
+    };
+    let up = Message::new()
+        .with("state", "up")
+        .with("hw-offload", "packet")
+        .with("offload-dev", "cygnet0")
+        .with("simulated", "yes");
+    assert_eq!(cygnet_child(&event(up), 0, 8), "c/net     up          offload packet on cygnet0 (simulated)\n");
+    let mut retry = Message::new().with("state", "retry").with("retry-in", "17");
+    retry.section("last-cause", Message::new().with("kind", "no-secret").with("text", "no key").with("time", "1000"));
+    assert_eq!(cygnet_child(&event(retry), 1130, 5), "c/net  retry in 17s  last: no key (2 minutes ago)\n");
+    let refused = Message::new().with("state", "refused").with("reason", "no NIC");
+    assert_eq!(cygnet_child(&event(refused), 0, 5), "c/net  refused: no NIC\n");
+}
