@@ -1,0 +1,388 @@
+//! Carrying out the operations of one [`Request::Apply`](ipsec::Request::Apply), and undoing them.
+
+use std::cmp::Reverse;
+use std::sync::Arc;
+
+use ipsec::{
+    Answer, Direction, GuardSpec, Instant, ModeInUse, OffloadError, Op, OuterAddresses, PolicyAction, PolicyHandle,
+    PolicySpec, SaHandle, SaSpec, Spi, UdpEncapsulation,
+};
+
+use super::install::{check_outer, effective_limits};
+use super::{Control, Limit, State, inner_mtu, lock};
+use crate::crypto;
+use crate::engine::Tables;
+use crate::sad::{OuterPath, Sa};
+use crate::spd::{Action, Policy};
+
+/// A step back.
+enum Undo {
+    ForgetSa(SaHandle),
+    RestoreSa(Arc<Sa>),
+    ForgetPolicy(PolicyHandle),
+    RestorePolicy(Box<(PolicySpec, Arc<Policy>)>),
+    RemoveGuard(GuardSpec),
+    RemoveRoute(PolicySpec),
+    RemoveOuter(OuterPath),
+}
+
+/// What follows a publication.
+enum After {
+    RemoveRoute(PolicySpec),
+    RemoveGuard(GuardSpec),
+    RemoveOuter(OuterPath),
+    ReleaseSpi(Spi),
+}
+
+#[derive(Default)]
+struct Work {
+    undo: Vec<Undo>,
+    after: Vec<After>,
+    modes: Vec<(SaHandle, ModeInUse)>,
+}
+
+impl Control {
+    pub(super) fn apply(&self, ops: &[Op], now: Instant) -> Result<Answer, OffloadError> {
+        let mut state = self.lock();
+        if state.closed || !state.device_up {
+            return Err(OffloadError::Unavailable(Arc::clone(&self.identity.device)));
+        }
+        let before = state.tables.clone();
+        let mut work = Work::default();
+        for op in ops {
+            if let Err(error) = self.step(&mut state, op, &mut work, now) {
+                state.undo(before, work.undo);
+                return Err(error);
+            }
+        }
+        self.publish(&mut state);
+        for after in work.after {
+            self.follow(&mut state, after, now);
+        }
+        drop(state);
+        Ok(Answer::Applied(work.modes))
+    }
+
+    fn step(&self, state: &mut State, op: &Op, work: &mut Work, now: Instant) -> Result<(), OffloadError> {
+        match op {
+            Op::InstallSa(spec) => self.install_sa(state, spec, work, now),
+            Op::UpdateSa { sa, outer, encapsulation } => state.update_sa(*sa, *outer, *encapsulation, work, self),
+            Op::RemoveSa(sa) => {
+                self.remove_sa(state, *sa, work);
+                Ok(())
+            }
+            Op::InstallPolicy(spec) => {
+                if state.policies.contains_key(&spec.handle) {
+                    return Err(OffloadError::Exists(format!("policy {}", spec.selectors)));
+                }
+                self.put_policy(state, spec, work)
+            }
+            Op::UpdatePolicy(spec) => {
+                if !state.policies.contains_key(&spec.handle) {
+                    return Err(OffloadError::Missing(format!("policy {}", spec.selectors)));
+                }
+                self.put_policy(state, spec, work)
+            }
+            Op::RemovePolicy(policy) => {
+                state.remove_policy(*policy, work);
+                Ok(())
+            }
+            Op::Activate { policy, sa } => state.activate(*policy, *sa, work),
+            Op::InstallGuard(guard) => {
+                state.surroundings.install_guard(guard)?;
+                work.undo.push(Undo::RemoveGuard(guard.clone()));
+                Ok(())
+            }
+            Op::RemoveGuard(guard) => {
+                work.after.push(After::RemoveGuard(guard.clone()));
+                Ok(())
+            }
+            Op::Flush => {
+                let policies: Vec<PolicyHandle> = state.policies.keys().copied().collect();
+                policies.into_iter().for_each(|policy| state.remove_policy(policy, work));
+                let sas: Vec<SaHandle> = state.sas.keys().copied().collect();
+                sas.into_iter().for_each(|sa| self.remove_sa(state, sa, work));
+                Ok(())
+            }
+        }
+    }
+
+    fn install_sa(&self, state: &mut State, spec: &SaSpec, work: &mut Work, now: Instant) -> Result<(), OffloadError> {
+        self.identity.check_sa(spec)?;
+        let mode = self.identity.mode(spec.offload)?;
+        let taken = |other: &Sa| {
+            other.direction == spec.direction
+                && other.spi == spec.spi
+                && (other.direction == Direction::Inbound || other.path.remote == spec.outer.remote)
+        };
+        if state.sas.contains_key(&spec.handle) || state.sas.values().any(|sa| taken(sa)) {
+            return Err(OffloadError::Exists(format!("{:?} SA {}", spec.direction, spec.spi)));
+        }
+        let slot = match spec.direction {
+            Direction::Inbound => Some(lock(&self.spis).slot_of(spec.spi).ok_or_else(|| {
+                OffloadError::Invalid(format!("SPI {} of an inbound SA is not a reserved one", spec.spi))
+            })?),
+            Direction::Outbound | Direction::Forward => None,
+        };
+        let key = crypto::key(spec.algorithm, &spec.key)?;
+        let spec = SaSpec { limits: effective_limits(spec), ..spec.clone() };
+        let path = OuterPath { local: spec.outer.local, remote: spec.outer.remote, encapsulation: spec.encapsulation };
+        state.install_outer(path, spec.direction, work)?;
+        let mtu = state.mtu_for(&path, spec.direction, &*key);
+        let sa = Arc::new(Sa::new(&spec, key, mode.clone(), mtu, now));
+        let (soft, hard) = sa.time_limits();
+        state.deadlines.extend(soft.map(|at| Reverse((at, sa.handle, Limit::Soft))));
+        state.deadlines.extend(hard.map(|at| Reverse((at, sa.handle, Limit::Hard))));
+        if let Some(slot) = slot {
+            state.tables.inbound.set(slot, Some(Arc::clone(&sa)));
+        }
+        state.sas.insert(sa.handle, sa);
+        work.undo.push(Undo::ForgetSa(spec.handle));
+        work.modes.push((spec.handle, mode));
+        Ok(())
+    }
+
+    fn remove_sa(&self, state: &mut State, handle: SaHandle, work: &mut Work) {
+        let Some(sa) = state.sas.remove(&handle) else { return };
+        match sa.direction {
+            Direction::Inbound => {
+                if let Some(slot) = lock(&self.spis).slot_of(sa.spi) {
+                    state.tables.inbound.set(slot, None);
+                }
+                work.after.push(After::ReleaseSpi(sa.spi));
+            }
+            Direction::Outbound | Direction::Forward => {
+                work.after.push(After::RemoveOuter(sa.path));
+                let uses = |policy: &Policy| match &policy.action {
+                    Action::Protect(Some(active)) => active.handle == handle,
+                    Action::Protect(None) | Action::Bypass | Action::Discard | Action::Trap => false,
+                };
+                let users: Vec<Policy> = state
+                    .tables
+                    .outbound
+                    .iter()
+                    .filter(|policy| uses(policy))
+                    .map(|policy| (**policy).clone())
+                    .collect();
+                for user in users {
+                    state.replace_action(Policy { action: Action::Protect(None), ..user }, work);
+                }
+            }
+        }
+        work.undo.push(Undo::RestoreSa(sa));
+    }
+
+    fn put_policy(&self, state: &mut State, spec: &PolicySpec, work: &mut Work) -> Result<(), OffloadError> {
+        self.identity.check_policy(spec)?;
+        let action = state.action(spec)?;
+        if spec.direction == Direction::Outbound {
+            state.surroundings.install_route(spec)?;
+            work.undo.push(Undo::RemoveRoute(spec.clone()));
+        }
+        let old = state.policies.remove(&spec.handle);
+        if let Some((old_spec, _)) = &old {
+            if let Some(spd) = state.tables.spd(old_spec.direction) {
+                spd.remove(spec.handle);
+            }
+            if old_spec.direction == Direction::Outbound {
+                work.after.push(After::RemoveRoute(old_spec.clone()));
+            }
+        }
+        state.order += 1;
+        let policy = Arc::new(Policy {
+            handle: spec.handle,
+            name: Arc::clone(&spec.name),
+            selectors: spec.selectors,
+            priority: spec.priority,
+            order: state.order,
+            serial: state.order,
+            action,
+            gateway: state.surroundings.address_inside(&spec.selectors),
+        });
+        if let Some(spd) = state.tables.spd(spec.direction) {
+            spd.insert(Arc::clone(&policy));
+        }
+        state.tables.note_discards();
+        state.policies.insert(spec.handle, (spec.clone(), policy));
+        work.undo.push(match old {
+            Some(entry) => Undo::RestorePolicy(Box::new(entry)),
+            None => Undo::ForgetPolicy(spec.handle),
+        });
+        Ok(())
+    }
+
+    fn follow(&self, state: &mut State, after: After, now: Instant) {
+        let outcome = match after {
+            After::RemoveRoute(policy) => state.surroundings.remove_route(&policy),
+            After::RemoveGuard(guard) => state.surroundings.remove_guard(&guard),
+            After::RemoveOuter(path) => state.surroundings.remove_outer(path.local, path.remote),
+            After::ReleaseSpi(spi) => {
+                lock(&self.spis).release(spi, now);
+                Ok(())
+            }
+        };
+        if let Err(error) = outcome {
+            tracing::error!(%error, "cannot take back what a removed entry needed");
+        }
+    }
+}
+
+impl State {
+    fn mtu_for(&mut self, path: &OuterPath, direction: Direction, key: &dyn ike_crypto::EspKey) -> usize {
+        match direction {
+            Direction::Outbound => inner_mtu(path, key, self.surroundings.path_mtu(path.local, path.remote)),
+            Direction::Inbound | Direction::Forward => usize::from(u16::MAX),
+        }
+    }
+
+    fn install_outer(&mut self, path: OuterPath, direction: Direction, work: &mut Work) -> Result<(), OffloadError> {
+        if direction == Direction::Outbound {
+            self.surroundings.install_outer(path.local, path.remote)?;
+            work.undo.push(Undo::RemoveOuter(path));
+        }
+        Ok(())
+    }
+
+    fn update_sa(
+        &mut self,
+        handle: SaHandle,
+        outer: OuterAddresses,
+        encapsulation: Option<UdpEncapsulation>,
+        work: &mut Work,
+        control: &Control,
+    ) -> Result<(), OffloadError> {
+        check_outer(outer)?;
+        let sa =
+            self.sas.get(&handle).cloned().ok_or_else(|| OffloadError::Missing(format!("SA {:x}", handle.raw())))?;
+        let path = OuterPath { local: outer.local, remote: outer.remote, encapsulation };
+        self.install_outer(path, sa.direction, work)?;
+        let mtu = self.mtu_for(&path, sa.direction, &*sa.key);
+        let moved = Arc::new(sa.moved(path, mtu));
+        match sa.direction {
+            Direction::Inbound => {
+                if let Some(slot) = lock(&control.spis).slot_of(sa.spi) {
+                    self.tables.inbound.set(slot, Some(Arc::clone(&moved)));
+                }
+            }
+            Direction::Outbound | Direction::Forward => {
+                work.after.push(After::RemoveOuter(sa.path));
+                let users: Vec<Policy> = self
+                    .tables
+                    .outbound
+                    .iter()
+                    .filter(|policy| matches!(&policy.action, Action::Protect(Some(active)) if active.handle == handle))
+                    .map(|policy| (**policy).clone())
+                    .collect();
+                for user in users {
+                    self.replace_action(Policy { action: Action::Protect(Some(Arc::clone(&moved))), ..user }, work);
+                }
+            }
+        }
+        self.sas.insert(handle, moved);
+        work.undo.push(Undo::RestoreSa(sa));
+        Ok(())
+    }
+
+    fn activate(&mut self, handle: PolicyHandle, sa: SaHandle, work: &mut Work) -> Result<(), OffloadError> {
+        let sa = self
+            .sas
+            .get(&sa)
+            .filter(|sa| sa.direction == Direction::Outbound)
+            .cloned()
+            .ok_or_else(|| OffloadError::Missing(format!("outbound SA {:x}", sa.raw())))?;
+        let (_, policy) = self
+            .policies
+            .get(&handle)
+            .filter(|(spec, _)| spec.direction == Direction::Outbound)
+            .ok_or_else(|| OffloadError::Missing(format!("outbound policy {:x}", handle.raw())))?;
+        let Action::Protect(_) = policy.action else {
+            return Err(OffloadError::Invalid("activation of a policy that does not protect".into()));
+        };
+        self.order += 1;
+        let policy = Policy { order: self.order, action: Action::Protect(Some(sa)), ..(**policy).clone() };
+        self.replace_action(policy, work);
+        Ok(())
+    }
+
+    /// Puts a changed version of an outbound policy in place of the old one.
+    fn replace_action(&mut self, policy: Policy, work: &mut Work) {
+        let Some(entry) = self.policies.get_mut(&policy.handle) else { return };
+        work.undo.push(Undo::RestorePolicy(Box::new(entry.clone())));
+        let policy = Arc::new(policy);
+        entry.1 = Arc::clone(&policy);
+        self.tables.outbound.remove(policy.handle);
+        self.tables.outbound.insert(policy);
+    }
+
+    fn remove_policy(&mut self, handle: PolicyHandle, work: &mut Work) {
+        let Some(entry) = self.policies.remove(&handle) else { return };
+        if let Some(spd) = self.tables.spd(entry.0.direction) {
+            spd.remove(handle);
+        }
+        self.tables.note_discards();
+        if entry.0.direction == Direction::Outbound {
+            work.after.push(After::RemoveRoute(entry.0.clone()));
+        }
+        work.undo.push(Undo::RestorePolicy(Box::new(entry)));
+    }
+
+    fn action(&self, spec: &PolicySpec) -> Result<Action, OffloadError> {
+        Ok(match &spec.action {
+            PolicyAction::Protect { sa: None, .. } => Action::Protect(None),
+            PolicyAction::Protect { sa: Some(sa), .. } => {
+                let found = self.sas.get(sa).filter(|sa| sa.direction == Direction::Outbound);
+                let missing = || OffloadError::Missing(format!("outbound SA {:x}", sa.raw()));
+                Action::Protect(Some(Arc::clone(found.ok_or_else(missing)?)))
+            }
+            PolicyAction::Bypass => Action::Bypass,
+            PolicyAction::Discard => Action::Discard,
+            PolicyAction::Trap { .. } => Action::Trap,
+        })
+    }
+
+    /// Goes back to `tables` and undoes the rest, newest first.
+    fn undo(&mut self, tables: Tables, steps: Vec<Undo>) {
+        self.tables = tables;
+        for step in steps.into_iter().rev() {
+            let outcome = match step {
+                Undo::ForgetSa(sa) => {
+                    self.sas.remove(&sa);
+                    Ok(())
+                }
+                Undo::RestoreSa(sa) => {
+                    self.sas.insert(sa.handle, sa);
+                    Ok(())
+                }
+                Undo::ForgetPolicy(policy) => {
+                    self.policies.remove(&policy);
+                    Ok(())
+                }
+                Undo::RestorePolicy(entry) => {
+                    self.policies.insert(entry.1.handle, *entry);
+                    Ok(())
+                }
+                Undo::RemoveGuard(guard) => self.surroundings.remove_guard(&guard),
+                Undo::RemoveRoute(policy) => self.surroundings.remove_route(&policy),
+                Undo::RemoveOuter(path) => self.surroundings.remove_outer(path.local, path.remote),
+            };
+            if let Err(error) = outcome {
+                tracing::error!(%error, "cannot undo a step of a refused request");
+            }
+        }
+    }
+}
+
+impl Tables {
+    fn spd(&mut self, direction: Direction) -> Option<&mut crate::spd::Spd> {
+        match direction {
+            Direction::Outbound => Some(&mut self.outbound),
+            Direction::Inbound => Some(&mut self.inbound_policies),
+            // The tunnel device hands forwarded packets to the kernel like any others: the inbound entry covers them.
+            Direction::Forward => None,
+        }
+    }
+
+    fn note_discards(&mut self) {
+        self.inbound_discards = self.inbound_policies.iter().any(|policy| matches!(policy.action, Action::Discard));
+    }
+}

@@ -1,0 +1,311 @@
+//! Requests: validation, all-or-nothing changes, publication, SPIs and time limits.
+//!
+//! Runs off the datapath. A change is made on copies that share everything unchanged, together with what has to be done at the host; when an
+//! operation fails, what was done at the host and to the books is undone in reverse and nothing is published. Otherwise the new state is
+//! published as a whole, and removals at the host and of SPIs follow.
+
+mod apply;
+mod install;
+
+pub use install::MIN_WINDOW;
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arc_swap::ArcSwap;
+use ipsec::{
+    Answer, GuardSpec, Instant, LimitUnit, OffloadError, OnStop, PolicyHandle, PolicySpec, Reports, Request, SaHandle,
+    SelectorPair, Spi, TableFull,
+};
+
+use crate::drops::DropCounters;
+use crate::engine::{Shared, Tables};
+use crate::esp;
+use crate::sad::{InboundTable, OuterPath, Sa};
+use crate::spd::{Policy, Spd};
+use crate::spi::{Permutation, SpiTable};
+
+/// What the datapath needs done outside of itself: guard, routes, addresses, path MTU.
+pub trait Surroundings: Send {
+    /// Puts up the guard for a selector.
+    ///
+    /// # Errors
+    /// The system's refusal.
+    fn install_guard(&mut self, guard: &GuardSpec) -> Result<(), OffloadError>;
+    /// Takes the guard down.
+    ///
+    /// # Errors
+    /// The system's refusal.
+    fn remove_guard(&mut self, guard: &GuardSpec) -> Result<(), OffloadError>;
+    /// Leads the traffic of an outbound policy into the tunnel device, or a bypass around it.
+    ///
+    /// # Errors
+    /// The system's refusal.
+    fn install_route(&mut self, policy: &PolicySpec) -> Result<(), OffloadError>;
+    /// Undoes [`Self::install_route`].
+    ///
+    /// # Errors
+    /// The system's refusal.
+    fn remove_route(&mut self, policy: &PolicySpec) -> Result<(), OffloadError>;
+    /// Keeps the way between the outer addresses of an outbound SA free.
+    ///
+    /// # Errors
+    /// The system's refusal.
+    fn install_outer(&mut self, local: IpAddr, remote: IpAddr) -> Result<(), OffloadError>;
+    /// Undoes [`Self::install_outer`].
+    ///
+    /// # Errors
+    /// The system's refusal.
+    fn remove_outer(&mut self, local: IpAddr, remote: IpAddr) -> Result<(), OffloadError>;
+    /// Our address inside the local selector.
+    fn address_inside(&mut self, selectors: &SelectorPair) -> Option<IpAddr>;
+    /// An address of ours of each family, where there is one.
+    fn addresses(&mut self) -> Vec<IpAddr>;
+    /// Path MTU between two outer addresses.
+    fn path_mtu(&mut self, local: IpAddr, remote: IpAddr) -> usize;
+    /// Follows changes of the host's addresses and links.
+    ///
+    /// # Errors
+    /// The system's refusal.
+    fn refresh(&mut self) -> Result<(), OffloadError>;
+    /// Points routes and guard at the tunnel device of this interface index, or at none.
+    ///
+    /// # Errors
+    /// The system's refusal.
+    fn renew_device(&mut self, ifindex: Option<u32>) -> Result<(), OffloadError>;
+    /// Takes back what must not outlive the process; the guard as `on_stop` says.
+    ///
+    /// # Errors
+    /// The system's refusal.
+    fn stop(&mut self, on_stop: OnStop) -> Result<(), OffloadError>;
+}
+
+/// What the datapath is told it is.
+#[derive(Clone, Debug)]
+pub(crate) struct Identity {
+    pub(crate) device: Arc<str>,
+    pub(crate) simulated: bool,
+}
+
+/// A clock: time since the start of the machine, suspended time included.
+pub type Clock = Arc<dyn Fn() -> Instant + Send + Sync>;
+
+/// The books of the backend.
+pub struct Control {
+    shared: Arc<Shared>,
+    identity: Identity,
+    clock: Clock,
+    spis: Mutex<SpiTable>,
+    state: Mutex<State>,
+    /// Called after each publication, so that sleeping datapath threads look at it.
+    wake: Box<dyn Fn() + Send + Sync>,
+}
+
+struct State {
+    tables: Tables,
+    sas: BTreeMap<SaHandle, Arc<Sa>>,
+    policies: BTreeMap<PolicyHandle, (PolicySpec, Arc<Policy>)>,
+    deadlines: BinaryHeap<Reverse<(Instant, SaHandle, Limit)>>,
+    surroundings: Box<dyn Surroundings>,
+    /// Counts installations and activations of policies.
+    order: u64,
+    device_up: bool,
+    closed: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Limit {
+    Soft,
+    Hard,
+}
+
+impl Control {
+    /// Empty books. `random` keys SPIs and hash tables.
+    pub(crate) fn new(
+        identity: Identity,
+        reports: Arc<dyn Reports>,
+        mut surroundings: Box<dyn Surroundings>,
+        clock: Clock,
+        random: &[u8; 128],
+        wake: Box<dyn Fn() + Send + Sync>,
+    ) -> Self {
+        let (keys, seeds) = random.split_at(96);
+        let mut round_keys = [0; 96];
+        round_keys.copy_from_slice(keys);
+        let permutation = Permutation::new(&round_keys);
+        let mut hash_seeds = [0; 4];
+        for (seed, octets) in hash_seeds.iter_mut().zip(seeds.chunks_exact(8)) {
+            *seed = octets.iter().fold(0, |value, octet| (value << 8) | u64::from(*octet));
+        }
+        let tables = Tables {
+            generation: 1,
+            inbound: InboundTable::default(),
+            outbound: Spd::default(),
+            inbound_policies: Spd::default(),
+            inbound_discards: false,
+            addresses: surroundings.addresses().into(),
+        };
+        let shared = Shared {
+            tables: Arc::new(ArcSwap::from_pointee(tables.clone())),
+            reports,
+            drops: DropCounters::default(),
+            permutation: permutation.clone(),
+            seeds: hash_seeds,
+        };
+        let state = State {
+            tables,
+            sas: BTreeMap::new(),
+            policies: BTreeMap::new(),
+            deadlines: BinaryHeap::new(),
+            surroundings,
+            order: 0,
+            device_up: true,
+            closed: false,
+        };
+        Self {
+            shared: Arc::new(shared),
+            identity,
+            clock,
+            spis: Mutex::new(SpiTable::new(permutation)),
+            state: Mutex::new(state),
+            wake,
+        }
+    }
+
+    /// What datapath halves are made from.
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// The clock.
+    pub fn now(&self) -> Instant {
+        (self.clock)()
+    }
+
+    /// An unpredictable free SPI.
+    ///
+    /// # Errors
+    /// [`TableFull`].
+    pub fn reserve_spi(&self) -> Result<Spi, TableFull> {
+        lock(&self.spis).reserve(self.now()).ok_or(TableFull)
+    }
+
+    /// Gives back a reserved SPI.
+    pub fn release_spi(&self, spi: Spi) {
+        lock(&self.spis).release(spi, self.now());
+    }
+
+    /// Carries out a request.
+    ///
+    /// # Errors
+    /// Why nothing of it was done.
+    pub fn execute(&self, request: &Request) -> Result<Answer, OffloadError> {
+        let now = self.now();
+        match request {
+            Request::Apply(ops) => self.apply(ops, now),
+            Request::Query(handle) => self
+                .lock()
+                .sas
+                .get(handle)
+                .map(|sa| Answer::Status(sa.status(now)))
+                .ok_or_else(|| OffloadError::Missing(format!("SA {:x}", handle.raw()))),
+            Request::List => Ok(Answer::Installed(self.lock().sas.values().map(|sa| sa.status(now)).collect())),
+        }
+    }
+
+    /// Raises the time limits that have come and returns when the next one will.
+    pub fn tick(&self) -> Option<Instant> {
+        let now = self.now();
+        let mut due = Vec::new();
+        let next = {
+            let mut state = self.lock();
+            loop {
+                match state.deadlines.peek().copied() {
+                    Some(Reverse((at, handle, limit))) if at <= now => {
+                        state.deadlines.pop();
+                        due.extend(state.sas.get(&handle).map(|sa| (Arc::clone(sa), limit)));
+                    }
+                    other => break other.map(|Reverse((at, _, _))| at),
+                }
+            }
+        };
+        for (sa, limit) in due {
+            match limit {
+                Limit::Soft => sa.soften(LimitUnit::Time, &*self.shared.reports),
+                Limit::Hard => sa.expire(LimitUnit::Time, &*self.shared.reports),
+            }
+        }
+        next
+    }
+
+    /// Asks for the path MTU of every outbound SA again.
+    pub fn refresh_path_mtu(&self) {
+        let mut state = self.lock();
+        let state = &mut *state;
+        let mut known: BTreeMap<(IpAddr, IpAddr), usize> = BTreeMap::new();
+        for sa in state.sas.values().filter(|sa| sa.direction == ipsec::Direction::Outbound) {
+            let OuterPath { local, remote, .. } = sa.path;
+            let mtu = *known.entry((local, remote)).or_insert_with(|| state.surroundings.path_mtu(local, remote));
+            sa.hot.set_mtu(inner_mtu(&sa.path, &*sa.key, mtu));
+        }
+    }
+
+    /// Follows changes of the host's addresses and links.
+    ///
+    /// # Errors
+    /// The system's refusal.
+    pub fn refresh(&self) -> Result<(), OffloadError> {
+        let mut state = self.lock();
+        state.surroundings.refresh()?;
+        let addresses = state.surroundings.addresses();
+        if *addresses != *state.tables.addresses {
+            state.tables.addresses = addresses.into();
+            self.publish(&mut state);
+        }
+        Ok(())
+    }
+
+    /// Notes whether the device carries traffic.
+    pub fn set_device_up(&self, up: bool) {
+        self.lock().device_up = up;
+    }
+
+    /// Refuses everything from now on.
+    pub fn close(&self) {
+        self.lock().closed = true;
+    }
+
+    /// Runs `work` with the surroundings.
+    pub fn with_surroundings<T>(&self, work: impl FnOnce(&mut dyn Surroundings) -> T) -> T {
+        work(&mut *self.lock().surroundings)
+    }
+
+    fn publish(&self, state: &mut State) {
+        state.tables.generation += 1;
+        self.shared.tables.store(Arc::new(state.tables.clone()));
+        (self.wake)();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Smallest path MTU believed (RFC 791: every host takes 576 octets; RFC 8200 §5).
+const fn minimum_path_mtu(v4: bool) -> usize {
+    if v4 { 576 } else { 1280 }
+}
+
+/// Largest inner packet whose outer packet fits `path_mtu`.
+fn inner_mtu(path: &OuterPath, key: &dyn ike_crypto::EspKey, path_mtu: usize) -> usize {
+    let v4 = path.remote.is_ipv4();
+    let ip = if v4 { crate::packet::IPV4_HEADER } else { crate::packet::IPV6_HEADER };
+    let udp = if path.encapsulation.is_some() { 8 } else { 0 };
+    esp::payload_room(key, path_mtu.max(minimum_path_mtu(v4)) - ip - udp)
+}

@@ -1,0 +1,177 @@
+//! From the outer side to the protected one: SAD lookup, anti-replay, decapsulation, policy check (RFC 4301 §5.2, RFC 4303 §3.4).
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use ahash::RandomState;
+use arc_swap::{ArcSwap, Cache};
+use ipsec::{Event, Instant, UdpEncapsulation};
+
+use super::{Shared, Tables};
+use crate::drops::Reason;
+use crate::esp::{self, OpenError, next_header};
+use crate::packet::{self, Packet};
+use crate::sad::{Once, Sa};
+use crate::spd::Action;
+
+/// How an ESP packet came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// IP protocol 50.
+    Native,
+    /// In UDP to this local port.
+    Udp {
+        /// Our port.
+        local_port: u16,
+    },
+}
+
+/// Where an ESP packet came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arrival {
+    /// Source address; the port counts for [`Form::Udp`] only.
+    pub remote: SocketAddr,
+    /// Native or UDP.
+    pub form: Form,
+    /// Outer TOS or traffic class.
+    pub class: u8,
+}
+
+/// A receiving half of the datapath. An SA's packets must all go through the same one.
+pub struct Inbound {
+    shared: Arc<Shared>,
+    tables: Cache<Arc<ArcSwap<Tables>>, Arc<Tables>>,
+    hasher: RandomState,
+}
+
+impl Inbound {
+    /// A receiving half for `shared`.
+    pub fn new(shared: Arc<Shared>) -> Self {
+        let [a, b, c, d] = shared.seeds;
+        Self { tables: Cache::new(Arc::clone(&shared.tables)), hasher: RandomState::with_seeds(a, b, c, d), shared }
+    }
+
+    /// Takes ESP packets (SPI first), opens them in place and hands inner packets to `deliver` in order.
+    pub fn process<'a>(
+        &mut self,
+        packets: impl IntoIterator<Item = (Arrival, &'a mut [u8])>,
+        now: Instant,
+        mut deliver: impl FnMut(&mut [u8]),
+    ) {
+        let tables = Arc::clone(self.tables.load());
+        for (arrival, packet) in packets {
+            match self.one(&tables, &arrival, packet, now) {
+                Ok(Some(inner)) => deliver(inner),
+                Ok(None) => {}
+                Err(reason) => self.shared.count(reason),
+            }
+        }
+    }
+
+    fn one<'a>(
+        &self,
+        tables: &Tables,
+        arrival: &Arrival,
+        packet: &'a mut [u8],
+        now: Instant,
+    ) -> Result<Option<&'a mut [u8]>, Reason> {
+        let (spi, low) = esp::header(packet).ok_or(Reason::MalformedEsp)?;
+        let sa = tables
+            .inbound
+            .get(self.shared.permutation.slot(spi))
+            .filter(|sa| sa.spi.get() == spi)
+            .ok_or(Reason::UnknownSpi)?;
+        if !sa.passes(now, &*self.shared.reports) {
+            return Err(Reason::Expired);
+        }
+        let window = &sa.hot.window;
+        let sequence = if sa.esn {
+            // Without a window the high half still has to be guessed.
+            let reach = if sa.window == 0 { esp::MAX_WINDOW } else { sa.window };
+            esp::extend(low, window.top(), reach).ok_or(Reason::Replay)?
+        } else {
+            u64::from(low)
+        };
+        if !window.accepts(sequence, sa.window) {
+            return Err(Reason::Replay);
+        }
+        let opened = esp::open(&*sa.key, sequence, sa.esn, packet).map_err(|error| match error {
+            OpenError::Truncated => Reason::MalformedEsp,
+            OpenError::Integrity => Reason::Integrity,
+            OpenError::Padding => Reason::MalformedPayload,
+        })?;
+        // Authentic from here on.
+        if window.advance(sequence) {
+            self.note(sa, arrival);
+        }
+        if opened.next_header == next_header::DUMMY {
+            return Ok(None);
+        }
+        let (parsed, inner) = inner_packet(opened.payload, opened.next_header)?;
+        check(tables, sa, &parsed)?;
+        let class = packet::inner_class(parsed.traffic_class, arrival.class, sa.copy.dscp, sa.copy.ecn)
+            .ok_or(Reason::CongestionExperienced)?;
+        if class != parsed.traffic_class {
+            packet::set_traffic_class(inner, class);
+        }
+        sa.book(inner.len(), now, &*self.shared.reports);
+        Ok(Some(inner))
+    }
+
+    /// What an authentic packet that advanced the window tells about the peer.
+    fn note(&self, sa: &Sa, arrival: &Arrival) {
+        if !sa.hot.is(Once::FirstUse) && sa.hot.first(Once::FirstUse) {
+            self.shared.reports.event(Event::InboundFirstUse { sa: sa.handle });
+        }
+        match (arrival.form, sa.path.encapsulation) {
+            (Form::Native, None) => {}
+            (Form::Udp { .. }, Some(ports)) => {
+                let known = arrival.remote.ip() == sa.path.remote && arrival.remote.port() == ports.remote_port;
+                if !known && sa.hot.remote_changed(self.hasher.hash_one(arrival.remote)) {
+                    self.shared.reports.event(Event::MappingChange { sa: sa.handle, remote: arrival.remote });
+                }
+            }
+            (Form::Native, Some(_)) | (Form::Udp { .. }, None) => {
+                if sa.hot.first(Once::Form) {
+                    let encapsulation = match arrival.form {
+                        Form::Native => None,
+                        Form::Udp { local_port } => {
+                            Some(UdpEncapsulation { local_port, remote_port: arrival.remote.port() })
+                        }
+                    };
+                    self.shared.reports.event(Event::PeerForm { sa: sa.handle, encapsulation });
+                }
+            }
+        }
+    }
+}
+
+/// The inner packet without traffic flow confidentiality padding (RFC 4303 §2.7).
+fn inner_packet(payload: &mut [u8], next: u8) -> Result<(Packet, &mut [u8]), Reason> {
+    let parsed = packet::parse(payload).map_err(|_| Reason::MalformedPayload)?;
+    let expected = if parsed.selectors.source.is_ipv4() { next_header::IPV4 } else { next_header::IPV6 };
+    if next != expected {
+        return Err(Reason::MalformedPayload);
+    }
+    let inner = payload.get_mut(..parsed.length).ok_or(Reason::MalformedPayload)?;
+    Ok((parsed, inner))
+}
+
+/// Whether the packet is one the SA was negotiated for (RFC 4301 §5.2 step 4).
+fn check(tables: &Tables, sa: &Sa, parsed: &Packet) -> Result<(), Reason> {
+    if !sa.selectors.iter().any(|selectors| selectors.matches_inbound(&parsed.selectors)) {
+        let ports = |pair: &ipsec::SelectorPair| pair.local.needs_ports() || pair.remote.needs_ports();
+        return Err(if parsed.fragment && sa.selectors.iter().any(ports) {
+            Reason::FragmentWithPorts
+        } else {
+            Reason::SelectorMismatch
+        });
+    }
+    let discarded = tables.inbound_discards
+        && tables
+            .inbound_policies
+            .find_inbound(&parsed.selectors)
+            .and_then(|index| tables.inbound_policies.get(index))
+            .is_some_and(|policy| matches!(policy.action, Action::Discard));
+    if discarded { Err(Reason::Discard) } else { Ok(()) }
+}

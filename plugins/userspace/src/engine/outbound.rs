@@ -1,0 +1,196 @@
+//! From the protected side to the outer one: SPD lookup, fit, encapsulation (RFC 4301 §5.1, RFC 4303 §3.3).
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use arc_swap::{ArcSwap, Cache};
+use ipsec::{Event, Instant};
+
+use super::hold::Hold;
+use super::{Batch, Shared, Sink, Tables};
+use crate::drops::Reason;
+use crate::esp::{self, MAX_OVERHEAD, next_header};
+use crate::host::icmp::Complaint;
+use crate::icmp::{self, Errors};
+use crate::packet::{self, Packet};
+use crate::sad::Sa;
+use crate::spd::{Action, FlowCache, Policy};
+
+const IPV6_MINIMUM_MTU: usize = 1280;
+
+/// The transmitting half of the datapath. The only one that takes sequence numbers, so it exists once.
+pub struct Outbound {
+    shared: Arc<Shared>,
+    tables: Cache<Arc<ArcSwap<Tables>>, Arc<Tables>>,
+    flows: FlowCache,
+    hold: Hold,
+    held_generation: u64,
+    errors: Errors,
+    scratch: Box<[u8]>,
+}
+
+impl Outbound {
+    /// The transmitting half for `shared`.
+    pub fn new(shared: Arc<Shared>) -> Self {
+        Self {
+            tables: Cache::new(Arc::clone(&shared.tables)),
+            flows: FlowCache::new(shared.seeds),
+            hold: Hold::default(),
+            held_generation: 0,
+            errors: Errors::default(),
+            scratch: vec![0; usize::from(u16::MAX)].into_boxed_slice(),
+            shared,
+        }
+    }
+
+    /// Takes packets of the protected side. `batch` is handed to `sink` whenever it is full; what is left in it at the end is the caller's to send.
+    pub fn process<'a>(
+        &mut self,
+        packets: impl IntoIterator<Item = &'a [u8]>,
+        now: Instant,
+        batch: &mut Batch,
+        sink: &mut impl Sink,
+    ) {
+        let tables = Arc::clone(self.tables.load());
+        for packet in packets {
+            self.one(&tables, packet, now, now, batch, sink);
+        }
+    }
+
+    /// To be called after a publication and about once a second: sends held packets whose SA stands, drops aged ones.
+    pub fn settle(&mut self, now: Instant, batch: &mut Batch, sink: &mut impl Sink) {
+        let tables = Arc::clone(self.tables.load());
+        if self.hold.is_empty() {
+            self.held_generation = tables.generation;
+            return;
+        }
+        let (packets, aged) = self.hold.take(now);
+        for _ in 0..aged {
+            self.shared.count(Reason::HoldAged);
+        }
+        for (since, packet) in packets {
+            self.one(&tables, &packet, since, now, batch, sink);
+        }
+        self.hold.sweep(now, |handle| {
+            tables.outbound.iter().any(|policy| policy.handle == handle && matches!(policy.action, Action::Trap))
+        });
+        self.held_generation = tables.generation;
+    }
+
+    /// Whether held packets may have become sendable since [`Self::settle`] ran last.
+    pub fn is_unsettled(&mut self) -> bool {
+        !self.hold.is_empty() && self.tables.load().generation != self.held_generation
+    }
+
+    fn one(
+        &mut self,
+        tables: &Tables,
+        packet: &[u8],
+        since: Instant,
+        now: Instant,
+        batch: &mut Batch,
+        sink: &mut impl Sink,
+    ) {
+        let Ok(parsed) = packet::parse(packet) else { return self.shared.count(Reason::MalformedInner) };
+        let Some(packet) = packet.get(..parsed.length) else { return };
+        let found = self.flows.find(&tables.outbound, tables.generation, &parsed.selectors);
+        let Some(policy) = found.and_then(|index| tables.outbound.get(index)) else {
+            self.shared.count(Reason::NoPolicy);
+            let own = icmp::own_address(&tables.addresses, &parsed);
+            return self.answer(packet, Complaint::Prohibited, own, now, batch, sink);
+        };
+        match &policy.action {
+            Action::Protect(Some(sa)) => self.protect(policy, sa, packet, &parsed, now, batch, sink),
+            Action::Protect(None) => self.shared.count(Reason::NoOutboundSa),
+            Action::Bypass => self.shared.count(Reason::BypassInTunnel),
+            Action::Discard => self.shared.count(Reason::Discard),
+            Action::Trap => self.trap(policy, packet, &parsed, since, now),
+        }
+    }
+
+    fn trap(&mut self, policy: &Policy, packet: &[u8], parsed: &Packet, since: Instant, now: Instant) {
+        let held = self.hold.keep(policy.handle, policy.serial, packet, since, now);
+        if held.raise {
+            self.shared.reports.event(Event::Acquire { policy: policy.handle, packet: parsed.selectors });
+        }
+        if !held.kept {
+            self.shared.count(Reason::HoldFull);
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)] // one packet's whole context, used by its two callers only
+    fn protect(
+        &mut self,
+        policy: &Policy,
+        sa: &Sa,
+        packet: &[u8],
+        parsed: &Packet,
+        now: Instant,
+        batch: &mut Batch,
+        sink: &mut impl Sink,
+    ) {
+        // IPv6 links carry 1280 octets (RFC 8200 §5); if need be the outer packet is fragmented.
+        let is_v4 = parsed.selectors.source.is_ipv4();
+        let mtu = if is_v4 { sa.hot.mtu() } else { sa.hot.mtu().max(IPV6_MINIMUM_MTU) };
+        if parsed.length <= mtu {
+            return self.encapsulate(sa, packet, parsed, now, batch, sink);
+        }
+        if parsed.dont_fragment {
+            self.shared.count(Reason::TooBig);
+            let complaint = Complaint::TooBig { mtu: u32::try_from(mtu).unwrap_or(u32::MAX) };
+            return self.answer(packet, complaint, policy.gateway, now, batch, sink);
+        }
+        let mut scratch = std::mem::take(&mut self.scratch);
+        packet::fragment_v4(packet, parsed, mtu, &mut scratch, |fragment| {
+            self.encapsulate(sa, fragment, parsed, now, batch, sink);
+        });
+        self.scratch = scratch;
+    }
+
+    fn encapsulate(
+        &mut self,
+        sa: &Sa,
+        packet: &[u8],
+        parsed: &Packet,
+        now: Instant,
+        batch: &mut Batch,
+        sink: &mut impl Sink,
+    ) {
+        let reports = &*self.shared.reports;
+        if !sa.passes(now, reports) {
+            return self.shared.count(Reason::Expired);
+        }
+        make_room(batch, sink, packet.len() + MAX_OVERHEAD);
+        let Some(sequence) = sa.next_sequence(reports) else { return self.shared.count(Reason::Expired) };
+        let next = if parsed.selectors.source.is_ipv4() { next_header::IPV4 } else { next_header::IPV6 };
+        let Some(length) = esp::seal(&*sa.key, sa.spi.get(), sequence, sa.esn, next, packet, batch.free()) else {
+            return self.shared.count(Reason::TooBig);
+        };
+        let class = packet::outer_class(parsed.traffic_class, sa.copy.dscp, sa.copy.ecn);
+        batch.push_datagram(sa.path, class, length);
+        sa.book(packet.len(), now, reports);
+    }
+
+    /// Adds an ICMP error to the batch, if one may be sent.
+    fn answer(
+        &self,
+        packet: &[u8],
+        complaint: Complaint,
+        source: Option<IpAddr>,
+        now: Instant,
+        batch: &mut Batch,
+        sink: &mut impl Sink,
+    ) {
+        make_room(batch, sink, icmp::MAX_ERROR);
+        if let Some(length) = self.errors.write(packet, complaint, source, now, batch.free()) {
+            batch.push_reply(length);
+        }
+    }
+}
+
+fn make_room(batch: &mut Batch, sink: &mut impl Sink, octets: usize) {
+    if !batch.has_room(octets) {
+        sink.transmit(batch);
+        batch.clear();
+    }
+}

@@ -1,0 +1,99 @@
+//! The receiving thread: from the outer sockets through [`Inbound`] to the tunnel device, and IKE to the daemon.
+//!
+//! **IKE under a flood of ESP.** All datagrams of a batch are looked at before any is decrypted: IKE (marker of four zero octets, RFC 3948 §2.2) goes
+//! up at once, so it waits for at most one batch of cryptography. Sockets take turns, one batch each. A forged ESP packet costs a table
+//! lookup; the receive buffer is as large as the system allows.
+
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use ipsec::Path;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::mmsg::{Meta, ReceiveBuffers};
+use super::socket::OuterSocket;
+use super::transmit::Wires;
+use crate::drops::Reason;
+use crate::engine::{Arrival, Form, Inbound, Shared};
+use crate::packet::IPV4_HEADER;
+
+/// Runs until told to stop.
+pub(crate) fn run(shared: &Arc<Shared>, wires: &Wires) {
+    let mut inbound = Inbound::new(Arc::clone(shared));
+    let mut buffers = ReceiveBuffers::new();
+    let timeout = Timespec { tv_sec: 1, tv_nsec: 0 };
+    while !wires.stop.load(Relaxed) {
+        let sockets = wires.sockets.load_full();
+        let mut fds: Vec<PollFd<'_>> = vec![PollFd::new(&wires.receive_wake, PollFlags::IN)];
+        fds.extend(sockets.iter().map(|socket| PollFd::new(socket.as_ref(), PollFlags::IN)));
+        // Until something other than packets happens, nothing is allocated.
+        while !wires.stop.load(Relaxed) && poll(&mut fds, Some(&timeout)).is_ok() {
+            if fds.first().is_some_and(|wake| !wake.revents().is_empty()) {
+                wires.receive_wake.clear();
+                break;
+            }
+            let ready = fds.iter().skip(1).map(|fd| !fd.revents().is_empty());
+            for (socket, _) in sockets.iter().zip(ready).filter(|(_, ready)| *ready) {
+                take_batch(socket, &mut buffers, &mut inbound, shared, wires);
+            }
+        }
+    }
+}
+
+fn take_batch(
+    socket: &OuterSocket,
+    buffers: &mut ReceiveBuffers,
+    inbound: &mut Inbound,
+    shared: &Shared,
+    wires: &Wires,
+) {
+    // An error (an ICMP error that came back, for example) is cleared by being read.
+    if !matches!(buffers.receive(socket), Ok(1..)) {
+        return;
+    }
+    for (meta, datagram) in buffers.datagrams() {
+        hand_up_ike(socket, &meta, datagram, shared);
+    }
+    let tun = wires.tun.load();
+    let (form, v4) = (socket.form, socket.local.is_ipv4());
+    let packets = buffers.datagrams().flat_map(|(meta, datagram)| {
+        let arrival = Arrival { remote: meta.remote, form, class: meta.class };
+        datagram.chunks_mut(meta.segment.max(1)).filter_map(move |packet| Some((arrival, esp(form, v4, packet)?)))
+    });
+    inbound.process(packets, super::now(), |inner| deliver(tun.as_ref().as_ref(), inner, shared));
+}
+
+fn deliver(tun: Option<&OwnedFd>, inner: &[u8], shared: &Shared) {
+    if tun.is_none_or(|tun| rustix::io::write(tun, inner).is_err()) {
+        shared.count(Reason::DeliveryFailed);
+    }
+}
+
+/// The non-ESP marker in front of IKE.
+const MARKER: [u8; 4] = [0; 4];
+
+/// Hands up the IKE messages among what a UDP socket gave.
+fn hand_up_ike(socket: &OuterSocket, meta: &Meta, datagram: &[u8], shared: &Shared) {
+    if socket.form == Form::Native {
+        return;
+    }
+    for message in datagram.chunks(meta.segment.max(1)).filter_map(|datagram| datagram.strip_prefix(&MARKER)) {
+        let local = SocketAddr::new(meta.local.unwrap_or(socket.local.ip()), socket.local.port());
+        shared.reports.ike_datagram(Path { local, remote: meta.remote }, message);
+    }
+}
+
+/// The ESP packet in what a socket gave: raw IPv4 sockets show the IP header, UDP sockets also carry IKE and keepalives (RFC 3948 §2).
+fn esp(form: Form, v4: bool, packet: &mut [u8]) -> Option<&mut [u8]> {
+    match form {
+        Form::Native if v4 => {
+            let header = usize::from(packet.first()? & 0x0f) * 4;
+            packet.get_mut(header.max(IPV4_HEADER)..)
+        }
+        Form::Native => Some(packet),
+        Form::Udp { .. } if packet.len() <= MARKER.len() || packet.starts_with(&MARKER) => None,
+        Form::Udp { .. } => Some(packet),
+    }
+}

@@ -1,0 +1,136 @@
+//! Outer sockets: raw ESP (protocol 50) and the adopted UDP sockets of the NAT-T port.
+
+use std::io;
+use std::mem::size_of;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use crate::engine::Form;
+use crate::host::{Family, HostError, sockets};
+
+const ESP_PROTOCOL: libc::c_int = 50;
+/// Room for a burst of full-size packets while the thread is away.
+const RECEIVE_BUFFER: usize = 8 << 20;
+
+/// A socket that carries ESP.
+pub(crate) struct OuterSocket {
+    fd: OwnedFd,
+    /// Where it is bound; raw sockets are bound to nothing.
+    pub(crate) local: SocketAddr,
+    /// What it carries.
+    pub(crate) form: Form,
+    /// Whether the kernel segments large sends (UDP_SEGMENT) here.
+    pub(crate) segments: bool,
+}
+
+impl AsFd for OuterSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl OuterSocket {
+    /// A raw socket for native ESP of one family; `None` where the kernel lacks the family.
+    pub(crate) fn raw(v4: bool, mark: u32) -> Result<Option<Self>, SocketError> {
+        let family = if v4 { libc::AF_INET } else { libc::AF_INET6 };
+        // SAFETY: no pointers are passed.
+        let raw =
+            unsafe { libc::socket(family, libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK, ESP_PROTOCOL) };
+        if raw < 0 {
+            let error = io::Error::last_os_error();
+            return match error.raw_os_error() {
+                Some(libc::EAFNOSUPPORT) if !v4 => Ok(None),
+                _ => Err(SocketError::Open(error)),
+            };
+        }
+        // SAFETY: the descriptor was just made and belongs to nobody else.
+        let fd = unsafe { OwnedFd::from_raw_fd(raw) };
+        let any = if v4 { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) };
+        let socket = Self { fd, local: SocketAddr::new(any, 0), form: Form::Native, segments: false };
+        socket.prepare(mark)?;
+        Ok(Some(socket))
+    }
+
+    /// A UDP socket of the NAT-T port that the daemon opened and bound.
+    pub(crate) fn adopt(fd: OwnedFd, mark: u32) -> Result<Self, SocketError> {
+        let local = rustix::net::getsockname(&fd)
+            .ok()
+            .and_then(|address| SocketAddr::try_from(address).ok())
+            .ok_or(SocketError::NotBound)?;
+        let mut socket = Self { fd, local, form: Form::Udp { local_port: local.port() }, segments: false };
+        socket.prepare(mark)?;
+        // Both are refused by old kernels, which then hand over and take packets one by one.
+        let _ = socket.set(libc::SOL_UDP, libc::UDP_GRO, 1);
+        socket.segments = socket.set(libc::SOL_UDP, libc::UDP_SEGMENT, 0).is_ok();
+        Ok(socket)
+    }
+
+    fn prepare(&self, mark: u32) -> Result<(), SocketError> {
+        sockets::set_mark(self.fd.as_fd(), mark)?;
+        sockets::socket_bypass(&self.fd, if self.local.is_ipv4() { Family::V4 } else { Family::V6 })?;
+        sockets::set_receive_buffer(self.fd.as_fd(), RECEIVE_BUFFER)?;
+        if self.local.is_ipv4() {
+            self.set(libc::IPPROTO_IP, libc::IP_PKTINFO, 1)?;
+            self.set(libc::IPPROTO_IP, libc::IP_RECVTOS, 1)?;
+            // The don't-fragment bit is set while a packet fits; inner packets are made to fit, what does not is fragmented.
+            self.set(libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_WANT)?;
+        } else {
+            self.set(libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1)?;
+            self.set(libc::IPPROTO_IPV6, libc::IPV6_RECVTCLASS, 1)?;
+        }
+        Ok(())
+    }
+
+    fn set(&self, level: libc::c_int, option: libc::c_int, value: libc::c_int) -> Result<(), SocketError> {
+        // SAFETY: the descriptor is open; the option value is one int on our stack.
+        let outcome = unsafe {
+            libc::setsockopt(
+                self.fd.as_raw_fd(),
+                level,
+                option,
+                (&raw const value).cast(),
+                size_of::<libc::c_int>() as libc::socklen_t,
+            )
+        };
+        if outcome == 0 { Ok(()) } else { Err(SocketError::Option(io::Error::last_os_error())) }
+    }
+
+    /// Whether an SA with this local address and UDP port (`None` for native ESP) sends through this socket; bound addresses first.
+    pub(crate) fn suits(&self, local: IpAddr, port: Option<u16>) -> bool {
+        let form = match self.form {
+            Form::Native => port.is_none(),
+            Form::Udp { local_port } => port == Some(local_port),
+        };
+        form && self.local.is_ipv4() == local.is_ipv4()
+            && (self.local.ip() == local || self.local.ip().is_unspecified())
+    }
+}
+
+/// Path MTU the kernel knows between two addresses for packets with our mark.
+pub(crate) fn path_mtu(local: IpAddr, remote: IpAddr, mark: u32) -> io::Result<usize> {
+    let socket = std::net::UdpSocket::bind((local, 0))?;
+    sockets::set_mark(socket.as_fd(), mark).map_err(io::Error::other)?;
+    // Any port serves: nothing is sent.
+    socket.connect((remote, 9))?;
+    let (level, option) =
+        if local.is_ipv4() { (libc::IPPROTO_IP, libc::IP_MTU) } else { (libc::IPPROTO_IPV6, libc::IPV6_MTU) };
+    let mut value: libc::c_int = 0;
+    let mut length = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: the descriptor is open; value and length live on our stack and fit the option.
+    let outcome =
+        unsafe { libc::getsockopt(socket.as_raw_fd(), level, option, (&raw mut value).cast(), &raw mut length) };
+    if outcome == 0 { usize::try_from(value).map_err(io::Error::other) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Why an outer socket cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SocketError {
+    #[error("cannot open a raw ESP socket (CAP_NET_RAW is needed): {0}")]
+    Open(io::Error),
+    #[error("cannot set an option of an ESP socket: {0}")]
+    Option(io::Error),
+    #[error("a NAT-T socket is not bound to an IP address")]
+    NotBound,
+    #[error(transparent)]
+    Host(#[from] HostError),
+}

@@ -1,0 +1,368 @@
+//! The backend: one tunnel device, its threads, and the control thread that carries out requests in order.
+
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use ike_crypto::ring_provider;
+use ipsec::capability::LimitUnits;
+use ipsec::{
+    Capabilities, Device, DeviceId, DeviceState, DeviceTable, Event, ModeInUse, NatReader, OffloadBackend,
+    OffloadError, OnStop, Reports, Request, Spi, TableFull, Tag,
+};
+
+use crate::config::{StartError, UserspaceConfig};
+use crate::control::{Control, Identity, MIN_WINDOW};
+use crate::crypto;
+use crate::drops::Reason;
+use crate::esp::MAX_WINDOW;
+use crate::host::{Host, HostConfig, Tun, TunConfig};
+use crate::io::socket::OuterSocket;
+use crate::io::transmit::Wires;
+use crate::io::wake::Wake;
+use crate::io::{self as datapath_io, receive, transmit};
+use crate::spi::SLOTS;
+use crate::surroundings::Machine;
+
+/// How often addresses, links and path MTUs are looked at again.
+const REFRESH: Duration = Duration::from_secs(10);
+/// The same when a packet did not fit.
+const STALE: Duration = Duration::from_millis(200);
+/// Pause between attempts to get a lost device back.
+const DEVICE_RETRY: Duration = Duration::from_millis(200);
+/// The control thread looks around at least this often: its sleep does not count suspended time.
+const LONGEST_SLEEP: Duration = Duration::from_secs(1);
+
+/// The userspace ESP datapath as a backend.
+pub struct Userspace {
+    shared_state: Arc<Common>,
+    messages: Mutex<Option<Sender<Message>>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+struct Common {
+    config: UserspaceConfig,
+    control: Control,
+    wires: Arc<Wires>,
+    devices: ArcSwap<DeviceTable>,
+    reports: Arc<dyn Reports>,
+    device_is_lost: Arc<AtomicBool>,
+}
+
+enum Message {
+    Request(Tag, Request),
+    /// The transmitting thread found the device gone.
+    DeviceLost,
+    Stop(OnStop),
+}
+
+impl Userspace {
+    /// Opens the device, takes over the host's routing table and guard, and starts the threads.
+    ///
+    /// # Errors
+    /// [`StartError`], one sentence that names the object.
+    pub fn start(config: UserspaceConfig, reports: Arc<dyn Reports>) -> Result<Arc<Self>, StartError> {
+        check(&config)?;
+        let mut tun = open_device(&config)?;
+        let mut host = Host::open(host_config(&config))?;
+        host.renew_device(Some(tun.ifindex))?;
+        let sockets = raw_sockets(config.mark)?;
+        let (sender, messages) = mpsc::channel();
+        let wires = Arc::new(wires(sockets, tun.queues.pop(), sender.clone())?);
+        let waker = Arc::clone(&wires);
+        let control = Control::new(
+            Identity { device: config.device.as_str().into(), simulated: config.simulate_packet_device },
+            Arc::clone(&reports),
+            Box::new(Machine::new(host)),
+            Arc::new(datapath_io::now),
+            &random()?,
+            Box::new(move || waker.transmit_wake.wake()),
+        );
+        let common = Arc::new(Common {
+            devices: ArcSwap::from_pointee(device_table(&config, DeviceState::Up)),
+            config,
+            control,
+            wires,
+            reports,
+            device_is_lost: Arc::new(AtomicBool::new(false)),
+        });
+        let threads = start_threads(&common, messages)?;
+        Ok(Arc::new(Self { shared_state: common, messages: Mutex::new(Some(sender)), threads: Mutex::new(threads) }))
+    }
+
+    /// Packets dropped so far, by reason.
+    pub fn drops(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        let drops = &self.shared_state.control.shared().drops;
+        Reason::ALL.iter().map(|reason| (reason.name(), drops.get(*reason)))
+    }
+
+    fn post(&self, message: Message) -> Result<(), Message> {
+        match &*self.messages.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(sender) => sender.send(message).map_err(|refused| refused.0),
+            None => Err(message),
+        }
+    }
+}
+
+impl OffloadBackend for Userspace {
+    fn devices(&self) -> Arc<DeviceTable> {
+        self.shared_state.devices.load_full()
+    }
+
+    fn device_for(&self, _local: IpAddr, _remote: IpAddr) -> Option<DeviceId> {
+        Some(DeviceId(0))
+    }
+
+    fn reserve_spi(&self, _device: DeviceId) -> Result<Spi, TableFull> {
+        self.shared_state.control.reserve_spi()
+    }
+
+    fn release_spi(&self, _device: DeviceId, spi: Spi) {
+        self.shared_state.control.release_spi(spi);
+    }
+
+    fn submit(&self, tag: Tag, request: Request) {
+        if self.post(Message::Request(tag, request)).is_err() {
+            self.shared_state.reports.done(tag, Err(self.shared_state.unavailable()));
+        }
+    }
+
+    fn adopt_nat_sockets(&self, sockets: Vec<OwnedFd>) -> io::Result<NatReader> {
+        let common = &self.shared_state;
+        let mut adopted = Vec::new();
+        for socket in sockets {
+            adopted.push(Arc::new(OuterSocket::adopt(socket, common.config.mark).map_err(io::Error::other)?));
+        }
+        common.wires.sockets.rcu(|present| {
+            let mut all = Vec::clone(present);
+            all.extend(adopted.iter().cloned());
+            all
+        });
+        common.wires.receive_wake.wake();
+        Ok(NatReader::Backend)
+    }
+
+    fn shut_down(&self, on_stop: OnStop) {
+        let sender = self.messages.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(sender) = sender {
+            // The control thread holds the other end until it has been told to stop.
+            let _ = sender.send(Message::Stop(on_stop));
+        }
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in threads {
+            if thread.join().is_err() {
+                tracing::error!("a datapath thread ended in a panic");
+            }
+        }
+    }
+}
+
+impl Drop for Userspace {
+    fn drop(&mut self) {
+        self.shut_down(OnStop::Block);
+    }
+}
+
+impl Common {
+    fn unavailable(&self) -> OffloadError {
+        OffloadError::Unavailable(self.config.device.as_str().into())
+    }
+
+    /// The control thread: requests in order, and what comes with time.
+    fn run(&self, messages: &Receiver<Message>) {
+        let mut refreshed = datapath_io::now();
+        loop {
+            match messages.recv_timeout(self.sleep()) {
+                Ok(Message::Request(tag, request)) => self.reports.done(tag, self.control.execute(&request)),
+                Ok(Message::DeviceLost) => self.device_lost(),
+                Ok(Message::Stop(on_stop)) => return self.stop(on_stop, messages),
+                Err(RecvTimeoutError::Disconnected) => return self.stop(OnStop::Block, messages),
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            if self.device_is_lost.load(Relaxed) {
+                self.regain_device();
+            }
+            let now = datapath_io::now();
+            let since = now.saturating_since(refreshed);
+            let stale = since >= STALE && self.wires.path_mtu_stale.swap(false, Relaxed);
+            if stale || since >= REFRESH {
+                refreshed = now;
+                if let Err(error) = self.control.refresh() {
+                    tracing::warn!(%error, "cannot follow the host's addresses and routes");
+                }
+                self.control.refresh_path_mtu();
+            }
+        }
+    }
+
+    fn sleep(&self) -> Duration {
+        let next = self.control.tick().map(|at| at.saturating_since(self.control.now()));
+        let longest = if self.device_is_lost.load(Relaxed) {
+            DEVICE_RETRY
+        } else if self.wires.path_mtu_stale.load(Relaxed) {
+            STALE
+        } else {
+            LONGEST_SLEEP
+        };
+        next.map_or(longest, |next| next.min(longest))
+    }
+
+    fn set_device(&self, state: DeviceState) {
+        self.devices.store(Arc::new(device_table(&self.config, state)));
+        self.control.set_device_up(state == DeviceState::Up);
+    }
+
+    /// Routes are gone with the device; the guard's blocks hold, its exemption for the device is taken back.
+    fn device_lost(&self) {
+        if self.device_is_lost.swap(true, Relaxed) {
+            return;
+        }
+        self.set_device(DeviceState::Down);
+        self.reports.event(Event::DeviceDown(DeviceId(0)));
+        if let Err(error) = self.control.with_surroundings(|host| host.renew_device(None)) {
+            tracing::warn!(%error, "cannot take the lost device out of the guard");
+        }
+    }
+
+    fn regain_device(&self) {
+        let mut tun = match open_device(&self.config) {
+            Ok(tun) => tun,
+            Err(error) => return tracing::warn!(%error, "cannot get the tunnel device back yet"),
+        };
+        if let Err(error) = self.control.with_surroundings(|host| host.renew_device(Some(tun.ifindex))) {
+            return tracing::warn!(%error, "cannot point routes and guard at the new tunnel device yet");
+        }
+        self.wires.tun.store(Arc::new(tun.queues.pop()));
+        self.wires.transmit_wake.wake();
+        self.device_is_lost.store(false, Relaxed);
+        self.set_device(DeviceState::Up);
+        self.reports.event(Event::DeviceUp(DeviceId(0)));
+    }
+
+    fn stop(&self, on_stop: OnStop, messages: &Receiver<Message>) {
+        self.control.close();
+        // Senders are gone by now except those in the middle of a submit: what they post is answered too.
+        while let Ok(message) = messages.recv_timeout(Duration::ZERO) {
+            if let Message::Request(tag, _) = message {
+                self.reports.done(tag, Err(self.unavailable()));
+            }
+        }
+        self.wires.stop.store(true, Relaxed);
+        self.wires.transmit_wake.wake();
+        self.wires.receive_wake.wake();
+        if let Err(error) = self.control.with_surroundings(|host| host.stop(on_stop)) {
+            tracing::error!(%error, "cannot tidy up routes and guard");
+        }
+        self.wires.tun.store(Arc::new(None));
+    }
+}
+
+fn check(config: &UserspaceConfig) -> Result<(), StartError> {
+    // IPv4 needs 68 octets, IPv6 1280; more than 65535 fits no packet.
+    if config.mtu != 0 && !(1280..=65_535).contains(&config.mtu) {
+        return Err(StartError::Setting {
+            setting: "mtu",
+            value: config.mtu.to_string(),
+            reason: "must be 0 (derived) or from 1280 to 65535",
+        });
+    }
+    Ok(())
+}
+
+fn open_device(config: &UserspaceConfig) -> Result<Tun, StartError> {
+    let config = TunConfig { device: config.device.clone(), queues: 1, mtu: config.device_mtu(), offloads: false };
+    Ok(Tun::open(&config)?)
+}
+
+fn host_config(config: &UserspaceConfig) -> HostConfig {
+    HostConfig {
+        device: config.device.clone(),
+        mtu: config.device_mtu(),
+        table: config.table,
+        rule_priority: config.rule_priority,
+        mark: config.mark,
+        install_routes: config.install_routes,
+    }
+}
+
+fn raw_sockets(mark: u32) -> Result<Vec<Arc<OuterSocket>>, StartError> {
+    let mut sockets = Vec::new();
+    for v4 in [true, false] {
+        let socket = OuterSocket::raw(v4, mark).map_err(|error| StartError::Socket(error.to_string()))?;
+        sockets.extend(socket.map(Arc::new));
+    }
+    Ok(sockets)
+}
+
+fn wires(sockets: Vec<Arc<OuterSocket>>, tun: Option<OwnedFd>, lost: Sender<Message>) -> Result<Wires, StartError> {
+    let wake = || {
+        Wake::new().map_err(|error| StartError::System { action: "make an event counter", reason: error.to_string() })
+    };
+    Ok(Wires {
+        sockets: ArcSwap::from_pointee(sockets),
+        tun: ArcSwap::from_pointee(tun),
+        path_mtu_stale: AtomicBool::new(false),
+        stop: AtomicBool::new(false),
+        transmit_wake: wake()?,
+        receive_wake: wake()?,
+        device_lost: Box::new(move || {
+            // Without a control thread there is nobody to get the device back.
+            let _ = lost.send(Message::DeviceLost);
+        }),
+    })
+}
+
+fn random() -> Result<[u8; 128], StartError> {
+    let mut octets = [0; 128];
+    ring_provider()
+        .random
+        .fill(&mut octets)
+        .map_err(|error| StartError::System { action: "draw random numbers", reason: error.to_string() })?;
+    Ok(octets)
+}
+
+fn start_threads(common: &Arc<Common>, messages: Receiver<Message>) -> Result<Vec<JoinHandle<()>>, StartError> {
+    let spawn = |name: &str, body: Box<dyn FnOnce() + Send>| {
+        thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(body)
+            .map_err(|error| StartError::System { action: "start a thread", reason: error.to_string() })
+    };
+    let (control, sending, receiving) = (Arc::clone(common), Arc::clone(common), Arc::clone(common));
+    Ok(vec![
+        spawn("esp-transmit", Box::new(move || transmit::run(sending.control.shared(), &sending.wires)))?,
+        spawn("esp-receive", Box::new(move || receive::run(receiving.control.shared(), &receiving.wires)))?,
+        spawn("esp-control", Box::new(move || control.run(&messages)))?,
+    ])
+}
+
+fn device_table(config: &UserspaceConfig, state: DeviceState) -> DeviceTable {
+    let capabilities = Capabilities {
+        algorithms: crypto::algorithms(),
+        tunnel: true,
+        transport: false,
+        esn: true,
+        replay_window: (MIN_WINDOW, MAX_WINDOW),
+        udp_encapsulation: true,
+        limits: LimitUnits { time: true, bytes: true, packets: true },
+        sa_table: Some(SLOTS),
+        policy_table: None,
+        all_policy_kinds: true,
+        in_place_move: true,
+        separate_activation: true,
+    };
+    let name = if config.simulate_packet_device {
+        format!("{} (simulated)", config.device).into()
+    } else {
+        config.device.as_str().into()
+    };
+    DeviceTable {
+        devices: vec![Device { id: DeviceId(0), name, state, capabilities, plain_mode: ModeInUse::SOFTWARE }],
+    }
+}

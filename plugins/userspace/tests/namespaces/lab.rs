@@ -1,0 +1,214 @@
+//! Two gateways with a LAN host each, in network namespaces of their own: `lan-a - gw-a - gw-b - lan-b`.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::process::{Command, Output};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+static COUNT: AtomicU32 = AtomicU32::new(0);
+
+/// Namespaces, removed on drop.
+pub(crate) struct Lab {
+    prefix: String,
+    /// Whether the outer link is IPv6.
+    pub(crate) outer_v6: bool,
+}
+
+/// Whether namespaces can be made here; tests say so and stop when not.
+pub(crate) fn possible() -> bool {
+    let able = rustix::process::geteuid().is_root() && std::path::Path::new("/dev/net/tun").exists();
+    if !able {
+        eprintln!("skipped: network namespaces need root and /dev/net/tun");
+    }
+    able
+}
+
+impl Lab {
+    pub(crate) fn new(outer_v6: bool) -> Self {
+        let prefix = format!("us{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let lab = Self { prefix, outer_v6 };
+        for role in ["la", "ga", "gb", "lb"] {
+            run(&["ip", "netns", "add", &lab.ns(role)]);
+            lab.exec(role, &["ip", "link", "set", "lo", "up"]);
+            // Nobody else is on these links: no waiting for duplicate addresses.
+            lab.exec(role, &["sysctl", "-qw", "net.ipv6.conf.all.accept_dad=0", "net.ipv6.conf.default.accept_dad=0"]);
+        }
+        lab.link("la", "ga", "lan");
+        lab.link("lb", "gb", "lan");
+        lab.link("ga", "gb", "wan");
+        for (lan, gateway, subnet) in [("la", "ga", "1"), ("lb", "gb", "2")] {
+            lab.exec(lan, &["ip", "addr", "add", &format!("10.{subnet}.0.2/24"), "dev", "lan"]);
+            lab.exec(lan, &["ip", "-6", "addr", "add", &format!("fd0{subnet}::2/64"), "dev", "lan", "nodad"]);
+            lab.exec(gateway, &["ip", "addr", "add", &format!("10.{subnet}.0.1/24"), "dev", "lan"]);
+            lab.exec(gateway, &["ip", "-6", "addr", "add", &format!("fd0{subnet}::1/64"), "dev", "lan", "nodad"]);
+            lab.exec(lan, &["ip", "route", "add", "default", "via", &format!("10.{subnet}.0.1")]);
+            lab.exec(lan, &["ip", "-6", "route", "add", "default", "via", &format!("fd0{subnet}::1")]);
+            lab.exec(gateway, &["sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1"]);
+        }
+        for (gateway, own, peer) in [("ga", "1", "2"), ("gb", "2", "1")] {
+            lab.exec(gateway, &["ip", "addr", "add", &format!("192.0.2.{own}/24"), "dev", "wan"]);
+            lab.exec(gateway, &["ip", "-6", "addr", "add", &format!("2001:db8::{own}/64"), "dev", "wan", "nodad"]);
+            // What the tunnel does not carry would leave in clear here.
+            lab.exec(gateway, &["ip", "route", "add", "default", "via", &format!("192.0.2.{peer}")]);
+            lab.exec(gateway, &["ip", "-6", "route", "add", "default", "via", &format!("2001:db8::{peer}")]);
+        }
+        // A fresh veth drops everything until the kernel has noticed its carrier.
+        for (role, device) in [("la", "lan"), ("ga", "lan"), ("ga", "wan"), ("gb", "wan"), ("gb", "lan"), ("lb", "lan")]
+        {
+            eventually("carrier", || lab.exec(role, &["ip", "-br", "link", "show", device]).contains(" UP "));
+        }
+        lab
+    }
+
+    /// Outer address of gateway `a` or `b`.
+    pub(crate) fn outer(&self, gateway: &str) -> std::net::IpAddr {
+        let text = match (self.outer_v6, gateway) {
+            (false, "ga") => "192.0.2.1",
+            (false, _) => "192.0.2.2",
+            (true, "ga") => "2001:db8::1",
+            (true, _) => "2001:db8::2",
+        };
+        text.parse().unwrap()
+    }
+
+    pub(crate) fn ns(&self, role: &str) -> String {
+        format!("{}-{role}", self.prefix)
+    }
+
+    fn link(&self, a: &str, b: &str, name: &str) {
+        let (a, b) = (self.ns(a), self.ns(b));
+        run(&["ip", "-n", &a, "link", "add", name, "type", "veth", "peer", "name", name, "netns", &b]);
+        run(&["ip", "-n", &a, "link", "set", name, "up"]);
+        run(&["ip", "-n", &b, "link", "set", name, "up"]);
+    }
+
+    /// Runs a command in a namespace; it must succeed.
+    pub(crate) fn exec(&self, role: &str, command: &[&str]) -> String {
+        let output = self.try_exec(role, command);
+        assert!(output.status.success(), "{command:?} in {role}: {output:?}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    pub(crate) fn try_exec(&self, role: &str, command: &[&str]) -> Output {
+        let ns = self.ns(role);
+        let all: Vec<&str> = ["ip", "netns", "exec", &ns].into_iter().chain(command.iter().copied()).collect();
+        Command::new(all[0]).args(&all[1..]).output().unwrap()
+    }
+
+    /// Answers to `count` pings of `size` octets from one LAN host to an address.
+    pub(crate) fn ping(&self, role: &str, to: &str, count: u32, options: &[&str]) -> u32 {
+        let count = count.to_string();
+        let mut command = vec!["ping", "-n", "-c", &count, "-i", "0.01", "-W", "1"];
+        command.extend_from_slice(options);
+        command.push(to);
+        let text = String::from_utf8_lossy(&self.try_exec(role, &command).stdout).into_owned();
+        let received = text.split(" received").next().and_then(|before| before.rsplit(' ').next());
+        received.and_then(|number| number.parse().ok()).unwrap_or_else(|| panic!("ping said {text}"))
+    }
+
+    /// Runs `work` on a thread inside a namespace; threads it starts stay there.
+    pub(crate) fn inside<T: Send>(&self, role: &str, work: impl FnOnce() -> T + Send) -> T {
+        let ns = File::open(format!("/run/netns/{}", self.ns(role))).unwrap();
+        thread::scope(|scope| {
+            scope
+                .spawn(|| {
+                    let kind = Some(rustix::thread::LinkNameSpaceType::Network);
+                    rustix::thread::move_into_link_name_space(ns.as_fd(), kind).unwrap();
+                    work()
+                })
+                .join()
+                .unwrap()
+        })
+    }
+
+    /// Watches a link.
+    pub(crate) fn capture(&self, role: &str, device: &str) -> Capture {
+        self.inside(role, || Capture::new(device).unwrap())
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        for role in ["la", "ga", "gb", "lb"] {
+            let _ = Command::new("ip").args(["netns", "del", &self.ns(role)]).status();
+        }
+    }
+}
+
+/// Packets seen on a link, both directions.
+pub(crate) struct Capture(OwnedFd);
+
+impl Capture {
+    fn new(device: &str) -> io::Result<Self> {
+        let every = (libc::ETH_P_ALL as u16).to_be();
+        // SAFETY: no pointers are passed; the descriptor is fresh.
+        let fd = unsafe {
+            let fd = libc::socket(libc::AF_PACKET, libc::SOCK_DGRAM | libc::SOCK_NONBLOCK, i32::from(every));
+            assert!(fd >= 0, "{}", io::Error::last_os_error());
+            OwnedFd::from_raw_fd(fd)
+        };
+        // SAFETY: an all-zero sockaddr_ll is valid, and bind reads exactly one.
+        let outcome = unsafe {
+            let mut address: libc::sockaddr_ll = std::mem::zeroed();
+            address.sll_family = libc::AF_PACKET as u16;
+            address.sll_protocol = every;
+            let name = std::ffi::CString::new(device).unwrap();
+            address.sll_ifindex = libc::if_nametoindex(name.as_ptr()) as i32;
+            libc::bind(fd.as_raw_fd(), (&raw const address).cast(), size_of::<libc::sockaddr_ll>() as u32)
+        };
+        assert_eq!(outcome, 0, "{}", io::Error::last_os_error());
+        let _ = rustix::net::sockopt::set_socket_recv_buffer_size_force(&fd, 64 << 20);
+        Ok(Self(fd))
+    }
+
+    /// IP packets since the last call.
+    pub(crate) fn packets(&self) -> Vec<Vec<u8>> {
+        let mut all = Vec::new();
+        let mut buffer = vec![0; 70_000];
+        while let Ok(length) = rustix::io::read(&self.0, &mut buffer) {
+            all.push(buffer[..length].to_vec());
+        }
+        all
+    }
+
+    /// Counts since the last call: native ESP, UDP 4500, packets with a LAN address in clear.
+    pub(crate) fn counts(&self) -> Counts {
+        let mut counts = Counts::default();
+        for packet in self.packets() {
+            match packet.first().map(|octet| octet >> 4) {
+                Some(4) if packet[12] == 10 || packet[16] == 10 => counts.clear += 1,
+                Some(6) if packet[8] == 0xfd || packet[24] == 0xfd => counts.clear += 1,
+                Some(4) if packet[9] == 50 => counts.native += 1,
+                Some(6) if packet[6] == 50 => counts.native += 1,
+                Some(4) if packet[9] == 17 => counts.udp += 1,
+                Some(6) if packet[6] == 17 => counts.udp += 1,
+                _ => {}
+            }
+        }
+        counts
+    }
+}
+
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    pub(crate) native: usize,
+    pub(crate) udp: usize,
+    pub(crate) clear: usize,
+}
+
+/// Waits until `condition` holds, at most five seconds.
+pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(5);
+    while !condition() {
+        assert!(Instant::now() < end, "{what} did not happen");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn run(command: &[&str]) {
+    let output = Command::new(command[0]).args(&command[1..]).output().unwrap();
+    assert!(output.status.success(), "{command:?}: {output:?}");
+}
