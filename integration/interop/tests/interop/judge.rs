@@ -49,6 +49,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trials.push(trial(format!("judge::scapy_seals::{name}"), move || scapy_seals(&agreement)));
     }
     trials.push(trial("judge::static_sas_carry_everything", static_sas_carry_everything));
+    trials.push(trial("judge::oversize_packets_arrive", oversize_packets_arrive));
     trials.push(trial("judge::esn_crosses_the_wrap_under_loss", esn_crosses_the_wrap_under_loss));
     trials
 }
@@ -199,5 +200,35 @@ fn esn_crosses_the_wrap_under_loss() -> Result<()> {
         tally.dropped
     );
     ensure!(report.duplicated == 0, "{report}");
+    Ok(())
+}
+
+/// Datagrams that do not fit a tunnel packet: fragmented where that is allowed, signalled where not, and never in clear.
+fn oversize_packets_arrive() -> Result<()> {
+    let lab = Lab::new(&Middle::Direct)?;
+    let capture = lab.capture()?;
+    let datapaths = pair(&lab, &Agreement::new(GCM, Family::V4))?;
+    for family in FAMILIES {
+        let receiver = lab.b.host.run(|| UdpSocket::bind(SocketAddr::new(lab.b.host_address(family), 0)))??;
+        receiver.set_read_timeout(Some(Duration::from_millis(300)))?;
+        let sender = lab.a.host.run(|| UdpSocket::bind(SocketAddr::new(lab.a.host_address(family), 0)))??;
+        let mut buffer = [0; 4_096];
+        let mut received = 0;
+        // The first ones may be spent on learning the path's MTU.
+        for _ in 0..6 {
+            // An error left on the socket by an ICMP message is part of the learning.
+            let _ = sender.send_to(&[7; 3_000], receiver.local_addr()?);
+            received += usize::from(receiver.recv(&mut buffer).is_ok_and(|length| length == 3_000));
+        }
+        ensure!(
+            received >= 3,
+            "{family:?}: {received} of 6; dropped: {} / {}",
+            datapaths[0].drops(),
+            datapaths[1].drops()
+        );
+    }
+    for captured in capture.finish()? {
+        ensure!(captured.counts.clear == 0 && captured.missed() == 0, "{}", captured.counts);
+    }
     Ok(())
 }
