@@ -73,6 +73,13 @@ impl Interfaces {
         self.addresses.iter().find(usable).map(|local| local.address)
     }
 
+    /// Links that routers and hosts may be behind: those with an address or a default route, without loopback and `except`.
+    pub(super) fn links(&self, except: Option<u32>) -> BTreeSet<u32> {
+        let routable = self.addresses.iter().filter(|local| !is_link_local(local.address)).map(|local| local.link);
+        let links = routable.chain(self.outside.iter().copied());
+        links.filter(|link| *link != LOOPBACK && Some(*link) != except).collect()
+    }
+
     /// Subnets on links other than loopback and `except`, without link-local ones and single own addresses.
     pub(super) fn connected(&self, except: Option<u32>) -> BTreeSet<Connected> {
         self.addresses
@@ -228,6 +235,11 @@ mod tests {
         assert_eq!(source("0.0.0.0/0").as_deref(), Some("192.0.2.1"));
         assert_eq!(source("::/0").as_deref(), Some("2001:db8:1::1"));
         assert_eq!(source("172.16.0.0/12"), None);
+    }
+
+    #[test]
+    fn links_are_those_that_lead_somewhere() {
+        assert_eq!(interfaces().links(Some(7)), BTreeSet::from([2, 3]));
     }
 
     #[test]

@@ -11,8 +11,8 @@
 //! after the first load of the configuration. When the device was lost: [`Tun::open`] and [`Host::renew_device`] again. When addresses or links of
 //! the host have changed: [`Host::refresh`].
 //!
-//! What remains when the process dies: block policies with their exemptions (and `throw` routes and rules, which by then do nothing). The TUN
-//! device and the routes into it are gone, so packets take the default route and meet the block.
+//! What remains when the process dies: block policies with their exemptions, `unreachable` routes for IPv6, and beside those the rules and
+//! `throw` routes. The TUN device and the routes into it are gone, so packets take the default route and meet the block.
 //!
 //! Everything blocks and is meant for one control thread. The pure parts for the packet path are in [`icmp`] and [`sockets`].
 
@@ -32,12 +32,14 @@ mod sysctl;
 mod tun;
 mod xfrm;
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ipsec::{GuardSpec, OnStop, SelectorPair};
 
 pub use self::error::{HostError, KernelError};
 pub use self::prefix::Family;
+pub use self::sockets::{set_mark, set_receive_buffer, socket_bypass};
 pub use self::tun::{Offloads, Tun, TunConfig};
 
 use self::guard::Guard;
@@ -89,8 +91,8 @@ pub struct Host {
     marked: bool,
     routing: Option<Routing>,
     guard: Option<Guard>,
-    /// Guards kept by `unreachable` routes, where there is no XFRM.
-    unreachable: Vec<GuardSpec>,
+    /// Guards that `unreachable` routes are a part of.
+    unreachable: BTreeSet<GuardSpec>,
 }
 
 impl Host {
@@ -120,14 +122,15 @@ impl Host {
             interfaces: Interfaces::default(),
             tun: None,
             marked: false,
-            unreachable: Vec::new(),
+            unreachable: BTreeSet::new(),
             config,
             routing,
             guard,
         };
         host.read_interfaces()?;
+        let surroundings = host.surroundings();
         if let Some(guard) = &mut host.guard {
-            guard.surround(surroundings(&host.interfaces, None, None))?;
+            guard.surround(surroundings)?;
         }
         if let Some(routing) = &mut host.routing {
             routing.surround_without_device(&host.interfaces);
@@ -147,33 +150,20 @@ impl Host {
 
     /// Puts up the fail-closed guard: until [`Self::unguard`] this traffic leaves or enters through the TUN device only. Counted by name.
     pub fn guard(&mut self, spec: &GuardSpec) -> Result<(), HostError> {
-        if let Some(guard) = &mut self.guard {
-            return guard.guard(spec);
+        if self.needs_unreachable(spec) {
+            self.block(spec)?;
         }
-        if self.unreachable.contains(spec) {
-            return Ok(());
+        let outcome = self.guard.as_mut().map_or(Ok(()), |guard| guard.guard(spec));
+        if outcome.is_err() {
+            let _ = self.unblock(spec); // the first error is the one to tell
         }
-        let Some(routing) = &mut self.routing else {
-            return Err(HostError::Setting {
-                setting: "install_routes",
-                value: false.to_string(),
-                reason: "this kernel has no XFRM, so the guard needs routes (or set fail_closed = \"off\")",
-            });
-        };
-        routing.block(spec.selectors.remote.addresses)?;
-        self.unreachable.push(spec.clone());
-        Ok(())
+        outcome
     }
 
     /// Takes the guard of one connection down.
     pub fn unguard(&mut self, spec: &GuardSpec) -> Result<(), HostError> {
-        if let Some(guard) = &mut self.guard {
-            return guard.unguard(spec);
-        }
-        let Some(position) = self.unreachable.iter().position(|there| there == spec) else { return Ok(()) };
-        self.unreachable.swap_remove(position);
-        let remote = spec.selectors.remote.addresses;
-        self.routing.as_mut().map_or(Ok(()), |routing| routing.unblock(remote))
+        let outcome = self.guard.as_mut().map_or(Ok(()), |guard| guard.unguard(spec));
+        outcome.and(self.unblock(spec))
     }
 
     /// Whether a guard of this process stands for these selectors.
@@ -236,10 +226,10 @@ impl Host {
     /// Follows changes of the host's addresses, subnets and default routes.
     pub fn refresh(&mut self) -> Result<(), HostError> {
         self.read_interfaces()?;
-        let mark = self.marked.then_some(self.config.mark);
+        let surroundings = self.surroundings();
         // Exemptions first: what a route sends into the device must be allowed to leave through it.
         if let Some(guard) = &mut self.guard {
-            guard.surround(surroundings(&self.interfaces, self.tun, mark))?;
+            guard.surround(surroundings)?;
         }
         self.routing.as_mut().map_or(Ok(()), |routing| routing.surround(self.tun, &self.interfaces))
     }
@@ -272,6 +262,44 @@ impl Host {
         guard.and(routing).and(mark)
     }
 
+    /// Without XFRM there is nothing else; and policies do not see the egress of the gateway's own IPv6 packets.
+    fn needs_unreachable(&self, spec: &GuardSpec) -> bool {
+        self.guard.is_none() || (self.routing.is_some() && !spec.selectors.remote.addresses.is_ipv4())
+    }
+
+    fn block(&mut self, spec: &GuardSpec) -> Result<(), HostError> {
+        if self.unreachable.contains(spec) {
+            return Ok(());
+        }
+        let Some(routing) = &mut self.routing else {
+            return Err(HostError::Setting {
+                setting: "install_routes",
+                value: false.to_string(),
+                reason: "this kernel has no XFRM, so the guard needs routes (or set fail_closed = \"off\")",
+            });
+        };
+        routing.block(spec.selectors.remote.addresses)?;
+        self.unreachable.insert(spec.clone());
+        Ok(())
+    }
+
+    fn unblock(&mut self, spec: &GuardSpec) -> Result<(), HostError> {
+        if !self.unreachable.remove(spec) {
+            return Ok(());
+        }
+        let remote = spec.selectors.remote.addresses;
+        self.routing.as_mut().map_or(Ok(()), |routing| routing.unblock(remote))
+    }
+
+    fn surroundings(&self) -> Surroundings {
+        Surroundings {
+            interfaces: self.interfaces.clone(),
+            tun: self.tun,
+            mark: self.marked.then_some(self.config.mark),
+            routed: self.routing.is_some(),
+        }
+    }
+
     fn read_interfaces(&mut self) -> Result<(), HostError> {
         self.interfaces =
             Interfaces::read(&mut self.route).map_err(|refusal| refusal.on("list", "addresses and routes"))?;
@@ -297,10 +325,6 @@ impl Host {
         }
         Ok(())
     }
-}
-
-fn surroundings(interfaces: &Interfaces, tun: Option<u32>, mark: Option<u32>) -> Surroundings {
-    Surroundings { interfaces: interfaces.clone(), tun, mark }
 }
 
 fn check(config: &HostConfig) -> Result<(), HostError> {

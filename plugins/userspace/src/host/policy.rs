@@ -11,6 +11,12 @@
 //!
 //! Rank: the exemptions of the first two kinds come first. All else goes by specificity, so that neither a pass shunt nor a connected
 //! subnet opens a guard of a single host; among equally specific ones pass shunts come before blocks before connected subnets.
+//!
+//! IPv6 is different for packets of the gateway itself: unless their socket is bound to a device, the kernel shows the policies no egress, so
+//! a policy cannot tell the TUN device from the outer link. There the blocks name every other link, own addresses may then leave, and a block
+//! without a link comes last. What holds back own packets without a link is routing: our table answers `unreachable` when the TUN device is gone.
+
+use std::collections::BTreeSet;
 
 use ipsec::{AddressRange, PortRange, SelectorPair};
 
@@ -31,6 +37,8 @@ pub(super) struct Surroundings {
     pub(super) tun: Option<u32>,
     /// Mark of packets that came out of the TUN device for this host itself; `None` when nothing marks them.
     pub(super) mark: Option<u32>,
+    /// Whether routes hold back own packets to guarded prefixes when there is no TUN device.
+    pub(super) routed: bool,
 }
 
 /// One policy that ought to be in the kernel.
@@ -47,12 +55,24 @@ enum Rank {
     Pass,
     Block,
     Connected,
+    Own,
+    Last,
 }
 
 /// Exemptions and blocks of a guard, in the order in which they are to be installed.
 pub(super) fn guard(pair: &SelectorPair, surroundings: &Surroundings) -> Vec<Item> {
     let mut items = exemptions(pair, surroundings);
-    items.extend(keys(pair).into_iter().map(|key| item(key, Rank::Block, Verdict::Block)));
+    let family = if pair.local.addresses.is_ipv4() { Family::V4 } else { Family::V6 };
+    let by_link = family == Family::V6 && surroundings.routed;
+    let links = if by_link { surroundings.interfaces.links(surroundings.tun) } else { BTreeSet::new() };
+    for key in keys(pair) {
+        if by_link && key.way == Way::Out {
+            items.extend(links.iter().map(|link| item(PolicyKey { link: *link, ..key }, Rank::Block, Verdict::Block)));
+            items.push(item(key, Rank::Last, Verdict::Block));
+        } else {
+            items.push(item(key, Rank::Block, Verdict::Block));
+        }
+    }
     items
 }
 
@@ -73,6 +93,8 @@ fn item(key: PolicyKey, rank: Rank, verdict: Verdict) -> Item {
         Rank::Pass => by_specificity(0),
         Rank::Block => by_specificity(1),
         Rank::Connected => by_specificity(2),
+        Rank::Own => 0xe00,
+        Rank::Last => 0xf00,
     };
     Item { key, priority: PRIORITIES.start() + offset, verdict }
 }
@@ -170,6 +192,11 @@ fn exemptions(pair: &SelectorPair, surroundings: &Surroundings) -> Vec<Item> {
     let mut items: Vec<_> =
         first.into_iter().filter(|key| concerns(pair, key)).map(|key| item(key, Rank::First, Verdict::Allow)).collect();
     items.extend(connected(pair, surroundings).into_iter().map(|key| item(key, Rank::Connected, Verdict::Allow)));
+    if family == Family::V6 && surroundings.routed {
+        let own = surroundings.interfaces.addresses.iter().map(host).filter(|own| own.family() == family);
+        let leaving = own.map(|own| PolicyKey::between(Way::Out, own, Prefix::any(family)));
+        items.extend(leaving.filter(|key| concerns(pair, key)).map(|key| item(key, Rank::Own, Verdict::Allow)));
+    }
     items
 }
 
@@ -226,10 +253,11 @@ fn own(family: Family, interfaces: &Interfaces) -> Vec<PolicyKey> {
         Family::V4 => Prefix::new([127, 0, 0, 0].into(), 8),
         Family::V6 => Prefix::host([0, 0, 0, 0, 0, 0, 0, 1].into()),
     };
-    let mut keys = vec![PolicyKey::between(Way::In, loopback, loopback)];
+    let ways = [Way::In, Way::Out];
+    let mut keys = ways.map(|way| PolicyKey::between(way, loopback, loopback)).to_vec();
     let own: Vec<_> = interfaces.addresses.iter().map(host).filter(|own| own.family() == family).collect();
     for one in &own {
-        keys.extend(own.iter().map(|other| PolicyKey::between(Way::In, *one, *other)));
+        keys.extend(own.iter().flat_map(|other| ways.map(|way| PolicyKey::between(way, *one, *other))));
         let arriving = PolicyKey::between(Way::In, any, *one);
         let leaving = PolicyKey::between(Way::Out, *one, any);
         match family {
@@ -262,8 +290,9 @@ fn connected(pair: &SelectorPair, surroundings: &Surroundings) -> Vec<PolicyKey>
     let mut keys = Vec::new();
     for there in &near {
         for own in own_on(there.link) {
-            let leaving = PolicyKey::between(Way::Out, own, there.subnet);
-            keys.push(PolicyKey { link: there.link, ..leaving });
+            // IPv6 shows no egress here; the other end is on the link by its address.
+            let link = if own.family() == Family::V4 { there.link } else { 0 };
+            keys.push(PolicyKey { link, ..PolicyKey::between(Way::Out, own, there.subnet) });
             keys.push(PolicyKey::between(Way::In, there.subnet, own));
         }
     }

@@ -4,8 +4,9 @@
 //! prefix share the route. A `throw` route sends the lookup on to the next rule: for connected subnets and link-scope addresses inside a
 //! wider protected prefix, and for pass shunts. Where shunt and protecting policy differ in their local side only, or name ports, a rule does it.
 //!
-//! The table is ours alone: opening fails when it holds a route that does not carry our protocol number. Where the kernel has no XFRM the
-//! guard is made of `unreachable` routes of the worst metric, which take over when the TUN device goes and its routes with it.
+//! The table is ours alone: opening fails when it holds a route that does not carry our protocol number. It also holds a part of the guard:
+//! `unreachable` routes of the worst metric, which take over when the TUN device goes and its routes with it. They are all there is where
+//! the kernel has no XFRM, and what holds back IPv6 packets of the gateway itself, of which the kernel's policies do not see the egress.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -159,7 +160,7 @@ impl Routing {
         self.apply_outer(local, remote)
     }
 
-    /// Makes `remote` unreachable while it is not routed into the TUN device: the guard of a kernel without XFRM.
+    /// Makes `remote` unreachable while it is not routed into the TUN device: a part of the guard.
     pub(super) fn block(&mut self, remote: AddressRange) -> Result<(), HostError> {
         for prefix in prefixes(remote) {
             *self.blocks.entry(prefix).or_default() += 1;
@@ -200,19 +201,21 @@ impl Routing {
         self.apply_all()
     }
 
-    /// Removes routes and rules; with `keep_blocks`, those stay that keep blocked traffic blocked.
+    /// Removes routes and rules; with `keep_blocks`, those stay that keep blocked traffic blocked, and the shunts beside them.
     pub(super) fn stop(&mut self, keep_blocks: bool) -> Result<(), HostError> {
         self.protects.clear();
-        self.passes.clear();
         self.outer.clear();
         if !keep_blocks {
             self.blocks.clear();
         }
-        let mut outcome = self.apply_all();
-        for rule in std::mem::take(&mut self.rules) {
-            outcome = outcome.and(rules::delete(&mut self.route, &rule, &self.numbers));
+        if self.blocks.is_empty() {
+            self.passes.clear();
         }
+        let mut outcome = self.apply_all();
         if self.blocking.is_empty() {
+            for rule in std::mem::take(&mut self.rules) {
+                outcome = outcome.and(rules::delete(&mut self.route, &rule, &self.numbers));
+            }
             for family in self.families.clone() {
                 for rule in [Rule::Lookup(family), Rule::Landing(family)] {
                     outcome = outcome.and(rules::delete(&mut self.route, &rule, &self.numbers));

@@ -32,7 +32,7 @@ fn surroundings() -> Surroundings {
         local("2001:db8:1::1", 64, LAN),
     ];
     let interfaces = Interfaces { addresses, outside: BTreeSet::from([OUTSIDE]) };
-    Surroundings { interfaces, tun: Some(TUN), mark: Some(0x4347) }
+    Surroundings { interfaces, tun: Some(TUN), mark: Some(0x4347), routed: true }
 }
 
 struct Packet {
@@ -170,6 +170,21 @@ fn ipv6_from_the_tunnel_to_this_host_needs_the_mark() {
     assert_eq!(verdict(&items, &arriving), Verdict::Block);
     arriving.mark = 0x4347;
     assert_eq!(verdict(&items, &arriving), Verdict::Allow);
+}
+
+#[test]
+fn own_ipv6_packets_show_no_egress_unless_bound_to_a_device() {
+    let ends = pair("2001:db8:1::/64", "2001:db8:2::/64");
+    let items = guard(&ends, &surroundings());
+    let own = |link| packet(Way::Out, "2001:db8:1::1", "2001:db8:2::7", link);
+    assert_eq!(verdict(&items, &own(0)), Verdict::Allow);
+    assert_eq!(verdict(&items, &own(TUN)), Verdict::Allow);
+    assert_eq!(verdict(&items, &own(OUTSIDE)), Verdict::Block);
+    assert_eq!(verdict(&items, &own(LAN)), Verdict::Block);
+    assert_eq!(verdict(&items, &packet(Way::Out, "2001:db8:1::5", "2001:db8:2::7", OUTSIDE)), Verdict::Block);
+    assert_eq!(verdict(&items, &packet(Way::Out, "2001:db8:1::5", "2001:db8:2::7", 77)), Verdict::Block);
+    let unrouted = guard(&ends, &Surroundings { routed: false, ..surroundings() });
+    assert_eq!(verdict(&unrouted, &own(0)), Verdict::Block);
 }
 
 #[test]
