@@ -1,25 +1,27 @@
 //! Entering namespaces of our own before anything else is done.
 //!
 //! The program starts itself again under `unshare`: new mount, network and process namespaces, and a user namespace when it is not
-//! root. `/run` becomes a private tmpfs, so the names of network namespaces belong to this run alone, and the kernel ends every
+//! root. `/run` and the lab's own files become private tmpfs, so the names of network namespaces belong to this run alone, and the kernel ends every
 //! process and forgets every link when the first process of the run is gone.
 
 use std::env;
 use std::fs;
 use std::io;
-use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
-use std::process::{Command, ExitStatus, Stdio};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 /// Set inside; also tells a human which way was taken.
 const INSIDE: &str = "CYGNET_LAB_INSIDE";
 
-/// What the first process of the run does: a private /run, the loopback, then the program as a child, so that Ctrl-C reaches it.
-const FIRST_PROCESS: &str = "mount -t tmpfs tmpfs /run && ip link set lo up && \"$@\"";
+/// What the first process of the run does: private /run and files, the loopback, then the program as a child, so that Ctrl-C
+/// reaches it.
+const FIRST_PROCESS: &str =
+    "mount -t tmpfs tmpfs /run && mount -t tmpfs tmpfs \"$1\" && shift && ip link set lo up && \"$@\"";
 
 /// Makes sure that this program runs inside namespaces of its own.
 ///
-/// Returns when it does already; otherwise runs the program again inside, waits for it and ends with its exit code.
+/// Returns when it does already; otherwise the process becomes the one that runs the program again inside, and has its exit code.
 ///
 /// # Errors
 /// One sentence that names what blocks the way and what lifts it.
@@ -30,13 +32,22 @@ pub fn enter() -> anyhow::Result<()> {
     let way = if rustix::process::geteuid().is_root() { Way::Root } else { Way::UserNamespace };
     check(way)?;
     eprintln!("lab: running {}", way.describe());
-    let status = unshare(way)
+    fs::create_dir_all(directory())?;
+    // Becoming `unshare` instead of starting it: whoever kills this process then kills the whole run.
+    let error = unshare(way)
         .args(["sh", "-c", FIRST_PROCESS, "sh"])
+        .arg(directory())
         .arg(env::current_exe()?)
         .args(env::args_os().skip(1))
         .env(INSIDE, way.describe())
-        .status()?;
-    std::process::exit(code_of(status));
+        .exec();
+    Err(error.into())
+}
+
+/// Where the run keeps its files: inside, a tmpfs that goes with the run.
+#[must_use]
+pub fn directory() -> PathBuf {
+    env::temp_dir().join("cygnet-lab")
 }
 
 /// Whether [`enter`] has been passed.
@@ -109,8 +120,4 @@ fn explain(way: Way) -> &'static str {
         return "a seccomp filter (a container's, as a rule) forbids unshare(2): run as root outside of it, or with a filter that allows it";
     }
     "this user may not make user namespaces: run as root"
-}
-
-fn code_of(status: ExitStatus) -> i32 {
-    status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1)
 }

@@ -431,9 +431,7 @@ impl WorkDirectory {
     fn new() -> anyhow::Result<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let mut random = [0_u8; 4];
-        std::io::Read::read_exact(&mut fs::File::open("/dev/urandom")?, &mut random)?;
-        let path = std::env::temp_dir().join(format!("cygnet-lab-{:08x}-{number}", u32::from_ne_bytes(random)));
+        let path = crate::enter::directory().join(number.to_string());
         fs::create_dir(&path).with_context(|| format!("making {}", path.display()))?;
         Ok(WorkDirectory { path, number })
     }
@@ -441,7 +439,7 @@ impl WorkDirectory {
 
 impl Drop for WorkDirectory {
     fn drop(&mut self) {
-        // A left-over directory harms nobody.
+        // It goes with the run anyway; this only frees the memory earlier.
         let _ = fs::remove_dir_all(&self.path);
     }
 }
