@@ -1,8 +1,8 @@
 //! Entering namespaces of our own before anything else is done.
 //!
 //! The program starts itself again under `unshare`: new mount, network and process namespaces, and a user namespace when it is not
-//! root. `/run` and the lab's own files become private tmpfs, so the names of network namespaces belong to this run alone, and the kernel ends every
-//! process and forgets every link when the first process of the run is gone.
+//! root. `/run` and the lab's own files are private tmpfs, so the names of network namespaces belong to this run alone, and the
+//! kernel ends every process and forgets every link and file when the first process of the run is gone.
 
 use std::env;
 use std::fs;

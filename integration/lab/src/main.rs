@@ -3,8 +3,10 @@
 mod demo;
 mod soak;
 
-use std::process::ExitCode;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode};
 
+use anyhow::Context;
 use clap::{Parser, Subcommand};
 
 /// Network-namespace labs.
@@ -19,6 +21,12 @@ struct Arguments {
 enum Task {
     /// Two gateways, one tunnel, real packets: a pass/fail line per step
     Demo(demo::Options),
+    /// Runs a program inside namespaces of its own, for tests that make network namespaces
+    Inside {
+        /// The program and its arguments
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+        command: Vec<String>,
+    },
     /// Rekeys every second from both sides under load, over a slow and reordering path
     SoakRekey(soak::Options),
 }
@@ -28,6 +36,7 @@ fn main() -> ExitCode {
     let outcome = lab::enter::enter().and_then(|()| match &arguments.task {
         Task::Demo(options) => demo::run(options),
         Task::SoakRekey(options) => soak::run(options),
+        Task::Inside { command } => inside(command),
     });
     match outcome {
         Ok(true) => ExitCode::SUCCESS,
@@ -37,4 +46,11 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Becomes the program.
+fn inside(command: &[String]) -> anyhow::Result<bool> {
+    let (program, arguments) = command.split_first().context("no program")?;
+    let error = Command::new(program).args(arguments).exec();
+    Err(error).with_context(|| format!("starting {program}"))
 }

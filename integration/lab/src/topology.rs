@@ -11,6 +11,7 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use anyhow::Context;
 
@@ -18,6 +19,7 @@ use crate::capture::{Capture, Captured};
 use crate::classify::Prefix;
 use crate::frame::Mac;
 use crate::netns::{Namespace, command};
+use crate::process::wait_until;
 use crate::relay::{Profile, Relay};
 
 /// The gateway's interface to its LAN.
@@ -209,7 +211,25 @@ impl Lab {
             }
             Middle::Relay(profile) => lab.build_relay(place("middle")?, profile)?,
         }
+        lab.wait_for_carriers()?;
         Ok(lab)
+    }
+
+    /// A new link drops what it is given until the kernel has taken notice of its carrier.
+    fn wait_for_carriers(&self) -> anyhow::Result<()> {
+        for (namespace, interface) in [&self.a, &self.b]
+            .into_iter()
+            .flat_map(|site| [(&site.host, HOST), (&site.gateway, LAN), (&site.gateway, OUTER)])
+        {
+            let is_up =
+                || namespace.ip(&["link", "show", "dev", interface]).is_ok_and(|line| line.contains("state UP"));
+            anyhow::ensure!(
+                wait_until(Duration::from_secs(3), is_up),
+                "{interface} in {} has no carrier",
+                namespace.name()
+            );
+        }
+        Ok(())
     }
 
     /// A site by its side.

@@ -18,9 +18,7 @@ pub(crate) fn lab(task: &str, options: &[&str]) -> Outcome {
         cargo.args(["--package", package]);
     }
     run(&mut cargo)?;
-    run(Command::new(target_directory()?.join("demo/lab"))
-        .arg(task)
-        .args(options))
+    run(Command::new(target_directory()?.join("demo/lab")).arg(task).args(options))
 }
 
 /// The cargo that runs this task.
@@ -30,27 +28,20 @@ pub(crate) fn cargo() -> Command {
 
 /// Runs a command with our terminal; its exit code is ours.
 pub(crate) fn run(command: &mut Command) -> Outcome {
-    let status = command.stdin(Stdio::null()).status().map_err(|error| {
-        Failure::Text(format!(
-            "cannot run {}: {error}",
-            command.get_program().display()
-        ))
-    })?;
+    let status = command
+        .stdin(Stdio::null())
+        .status()
+        .map_err(|error| Failure::Text(format!("cannot run {}: {error}", command.get_program().display())))?;
     if status.success() {
         return Ok(());
     }
-    let code = status
-        .code()
-        .and_then(|code| u8::try_from(code).ok())
-        .unwrap_or(1);
+    let code = status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1);
     Err(Failure::Code(code))
 }
 
 /// Where cargo puts what it builds, as cargo itself says it.
 pub(crate) fn target_directory() -> Result<PathBuf, Failure> {
-    let output = cargo()
-        .args(["metadata", "--no-deps", "--format-version", "1"])
-        .output()?;
+    let output = cargo().args(["metadata", "--no-deps", "--format-version", "1"]).output()?;
     let text = String::from_utf8_lossy(&output.stdout);
     text.split_once("\"target_directory\":\"")
         .and_then(|(_, rest)| rest.split_once('"'))

@@ -32,10 +32,7 @@ const POLICY_HOOK: &str = "/usr/sbin/policy-rc.d";
 pub(crate) fn print_plan() {
     println!("# Debian, as root; no service is started ({POLICY_HOOK} answers 101 meanwhile)");
     println!("apt-get update");
-    println!(
-        "apt-get install --yes --no-install-recommends {}",
-        names().join(" ")
-    );
+    println!("apt-get install --yes --no-install-recommends {}", names().join(" "));
     println!("# a VICI client nobody here wrote, below the target directory");
     println!("/usr/bin/python3 -m venv --system-site-packages target/peers");
     println!("target/peers/bin/pip install {VICI_CLIENT}");
@@ -55,24 +52,13 @@ pub(crate) fn install() -> Outcome {
         build::run(Command::new("apt-get").arg("update"))?;
         let mut apt = Command::new("apt-get");
         apt.env("DEBIAN_FRONTEND", "noninteractive");
-        build::run(
-            apt.args(["install", "--yes", "--no-install-recommends"])
-                .args(&missing),
-        )?;
+        build::run(apt.args(["install", "--yes", "--no-install-recommends"]).args(&missing))?;
     }
     let environment = build::target_directory()?.join("peers");
     if !has_vici_client(&environment) {
         println!("installing {VICI_CLIENT} into {}", environment.display());
-        build::run(
-            Command::new("python3")
-                .args(["-m", "venv", "--system-site-packages"])
-                .arg(&environment),
-        )?;
-        build::run(Command::new(environment.join("bin/pip")).args([
-            "install",
-            "--quiet",
-            VICI_CLIENT,
-        ]))?;
+        build::run(Command::new("python3").args(["-m", "venv", "--system-site-packages"]).arg(&environment))?;
+        build::run(Command::new(environment.join("bin/pip")).args(["install", "--quiet", VICI_CLIENT]))?;
     }
     println!("prerequisites are installed");
     Ok(())
@@ -84,18 +70,12 @@ pub(crate) fn ensure() -> Outcome {
     if missing.is_empty() && has_vici_client(&build::target_directory()?.join("peers")) {
         return Ok(());
     }
-    if missing.is_empty() || can_install() {
-        install()
-    } else {
-        Err(refuse(&missing))
-    }
+    if missing.is_empty() || can_install() { install() } else { Err(refuse(&missing)) }
 }
 
 fn refuse(missing: &[&str]) -> Failure {
     eprintln!("missing: {}", missing.join(" "));
-    eprintln!(
-        "run as root on Debian:  cargo xtask setup     (what it does: cargo xtask setup --dry-run)"
-    );
+    eprintln!("run as root on Debian:  cargo xtask setup     (what it does: cargo xtask setup --dry-run)");
     Failure::Code(2)
 }
 
@@ -114,10 +94,7 @@ fn is_root() -> bool {
 }
 
 fn missing_packages() -> Vec<&'static str> {
-    names()
-        .into_iter()
-        .filter(|name| !is_installed(name))
-        .collect()
+    names().into_iter().filter(|name| !is_installed(name)).collect()
 }
 
 fn is_installed(package: &str) -> bool {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::{Failure, Outcome, build, setup};
 
-/// One stage: a name and the cargo command lines or lab tasks it consists of.
+/// One stage: a name and the command lines it consists of.
 struct Stage {
     name: &'static str,
     quick: bool,
@@ -15,86 +15,37 @@ struct Stage {
 
 enum Step {
     /// A cargo command line.
-    Cargo(&'static [&'static str]),
-    /// A cargo command line with `-D warnings` for rustdoc.
-    Doc(&'static [&'static str]),
+    Cargo(&'static str),
+    /// The same; test programs run inside namespaces of their own, because some make network namespaces.
+    CargoInside(&'static str),
     /// A task of the `lab` binary as built for tests.
-    Lab(&'static [&'static str]),
+    Lab(&'static str),
 }
 
 const STAGES: [Stage; 8] = [
-    Stage {
-        name: "fmt",
-        quick: true,
-        steps: &[Step::Cargo(&["fmt", "--all", "--check"])],
-    },
-    Stage {
-        name: "clippy",
-        quick: true,
-        steps: &[Step::Cargo(&[
-            "clippy",
-            "--workspace",
-            "--all-targets",
-            "--",
-            "-D",
-            "warnings",
-        ])],
-    },
+    Stage { name: "fmt", quick: true, steps: &[Step::Cargo("fmt --all --check")] },
+    Stage { name: "clippy", quick: true, steps: &[Step::Cargo("clippy --workspace --all-targets -- -D warnings")] },
     Stage {
         name: "build",
         quick: true,
-        steps: &[
-            Step::Cargo(&["test", "--workspace", "--no-run"]),
-            Step::Cargo(&["build", "--workspace", "--bins"]),
-        ],
+        steps: &[Step::Cargo("test --workspace --no-run"), Step::Cargo("build --workspace --bins")],
     },
     Stage {
         name: "unit",
         quick: true,
-        steps: &[Step::Cargo(&[
-            "test",
-            "--workspace",
-            "--exclude",
-            "scenarios",
-            "--exclude",
-            "interop",
-            "--no-fail-fast",
-        ])],
+        steps: &[Step::CargoInside("test --workspace --exclude scenarios --exclude interop --no-fail-fast")],
     },
-    Stage {
-        name: "scenarios",
-        quick: true,
-        steps: &[Step::Cargo(&["test", "--package", "scenarios"])],
-    },
-    Stage {
-        name: "interop",
-        quick: false,
-        steps: &[Step::Cargo(&["test", "--package", "interop"])],
-    },
+    Stage { name: "scenarios", quick: true, steps: &[Step::Cargo("test --package scenarios")] },
+    Stage { name: "interop", quick: false, steps: &[Step::Cargo("test --package interop")] },
     Stage {
         name: "soak cuts",
         quick: false,
         steps: &[
-            Step::Lab(&["soak-rekey", "--minutes", "0.25"]),
-            Step::Lab(&[
-                "soak-rekey",
-                "--minutes",
-                "0.1",
-                "--sabotage",
-                "drop-old-inbound",
-            ]),
+            Step::Lab("soak-rekey --minutes 0.25"),
+            Step::Lab("soak-rekey --minutes 0.1 --rate 500 --sabotage drop-old-inbound"),
         ],
     },
-    Stage {
-        name: "docs",
-        quick: false,
-        steps: &[Step::Doc(&[
-            "doc",
-            "--workspace",
-            "--no-deps",
-            "--document-private-items",
-        ])],
-    },
+    Stage { name: "docs", quick: false, steps: &[Step::Cargo("doc --workspace --no-deps --document-private-items")] },
 ];
 
 /// What a finished stage leaves for the table.
@@ -116,23 +67,10 @@ pub(crate) fn run(quick: bool) -> Outcome {
         println!("\n=== {} ===", stage.name);
         let started = Instant::now();
         let mut closing = Vec::new();
-        outcome = stage
-            .steps
-            .iter()
-            .try_for_each(|step| run_step(step, &mut closing));
+        outcome = stage.steps.iter().try_for_each(|step| run_step(step, &mut closing));
         let time = started.elapsed();
-        println!(
-            "=== {}: {} in {:.1} s",
-            stage.name,
-            verdict(outcome.is_ok()),
-            time.as_secs_f64()
-        );
-        rows.push(Row {
-            name: stage.name,
-            time,
-            passed: outcome.is_ok(),
-            closing,
-        });
+        println!("=== {}: {} in {:.1} s", stage.name, verdict(outcome.is_ok()), time.as_secs_f64());
+        rows.push(Row { name: stage.name, time, passed: outcome.is_ok(), closing });
         if outcome.is_err() {
             break;
         }
@@ -142,33 +80,25 @@ pub(crate) fn run(quick: bool) -> Outcome {
 }
 
 fn run_step(step: &Step, closing: &mut Vec<String>) -> Outcome {
-    let mut command = match step {
-        Step::Cargo(arguments) => {
+    let lab = build::target_directory()?.join("debug/lab");
+    let (mut command, line) = match step {
+        Step::Cargo(line) => (build::cargo(), line),
+        Step::CargoInside(line) => {
             let mut cargo = build::cargo();
-            cargo.args(*arguments);
-            cargo
+            cargo.arg("--config").arg(format!("target.'cfg(all())'.runner = ['{}', 'inside']", lab.display()));
+            (cargo, line)
         }
-        Step::Doc(arguments) => {
-            let mut cargo = build::cargo();
-            cargo.args(*arguments).env("RUSTDOCFLAGS", "-D warnings");
-            cargo
-        }
-        Step::Lab(arguments) => {
-            let mut lab = Command::new(build::target_directory()?.join("debug/lab"));
-            lab.args(*arguments);
-            lab
-        }
+        Step::Lab(line) => (Command::new(lab), line),
     };
-    println!("$ {}", describe(&command));
+    command.args(line.split_whitespace()).env("RUSTDOCFLAGS", "-D warnings");
+    let name = if matches!(step, Step::Lab(_)) { "lab" } else { "cargo" };
+    println!("$ {name} {line}");
     passing_through(&mut command, closing)
 }
 
 /// Runs a command, shows its output as it comes and keeps the lines with which test runners close.
 fn passing_through(command: &mut Command, closing: &mut Vec<String>) -> Outcome {
-    let mut child = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()?;
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
     if let Some(output) = child.stdout.take() {
         for line in BufReader::new(output).lines() {
             let line = line?;
@@ -182,81 +112,41 @@ fn passing_through(command: &mut Command, closing: &mut Vec<String>) -> Outcome 
     if status.success() {
         return Ok(());
     }
-    Err(Failure::Code(
-        status
-            .code()
-            .and_then(|code| u8::try_from(code).ok())
-            .unwrap_or(1),
-    ))
+    Err(Failure::Code(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)))
 }
 
 /// The last line of libtest for a target with tests, and the last line of a soak.
 fn is_closing(line: &str) -> bool {
-    (line.starts_with("test result:") && !line.contains(" 0 passed; 0 failed"))
-        || line.starts_with("sent ")
-}
-
-fn describe(command: &Command) -> String {
-    let program = command.get_program().to_string_lossy();
-    let name = program.rsplit('/').next().unwrap_or(&program).to_owned();
-    command.get_args().fold(name, |line, argument| {
-        line + " " + &argument.to_string_lossy()
-    })
+    (line.starts_with("test result:") && !line.contains(" 0 passed; 0 failed")) || line.starts_with("sent ")
 }
 
 fn print_table(rows: &[Row]) {
-    println!(
-        "\n{:<12} {:>8}  {:<6}  closing lines",
-        "stage", "seconds", ""
-    );
+    println!("\n{:<12} {:>8}  {:<6}  closing lines", "stage", "seconds", "");
     let mut total = Duration::ZERO;
     for row in rows {
         total += row.time;
         let (first, rest) = summary(&row.closing);
-        println!(
-            "{:<12} {:>8.1}  {:<6}  {first}",
-            row.name,
-            row.time.as_secs_f64(),
-            verdict(row.passed)
-        );
+        println!("{:<12} {:>8.1}  {:<6}  {first}", row.name, row.time.as_secs_f64(), verdict(row.passed));
         for line in rest {
             println!("{:<30}  {line}", "");
         }
     }
     let passed = rows.iter().all(|row| row.passed);
-    println!(
-        "{:<12} {:>8.1}  {}",
-        "total",
-        total.as_secs_f64(),
-        verdict(passed)
-    );
+    println!("{:<12} {:>8.1}  {}", "total", total.as_secs_f64(), verdict(passed));
 }
 
 /// Many targets are added up to one line; other closing lines stand as they were printed.
 fn summary(closing: &[String]) -> (String, Vec<&String>) {
-    let (results, other): (Vec<&String>, Vec<&String>) = closing
-        .iter()
-        .partition(|line| line.starts_with("test result:"));
+    let (results, other): (Vec<&String>, Vec<&String>) =
+        closing.iter().partition(|line| line.starts_with("test result:"));
     if results.is_empty() {
         return (String::new(), other);
     }
-    let passed: usize = results
-        .iter()
-        .map(|line| count_before(line, " passed"))
-        .sum();
-    let failed: usize = results
-        .iter()
-        .map(|line| count_before(line, " failed"))
-        .sum();
-    let ignored: usize = results
-        .iter()
-        .map(|line| count_before(line, " ignored"))
-        .sum();
+    let passed: usize = results.iter().map(|line| count_before(line, " passed")).sum();
+    let failed: usize = results.iter().map(|line| count_before(line, " failed")).sum();
+    let ignored: usize = results.iter().map(|line| count_before(line, " ignored")).sum();
     let targets = results.len();
-    (
-        format!("{passed} passed, {failed} failed, {ignored} ignored in {targets} targets"),
-        other,
-    )
+    (format!("{passed} passed, {failed} failed, {ignored} ignored in {targets} targets"), other)
 }
 
 fn count_before(line: &str, word: &str) -> usize {
@@ -278,13 +168,11 @@ mod tests {
     fn closing_lines_are_added_up() {
         let lines = [
             "test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.01s".to_owned(),
-            "test result: FAILED. 3 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.01s".to_owned(),
+            "test result: FAILED. 3 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.01s"
+                .to_owned(),
         ];
         assert!(lines.iter().all(|line| is_closing(line)));
-        assert_eq!(
-            summary(&lines).0,
-            "15 passed, 2 failed, 1 ignored in 2 targets"
-        );
+        assert_eq!(summary(&lines).0, "15 passed, 2 failed, 1 ignored in 2 targets");
         assert!(!is_closing(
             "test result: ok. 0 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s"
         ));
