@@ -2,6 +2,7 @@
 //!
 //! Each payload is read on its own: whether the right ones are there, once each, is decided by the exchange.
 
+mod chain;
 mod configuration;
 mod encrypted;
 mod notify;
@@ -11,6 +12,7 @@ mod ts;
 
 use std::borrow::Cow;
 
+pub use chain::Payloads;
 pub use configuration::{Configuration, ConfigurationAttribute, MAX_CONFIGURATION_ATTRIBUTES};
 pub(crate) use encrypted::write_fragment_numbers;
 pub use encrypted::{Encrypted, EncryptedFragment, MAX_FRAGMENTS};
@@ -24,7 +26,7 @@ pub use ts::{AddressRange, OtherSelector, SelectorRange, TrafficSelector, Traffi
 
 use crate::cursor::Cursor;
 use crate::error::{EncodeError, Malformed, Place, Problem};
-use crate::ids::{NotifyType, PayloadType};
+use crate::ids::PayloadType;
 use crate::writer::Writer;
 
 /// Payloads read from one message. The largest real ones, with certificate chains and an address list, have about 50.
@@ -195,84 +197,6 @@ impl Payload<'_> {
     }
 }
 
-/// The payloads of a message, or of the inside of an SK payload, in their order.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Payloads<'a>(Vec<Payload<'a>>);
-
-impl<'a> Payloads<'a> {
-    /// The payloads in their order.
-    pub fn iter(&self) -> std::slice::Iter<'_, Payload<'a>> {
-        self.0.iter()
-    }
-
-    /// The payloads in their order.
-    #[must_use]
-    pub fn as_slice(&self) -> &[Payload<'a>] {
-        &self.0
-    }
-
-    /// The payloads themselves.
-    #[must_use]
-    pub fn into_vec(self) -> Vec<Payload<'a>> {
-        self.0
-    }
-
-    /// How many there are.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    /// Whether there are none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// The Notify payloads.
-    pub fn notifies(&self) -> impl Iterator<Item = &Notify<'a>> {
-        self.0.iter().filter_map(|payload| if let Payload::Notify(notify) = payload { Some(notify) } else { None })
-    }
-
-    /// The first Notify payload of this type.
-    #[must_use]
-    pub fn notify(&self, kind: NotifyType) -> Option<&Notify<'a>> {
-        self.notifies().find(|notify| notify.kind == kind)
-    }
-
-    /// The Delete payloads.
-    pub fn deletes(&self) -> impl Iterator<Item = &Delete<'a>> {
-        self.0.iter().filter_map(|payload| if let Payload::Delete(delete) = payload { Some(delete) } else { None })
-    }
-
-    /// The type of the first payload that is unknown and critical: the request that has one is refused with
-    /// UNSUPPORTED_CRITICAL_PAYLOAD (RFC 7296 §2.5).
-    #[must_use]
-    pub fn unsupported_critical(&self) -> Option<PayloadType> {
-        self.0.iter().find_map(|payload| {
-            if let Payload::Unknown(unknown) = payload { unknown.critical.then_some(unknown.kind) } else { None }
-        })
-    }
-}
-
-impl<'a> IntoIterator for Payloads<'a> {
-    type Item = Payload<'a>;
-    type IntoIter = std::vec::IntoIter<Payload<'a>>;
-
-    fn into_iter(self) -> Self::IntoIter {
-        self.0.into_iter()
-    }
-}
-
-impl<'s, 'a> IntoIterator for &'s Payloads<'a> {
-    type Item = &'s Payload<'a>;
-    type IntoIter = std::slice::Iter<'s, Payload<'a>>;
-
-    fn into_iter(self) -> Self::IntoIter {
-        self.iter()
-    }
-}
-
 /// Reads the chain inside an SK payload, or inside the joined fragments of one. `base_offset` is added to the offsets of errors.
 ///
 /// # Errors
@@ -280,7 +204,7 @@ impl<'s, 'a> IntoIterator for &'s Payloads<'a> {
 /// payload stands in the chain.
 pub fn parse_chain(first: PayloadType, octets: &[u8], base_offset: usize) -> Result<Payloads<'_>, Malformed> {
     let payloads = parse_payloads(first, octets, base_offset)?;
-    match payloads.0.last() {
+    match payloads.as_slice().last() {
         //= RFC 7296 §3.14: encrypted payloads are not nested
         Some(last) if last.is_encrypted() => {
             let problem = Problem::NestedEncryption(last.kind());
@@ -312,7 +236,7 @@ pub(crate) fn parse_payloads(first: PayloadType, octets: &[u8], base: usize) -> 
     }
     cursor.enter(Place::Chain);
     cursor.finish()?;
-    Ok(Payloads(payloads))
+    Ok(Payloads::new(payloads))
 }
 
 fn parse_body(

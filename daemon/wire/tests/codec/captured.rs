@@ -101,12 +101,14 @@ fn the_initiators_first_request() {
             "N(REDIRECT_SUPPORTED)",
         ]
     );
-    let Some(Payload::Sa(sa)) = message.payloads.iter().next() else { panic!("no SA payload") };
+    let sa = message.payloads.sa().unwrap();
     assert_eq!(sa.proposals.len(), 4);
     assert!(sa.is_numbered());
     assert_eq!(sa.proposals[0].to_string(), "IKE:AES_GCM_16_256/PRF_HMAC_SHA2_384/ECP_384");
     assert_eq!(sa.proposals[3].to_string(), "IKE:AES_CBC_128/HMAC_SHA2_256_128/PRF_HMAC_SHA2_256/CURVE_25519");
-    let Some(Payload::KeyExchange(ke)) = message.payloads.iter().nth(1) else { panic!("no KE payload") };
+    let ke = message.payloads.key_exchange().unwrap();
+    assert_eq!(message.payloads.nonce().unwrap().data.len(), 32);
+    assert!(message.payloads.auth().is_none() && message.payloads.repeated().is_none());
     assert_eq!((ke.method, ke.data.len()), (KeyExchangeId::ECP_384, 96));
 }
 
@@ -136,33 +138,25 @@ fn the_inside_of_ike_auth() {
     let buffer = decrypted(&message, CAPTURED[2].plaintext.unwrap());
     let payloads = buffer.payloads().unwrap();
     assert_eq!(kinds(&payloads)[..7], ["IDi", "N(INITIAL_CONTACT)", "IDr", "AUTH", "SA", "TSi", "TSr"]);
-    for payload in &payloads {
-        #[expect(clippy::wildcard_enum_match_arm, reason = "a payload that is not expected fails the test")]
-        match payload {
-            Payload::IdInitiator(id) => assert_eq!((id.kind, &*id.data), (IdType::ID_FQDN, &b"a.example"[..])),
-            Payload::IdResponder(id) => assert_eq!((id.kind, &*id.data), (IdType::ID_FQDN, &b"b.example"[..])),
-            Payload::Auth(auth) => assert_eq!((auth.method, auth.data.len()), (AuthMethod::SHARED_KEY_MIC, 48)),
-            Payload::Sa(sa) => {
-                assert_eq!(sa.proposals[0].to_string(), "ESP:AES_GCM_16_256/EXT_SEQ");
-                assert_eq!(sa.proposals[1].to_string(), "ESP:AES_CBC_128/HMAC_SHA2_256_128/NO_EXT_SEQ");
-                assert_eq!(sa.proposals[0].protocol, ProtocolId::ESP);
-                assert_eq!(sa.proposals[0].spi_u32(), Some(0xcec0_318d));
-                assert_eq!(sa.proposals[0].transforms_of(TransformType::ESN).next().unwrap().id, EsnId::EXT_SEQ.0);
-            }
-            Payload::TsInitiator(ts) => {
-                let ends: Vec<_> =
-                    ts.ranges().map(|range| (range.start().to_string(), range.end().to_string())).collect();
-                assert_eq!(ends[0], ("10.1.0.0".to_owned(), "10.1.255.255".to_owned()));
-                assert_eq!(ends[1], ("fd01::".to_owned(), "fd01::ffff:ffff:ffff:ffff".to_owned()));
-                assert!(
-                    ts.ranges().all(|range| range.is_ordered() && (range.start_port, range.end_port) == (0, 65535))
-                );
-            }
-            Payload::TsResponder(ts) => assert_eq!(ts.ranges().count(), 2),
-            Payload::Notify(_) => {}
-            other => panic!("unexpected {}", other.kind()),
-        }
-    }
+    let initiator = payloads.id_initiator().unwrap();
+    assert_eq!((initiator.kind, &*initiator.data), (IdType::ID_FQDN, &b"a.example"[..]));
+    let responder = payloads.id_responder().unwrap();
+    assert_eq!((responder.kind, &*responder.data), (IdType::ID_FQDN, &b"b.example"[..]));
+    let auth = payloads.auth().unwrap();
+    assert_eq!((auth.method, auth.data.len()), (AuthMethod::SHARED_KEY_MIC, 48));
+
+    let sa = payloads.sa().unwrap();
+    assert_eq!(sa.proposals[0].to_string(), "ESP:AES_GCM_16_256/EXT_SEQ");
+    assert_eq!(sa.proposals[1].to_string(), "ESP:AES_CBC_128/HMAC_SHA2_256_128/NO_EXT_SEQ");
+    assert_eq!(sa.proposals[0].protocol, ProtocolId::ESP);
+    assert_eq!(sa.proposals[0].spi_u32(), Some(0xcec0_318d));
+    assert_eq!(sa.proposals[0].transforms_of(TransformType::ESN).next().unwrap().id, EsnId::EXT_SEQ.0);
+
+    let ts = payloads.ts_initiator().unwrap();
+    let ends: Vec<_> = ts.ranges().map(|range| format!("{}-{}", range.start(), range.end())).collect();
+    assert_eq!(ends, ["10.1.0.0-10.1.255.255", "fd01::-fd01::ffff:ffff:ffff:ffff"]);
+    assert!(ts.ranges().all(|range| range.is_ordered() && (range.start_port, range.end_port) == (0, 65535)));
+    assert_eq!(payloads.ts_responder().unwrap().ranges().count(), 2);
     assert_eq!(buffer.first(), PayloadType::ID_INITIATOR);
 }
 

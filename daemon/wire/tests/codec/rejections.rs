@@ -133,6 +133,39 @@ fn the_critical_bit() {
     assert_eq!(parse_chain(PayloadType::VENDOR_ID, &hex("00 80 0004"), 0).unwrap().unsupported_critical(), None);
 }
 
+#[test]
+fn a_second_payload_of_a_single_kind_is_seen() {
+    let repeated = |kinds: &[(PayloadType, &str)]| {
+        let following = kinds.iter().skip(1).map(|(kind, _)| *kind).chain([END]);
+        let octets: Vec<u8> =
+            kinds.iter().zip(following).flat_map(|((_, body), next)| payload(next, &hex(body))).collect();
+        parse_chain(kinds[0].0, &octets, 0).unwrap().repeated()
+    };
+    use PayloadType as Kind;
+    let sa = "00 00 0008 01 01 00 00";
+    let nonce = "00".repeat(16);
+    let singles = [
+        (Kind::SA, sa),
+        (Kind::KE, "001f 0000"),
+        (Kind::ID_INITIATOR, "02 000000"),
+        (Kind::ID_RESPONDER, "02 000000"),
+        (Kind::AUTH, "02 000000"),
+        (Kind::NONCE, &nonce),
+        (Kind::TS_INITIATOR, "00 000000"),
+        (Kind::TS_RESPONDER, "00 000000"),
+        (Kind::CP, "01 000000"),
+        (Kind::EAP, "03 01 0004"),
+    ];
+    assert_eq!(repeated(&singles), None);
+    for single in singles {
+        assert_eq!(repeated(&[single, (Kind::VENDOR_ID, ""), single]), Some(single.0));
+    }
+    for many in [(Kind::NOTIFY, "00 00 4000"), (Kind::DELETE, "01 00 0000"), (Kind::CERT, "04"), (Kind::VENDOR_ID, "")]
+    {
+        assert_eq!(repeated(&[many, many]), None);
+    }
+}
+
 //= RFC 7296 §3.14: the encrypted payload is the last one
 #[test]
 fn nothing_follows_sk() {
