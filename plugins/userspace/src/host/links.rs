@@ -10,15 +10,20 @@ use netlink_packet_core::Parseable;
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkHeader, LinkMessage};
-use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteType};
+use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteType};
+use netlink_sys::protocols::NETLINK_ROUTE;
 
+use super::error::HostError;
 use super::netlink::{Netlink, Refusal, octets};
 use super::prefix::{Family, Prefix};
 
 const RTM_NEWLINK: u16 = 16;
+const RTM_DELLINK: u16 = 17;
 const RTM_NEWADDR: u16 = 20;
+const RTM_DELADDR: u16 = 21;
 const RTM_GETADDR: u16 = 22;
 const RTM_NEWROUTE: u16 = 24;
+const RTM_DELROUTE: u16 = 25;
 const RTM_GETROUTE: u16 = 26;
 /// Index of the loopback interface in every network namespace.
 pub(super) const LOOPBACK: u32 = 1;
@@ -59,7 +64,7 @@ impl Interfaces {
         }
         addresses.sort_by_key(|local| local.link == LOOPBACK);
         let mut outside = BTreeSet::new();
-        for message in routes(route)? {
+        for message in routes(route, None)? {
             if message.header.destination_prefix_length == 0 && message.header.kind == RouteType::Unicast {
                 outside.extend(out_links(&message));
             }
@@ -91,19 +96,54 @@ impl Interfaces {
     }
 }
 
-/// Routes of all tables.
-pub(super) fn routes(route: &mut Netlink) -> Result<Vec<RouteMessage>, Refusal> {
+/// Routes of one table, or of all.
+pub(super) fn routes(route: &mut Netlink, only: Option<u32>) -> Result<Vec<RouteMessage>, Refusal> {
     let mut out = Vec::new();
     for family in [AddressFamily::Inet, AddressFamily::Inet6] {
         let mut request = RouteMessage::default();
         request.header.address_family = family;
-        for message in route.dump(RTM_GETROUTE, &octets(&request))? {
+        request.attributes.extend(only.map(RouteAttribute::Table));
+        let listed = match route.dump(RTM_GETROUTE, &octets(&request)) {
+            // A filter names a table that nobody has used yet.
+            Err(refusal) if only.is_some() && refusal.is_any(&[libc::ENOENT]) => Vec::new(),
+            listed => listed?,
+        };
+        for message in listed {
             if message.kind == RTM_NEWROUTE && message.body.len() >= 12 {
                 out.extend(RouteMessage::parse(&message.body).ok());
             }
         }
     }
+    out.retain(|message| only.is_none_or(|only| table(message) == only));
     Ok(out)
+}
+
+/// Hears of changes that [`Interfaces`] or our routes depend on.
+#[derive(Debug)]
+pub(super) struct Changes(Netlink);
+
+impl Changes {
+    /// From now on.
+    pub(super) fn open() -> Result<Self, HostError> {
+        const LINK: u32 = 1;
+        const IPV4_ADDRESS: u32 = 5;
+        const IPV4_ROUTE: u32 = 7;
+        const IPV6_ADDRESS: u32 = 9;
+        const IPV6_ROUTE: u32 = 11;
+        let groups = [LINK, IPV4_ADDRESS, IPV4_ROUTE, IPV6_ADDRESS, IPV6_ROUTE];
+        Netlink::listen("route", NETLINK_ROUTE, &groups).map(Self)
+    }
+
+    /// Whether there were any since the last call.
+    pub(super) fn any(&mut self, ours: RouteProtocol) -> bool {
+        let ours = u8::from(ours);
+        self.0.heard(|kind, body| match (kind, body) {
+            (RTM_NEWLINK..=RTM_DELLINK | RTM_NEWADDR..=RTM_DELADDR, _) => true,
+            (RTM_NEWROUTE, [_, 0, _, _, _, protocol, ..]) => *protocol != ours,
+            (RTM_DELROUTE, [_, length, _, _, _, protocol, ..]) => *length == 0 || *protocol == ours,
+            _ => false,
+        })
+    }
 }
 
 /// The table of a route; the header alone cannot hold numbers above 255.

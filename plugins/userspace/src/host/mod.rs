@@ -8,8 +8,8 @@
 //!
 //! [`Host`] is what the datapath calls. The order at start: [`Tun::open`] (the device name is the lock between two daemons), [`Host::open`]
 //! (adopts leftovers), [`Host::renew_device`]; then [`Host::guard`] before the first [`Host::protect`] of a selector; [`Host::drop_unclaimed`]
-//! after the first load of the configuration. When the device was lost: [`Tun::open`] and [`Host::renew_device`] again. When addresses or links of
-//! the host have changed: [`Host::refresh`].
+//! after the first load of the configuration. When the device was lost: [`Tun::open`] and [`Host::renew_device`] again. Once a second or
+//! so: [`Host::follow`], which costs one system call while nothing changes.
 //!
 //! What remains when the process dies: block policies with their exemptions, `unreachable` routes for IPv6, and beside those the rules and
 //! `throw` routes. The TUN device and the routes into it are gone, so packets take the default route and meet the block.
@@ -43,7 +43,7 @@ pub use self::sockets::{set_mark, set_receive_buffer, socket_bypass};
 pub use self::tun::{Offloads, Tun, TunConfig};
 
 use self::guard::Guard;
-use self::links::Interfaces;
+use self::links::{Changes, Interfaces};
 use self::netlink::Netlink;
 use self::policy::Surroundings;
 use self::routes::Routing;
@@ -86,6 +86,7 @@ impl Default for HostConfig {
 pub struct Host {
     config: HostConfig,
     route: Netlink,
+    changes: Changes,
     interfaces: Interfaces,
     tun: Option<u32>,
     marked: bool,
@@ -119,6 +120,7 @@ impl Host {
         }
         let mut host = Self {
             route: Netlink::open("route", netlink_sys::protocols::NETLINK_ROUTE)?,
+            changes: Changes::open()?,
             interfaces: Interfaces::default(),
             tun: None,
             marked: false,
@@ -232,6 +234,15 @@ impl Host {
             guard.surround(surroundings)?;
         }
         self.routing.as_mut().map_or(Ok(()), |routing| routing.surround(self.tun, &self.interfaces))
+    }
+
+    /// As [`Self::refresh`], if the kernel has told of a change since the last call; says whether it had.
+    pub fn follow(&mut self) -> Result<bool, HostError> {
+        let changed = self.changes.any(rules::OURS);
+        if changed {
+            self.refresh()?;
+        }
+        Ok(changed)
     }
 
     /// Removes what an earlier run left and nobody has claimed since; for after the first load of the configuration.

@@ -90,10 +90,42 @@ impl Netlink {
             socket.connect(&SocketAddr::new(0, 0))?;
             socket.set_ext_ack(true)?;
             socket.set_cap_ack(true)?;
+            // Lets the kernel filter dumps by table; kernels before 4.20 lack it, and callers filter anyway.
+            let _ = socket.set_netlink_get_strict_chk(true);
             Ok(socket)
         };
         let socket = open().map_err(|source| HostError::Netlink { family, source })?;
         Ok(Self { socket, family, sequence: 0 })
+    }
+
+    /// A socket that hears what is told to these multicast groups; see [`Self::heard`].
+    pub(super) fn listen(family: &'static str, protocol: isize, groups: &[u32]) -> Result<Self, HostError> {
+        let listening = Self::open(family, protocol)?;
+        let join = || {
+            groups.iter().try_for_each(|group| listening.socket.add_membership(*group))?;
+            listening.socket.set_non_blocking(true)
+        };
+        join().map_err(|source| HostError::Netlink { family, source })?;
+        Ok(listening)
+    }
+
+    /// Whether anything heard since the last call `matters`; also when the kernel had to drop messages.
+    pub(super) fn heard(&mut self, matters: impl Fn(u16, &[u8]) -> bool) -> bool {
+        let mut heard = false;
+        loop {
+            match self.socket.recv_from_full() {
+                Ok((octets, _)) => {
+                    heard |= parts(&octets).any(|part| part.is_none_or(|part| matters(part.kind, part.body)));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return heard,
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => heard = true,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    tracing::warn!(%error, "cannot hear of changes at the host");
+                    return true;
+                }
+            }
+        }
     }
 
     /// Sends one request and waits for its acknowledgement.

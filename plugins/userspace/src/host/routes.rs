@@ -76,7 +76,7 @@ impl Routing {
             blocking: BTreeSet::new(),
             rules: BTreeSet::new(),
         };
-        routing.read_table()?;
+        routing.read_table(None)?;
         let basic: Vec<_> =
             routing.families.iter().flat_map(|family| [Rule::Landing(*family), Rule::Lookup(*family)]).collect();
         rules::clean(&mut routing.route, &basic, &numbers)?;
@@ -192,7 +192,7 @@ impl Routing {
     pub(super) fn surround(&mut self, tun: Option<u32>, interfaces: &Interfaces) -> Result<(), HostError> {
         self.tun = tun;
         self.interfaces = interfaces.clone();
-        self.read_table()?;
+        self.read_table(Some(self.numbers.table))?;
         self.apply_all()
     }
 
@@ -226,8 +226,8 @@ impl Routing {
     }
 
     /// What the kernel holds of ours; a foreign route in our table is an error, ours in another table or to another device go.
-    fn read_table(&mut self) -> Result<(), HostError> {
-        let listed = links::routes(&mut self.route).map_err(|refusal| refusal.on("list", "routes"))?;
+    fn read_table(&mut self, only: Option<u32>) -> Result<(), HostError> {
+        let listed = links::routes(&mut self.route, only).map_err(|refusal| refusal.on("list", "routes"))?;
         self.routes.clear();
         self.blocking.clear();
         for message in listed {
