@@ -84,13 +84,16 @@ fn references(settings: &Settings, section: &Section, findings: &mut Vec<Diagnos
 /// Keys given twice. In one appearance of a section the first value is lost unnoticed: a warning. In two appearances of a connection, a child
 /// or a secret in one file, two definitions of the same name have collided: an error. Across files, later ones override on purpose.
 fn repeated(settings: &Settings, section: &Section, path: &str, findings: &mut Vec<Diagnostic>) {
+    let mut collided = BTreeSet::new();
     for entry in section.entries() {
         let Some(earlier) = entry.replaced.filter(|earlier| earlier.file == entry.name_span.file) else { continue };
         let first = appearance(section, earlier);
         let second = appearance(section, entry.name_span);
         match (first, second) {
             (Some(first), Some(second)) if first != second => {
-                findings.push(collision(section, path, first, second, entry))
+                if collided.insert(second) {
+                    findings.push(collision(section, path, first, second, entry));
+                }
             }
             _ => findings.push(shadowed(settings, entry, earlier)),
         }

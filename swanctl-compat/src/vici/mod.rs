@@ -2,6 +2,7 @@
 //!
 //! Nothing here owns a socket. [`frame`] cuts a stream into packets, [`Packet`] is one packet, [`Message`] its content.
 
+pub mod client;
 mod codec;
 pub mod frame;
 mod message;

@@ -1,0 +1,50 @@
+//! `cygnet`: what Cygnet's daemon knows beyond swanctl's commands.
+#![forbid(unsafe_code)]
+
+#[path = "../shared/connect.rs"]
+mod connect;
+mod status;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use connect::DEFAULT_URI;
+use swanctl_compat::vici::client::ClientError;
+
+/// Ask the Cygnet daemon.
+#[derive(Debug, Parser)]
+#[command(name = "cygnet", version)]
+struct Arguments {
+    /// Socket of the daemon.
+    #[arg(long, short, global = true, default_value = DEFAULT_URI)]
+    uri: String,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show every configured child: up, connecting, retrying or refused, and why it last ended or failed.
+    Status(status::Arguments),
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(&arguments) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            eprintln!("cygnet: {error}");
+            if matches!(error, ClientError::Connect(..)) {
+                eprintln!("is the daemon running, and may you use its socket? (--uri names another one)");
+            }
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<u8, ClientError> {
+    let mut client = connect::connect(&arguments.uri)?;
+    match &arguments.command {
+        Command::Status(arguments) => status::run(&mut client, arguments),
+    }
+}

@@ -1,0 +1,214 @@
+//! `--load-all`, `--load-creds`, `--load-conns`: files to the daemon.
+
+use std::path::Path;
+
+use swanctl_compat::plan::{Plan, PlannedConnection};
+use swanctl_compat::settings::{Diagnostic, OsFiles, Settings};
+use swanctl_compat::vici::Message;
+
+use swanctl_compat::vici::client::{ClientError, EINVAL};
+
+use crate::connect::Client;
+use crate::options::Invocation;
+use crate::output::{Form, print};
+
+/// Files that were read and found usable.
+pub(crate) struct Prepared {
+    settings: Settings,
+    plan: Plan,
+}
+
+/// For a load command: reads and checks the files; prints what was found. `Err` is the exit code when something cannot be loaded.
+pub(crate) fn prepare(invocation: &Invocation) -> Result<Option<Prepared>, u8> {
+    if !invocation.command.name.starts_with("load-") {
+        return Ok(None);
+    }
+    let path = match invocation.value("file") {
+        Some(file) => file.to_owned(),
+        None => Path::new(&directory()).join("swanctl.conf").to_string_lossy().into_owned(),
+    };
+    let settings = Settings::load(&OsFiles, &path);
+    let plan = Plan::make(&settings, &OsFiles);
+    for finding in &plan.findings {
+        eprint!("{}", finding.render(settings.sources()));
+    }
+    if plan.has_errors() {
+        eprintln!("nothing was loaded: correct the errors above and try again");
+        return Err(EINVAL);
+    }
+    Ok(Some(Prepared { settings, plan }))
+}
+
+fn directory() -> String {
+    std::env::var("SWANCTL_DIR")
+        .ok()
+        .filter(|directory| !directory.is_empty())
+        .unwrap_or_else(|| "/etc/swanctl".to_owned())
+}
+
+/// Sends what the command asks for: credentials, then authorities, pools and connections. Stops at the first part that fails.
+pub(crate) fn run(client: &mut Client, invocation: &Invocation, prepared: &Prepared) -> Result<u8, ClientError> {
+    let mut session = Session { client, form: Form::of(invocation), clear: invocation.has("clear") };
+    let parts: &[Part] = match invocation.command.name {
+        "load-creds" => &[Part::Credentials],
+        "load-conns" => &[Part::Connections],
+        _ => &[Part::Credentials, Part::Authorities, Part::Pools, Part::Connections],
+    };
+    for part in parts {
+        let code = match part {
+            Part::Credentials => session.credentials(prepared)?,
+            Part::Authorities => session.authorities()?,
+            Part::Pools => session.pools()?,
+            Part::Connections => session.connections(prepared)?,
+        };
+        if code != 0 {
+            return Ok(code);
+        }
+    }
+    Ok(0)
+}
+
+enum Part {
+    Credentials,
+    Authorities,
+    Pools,
+    Connections,
+}
+
+struct Session<'c> {
+    client: &'c mut Client,
+    form: Form,
+    clear: bool,
+}
+
+impl Session<'_> {
+    /// One command; in raw form its answer is printed.
+    fn command(&mut self, name: &str, message: Message) -> Result<Message, ClientError> {
+        let answer = self.client.command(name, message, |_, _| Ok(()))?;
+        self.form.dump(&format!("{name} reply"), &answer)?;
+        Ok(answer)
+    }
+
+    fn say(&self, text: &str) -> Result<(), ClientError> {
+        if self.form == Form::Human { print(&format!("{text}\n")) } else { Ok(()) }
+    }
+
+    /// The list under `key` in the answer to `command`.
+    fn names(&mut self, command: &str, key: &str) -> Result<Vec<String>, ClientError> {
+        let answer = self.command(command, Message::new())?;
+        Ok(answer.list_strs(key).map(str::to_owned).collect())
+    }
+
+    fn credentials(&mut self, prepared: &Prepared) -> Result<u8, ClientError> {
+        if self.clear {
+            self.command("clear-creds", Message::new())?;
+        }
+        self.names("get-keys", "keys")?;
+        let loaded = self.names("get-shared", "keys")?;
+        let mut code = 0;
+        for secret in &prepared.plan.secrets {
+            let answer = self.command("load-shared", secret.message.clone())?;
+            if succeeded(&answer) {
+                self.say(&format!("loaded {} secret '{}'", secret.kind, secret.name))?;
+            } else {
+                eprintln!("loading shared secret failed: {}", reason(&answer));
+                code = EINVAL;
+            }
+        }
+        for id in prepared.plan.secrets_to_unload(&loaded) {
+            let answer = self.command("unload-shared", Message::new().with("id", id.as_str()))?;
+            if !succeeded(&answer) {
+                eprintln!("unloading shared secret '{id}' failed: {}", reason(&answer));
+                code = EINVAL;
+            }
+        }
+        Ok(code)
+    }
+
+    fn authorities(&mut self) -> Result<u8, ClientError> {
+        let loaded = self.names("get-authorities", "authorities")?;
+        self.unload_all("authorities", "authority", "unload-authority", &loaded)
+    }
+
+    fn pools(&mut self) -> Result<u8, ClientError> {
+        let answer = self.command("get-pools", Message::new())?;
+        let loaded: Vec<String> = answer.sections().map(|(name, _)| name.to_owned()).collect();
+        self.unload_all("pools", "pool", "unload-pool", &loaded)
+    }
+
+    /// Files cannot hold any of these, so what the daemon has came from elsewhere and goes.
+    fn unload_all(&mut self, many: &str, one: &str, command: &str, loaded: &[String]) -> Result<u8, ClientError> {
+        let mut unloaded = 0;
+        for name in loaded {
+            let answer = self.command(command, Message::new().with("name", name.as_str()))?;
+            if succeeded(&answer) {
+                unloaded += 1;
+            } else {
+                eprintln!("unloading {one} '{name}' failed: {}", reason(&answer));
+            }
+        }
+        self.say(&format!("no {many} found, {unloaded} unloaded"))?;
+        Ok(0)
+    }
+
+    fn connections(&mut self, prepared: &Prepared) -> Result<u8, ClientError> {
+        let loaded = self.names("get-conns", "conns")?;
+        let mut failed = 0;
+        for connection in &prepared.plan.connections {
+            let answer = self.command("load-conn", connection.message.clone())?;
+            if succeeded(&answer) {
+                self.say(&format!("loaded connection '{}'", connection.name))?;
+            } else {
+                failed += 1;
+                eprintln!("loading connection '{}' failed: {}", connection.name, reason(&answer));
+                eprint!("{}", placed(&answer, connection, &prepared.settings));
+            }
+        }
+        let mut unloaded = 0;
+        for name in prepared.plan.connections_to_unload(&loaded) {
+            let answer = self.command("unload-conn", Message::new().with("name", name.as_str()))?;
+            if succeeded(&answer) {
+                unloaded += 1;
+            } else {
+                eprintln!("unloading connection '{name}' failed: {}", reason(&answer));
+            }
+        }
+        self.summary(prepared.plan.connections.len(), failed, unloaded)
+    }
+
+    fn summary(&self, found: usize, failed: usize, unloaded: usize) -> Result<u8, ClientError> {
+        if failed > 0 {
+            let loaded = found - failed;
+            eprintln!("loaded {loaded} of {found} connections, {failed} failed to load, {unloaded} unloaded");
+            return Ok(EINVAL);
+        }
+        let outcome = if found == 0 {
+            "no connections found".to_owned()
+        } else {
+            format!("successfully loaded {found} connections")
+        };
+        self.say(&format!("{outcome}, {unloaded} unloaded"))?;
+        Ok(0)
+    }
+}
+
+fn succeeded(answer: &Message) -> bool {
+    answer.is_yes("success")
+}
+
+fn reason(answer: &Message) -> &str {
+    answer.get_str("errmsg").unwrap_or("the daemon gave no reason")
+}
+
+/// The place in the files that the daemon's `errpath` means, with a caret.
+fn placed(answer: &Message, connection: &PlannedConnection, settings: &Settings) -> String {
+    let Some(span) = answer.get_str("errpath").and_then(|path| connection.spans.find(path)) else {
+        return String::new();
+    };
+    let finding = Diagnostic::error("refused", Some(span), reason(answer));
+    let finding = match answer.get_str("errhelp") {
+        Some(help) => finding.with_help(help),
+        None => finding,
+    };
+    finding.render(settings.sources())
+}

@@ -1,0 +1,66 @@
+//! `swanctl`: strongSwan's commands for any daemon that speaks VICI.
+//!
+//! Command forms, options, output and exit codes are strongSwan's. Beyond it: `--json`, and errors in files with file, line, column and a caret, found
+//! before anything is sent to the daemon.
+#![forbid(unsafe_code)]
+
+mod commands;
+#[path = "../shared/connect.rs"]
+mod connect;
+mod control;
+mod load;
+mod monitor;
+mod options;
+mod output;
+mod show;
+mod usage;
+
+use std::process::ExitCode;
+
+use options::{Invocation, Parsed};
+use swanctl_compat::vici::client::ClientError;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args_os().skip(1).map(|a| a.to_string_lossy().into_owned()).collect();
+    let invocation = match options::parse(&arguments) {
+        Ok(Parsed::Run(invocation)) => invocation,
+        Ok(Parsed::Help(command)) => {
+            print!("{}", usage::text(command));
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => {
+            eprintln!("swanctl: {}", error.text);
+            eprint!("Error: {}\n{}", error.kind, usage::text(error.command));
+            return ExitCode::from(1);
+        }
+    };
+    match run(&invocation) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            eprintln!("Error: {error}");
+            if matches!(error, ClientError::Connect(..)) {
+                eprintln!("is the daemon running, and may you use its socket? (--uri names another one)");
+            }
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+/// Runs a command and gives its exit code.
+fn run(invocation: &Invocation) -> Result<u8, ClientError> {
+    // Files are judged before anybody is called: an error in them sends nothing.
+    let plan = match load::prepare(invocation) {
+        Ok(plan) => plan,
+        Err(code) => return Ok(code),
+    };
+    let uri = invocation.value("uri").unwrap_or(connect::DEFAULT_URI);
+    if invocation.command.name == "version" && !invocation.has("daemon") {
+        println!("Cygnet swanctl {}", env!("CARGO_PKG_VERSION"));
+        return Ok(0);
+    }
+    let mut client = connect::connect(uri)?;
+    match plan {
+        Some(plan) => load::run(&mut client, invocation, &plan),
+        None => (invocation.command.run)(&mut client, invocation),
+    }
+}

@@ -1,0 +1,107 @@
+//! `--list-sas`, `--list-conns`, `--list-pols`, `--stats`, `--version --daemon`.
+
+use serde_json::Value as Json;
+use swanctl_compat::text;
+use swanctl_compat::vici::Message;
+use swanctl_compat::vici::client::ClientError;
+
+use crate::connect::Client;
+use crate::options::Invocation;
+use crate::output::{Form, print};
+
+/// A command whose answer is a stream of events.
+struct Listing {
+    command: &'static str,
+    event: &'static str,
+    /// Name in JSON of what the event's section is called after.
+    key: &'static str,
+    human: fn(&Message) -> String,
+}
+
+pub(crate) fn list_sas(client: &mut Client, invocation: &Invocation) -> Result<u8, ClientError> {
+    let mut request = Message::new();
+    for key in ["ike", "ike-id", "child", "child-id"] {
+        if let Some(value) = invocation.value(key) {
+            request.set(key, value);
+        }
+    }
+    request.set_if("noblock", invocation.has("noblock"));
+    let listing = Listing { command: "list-sas", event: "list-sa", key: "connection", human: text::list_sa };
+    list(client, invocation, &listing, request)
+}
+
+pub(crate) fn list_conns(client: &mut Client, invocation: &Invocation) -> Result<u8, ClientError> {
+    let listing = Listing { command: "list-conns", event: "list-conn", key: "name", human: text::list_conn };
+    list(client, invocation, &listing, Message::new())
+}
+
+pub(crate) fn list_pols(client: &mut Client, invocation: &Invocation) -> Result<u8, ClientError> {
+    let mut request = Message::new();
+    if let Some(child) = invocation.value("child") {
+        request.set("child", child);
+    }
+    let kinds = ["trap", "drop", "pass"];
+    let all = !kinds.iter().any(|kind| invocation.has(kind));
+    for kind in kinds {
+        request.set_if(kind, all || invocation.has(kind));
+    }
+    let listing = Listing { command: "list-policies", event: "list-policy", key: "name", human: text::list_policy };
+    list(client, invocation, &listing, request)
+}
+
+fn list(client: &mut Client, invocation: &Invocation, listing: &Listing, request: Message) -> Result<u8, ClientError> {
+    let form = Form::of(invocation);
+    client.register(listing.event)?;
+    let mut objects: Vec<Json> = Vec::new();
+    let answer = client.command(listing.command, request, |event, message| {
+        if event != listing.event || form.dump(&format!("{event} event"), message)? {
+            return Ok(());
+        }
+        match form {
+            Form::Json => objects.extend(text::named_json(message, listing.key)),
+            Form::Human | Form::Raw | Form::Pretty => print(&(listing.human)(message))?,
+        }
+        Ok(())
+    })?;
+    form.dump(&format!("{} reply", listing.command), &answer)?;
+    if form == Form::Json {
+        print(&format!("{}\n", Json::Array(objects)))?;
+    }
+    Ok(failure(&answer, listing.command))
+}
+
+/// Prints why a listing was refused.
+fn failure(answer: &Message, command: &str) -> u8 {
+    match answer.get_str("errmsg") {
+        Some(error) => {
+            eprintln!("{command} failed: {error}");
+            1
+        }
+        None => 0,
+    }
+}
+
+pub(crate) fn stats(client: &mut Client, invocation: &Invocation) -> Result<u8, ClientError> {
+    answer(client, invocation, "stats", text::stats)
+}
+
+pub(crate) fn version(client: &mut Client, invocation: &Invocation) -> Result<u8, ClientError> {
+    answer(client, invocation, "version", text::version)
+}
+
+fn answer(
+    client: &mut Client,
+    invocation: &Invocation,
+    command: &str,
+    human: fn(&Message) -> String,
+) -> Result<u8, ClientError> {
+    let form = Form::of(invocation);
+    let answer = client.command(command, Message::new(), |_, _| Ok(()))?;
+    if !form.dump(&format!("{command} reply"), &answer)? {
+        match form {
+            Form::Json => print(&format!("{}\n", text::json(&answer)))?,
+            Form::Human | Form::Raw | Form::Pretty => print(&human(&answer))?,
+        }
+    }
+    Ok(0)
+}
