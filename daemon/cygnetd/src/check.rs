@@ -1,0 +1,109 @@
+//! `--check`: everything there is to say about the files, without a socket and without privileges.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use serde_json::{Value, json};
+use swanctl_compat::plan::Plan;
+use swanctl_compat::settings::{Diagnostic, OsFiles, Settings, Severity};
+
+use crate::config::{self, Config, Finding};
+use crate::load::FILE;
+
+/// What is printed, and how bad it is.
+#[derive(Debug, Default)]
+struct Report {
+    text: String,
+    findings: Vec<Value>,
+    errors: usize,
+    warnings: usize,
+}
+
+/// Checks the settings and the connections, prints, and tells the exit code: 0 good, 1 warnings, 2 errors.
+pub(crate) fn run(config: Option<&Path>, swanctl: Option<&Path>, as_json: bool) -> ExitCode {
+    let report = examine(config, swanctl);
+    if as_json {
+        let summary = json!({ "errors": report.errors, "warnings": report.warnings, "findings": report.findings });
+        println!("{summary}");
+    } else {
+        print!("{}", report.text);
+        println!("{} errors, {} warnings", report.errors, report.warnings);
+    }
+    match (report.errors, report.warnings) {
+        (0, 0) => ExitCode::SUCCESS,
+        (0, _) => ExitCode::from(1),
+        _ => ExitCode::from(2),
+    }
+}
+
+fn examine(path: Option<&Path>, swanctl: Option<&Path>) -> Report {
+    let mut report = Report::default();
+    let config = config::load(path).unwrap_or_else(|findings| {
+        findings.iter().for_each(|finding| report.setting(finding));
+        Config::default()
+    });
+    let directory = match swanctl {
+        Some(directory) => directory,
+        // A wrong cygnetd.toml does not say where the connections are.
+        None if report.errors > 0 || !config.swanctl.load => return report,
+        None => &config.swanctl.directory,
+    };
+    let settings = Settings::load(&OsFiles, &directory.join(FILE).to_string_lossy());
+    for finding in &Plan::make(&settings, &OsFiles).findings {
+        report.diagnostic(&settings, finding);
+    }
+    report
+}
+
+impl Report {
+    fn setting(&mut self, finding: &Finding) {
+        self.errors += 1;
+        self.text.push_str(&format!("{finding}\n"));
+        self.findings.push(json!({
+            "severity": "error", "code": "setting", "file": finding.file, "line": finding.line, "column": finding.column,
+            "message": finding.message,
+        }));
+    }
+
+    fn diagnostic(&mut self, settings: &Settings, finding: &Diagnostic) {
+        match finding.severity {
+            Severity::Error => self.errors += 1,
+            Severity::Warning => self.warnings += 1,
+        }
+        self.text.push_str(&finding.render(settings.sources()));
+        let file = finding.span.map(|span| settings.sources().path(span.file));
+        self.findings.push(json!({
+            "severity": finding.severity.as_str(), "code": finding.code, "file": file,
+            "line": finding.span.map(|span| span.line), "column": finding.span.map(|span| span.column),
+            "path": finding.path, "message": finding.message, "help": finding.help,
+        }));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn findings_of_both_files_are_counted_and_placed() {
+        let directory = std::env::temp_dir().join(format!("cygnetd-check-{}", std::process::id()));
+        fs::create_dir_all(&directory).unwrap();
+        let (main, conf) = (directory.join("cygnetd.toml"), directory.join(FILE));
+        fs::write(&main, format!("[swanctl]\ndirectory = \"{}\"\n", directory.display())).unwrap();
+        fs::write(
+            &conf,
+            "connections {\n  a {\n    children { net { mode = nonsense } }\n    local { auth = psk }\n  }\n}\n",
+        )
+        .unwrap();
+        let report = examine(Some(&main), None);
+        assert_eq!(report.errors, 1, "{}", report.text);
+        assert!(report.text.contains(&format!("{}:3:29: error", conf.display())), "{}", report.text);
+        assert_eq!((&report.findings[0]["line"], &report.findings[0]["severity"]), (&json!(3), &json!("error")));
+        fs::write(&main, "[nonsense]\n").unwrap();
+        let report = examine(Some(&main), Some(&directory));
+        assert_eq!(report.errors, 2, "{}", report.text);
+        fs::remove_dir_all(&directory).unwrap();
+    }
+}

@@ -1,0 +1,203 @@
+//! `cygnetd.toml`: the daemon's own settings, as values after defaults.
+//!
+//! Connections and secrets are not here: they come from swanctl.conf. [`load`] reads the file and its drop-ins; [`keys`] holds the one
+//! table of every key.
+
+mod file;
+mod keys;
+mod value;
+
+#[cfg(test)]
+mod tests;
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use ike_model::IkeSettings;
+use ipsec::OnStop;
+use serde::Serialize;
+
+pub(crate) use file::load;
+
+/// Where the settings are looked for unless `--config` names a file.
+pub(crate) const DEFAULT_PATH: &str = "/etc/cygnet/cygnetd.toml";
+
+/// All settings of the daemon.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Config {
+    /// `[gateway]`
+    pub(crate) gateway: Gateway,
+    /// `[ike]`
+    pub(crate) ike: Ike,
+    /// `[backend]`
+    pub(crate) backend: Backend,
+    /// `[swanctl]`
+    pub(crate) swanctl: Swanctl,
+    /// `[vici]`
+    pub(crate) vici: Vici,
+    /// `[log]`
+    pub(crate) log: Log,
+}
+
+/// `[gateway]`
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Gateway {
+    /// Name in every event; empty = host name.
+    pub(crate) name: String,
+}
+
+/// `[ike]`
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Ike {
+    /// What the core is told.
+    pub(crate) settings: IkeSettings,
+    /// Local addresses; empty = all.
+    pub(crate) listen: Vec<IpAddr>,
+    /// Endpoints working side by side.
+    pub(crate) shards: u8,
+    /// Smallest ESP SPI.
+    pub(crate) spi_min: u32,
+    /// Largest ESP SPI.
+    pub(crate) spi_max: u32,
+}
+
+impl Default for Ike {
+    fn default() -> Self {
+        let settings = IkeSettings::default();
+        Self { settings, listen: Vec::new(), shards: 1, spi_min: 0xc000_0000, spi_max: 0xcfff_ffff }
+    }
+}
+
+/// Which data path carries ESP.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum BackendKind {
+    /// Our own, behind a TUN device.
+    #[default]
+    Userspace,
+    /// The best this build and machine have.
+    Auto,
+}
+
+/// `[backend]`
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Backend {
+    /// Which data path.
+    pub(crate) kind: BackendKind,
+    /// What becomes of the guards when the daemon stops.
+    pub(crate) on_stop: OnStop,
+    /// `[backend.userspace]`
+    pub(crate) userspace: Userspace,
+}
+
+/// `[backend.userspace]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Userspace {
+    /// Name of the TUN device.
+    pub(crate) device: String,
+    /// Threads; 0 = one per core.
+    pub(crate) threads: u16,
+    /// MTU of the TUN device; 0 = derived.
+    pub(crate) mtu: u16,
+    /// Routing table for protected routes.
+    pub(crate) table: u32,
+    /// Preference of the rule that leads there.
+    pub(crate) rule_priority: u32,
+    /// Mark of our outer sockets.
+    pub(crate) mark: u32,
+    /// Keep routes for protected traffic.
+    pub(crate) install_routes: bool,
+    /// Pose as a NIC with packet offload; for tests.
+    pub(crate) simulate_packet_device: bool,
+}
+
+impl Default for Userspace {
+    fn default() -> Self {
+        Self {
+            device: "cygnet0".into(),
+            threads: 0,
+            mtu: 0,
+            table: 220,
+            rule_priority: 220,
+            mark: 0x4347,
+            install_routes: true,
+            simulate_packet_device: false,
+        }
+    }
+}
+
+/// `[swanctl]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Swanctl {
+    /// Directory of `swanctl.conf`.
+    pub(crate) directory: PathBuf,
+    /// Load it at start and on SIGHUP.
+    pub(crate) load: bool,
+}
+
+impl Default for Swanctl {
+    fn default() -> Self {
+        Self { directory: "/etc/swanctl".into(), load: true }
+    }
+}
+
+/// `[vici]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Vici {
+    /// Path of the socket.
+    pub(crate) socket: PathBuf,
+    /// Group that may use it.
+    pub(crate) group: String,
+}
+
+impl Default for Vici {
+    fn default() -> Self {
+        Self { socket: "/run/charon.vici".into(), group: "root".into() }
+    }
+}
+
+/// Form of log lines.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// `[log]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Log {
+    /// A tracing filter.
+    pub(crate) level: String,
+    /// Form of the lines.
+    pub(crate) format: LogFormat,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { level: "info".into(), format: LogFormat::Text }
+    }
+}
+
+/// Something wrong in a settings file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Finding {
+    /// The file.
+    pub(crate) file: String,
+    /// Line from 1; 0 when the file as a whole is meant.
+    pub(crate) line: usize,
+    /// Column from 1; 0 when the file as a whole is meant.
+    pub(crate) column: usize,
+    /// What is wrong and what was expected.
+    pub(crate) message: String,
+}
+
+impl std::fmt::Display for Finding {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.line == 0 {
+            return write!(f, "{}: error: {}", self.file, self.message);
+        }
+        write!(f, "{}:{}:{}: error: {}", self.file, self.line, self.column, self.message)
+    }
+}

@@ -1,0 +1,154 @@
+//! The one table of every key: its name, when a change applies, and how it is set.
+
+use std::path::PathBuf;
+
+use ike_model::FailClosed;
+use ipsec::OnStop;
+use swanctl_compat::settings::did_you_mean;
+use toml::de::DeValue;
+
+use super::value::{addresses, boolean, duration, factor, number, text, word};
+use super::{BackendKind, Config, LogFormat};
+
+/// Sets one key of the configuration.
+pub(super) type Set = fn(&mut Config, &DeValue<'_>) -> Result<(), String>;
+
+/// Sections this build has.
+pub(super) const SECTIONS: [&str; 7] = ["gateway", "ike", "backend", "backend.userspace", "swanctl", "vici", "log"];
+
+/// Sections that belong to parts this build does not have, with the part's name.
+const ABSENT: [(&str, &str); 4] = [
+    ("history", "the SA history"),
+    ("webhook", "webhooks"),
+    ("http", "the HTTP server"),
+    ("backend.kernel", "the kernel backend"),
+];
+
+const PORT_MAX: i64 = 65_535;
+const U32_MAX: i64 = u32::MAX as i64;
+
+/// Every key. All of them apply at restart; connections and secrets, which apply at reload, are not here.
+const KEYS: &[(&str, Set)] = &[
+    ("gateway.name", |c, v| text(v).map(|name| c.gateway.name = name.into())),
+    ("ike.port", |c, v| number(v, 0, PORT_MAX).map(|port| c.ike.settings.port = port)),
+    ("ike.nat_port", |c, v| number(v, 0, PORT_MAX).map(|port| c.ike.settings.nat_port = port)),
+    ("ike.listen", |c, v| addresses(v).map(|listen| c.ike.listen = listen)),
+    ("ike.shards", |c, v| number(v, 1, 64).map(|shards| c.ike.shards = shards)),
+    ("ike.retransmit_timeout", |c, v| duration(v).map(|time| c.ike.settings.retransmit_timeout = time)),
+    ("ike.retransmit_base", |c, v| factor(v).map(|base| c.ike.settings.retransmit_base = base)),
+    ("ike.retransmit_tries", |c, v| number(v, 0, 100).map(|tries| c.ike.settings.retransmit_tries = tries)),
+    ("ike.retransmit_jitter", |c, v| number(v, 0, 20).map(|share| c.ike.settings.retransmit_jitter = share)),
+    ("ike.half_open_timeout", |c, v| duration(v).map(|time| c.ike.settings.half_open_timeout = time)),
+    ("ike.cookie_threshold", |c, v| number(v, 0, U32_MAX).map(|count| c.ike.settings.cookie_threshold = count)),
+    ("ike.init_limit_half_open", |c, v| number(v, 0, U32_MAX).map(|count| c.ike.settings.half_open_limit = count)),
+    ("ike.keep_alive", |c, v| duration(v).map(|time| c.ike.settings.keep_alive = time)),
+    ("ike.delete_rekeyed_delay", |c, v| duration(v).map(|time| c.ike.settings.delete_rekeyed_delay = time)),
+    ("ike.replay_window", |c, v| number(v, 0, 4096).map(|packets| c.ike.settings.replay_window = packets)),
+    ("ike.spi_min", |c, v| number(v, 0x100, U32_MAX).map(|spi| c.ike.spi_min = spi)),
+    ("ike.spi_max", |c, v| number(v, 0x100, U32_MAX).map(|spi| c.ike.spi_max = spi)),
+    ("backend.kind", backend_kind),
+    ("backend.on_stop", |c, v| {
+        word(v, &[("block", OnStop::Block), ("open", OnStop::Open)]).map(|stop| c.backend.on_stop = stop)
+    }),
+    ("backend.fail_closed", |c, v| {
+        let words = [("always", FailClosed::Always), ("once-up", FailClosed::OnceUp), ("off", FailClosed::Off)];
+        word(v, &words).map(|when| c.ike.settings.fail_closed = when)
+    }),
+    ("backend.userspace.device", |c, v| device(v).map(|name| c.backend.userspace.device = name)),
+    ("backend.userspace.threads", |c, v| number(v, 0, 256).map(|count| c.backend.userspace.threads = count)),
+    ("backend.userspace.mtu", |c, v| number(v, 0, PORT_MAX).map(|mtu| c.backend.userspace.mtu = mtu)),
+    ("backend.userspace.table", |c, v| number(v, 1, U32_MAX).map(|table| c.backend.userspace.table = table)),
+    ("backend.userspace.rule_priority", |c, v| {
+        number(v, 1, 32_765).map(|priority| c.backend.userspace.rule_priority = priority)
+    }),
+    ("backend.userspace.mark", |c, v| number(v, 1, U32_MAX).map(|mark| c.backend.userspace.mark = mark)),
+    ("backend.userspace.install_routes", |c, v| boolean(v).map(|yes| c.backend.userspace.install_routes = yes)),
+    ("backend.userspace.simulate_packet_device", |c, v| {
+        boolean(v).map(|yes| c.backend.userspace.simulate_packet_device = yes)
+    }),
+    ("swanctl.directory", |c, v| text(v).map(|path| c.swanctl.directory = path.into())),
+    ("swanctl.load", |c, v| boolean(v).map(|yes| c.swanctl.load = yes)),
+    ("vici.socket", |c, v| socket(v).map(|path| c.vici.socket = path)),
+    ("vici.group", |c, v| text(v).map(|group| c.vici.group = group.into())),
+    ("log.level", |c, v| log_level(v).map(|level| c.log.level = level)),
+    ("log.format", |c, v| {
+        word(v, &[("text", LogFormat::Text), ("json", LogFormat::Json)]).map(|format| c.log.format = format)
+    }),
+];
+
+/// The setter of a key by its dotted name.
+pub(super) fn find(path: &str) -> Option<Set> {
+    KEYS.iter().find(|(name, _)| *name == path).map(|(_, set)| *set)
+}
+
+/// Why a section cannot be used, when it belongs to a part that is not in this build.
+pub(super) fn absent(path: &str) -> Option<String> {
+    ABSENT
+        .iter()
+        .find(|(name, _)| *name == path)
+        .map(|(name, part)| format!("[{name}]: this build does not have {part}"))
+}
+
+/// What to say of an unknown section.
+pub(super) fn unknown_section(path: &str) -> String {
+    let hint = did_you_mean(path, SECTIONS).map(|name| format!("; did you mean [{name}]?")).unwrap_or_default();
+    format!("unknown section [{path}]{hint}")
+}
+
+/// What to say of an unknown key in a known section.
+pub(super) fn unknown_key(section: &str, key: &str) -> String {
+    let prefix = format!("{section}.");
+    let known = KEYS.iter().filter_map(|(name, _)| name.strip_prefix(&prefix)).filter(|name| !name.contains('.'));
+    let hint = did_you_mean(key, known).map(|name| format!("; did you mean `{name}`?")).unwrap_or_default();
+    format!("unknown key `{key}` in [{section}]{hint}")
+}
+
+/// What only several keys together can get wrong.
+pub(super) fn cross_check(config: &Config) -> Result<(), String> {
+    let ike = &config.ike;
+    if ike.spi_min > ike.spi_max {
+        return Err(format!("ike.spi_min ({:#x}) is above ike.spi_max ({:#x})", ike.spi_min, ike.spi_max));
+    }
+    let (port, nat_port) = (ike.settings.port, ike.settings.nat_port);
+    if port == 0 && nat_port == 0 {
+        return Err("ike.port and ike.nat_port are both off: nothing could ever be negotiated".into());
+    }
+    if port == nat_port {
+        return Err(format!("ike.port and ike.nat_port are both {port}: IKE needs two different ports"));
+    }
+    Ok(())
+}
+
+fn backend_kind(config: &mut Config, value: &DeValue<'_>) -> Result<(), String> {
+    let words = [("userspace", Some(BackendKind::Userspace)), ("auto", Some(BackendKind::Auto)), ("kernel", None)];
+    let kind = word(value, &words)?;
+    config.backend.kind = kind.ok_or("cannot be `kernel`: this build does not have the kernel backend")?;
+    Ok(())
+}
+
+/// An interface name as the kernel takes it.
+fn device(value: &DeValue<'_>) -> Result<String, String> {
+    let name = text(value)?;
+    let fits = |c: char| c.is_ascii_graphic() && c != '/' && c != ':';
+    if name.is_empty() || name.len() > 15 || name == "." || name == ".." || !name.chars().all(fits) {
+        return Err(format!("is no interface name: `{name}` (1 to 15 printable characters, no blank, `/` or `:`)"));
+    }
+    Ok(name.into())
+}
+
+fn socket(value: &DeValue<'_>) -> Result<PathBuf, String> {
+    let given = text(value)?;
+    let path = given.strip_prefix("unix://").unwrap_or(given);
+    if path.starts_with('/') && path.len() < 108 {
+        return Ok(path.into());
+    }
+    Err(format!("must be `unix://` and an absolute path of less than 108 octets, not `{given}`"))
+}
+
+fn log_level(value: &DeValue<'_>) -> Result<String, String> {
+    let level = text(value)?;
+    tracing_subscriber::EnvFilter::builder()
+        .parse(level)
+        .map(|_| level.into())
+        .map_err(|error| format!("is no log filter: {error}; such as `info` or `info,ike_sa=debug`"))
+}

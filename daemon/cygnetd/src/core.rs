@@ -1,0 +1,131 @@
+//! The daemon as its clients see it: configuration, commands to the shards, questions about their state.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ike_model::snapshot::{PolicySnapshot, Traffic};
+use ike_model::{ChildSaSnapshot, ConfiguredChildStatus, IkeSaSnapshot};
+use ike_sa::Counts;
+use ipsec::{Answer, Instant, Request, SaHandle, SaStatus};
+use swanctl_compat::render::Stats;
+use tokio::sync::oneshot;
+
+use crate::clock;
+use crate::router::{Message, Question};
+use crate::shard::Shared;
+use crate::store::Store;
+use crate::subscribers::Subscribers;
+
+/// How long a backend may take to list its SAs before they are shown without counters.
+const LIST_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Everything a VICI session needs.
+pub(crate) struct Core {
+    /// The shards and what they use.
+    pub(crate) shared: Arc<Shared>,
+    /// What is configured.
+    pub(crate) store: Store,
+    /// VICI clients.
+    pub(crate) subscribers: Arc<Subscribers>,
+    /// Name of the backend, as shown.
+    pub(crate) backend: &'static str,
+    /// When the daemon started.
+    pub(crate) started: (Instant, Duration),
+}
+
+impl Core {
+    /// All IKE SAs of all shards by unique id, with counters from the backend.
+    pub(crate) async fn ike_sas(&self) -> Vec<IkeSaSnapshot> {
+        let mut all: Vec<IkeSaSnapshot> = self.ask(Question::IkeSas).await.into_iter().flatten().collect();
+        all.sort_by_key(|ike| ike.unique_id);
+        if all.iter().all(|ike| ike.children.is_empty()) {
+            return all;
+        }
+        let states = self.installed().await;
+        for child in all.iter_mut().flat_map(|ike| &mut ike.children) {
+            self.complete(child, &states);
+        }
+        all
+    }
+
+    /// The state of every configured child, refused ones included.
+    pub(crate) async fn configured(&self, connection: Option<&str>) -> Vec<ConfiguredChildStatus> {
+        let mut all: Vec<ConfiguredChildStatus> = self.ask(Question::Configured).await.into_iter().flatten().collect();
+        all.retain(|status| connection.is_none_or(|name| name == status.connection));
+        all.extend(self.store.refused(connection));
+        all.sort_by(|a, b| (&a.connection, &a.child).cmp(&(&b.connection, &b.child)));
+        all
+    }
+
+    /// All traps and shunts.
+    pub(crate) async fn policies(&self) -> Vec<PolicySnapshot> {
+        self.ask(Question::Policies).await.into_iter().flatten().collect()
+    }
+
+    /// Figures about the process.
+    pub(crate) async fn stats(&self) -> Stats {
+        let counts = self.ask(Question::Counts).await;
+        let sum = |of: fn(&Counts) -> usize| counts.iter().map(of).sum::<usize>() as u64;
+        let (threads, idle) = self.shared.workers.load();
+        let shards = usize::from(self.shared.router.shards());
+        let waiting = self.shared.router.inboxes().filter(|inbox| inbox.waiting() == (0, 0)).count();
+        let (since_boot, wall) = self.started;
+        Stats {
+            running_seconds: clock::now().saturating_since(since_boot).as_secs(),
+            since: wall.as_secs(),
+            workers_total: u32::try_from(threads + shards).unwrap_or(u32::MAX),
+            workers_idle: u32::try_from(idle + waiting).unwrap_or(u32::MAX),
+            scheduled: sum(|counts| counts.ike_sas),
+            ike_sas: sum(|counts| counts.ike_sas),
+            half_open: sum(|counts| counts.half_open),
+            plugins: ["cygnetd", "vici", self.backend].map(str::to_owned).into(),
+        }
+    }
+
+    /// Asks every shard; one that has stopped gives no answer.
+    async fn ask<T>(&self, question: impl Fn(oneshot::Sender<T>) -> Question) -> Vec<T> {
+        let mut answers = Vec::new();
+        for inbox in self.shared.router.inboxes() {
+            let (sender, answer) = oneshot::channel();
+            inbox.control(Message::Ask(question(sender)));
+            answers.push(answer);
+        }
+        let mut all = Vec::new();
+        for answer in answers {
+            all.extend(answer.await.ok());
+        }
+        all
+    }
+
+    async fn installed(&self) -> HashMap<SaHandle, SaStatus> {
+        let (tag, answer) = self.shared.router.query();
+        self.shared.backend.submit(tag, Request::List);
+        match tokio::time::timeout(LIST_TIMEOUT, answer).await {
+            Ok(Ok(Ok(Answer::Installed(states)))) => states.into_iter().map(|state| (state.sa, state)).collect(),
+            Ok(Ok(Ok(Answer::Applied(_) | Answer::Status(_)))) | Ok(Err(_)) | Err(_) => {
+                tracing::warn!("the backend does not say what is installed: counters are shown as zero");
+                HashMap::new()
+            }
+            Ok(Ok(Err(error))) => {
+                tracing::warn!(%error, "the backend does not say what is installed: counters are shown as zero");
+                HashMap::new()
+            }
+        }
+    }
+
+    fn complete(&self, child: &mut ChildSaSnapshot, states: &HashMap<SaHandle, SaStatus>) {
+        child.backend = self.backend;
+        let state = |handle: Option<SaHandle>| handle.and_then(|handle| states.get(&handle));
+        if let Some(state) = state(child.sa_in) {
+            child.traffic_in = traffic(state);
+        }
+        if let Some(state) = state(child.sa_out) {
+            child.traffic_out = traffic(state);
+        }
+    }
+}
+
+fn traffic(state: &SaStatus) -> Traffic {
+    Traffic { bytes: state.bytes, packets: state.packets, idle_seconds: state.idle_seconds }
+}

@@ -1,0 +1,182 @@
+//! Starting and stopping everything in the right order.
+//!
+//! Start: VICI socket, UDP sockets, backend, shards, receiver, first load, then clients are served. What fails first is what costs least to
+//! undo, and every failure is one sentence. Stop: the shards close their SAs and are waited for, for a few seconds; then the other way round.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use arc_swap::ArcSwap;
+use ike_model::{Command, ConfigSnapshot};
+use ipsec::{NatReader, OffloadBackend, Reports, Shard};
+use sd_notify::NotifyState;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::commands::Commands;
+use crate::config::Config;
+use crate::core::Core;
+use crate::events::{self, Hub};
+use crate::net::{Options, Receiver, Sockets};
+use crate::router::{Message, Router};
+use crate::shard::{self, Shared};
+use crate::store::Store;
+use crate::subscribers::Subscribers;
+use crate::vici::Listener;
+use crate::workers::Workers;
+use crate::{backend, clock, load, log};
+
+/// How long peers may take to answer our deletes when we stop.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// Runs the daemon until it is told to stop.
+///
+/// # Errors
+/// What kept it from starting.
+pub(crate) fn run(config: Config) -> anyhow::Result<()> {
+    let subscribers = Arc::new(Subscribers::default());
+    log::start(&config.log, &subscribers)?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
+    let outcome = runtime.block_on(run_until_stopped(config, subscribers));
+    // A client in the middle of a request does not hold up the end.
+    runtime.shutdown_background();
+    outcome
+}
+
+async fn run_until_stopped(config: Config, subscribers: Arc<Subscribers>) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hang_up = signal(SignalKind::hangup())?;
+    let listener = Listener::bind(&config.vici.socket, &config.vici.group)?;
+    let daemon = Daemon::start(&config, subscribers)?;
+    if config.swanctl.load {
+        load::directory(&daemon.core.store, &config.swanctl.directory);
+    }
+    notify(&[NotifyState::Ready]);
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        shards = config.ike.shards,
+        backend = backend::NAME,
+        "cygnetd is ready"
+    );
+    {
+        let serving = listener.serve(Arc::clone(&daemon.core));
+        tokio::pin!(serving);
+        loop {
+            tokio::select! {
+                () = &mut serving => break,
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+                _ = hang_up.recv() => {
+                    notify(&[NotifyState::Reloading]);
+                    load::directory(&daemon.core.store, &config.swanctl.directory);
+                    notify(&[NotifyState::Ready]);
+                }
+            }
+        }
+    }
+    notify(&[NotifyState::Stopping]);
+    tracing::info!("cygnetd is stopping");
+    tokio::select! {
+        () = daemon.close_all() => {}
+        // Whoever asks twice does not want to wait.
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    daemon.stop(&config);
+    tracing::info!("cygnetd has stopped");
+    Ok(())
+}
+
+/// Without a service manager there is nobody to tell.
+fn notify(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::debug!(%error, "the service manager was not told");
+    }
+}
+
+struct Daemon {
+    core: Arc<Core>,
+    receiver: Receiver,
+    shards: Vec<JoinHandle<()>>,
+}
+
+impl Daemon {
+    fn start(config: &Config, subscribers: Arc<Subscribers>) -> anyhow::Result<Self> {
+        let started = (clock::now(), clock::wall());
+        let provider = ike_crypto::ring_provider();
+        let router = Arc::new(Router::new(config.ike.shards).context("cannot make the shards' inboxes")?);
+        let exempt = backend::exemption(&config.backend);
+        let settings = &config.ike.settings;
+        let sockets = Arc::new(Sockets::open(&Options {
+            port: settings.port,
+            nat_port: settings.nat_port,
+            listen: &config.ike.listen,
+            exempt: &*exempt,
+        })?);
+        let reports = Arc::<Router>::clone(&router) as Arc<dyn Reports>;
+        let backend = backend::start(&config.backend, Arc::clone(&reports))?;
+        let nat_reader = adopt(&*backend, &sockets)?;
+        let workers = Workers::start(provider, exempt, Arc::clone(&router)).context("cannot start worker threads")?;
+        let hub = Hub::new(gateway_name(config), boot_id(provider)?, backend::NAME, events::sinks(&subscribers));
+        let shared = Arc::new(Shared {
+            config: ArcSwap::from_pointee(ConfigSnapshot { settings: settings.clone(), ..ConfigSnapshot::default() }),
+            backend,
+            provider,
+            sockets: Arc::clone(&sockets),
+            commands: Arc::new(Commands::new(Arc::clone(&router))),
+            router,
+            workers,
+            events: Arc::new(hub),
+        });
+        let numbers = (0..shared.router.shards()).map(Shard);
+        let shards = numbers.map(|number| shard::start(number, Arc::clone(&shared))).collect::<Result<_, _>>();
+        let shards = shards.context("cannot start the shards' threads")?;
+        let receiver = Receiver::start(sockets, nat_reader == NatReader::Daemon, reports)
+            .context("cannot start the receiving thread")?;
+        let store = Store::new(Arc::clone(&shared), settings.clone());
+        let core = Arc::new(Core { shared, store, subscribers, backend: backend::NAME, started });
+        Ok(Self { core, receiver, shards })
+    }
+
+    /// Closes all SAs in good order; the wait for peers is bounded.
+    async fn close_all(&self) {
+        let done = self.core.shared.commands.submit(Command::Shutdown);
+        if tokio::time::timeout(SHUTDOWN_TIMEOUT, done).await.is_err() {
+            tracing::warn!("some peers did not answer in time that their SAs are closed");
+        }
+    }
+
+    fn stop(self, config: &Config) {
+        let Self { core, receiver, shards } = self;
+        core.shared.router.tell_all(|| Message::Stop);
+        for shard in shards {
+            if shard.join().is_err() {
+                tracing::error!("the thread of a shard ended in a panic");
+            }
+        }
+        drop(receiver);
+        core.shared.backend.shut_down(config.backend.on_stop);
+    }
+}
+
+fn adopt(backend: &dyn OffloadBackend, sockets: &Sockets) -> anyhow::Result<NatReader> {
+    let duplicates = sockets.nat_duplicates().context("cannot duplicate the NAT-T sockets")?;
+    backend.adopt_nat_sockets(duplicates).context("the backend refused the NAT-T sockets")
+}
+
+fn gateway_name(config: &Config) -> String {
+    if config.gateway.name.is_empty() {
+        return rustix::system::uname().nodename().to_string_lossy().into_owned();
+    }
+    config.gateway.name.clone()
+}
+
+/// New at each start, so that numbers of events never repeat.
+fn boot_id(provider: &ike_crypto::CryptoProvider) -> anyhow::Result<String> {
+    let mut octets = [0; 16];
+    provider.random.fill(&mut octets).context("the system gives no random octets")?;
+    Ok(octets.iter().map(|octet| format!("{octet:02x}")).collect())
+}

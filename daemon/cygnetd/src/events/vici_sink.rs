@@ -1,0 +1,27 @@
+//! Events under VICI's names, for the clients that registered.
+
+use std::sync::Arc;
+
+use ike_model::EventRecord;
+use swanctl_compat::render;
+
+use super::EventSink;
+use crate::subscribers::Subscribers;
+
+pub(super) struct ViciSink {
+    subscribers: Arc<Subscribers>,
+}
+
+impl ViciSink {
+    pub(super) fn new(subscribers: Arc<Subscribers>) -> Self {
+        Self { subscribers }
+    }
+}
+
+impl EventSink for ViciSink {
+    fn deliver(&self, record: &EventRecord) {
+        if let Some((name, message)) = render::event(&record.body) {
+            self.subscribers.emit(name, &message);
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! The inbox of a shard: several threads put, one takes, and a flood of datagrams delays nothing else.
+//!
+//! Two lanes. *Control* holds commands, backend reports, finished work and messages of other shards; each of these answers something that was
+//! asked or is bounded by state, so the lane has no bound of its own. *Datagrams* come from anybody: beyond the bound they are dropped and
+//! counted. A turn takes everything from control and at most a burst of datagrams.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use ipsec::{Instant, Path};
+use rustix::event::{EventfdFlags, PollFd, PollFlags};
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
+};
+
+/// Datagrams waiting at most.
+const DATAGRAMS: usize = 4096;
+/// Datagrams taken per turn.
+const BURST: usize = 64;
+
+/// A datagram on its way to the core.
+pub(crate) struct Datagram {
+    /// From where to where.
+    pub(crate) path: Path,
+    /// The IKE message.
+    pub(crate) octets: Box<[u8]>,
+}
+
+struct Lanes<T> {
+    control: VecDeque<T>,
+    datagrams: VecDeque<Datagram>,
+    awake: bool,
+}
+
+/// What one turn has to do.
+pub(crate) struct Turn<T> {
+    /// Everything from the control lane.
+    pub(crate) control: VecDeque<T>,
+    /// A burst from the datagram lane.
+    pub(crate) datagrams: VecDeque<Datagram>,
+}
+
+/// The inbox.
+pub(crate) struct Inbox<T> {
+    lanes: Mutex<Lanes<T>>,
+    wake: OwnedFd,
+    timer: OwnedFd,
+    dropped: AtomicU64,
+}
+
+impl<T> Inbox<T> {
+    /// An empty inbox.
+    pub(crate) fn new() -> io::Result<Self> {
+        let lanes = Lanes { control: VecDeque::new(), datagrams: VecDeque::new(), awake: false };
+        Ok(Self {
+            lanes: Mutex::new(lanes),
+            wake: rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
+            timer: timerfd_create(TimerfdClockId::Boottime, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)?,
+            dropped: AtomicU64::new(0),
+        })
+    }
+
+    /// Puts into the control lane.
+    pub(crate) fn control(&self, message: T) {
+        let mut lanes = self.lock();
+        lanes.control.push_back(message);
+        self.wake(&mut lanes);
+    }
+
+    /// Puts into the datagram lane; drops when it is full.
+    pub(crate) fn datagram(&self, path: Path, octets: &[u8]) {
+        let mut lanes = self.lock();
+        if lanes.datagrams.len() >= DATAGRAMS {
+            drop(lanes);
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        lanes.datagrams.push_back(Datagram { path, octets: octets.into() });
+        self.wake(&mut lanes);
+    }
+
+    /// Datagrams dropped so far.
+    pub(crate) fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+
+    /// Messages waiting: control, datagrams.
+    pub(crate) fn waiting(&self) -> (usize, usize) {
+        let lanes = self.lock();
+        (lanes.control.len(), lanes.datagrams.len())
+    }
+
+    /// What has come; waits until something does or `deadline` passes. Without `datagrams` their lane is left to fill up.
+    pub(crate) fn turn(&self, deadline: Option<Instant>, datagrams: bool) -> Turn<T> {
+        let turn = self.take(datagrams);
+        if !turn.control.is_empty() || !turn.datagrams.is_empty() {
+            return turn;
+        }
+        self.wait(deadline);
+        self.take(datagrams)
+    }
+
+    fn take(&self, datagrams: bool) -> Turn<T> {
+        let mut lanes = self.lock();
+        let burst = if datagrams { lanes.datagrams.len().min(BURST) } else { 0 };
+        let turn =
+            Turn { control: std::mem::take(&mut lanes.control), datagrams: lanes.datagrams.drain(..burst).collect() };
+        // What is left in the datagram lane is taken by the next turn without waiting, or must not end its wait.
+        if lanes.awake {
+            lanes.awake = false;
+            let _ = rustix::io::read(&self.wake, &mut [0; 8]);
+        }
+        turn
+    }
+
+    fn wake(&self, lanes: &mut MutexGuard<'_, Lanes<T>>) {
+        if !lanes.awake {
+            lanes.awake = true;
+            let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
+        }
+    }
+
+    /// A timer of CLOCK_BOOTTIME rather than a time-out of `poll`, which would not count time spent asleep.
+    fn wait(&self, deadline: Option<Instant>) {
+        let at = deadline.map_or(Timespec::default(), |deadline| {
+            let since = deadline.since_start();
+            let seconds = i64::try_from(since.as_secs()).unwrap_or(i64::MAX);
+            // All zero would disarm the timer.
+            Timespec { tv_sec: seconds, tv_nsec: i64::from(since.subsec_nanos()).max(1) }
+        });
+        let value = Itimerspec { it_interval: Timespec::default(), it_value: at };
+        if let Err(error) = timerfd_settime(&self.timer, TimerfdTimerFlags::ABSTIME, &value) {
+            tracing::error!(%error, "cannot set a timer");
+        }
+        let fds: [BorrowedFd<'_>; 2] = [self.wake.as_fd(), self.timer.as_fd()];
+        let mut polled = fds.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
+        let _ = rustix::event::poll(&mut polled, None);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Lanes<T>> {
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::clock;
+
+    fn path() -> Path {
+        Path { local: "192.0.2.1:500".parse().unwrap(), remote: "192.0.2.2:500".parse().unwrap() }
+    }
+
+    #[test]
+    fn a_flood_is_bounded_and_control_gets_through() {
+        let inbox = Inbox::new().unwrap();
+        for _ in 0..DATAGRAMS + 10 {
+            inbox.datagram(path(), b"x");
+        }
+        inbox.control(7);
+        assert_eq!(inbox.dropped(), 10);
+        let turn = inbox.turn(None, true);
+        assert_eq!((turn.control.len(), turn.datagrams.len()), (1, BURST));
+        assert_eq!(inbox.waiting(), (0, DATAGRAMS - BURST));
+    }
+
+    #[test]
+    fn datagrams_can_be_left_waiting() {
+        let inbox = Inbox::<()>::new().unwrap();
+        inbox.datagram(path(), b"x");
+        let start = clock::now();
+        assert!(inbox.turn(Some(start + Duration::from_millis(20)), false).datagrams.is_empty());
+        assert_eq!(inbox.turn(None, true).datagrams.len(), 1);
+    }
+
+    #[test]
+    fn a_deadline_ends_the_wait() {
+        let inbox = Inbox::<()>::new().unwrap();
+        let start = clock::now();
+        let turn = inbox.turn(Some(start + Duration::from_millis(50)), true);
+        let waited = clock::now().saturating_since(start);
+        assert!(turn.control.is_empty() && waited >= Duration::from_millis(50), "{waited:?}");
+        inbox.turn(Some(start), true);
+    }
+
+    #[test]
+    fn a_message_ends_the_wait() {
+        let inbox = Arc::new(Inbox::new().unwrap());
+        for round in 0..100 {
+            let other = Arc::clone(&inbox);
+            let thread = std::thread::spawn(move || other.control(round));
+            let turn = inbox.turn(Some(clock::now() + Duration::from_secs(10)), true);
+            assert_eq!(turn.control, [round]);
+            thread.join().unwrap();
+        }
+    }
+}

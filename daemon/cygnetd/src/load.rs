@@ -1,0 +1,89 @@
+//! Loading swanctl.conf at start and on SIGHUP, by the same plan as `swanctl --load-all`.
+//!
+//! A file that cannot be read as it was meant loads nothing and changes nothing. Otherwise each connection stands for itself: what is usable is
+//! loaded, what is not stays listed as refused, and what runs under its name goes on.
+
+use std::path::Path;
+
+use ike_model::Connection;
+use swanctl_compat::load_conn::Finding;
+use swanctl_compat::plan::{Plan, PlannedConnection};
+use swanctl_compat::settings::{Diagnostic, OsFiles, Settings, Severity};
+
+use crate::store::Store;
+
+/// Name of the file in its directory.
+pub(crate) const FILE: &str = "swanctl.conf";
+
+/// Loads one connection, with what is doubtful about it in the log.
+pub(crate) fn connection(store: &Store, connection: Connection, notes: &[Finding]) {
+    for note in notes {
+        tracing::warn!(conn = connection.name, path = note.path, "{}", note.sentence());
+    }
+    store.load(connection);
+}
+
+/// Makes what is loaded the same as what `directory` says.
+pub(crate) fn directory(store: &Store, directory: &Path) {
+    let path = directory.join(FILE);
+    if !path.exists() {
+        tracing::warn!(path = %path.display(), "there is no such file: no connections are loaded from it");
+        return;
+    }
+    let settings = Settings::load(&OsFiles, &path.to_string_lossy());
+    let plan = Plan::make(&settings, &OsFiles);
+    for finding in &plan.findings {
+        write_finding(&settings, finding);
+    }
+    if settings.diagnostics().iter().any(|finding| finding.severity == Severity::Error) {
+        tracing::error!(path = %path.display(), "nothing was loaded: the file cannot be read as it was meant");
+        return;
+    }
+    for id in plan.secrets_to_unload(&store.secret_ids()) {
+        store.retain_secrets(|known| known != id);
+    }
+    for secret in plan.pre_shared_keys() {
+        store.load_secret(secret.clone());
+    }
+    for name in plan.connections_to_unload(&store.names()) {
+        store.unload(&name);
+    }
+    for planned in &plan.connections {
+        match &planned.connection {
+            Some(connection) => store.load(connection.clone()),
+            None => refuse(store, &settings, &plan, planned),
+        }
+    }
+    let (usable, all) = (plan.usable_connections().count(), plan.connections.len());
+    tracing::info!(path = %path.display(), "{usable} of {all} connections loaded");
+}
+
+fn refuse(store: &Store, settings: &Settings, plan: &Plan, planned: &PlannedConnection) {
+    let section = format!("connections.{}", planned.name);
+    let within = |path: &str| path.strip_prefix(&section).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+    let error = plan
+        .findings
+        .iter()
+        .find(|finding| finding.severity == Severity::Error && finding.path.as_deref().is_some_and(within));
+    let reason = error.map_or_else(|| "not usable as configured".to_owned(), |error| placed(settings, error));
+    store.refuse(&planned.name, planned.message.get_section(&planned.name), &reason);
+}
+
+/// The finding with its place in front.
+fn placed(settings: &Settings, finding: &Diagnostic) -> String {
+    match finding.span {
+        Some(span) => {
+            format!("{}:{}:{}: {}", settings.sources().path(span.file), span.line, span.column, finding.message)
+        }
+        None => finding.message.clone(),
+    }
+}
+
+fn write_finding(settings: &Settings, finding: &Diagnostic) {
+    let text = placed(settings, finding);
+    let help = finding.help.as_deref();
+    match finding.severity {
+        Severity::Warning => tracing::warn!(code = finding.code, help, "{text}"),
+        Severity::Error => tracing::error!(code = finding.code, help, "{text}"),
+    }
+}

@@ -1,0 +1,220 @@
+//! One thread per shard: takes from its inbox, drives its [`Endpoint`], carries out what comes out of it.
+
+use std::collections::VecDeque;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use ike_crypto::{Cost, CryptoProvider};
+use ike_model::ConfigSnapshot;
+use ike_sa::{Context, Endpoint, Input, Job, Outcome, Output, SpiSource, Transmit, WorkId};
+use ipsec::{DeviceId, Instant, OffloadBackend, Shard, Spi, TableFull};
+
+use crate::clock;
+use crate::commands::Commands;
+use crate::events::Hub;
+use crate::inbox::Inbox;
+use crate::net::Sockets;
+use crate::router::{Message, Question, Router};
+use crate::workers::Workers;
+
+/// Work under way for one shard above which it takes no datagrams: with handshakes coming in faster than the processor can do their
+/// arithmetic, it is the flood that waits and gets dropped, not the established SAs.
+const WORK_LIMIT: usize = 256;
+/// At least this long between two log lines about dropped datagrams.
+const FLOOD_PAUSE: Duration = Duration::from_secs(10);
+
+/// What all shards use.
+pub(crate) struct Shared {
+    /// Configuration in force.
+    pub(crate) config: ArcSwap<ConfigSnapshot>,
+    /// The data path.
+    pub(crate) backend: Arc<dyn OffloadBackend>,
+    /// Cryptography.
+    pub(crate) provider: &'static CryptoProvider,
+    /// UDP.
+    pub(crate) sockets: Arc<Sockets>,
+    /// The way to other shards.
+    pub(crate) router: Arc<Router>,
+    /// Slow work.
+    pub(crate) workers: Workers,
+    /// Where events go.
+    pub(crate) events: Arc<Hub>,
+    /// Where outcomes of commands go.
+    pub(crate) commands: Arc<Commands>,
+}
+
+/// Starts the thread of one shard.
+pub(crate) fn start(shard: Shard, shared: Arc<Shared>) -> io::Result<JoinHandle<()>> {
+    let inbox = shared.router.inbox(shard).cloned().ok_or(io::ErrorKind::NotFound)?;
+    thread::Builder::new().name(format!("shard-{}", shard.0)).spawn(move || {
+        let endpoint = Endpoint::new(shard, shared.router.shards());
+        let spis = Spis(Arc::clone(&shared.backend));
+        let flood = Flood { reported: 0, at: clock::now() };
+        Driver { shard, endpoint, shared, spis, finished: VecDeque::new(), working: 0, flood }.run(&inbox);
+    })
+}
+
+/// The backend as the core's source of SPIs.
+struct Spis(Arc<dyn OffloadBackend>);
+
+impl SpiSource for Spis {
+    fn device_for(&self, local: std::net::IpAddr, remote: std::net::IpAddr) -> Option<DeviceId> {
+        self.0.device_for(local, remote)
+    }
+
+    fn reserve_spi(&self, device: DeviceId) -> Result<Spi, TableFull> {
+        self.0.reserve_spi(device)
+    }
+
+    fn release_spi(&self, device: DeviceId, spi: Spi) {
+        self.0.release_spi(device, spi);
+    }
+}
+
+struct Driver {
+    shard: Shard,
+    endpoint: Endpoint,
+    shared: Arc<Shared>,
+    spis: Spis,
+    /// Outcomes of work done on the spot, to be handed in after the current outputs.
+    finished: VecDeque<(WorkId, Outcome)>,
+    /// Jobs given to the workers and not yet back.
+    working: usize,
+    flood: Flood,
+}
+
+/// Datagrams that were dropped before the core saw them, as far as told.
+struct Flood {
+    reported: u64,
+    at: Instant,
+}
+
+impl Driver {
+    fn run(&mut self, inbox: &Inbox<Message>) {
+        loop {
+            let turn = inbox.turn(self.endpoint.poll_deadline(), self.working < WORK_LIMIT);
+            for message in turn.control {
+                if let Message::Stop = message {
+                    return;
+                }
+                self.message(message);
+            }
+            for datagram in turn.datagrams {
+                self.advance(Input::Datagram { path: datagram.path, octets: &datagram.octets });
+            }
+            if self.endpoint.poll_deadline().is_some_and(|deadline| deadline <= clock::now()) {
+                self.advance(Input::Deadline);
+            }
+            self.tell_of_flood(inbox);
+        }
+    }
+
+    fn tell_of_flood(&mut self, inbox: &Inbox<Message>) {
+        let dropped = inbox.dropped();
+        if dropped > self.flood.reported && clock::now().saturating_since(self.flood.at) >= FLOOD_PAUSE {
+            let since = dropped - self.flood.reported;
+            tracing::warn!(shard = self.shard.0, since, dropped, "IKE datagrams come faster than they can be handled");
+            self.flood = Flood { reported: dropped, at: clock::now() };
+        }
+    }
+
+    fn message(&mut self, message: Message) {
+        match message {
+            Message::Command(id, command) => self.advance(Input::Command(id, command)),
+            Message::Report(tag, outcome) => self.advance(Input::Report(tag, outcome)),
+            Message::Backend(event) => self.advance(Input::Backend(event)),
+            Message::Work(id, outcome) => {
+                self.working = self.working.saturating_sub(1);
+                self.advance(Input::Work(id, outcome));
+            }
+            Message::Directory(message) => self.advance(Input::Directory(message)),
+            Message::Ask(question) => self.answer(question),
+            Message::Stop => {}
+        }
+    }
+
+    /// Whoever asked may have gone; then the answer goes nowhere.
+    fn answer(&self, question: Question) {
+        match question {
+            Question::IkeSas(to) => drop(to.send(self.endpoint.ike_sas(clock::now()))),
+            Question::Configured(to) => {
+                drop(to.send(self.endpoint.configured(&self.shared.config.load(), clock::now())));
+            }
+            Question::Policies(to) => drop(to.send(self.endpoint.policies())),
+            Question::Counts(to) => drop(to.send(self.endpoint.counts())),
+        }
+    }
+
+    /// Hands in one input, carries out what comes of it, and hands in what was finished on the spot.
+    fn advance(&mut self, input: Input<'_>) {
+        self.handle(input);
+        while let Some((id, outcome)) = self.finished.pop_front() {
+            self.handle(Input::Work(id, outcome));
+        }
+    }
+
+    /// A panic in the core is a defect. It is reported and the shard goes on: the SA that was being worked on may be left half-changed and then
+    /// ends by its own time-outs; the others are untouched, since an input changes one SA only.
+    fn handle(&mut self, input: Input<'_>) {
+        let config = self.shared.config.load_full();
+        let devices = self.shared.backend.devices();
+        let context = Context {
+            now: clock::now(),
+            wall: clock::wall().as_secs(),
+            rng: self.shared.provider.random,
+            provider: self.shared.provider,
+            spis: &self.spis,
+            devices: &devices,
+            config: &config,
+        };
+        let endpoint = &mut self.endpoint;
+        if catch_unwind(AssertUnwindSafe(|| endpoint.handle(&context, input))).is_err() {
+            tracing::error!(shard = self.shard.0, "the core panicked on an input; please report the lines above");
+        }
+        while let Some(output) = self.endpoint.poll_output() {
+            self.carry_out(output);
+        }
+    }
+
+    fn carry_out(&mut self, output: Output) {
+        match output {
+            Output::Transmit(transmit) => self.transmit(&transmit),
+            Output::Keepalive(path) => {
+                if let Err(error) = self.shared.sockets.keepalive(&path) {
+                    tracing::debug!(local = %path.local, remote = %path.remote, %error, "NAT keepalive not sent");
+                }
+            }
+            Output::Offload(tag, request) => self.shared.backend.submit(tag, request),
+            Output::Work(id, job) => self.work(id, job),
+            // A late outcome is ignored by the core; taking a job out of a queue is not worth a lock.
+            Output::CancelWork(_) => {}
+            Output::Event(body) => self.shared.events.publish(body),
+            Output::Reply(id, outcome) => self.shared.commands.reply(id, outcome),
+            Output::Directory(recipient, message) => self.shared.router.directory(self.shard, recipient, message),
+        }
+    }
+
+    /// Losing a datagram is the network's everyday business: the core sends again.
+    fn transmit(&self, transmit: &Transmit) {
+        let Transmit { path, octets, dscp } = transmit;
+        if let Err(error) = self.shared.sockets.send(path, octets, *dscp) {
+            tracing::warn!(local = %path.local, peer = %path.remote, %error, "IKE message not sent");
+        }
+    }
+
+    fn work(&mut self, id: WorkId, job: Job) {
+        match job {
+            Job::Compute(computation) if computation.cost() == Cost::Cheap => {
+                self.finished.push_back((id, computation.run(self.shared.provider.random)));
+            }
+            Job::Compute(_) | Job::Resolve(_) | Job::SourceFor(_) => {
+                self.working += 1;
+                self.shared.workers.submit(id, job);
+            }
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! What is configured: connections and secrets as loaded, and those that were refused.
+//!
+//! Every change is published to the shards as a whole new snapshot, together with the names of what changed; a refused connection stays listed
+//! with its reason and leaves what ran under its name alone.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use ike_model::snapshot::ConfiguredState;
+use ike_model::{
+    Cause, CauseKind, Command, ConfigSnapshot, ConfiguredChildStatus, Connection, EventBody, IkeSettings, SharedSecret,
+};
+use swanctl_compat::reload::{Change, compare};
+use swanctl_compat::vici::Message;
+
+use crate::shard::Shared;
+
+/// Configuration as loaded.
+pub(crate) struct Store {
+    shared: Arc<Shared>,
+    settings: IkeSettings,
+    loaded: Mutex<Loaded>,
+}
+
+#[derive(Default)]
+struct Loaded {
+    connections: BTreeMap<String, Arc<Connection>>,
+    secrets: Vec<Arc<SharedSecret>>,
+    refused: BTreeMap<String, Refused>,
+}
+
+/// A connection that cannot be used.
+struct Refused {
+    children: Vec<String>,
+    reason: String,
+}
+
+impl Store {
+    /// Nothing loaded yet.
+    pub(crate) fn new(shared: Arc<Shared>, settings: IkeSettings) -> Self {
+        let store = Self { shared, settings, loaded: Mutex::default() };
+        store.publish(&store.lock());
+        store
+    }
+
+    /// Adds a connection or puts it in the place of the one with its name.
+    pub(crate) fn load(&self, connection: Connection) {
+        let name = connection.name.clone();
+        let mut loaded = self.lock();
+        loaded.refused.remove(&name);
+        let change = loaded.connections.get(&name).map(|old| compare(old, &connection));
+        match &change {
+            Some(Change::Unchanged) => return,
+            Some(change) => tracing::debug!(conn = name, ?change, "connection changed"),
+            None => {}
+        }
+        loaded.connections.insert(name.clone(), Arc::new(connection));
+        self.publish(&loaded);
+        self.tell_shards(vec![name.clone()], Vec::new());
+        drop(loaded);
+        self.shared.events.publish(EventBody::ConfigLoaded { connection: name });
+    }
+
+    /// Notes that a connection was refused; `content` is its section as far as there was one.
+    pub(crate) fn refuse(&self, name: &str, content: Option<&Message>, reason: &str) {
+        let children = content.and_then(|content| content.get_section("children"));
+        let children =
+            children.map(|all| all.sections().map(|(child, _)| child.to_owned()).collect()).unwrap_or_default();
+        self.lock().refused.insert(name.to_owned(), Refused { children, reason: reason.to_owned() });
+        let cause = Cause::new(CauseKind::NoConfiguration, reason);
+        self.shared.events.publish(EventBody::ConfigRejected { connection: name.to_owned(), cause });
+    }
+
+    /// Takes a connection out; `false` when there is none of this name.
+    pub(crate) fn unload(&self, name: &str) -> bool {
+        let mut loaded = self.lock();
+        let refused = loaded.refused.remove(name).is_some();
+        if loaded.connections.remove(name).is_none() {
+            return refused;
+        }
+        self.publish(&loaded);
+        self.tell_shards(Vec::new(), vec![name.to_owned()]);
+        tracing::info!(conn = name, "connection {name} unloaded");
+        true
+    }
+
+    /// Adds a secret, in the place of the one with its id where it has one.
+    pub(crate) fn load_secret(&self, secret: SharedSecret) {
+        let mut loaded = self.lock();
+        let known = loaded.secrets.iter_mut().find(|known| !secret.id.is_empty() && known.id == secret.id);
+        match known {
+            Some(known) if **known == secret => return,
+            Some(known) => *known = Arc::new(secret),
+            None => loaded.secrets.push(Arc::new(secret)),
+        }
+        self.publish(&loaded);
+    }
+
+    /// Keeps the secrets that `keep` says.
+    pub(crate) fn retain_secrets(&self, keep: impl Fn(&str) -> bool) {
+        let mut loaded = self.lock();
+        loaded.secrets.retain(|secret| keep(&secret.id));
+        self.publish(&loaded);
+    }
+
+    /// Names of all connections.
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.lock().connections.keys().cloned().collect()
+    }
+
+    /// Ids of all secrets that have one.
+    pub(crate) fn secret_ids(&self) -> Vec<String> {
+        self.lock().secrets.iter().map(|secret| secret.id.clone()).filter(|id| !id.is_empty()).collect()
+    }
+
+    /// All connections, or the one called `name`.
+    pub(crate) fn connections(&self, name: Option<&str>) -> Vec<Arc<Connection>> {
+        let loaded = self.lock();
+        loaded
+            .connections
+            .values()
+            .filter(|connection| name.is_none_or(|name| name == connection.name))
+            .cloned()
+            .collect()
+    }
+
+    /// The connection called `ike`, or the first with this child.
+    pub(crate) fn find(&self, ike: Option<&str>, child: Option<&str>) -> Option<Arc<Connection>> {
+        let fits = |connection: &Arc<Connection>| child.is_none_or(|child| connection.child(child).is_some());
+        self.connections(ike).into_iter().find(fits)
+    }
+
+    /// Children of refused connections, each with the reason. What runs under a refused name is listed by its own shard.
+    pub(crate) fn refused(&self, name: Option<&str>) -> Vec<ConfiguredChildStatus> {
+        let loaded = self.lock();
+        let wanted = loaded.refused.iter().filter(|(connection, _)| name.is_none_or(|name| name == *connection));
+        let rows = wanted.flat_map(|(connection, refused)| {
+            let unnamed = refused.children.is_empty().then(String::new);
+            refused.children.iter().cloned().chain(unnamed).map(|child| ConfiguredChildStatus {
+                connection: connection.clone(),
+                child,
+                state: ConfiguredState::Refused(refused.reason.clone()),
+                offload: None,
+                last_cause: None,
+            })
+        });
+        rows.collect()
+    }
+
+    fn publish(&self, loaded: &Loaded) {
+        let snapshot = ConfigSnapshot {
+            connections: loaded.connections.clone(),
+            secrets: loaded.secrets.clone(),
+            settings: self.settings.clone(),
+        };
+        self.shared.config.store(Arc::new(snapshot));
+    }
+
+    /// Nobody waits for what the shards make of it: start actions take as long as the peer takes. Failures are logged by the core.
+    fn tell_shards(&self, changed: Vec<String>, removed: Vec<String>) {
+        drop(self.shared.commands.submit(Command::Reload { changed, removed }));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Loaded> {
+        self.loaded.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,11 @@
+//! VICI: the control socket, a session per client, and the commands.
+
+mod commands;
+mod control_log;
+mod listener;
+mod session;
+
+#[cfg(test)]
+mod tests;
+
+pub(crate) use listener::Listener;

@@ -1,0 +1,295 @@
+//! What each command does. Understanding requests and wording answers is `swanctl-compat`'s; waiting is done here.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use ike_model::{Command, CommandError, CommandOutcome, Selector};
+use swanctl_compat::render::{self, DaemonInfo, PolicyKind, PolicyListing};
+use swanctl_compat::request::{
+    PolicyFilter, SaFilter, Wait, child_not_found, ike_not_found, not_established_in_time, unload_conn_error,
+};
+use swanctl_compat::vici::{Message, Packet};
+use swanctl_compat::{Request, RequestError};
+use tokio::sync::oneshot;
+
+use super::control_log::Scope;
+use super::session::send;
+use crate::commands::Done;
+use crate::core::Core;
+use crate::load;
+use crate::subscribers::{Client, Subscribers};
+
+/// What a session needs of the daemon.
+pub(super) trait Commands: Send + Sync + 'static {
+    /// All clients.
+    fn subscribers(&self) -> &Arc<Subscribers>;
+
+    /// Carries a command out and makes its answer; streams go to `client` before.
+    fn execute(&self, client: &Arc<Client>, name: &str, message: &Message) -> impl Future<Output = Packet> + Send;
+}
+
+impl Commands for Core {
+    fn subscribers(&self) -> &Arc<Subscribers> {
+        &self.subscribers
+    }
+
+    async fn execute(&self, client: &Arc<Client>, name: &str, message: &Message) -> Packet {
+        match Request::parse(name, message) {
+            Ok(request) => Packet::CmdResponse(answer(self, client, request).await),
+            Err(RequestError::Unknown) => Packet::CmdUnknown,
+            Err(RequestError::Refused(refusal)) => {
+                if name == "load-conn" {
+                    note_refusal(self, message, &refusal);
+                }
+                Packet::CmdResponse(refusal)
+            }
+        }
+    }
+}
+
+async fn answer(core: &Core, client: &Arc<Client>, request: Request) -> Message {
+    match request {
+        Request::Version => render::version(&daemon_info()),
+        Request::Stats => render::stats(&core.stats().await),
+        Request::ReloadSettings => {
+            render::failed("cygnetd.toml is read at start only: restart cygnetd to apply its changes")
+        }
+        Request::Initiate { child, ike, wait, log_level } => initiate(core, client, child, ike, wait, log_level).await,
+        Request::Terminate { selector, force, wait, log_level } => {
+            terminate(core, client, selector, force, wait, log_level).await
+        }
+        Request::Rekey { selector, reauth: false } => rekey(core, selector).await,
+        Request::Rekey { reauth: true, .. } => render::matched(0, Some("reauthentication is not supported")),
+        Request::Install { ike, child } => install(core, ike.as_deref(), child, true).await,
+        Request::Uninstall { ike, child } => install(core, ike.as_deref(), child, false).await,
+        Request::ListSas(filter) => list_sas(core, client, &filter).await,
+        Request::ListConns { ike } => list_conns(core, client, ike.as_deref()).await,
+        Request::ListPolicies(filter) => list_policies(core, client, &filter).await,
+        Request::CygnetStatus { ike } => cygnet_status(core, client, ike.as_deref()).await,
+        Request::ListNothing => Message::new(),
+        Request::GetConns => render::get_conns(core.store.names().iter().map(String::as_str)),
+        Request::GetShared => render::get_shared(core.store.secret_ids().iter().map(String::as_str)),
+        Request::GetKeys => render::get_keys([]),
+        Request::GetAuthorities => render::get_authorities([]),
+        Request::GetPools => render::get_pools(),
+        Request::LoadConn { connection, notes } => {
+            load::connection(&core.store, *connection, &notes);
+            render::ok()
+        }
+        Request::UnloadConn { name } if core.store.unload(&name) => render::ok(),
+        Request::UnloadConn { name } => render::failed(&unload_conn_error(&name)),
+        Request::LoadShared(secret) => {
+            core.store.load_secret(secret);
+            render::ok()
+        }
+        Request::IgnoredShared { reason } => {
+            tracing::warn!("{reason}");
+            render::ok()
+        }
+        Request::UnloadShared { id } => {
+            core.store.retain_secrets(|known| known != id);
+            render::ok()
+        }
+        Request::ClearCreds => {
+            core.store.retain_secrets(|_| false);
+            render::ok()
+        }
+        Request::FlushCerts => render::ok(),
+    }
+}
+
+fn daemon_info() -> DaemonInfo {
+    let system = rustix::system::uname();
+    let text = |part: &std::ffi::CStr| part.to_string_lossy().into_owned();
+    DaemonInfo {
+        daemon: "cygnetd".into(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        sysname: text(system.sysname()),
+        release: text(system.release()),
+        machine: text(system.machine()),
+    }
+}
+
+/// A connection refused over VICI is listed as such, just like one refused at start.
+fn note_refusal(core: &Core, message: &Message, refusal: &Message) {
+    if let Some((name, content)) = message.sections().next() {
+        core.store.refuse(name, Some(content), refusal.get_str("errmsg").unwrap_or("refused"));
+    }
+}
+
+/// How a wait ended.
+enum Waited {
+    Done(Done),
+    Timeout(std::time::Duration),
+    AtOnce,
+}
+
+async fn wait_for(done: oneshot::Receiver<Done>, wait: Wait) -> Waited {
+    let stopping = || Err(CommandError::Invalid("the daemon is stopping".into()));
+    match wait {
+        Wait::No => Waited::AtOnce,
+        Wait::Forever => Waited::Done(done.await.unwrap_or_else(|_| stopping())),
+        Wait::AtMost(time) => match tokio::time::timeout(time, done).await {
+            Ok(done) => Waited::Done(done.unwrap_or_else(|_| stopping())),
+            Err(_) => Waited::Timeout(time),
+        },
+    }
+}
+
+async fn initiate(
+    core: &Core,
+    client: &Arc<Client>,
+    child: Option<String>,
+    ike: Option<String>,
+    wait: Wait,
+    log_level: u8,
+) -> Message {
+    let Some(connection) = core.store.find(ike.as_deref(), child.as_deref()) else {
+        let error = match (&ike, &child) {
+            (Some(ike), None) => ike_not_found(ike),
+            (Some(ike), Some(_)) if core.store.find(Some(ike), None).is_none() => ike_not_found(ike),
+            (_, Some(child)) => child_not_found(child),
+            (None, None) => "missing configuration name".into(),
+        };
+        return render::failed(&error);
+    };
+    let connection = connection.name.clone();
+    let _scope = Scope::new(&core.subscribers, client, log_level, Some(connection.clone()));
+    let (what, name) = child.as_deref().map_or(("IKE_SA", connection.as_str()), |child| ("CHILD_SA", child));
+    let done = core.shared.commands.submit(Command::Initiate { connection: connection.clone(), child: child.clone() });
+    match wait_for(done, wait).await {
+        Waited::AtOnce | Waited::Done(Ok(_)) => render::ok(),
+        Waited::Done(Err(CommandError::Failed(cause))) => {
+            render::failed(&format!("establishing {what} '{name}' failed: {cause}"))
+        }
+        Waited::Done(Err(error)) => render::failed(&error.to_string()),
+        Waited::Timeout(time) => render::failed(&not_established_in_time(what, name, time)),
+    }
+}
+
+async fn terminate(
+    core: &Core,
+    client: &Arc<Client>,
+    selector: Selector,
+    force: bool,
+    wait: Wait,
+    log_level: u8,
+) -> Message {
+    const NOTHING: &str = "no matching SAs to terminate found";
+    let _scope = Scope::new(&core.subscribers, client, log_level, selector.ike.clone());
+    let matches = matching(core, &selector).await;
+    if matches == 0 {
+        return render::terminated(0, 0, Some(NOTHING));
+    }
+    let done = core.shared.commands.submit(Command::Terminate { selector, force });
+    match wait_for(done, wait).await {
+        Waited::AtOnce => render::terminated(matches, matches, None),
+        Waited::Done(Ok(CommandOutcome { matches: 0, .. }) | Err(CommandError::NotFound(_))) => {
+            render::terminated(0, 0, Some(NOTHING))
+        }
+        Waited::Done(Ok(CommandOutcome { matches, terminated })) => {
+            let error = (terminated < matches).then_some("not all matching SAs could be terminated");
+            render::terminated(matches, terminated, error)
+        }
+        Waited::Done(Err(error)) => render::terminated(matches, 0, Some(&format!("terminating SA failed: {error}"))),
+        Waited::Timeout(time) => {
+            let error = format!("terminating SA failed: not closed after {}ms", time.as_millis());
+            render::terminated(matches, 0, Some(&error))
+        }
+    }
+}
+
+/// How many SAs a selector means: CHILD SAs when it names one, IKE SAs otherwise.
+async fn matching(core: &Core, selector: &Selector) -> u32 {
+    let Selector { ike, ike_id, child, child_id } = selector.clone();
+    let filter = SaFilter { ike, ike_id, child, child_id };
+    let ike_sas = core.ike_sas().await;
+    let accepted = ike_sas.iter().filter(|ike| filter.accepts_ike(ike));
+    let count = if filter.names_child() {
+        accepted.flat_map(|ike| &ike.children).filter(|child| filter.accepts_child(child)).count()
+    } else {
+        accepted.count()
+    };
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
+
+async fn rekey(core: &Core, selector: Selector) -> Message {
+    const NOTHING: &str = "no matching SAs to rekey found";
+    match wait_for(core.shared.commands.submit(Command::Rekey { selector }), Wait::Forever).await {
+        Waited::Done(Ok(CommandOutcome { matches: 0, .. }) | Err(CommandError::NotFound(_))) => {
+            render::matched(0, Some(NOTHING))
+        }
+        Waited::Done(Ok(CommandOutcome { matches, .. })) => render::matched(matches, None),
+        Waited::Done(Err(error)) => render::matched(0, Some(&error.to_string())),
+        Waited::Timeout(_) | Waited::AtOnce => render::matched(0, None),
+    }
+}
+
+async fn install(core: &Core, ike: Option<&str>, child: String, install: bool) -> Message {
+    let Some(connection) = core.store.find(ike, Some(&child)) else {
+        return render::failed(&child_not_found(&child));
+    };
+    let connection = connection.name.clone();
+    let command =
+        if install { Command::Install { connection, child } } else { Command::Uninstall { connection, child } };
+    match core.shared.commands.submit(command).await {
+        Ok(Ok(_)) => render::ok(),
+        Ok(Err(error)) => render::failed(&error.to_string()),
+        Err(_) => render::failed("the daemon is stopping"),
+    }
+}
+
+/// Sends one element of a stream, if the client registered for it; `false` when the client has gone.
+async fn stream(client: &Client, event: &str, message: Message) -> bool {
+    let packet = Packet::Event(event.to_owned(), message);
+    for _ in 0..client.registrations(event) {
+        if !send(client, &packet).await {
+            return false;
+        }
+    }
+    true
+}
+
+/// Sends a whole stream; the answer after it is empty.
+async fn stream_all(client: &Client, event: &str, messages: impl IntoIterator<Item = Message>) -> Message {
+    for message in messages {
+        if !stream(client, event, message).await {
+            break;
+        }
+    }
+    Message::new()
+}
+
+async fn list_sas(core: &Core, client: &Client, filter: &SaFilter) -> Message {
+    let messages: Vec<_> = core.ike_sas().await.iter().filter_map(|ike| render::list_sa(ike, filter)).collect();
+    stream_all(client, "list-sa", messages).await
+}
+
+async fn list_conns(core: &Core, client: &Client, name: Option<&str>) -> Message {
+    let messages: Vec<_> =
+        core.store.connections(name).iter().map(|connection| render::list_conn(connection)).collect();
+    stream_all(client, "list-conn", messages).await
+}
+
+async fn list_policies(core: &Core, client: &Client, filter: &PolicyFilter) -> Message {
+    let mut messages = Vec::new();
+    for policy in core.policies().await {
+        let connection = core.store.find(Some(&policy.connection), Some(&policy.child));
+        let Some(child) = connection.as_ref().and_then(|connection| connection.child(&policy.child)) else { continue };
+        let kind = match policy.mode {
+            ike_model::ChildMode::Pass => PolicyKind::Pass,
+            ike_model::ChildMode::Drop => PolicyKind::Drop,
+            ike_model::ChildMode::Tunnel | ike_model::ChildMode::Transport => PolicyKind::Trap,
+        };
+        let listing = PolicyListing { connection: &policy.connection, child, kind, reqid: None };
+        if filter.accepts(&listing) {
+            messages.push(render::list_policy(&listing));
+        }
+    }
+    stream_all(client, "list-policy", messages).await
+}
+
+async fn cygnet_status(core: &Core, client: &Client, name: Option<&str>) -> Message {
+    let messages: Vec<_> = core.configured(name).await.iter().map(render::cygnet_child).collect();
+    stream_all(client, "cygnet-child", messages).await
+}

@@ -1,0 +1,167 @@
+//! Sessions over a socket pair, with commands that only pretend.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use swanctl_compat::vici::frame::{self, Deframer};
+use swanctl_compat::vici::{Message, Packet};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::UnixStream;
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+
+use super::commands::Commands;
+use super::session;
+use crate::subscribers::{Client, QUEUE, Subscribers};
+
+/// `echo` answers with its request, `stream` sends three events before, `wait` waits to be released.
+#[derive(Default)]
+struct Fake {
+    subscribers: Arc<Subscribers>,
+    release: Notify,
+}
+
+impl Commands for Fake {
+    fn subscribers(&self) -> &Arc<Subscribers> {
+        &self.subscribers
+    }
+
+    async fn execute(&self, client: &Arc<Client>, name: &str, message: &Message) -> Packet {
+        match name {
+            "echo" => {}
+            "wait" => self.release.notified().await,
+            "stream" => {
+                for number in 0..3 {
+                    let event = Packet::Event("list-sa".into(), Message::new().with("n", number.to_string()));
+                    session::send(client, &event).await;
+                }
+            }
+            _ => return Packet::CmdUnknown,
+        }
+        Packet::CmdResponse(message.clone())
+    }
+}
+
+struct Peer {
+    stream: UnixStream,
+    deframer: Deframer,
+}
+
+impl Peer {
+    async fn send(&mut self, packets: &[Packet]) {
+        let octets: Vec<u8> = packets.iter().flat_map(|packet| frame::encode(packet).unwrap()).collect();
+        self.stream.write_all(&octets).await.unwrap();
+    }
+
+    async fn next(&mut self) -> Option<Packet> {
+        let mut buffer = [0; 4096];
+        loop {
+            if let Some(octets) = self.deframer.next_packet().unwrap() {
+                return Some(Packet::decode(&octets).unwrap());
+            }
+            let read = tokio::time::timeout(Duration::from_secs(5), self.stream.read(&mut buffer)).await.unwrap();
+            match read {
+                Ok(0) | Err(_) => return None,
+                Ok(length) => self.deframer.push(&buffer[..length]),
+            }
+        }
+    }
+}
+
+fn connect(commands: &Arc<Fake>) -> (Peer, JoinHandle<()>) {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let session = tokio::spawn(session::serve(theirs, Arc::clone(commands)));
+    (Peer { stream: ours, deframer: Deframer::new() }, session)
+}
+
+fn request(name: &str, value: &str) -> Packet {
+    Packet::CmdRequest(name.into(), Message::new().with("k", value))
+}
+
+fn response(value: &str) -> Packet {
+    Packet::CmdResponse(Message::new().with("k", value))
+}
+
+#[tokio::test]
+async fn pipelined_requests_are_answered_in_order() {
+    let (mut peer, session) = connect(&Arc::default());
+    peer.send(&[request("echo", "1"), request("nonsense", "2"), request("echo", "3")]).await;
+    assert_eq!(peer.next().await, Some(response("1")));
+    assert_eq!(peer.next().await, Some(Packet::CmdUnknown));
+    assert_eq!(peer.next().await, Some(response("3")));
+    drop(peer);
+    session.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_stream_comes_before_its_answer() {
+    let (mut peer, _session) = connect(&Arc::default());
+    peer.send(&[request("stream", "end")]).await;
+    for number in 0..3 {
+        let event = Packet::Event("list-sa".into(), Message::new().with("n", number.to_string()));
+        assert_eq!(peer.next().await, Some(event));
+    }
+    assert_eq!(peer.next().await, Some(response("end")));
+}
+
+#[tokio::test]
+async fn registrations_are_confirmed_and_events_come() {
+    let commands = Arc::new(Fake::default());
+    let (mut peer, session) = connect(&commands);
+    let name = |name: &str| name.to_owned();
+    peer.send(&[Packet::EventRegister(name("ike-updown")), Packet::EventRegister(name("no-such-event"))]).await;
+    assert_eq!(peer.next().await, Some(Packet::EventConfirm));
+    assert_eq!(peer.next().await, Some(Packet::EventUnknown));
+    commands.subscribers.emit("ike-updown", &Message::new().with("up", "yes"));
+    assert_eq!(peer.next().await, Some(Packet::Event(name("ike-updown"), Message::new().with("up", "yes"))));
+    peer.send(&[Packet::EventUnregister(name("ike-updown")), Packet::EventUnregister(name("ike-updown"))]).await;
+    assert_eq!(peer.next().await, Some(Packet::EventConfirm));
+    assert_eq!(peer.next().await, Some(Packet::EventUnknown));
+    drop(peer);
+    session.await.unwrap();
+}
+
+#[tokio::test]
+async fn events_come_while_a_command_runs_and_leaving_ends_its_wait() {
+    let commands = Arc::new(Fake::default());
+    let (mut peer, session) = connect(&commands);
+    peer.send(&[Packet::EventRegister("alert".into()), request("wait", "1"), request("wait", "2")]).await;
+    assert_eq!(peer.next().await, Some(Packet::EventConfirm));
+    commands.subscribers.emit("alert", &Message::new());
+    assert_eq!(peer.next().await, Some(Packet::Event("alert".into(), Message::new())));
+    commands.release.notify_one();
+    assert_eq!(peer.next().await, Some(response("1")));
+    // The second one is never released.
+    drop(peer);
+    tokio::time::timeout(Duration::from_secs(5), session).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn malformed_packets_get_no_answer_and_harm_nobody() {
+    let (mut peer, _session) = connect(&Arc::default());
+    peer.stream.write_all(&[0, 0, 0, 2, 99, 0, 0, 0, 0, 0]).await.unwrap();
+    peer.send(&[Packet::CmdUnknown, request("echo", "alive")]).await;
+    assert_eq!(peer.next().await, Some(response("alive")));
+    peer.stream.write_all(&[0xff; 8]).await.unwrap();
+    assert_eq!(peer.next().await, None);
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_is_disconnected_and_the_others_go_on() {
+    let commands = Arc::new(Fake::default());
+    let (mut stuck, session) = connect(&commands);
+    let (mut other, _other_session) = connect(&commands);
+    stuck.send(&[Packet::EventRegister("alert".into())]).await;
+    assert_eq!(stuck.next().await, Some(Packet::EventConfirm));
+    let big = Message::new().with("text", "x".repeat(60_000));
+    // Many more than the queue and the socket hold together; the writer gets its turn now and then.
+    for round in 0..2 * QUEUE {
+        commands.subscribers.emit("alert", &big);
+        if round % 64 == 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+    tokio::time::timeout(Duration::from_secs(5), session).await.unwrap().unwrap();
+    other.send(&[request("echo", "alive")]).await;
+    assert_eq!(other.next().await, Some(response("alive")));
+}
