@@ -90,7 +90,7 @@ impl Surroundings for Machine {
     }
 
     fn refresh(&mut self) -> Result<(), OffloadError> {
-        self.change(Host::refresh)
+        self.change(|host| host.follow().map(drop))
     }
 
     fn renew_device(&mut self, ifindex: Option<u32>) -> Result<(), OffloadError> {

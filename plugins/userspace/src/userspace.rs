@@ -30,7 +30,9 @@ use crate::io::{self as datapath_io, receive, transmit};
 use crate::spi::SLOTS;
 use crate::surroundings::Machine;
 
-/// How often addresses, links and path MTUs are looked at again.
+/// How often the host is asked whether addresses, links or our routes have changed; it costs little while they have not.
+const FOLLOW: Duration = Duration::from_secs(1);
+/// How often path MTUs are looked at again.
 const REFRESH: Duration = Duration::from_secs(10);
 /// The same when a packet did not fit.
 const STALE: Duration = Duration::from_millis(200);
@@ -177,6 +179,7 @@ impl Common {
     /// The control thread: requests in order, and what comes with time.
     fn run(&self, messages: &Receiver<Message>) {
         let mut refreshed = datapath_io::now();
+        let mut followed = refreshed;
         loop {
             match messages.recv_timeout(self.sleep()) {
                 Ok(Message::Request(tag, request)) => self.reports.done(tag, self.control.execute(&request)),
@@ -189,13 +192,16 @@ impl Common {
                 self.regain_device();
             }
             let now = datapath_io::now();
-            let since = now.saturating_since(refreshed);
-            let stale = since >= STALE && self.wires.path_mtu_stale.swap(false, Relaxed);
-            if stale || since >= REFRESH {
-                refreshed = now;
+            let stale = self.wires.path_mtu_stale.load(Relaxed) && now.saturating_since(refreshed) >= STALE;
+            if now.saturating_since(followed) >= FOLLOW {
+                followed = now;
                 if let Err(error) = self.control.refresh() {
                     tracing::warn!(%error, "cannot follow the host's addresses and routes");
                 }
+            }
+            if stale || now.saturating_since(refreshed) >= REFRESH {
+                refreshed = now;
+                self.wires.path_mtu_stale.store(false, Relaxed);
                 self.control.refresh_path_mtu();
             }
         }

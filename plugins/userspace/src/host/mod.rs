@@ -87,6 +87,7 @@ pub struct Host {
     config: HostConfig,
     route: Netlink,
     changes: Changes,
+    stale: bool,
     interfaces: Interfaces,
     tun: Option<u32>,
     marked: bool,
@@ -121,6 +122,7 @@ impl Host {
         let mut host = Self {
             route: Netlink::open("route", netlink_sys::protocols::NETLINK_ROUTE)?,
             changes: Changes::open()?,
+            stale: false,
             interfaces: Interfaces::default(),
             tun: None,
             marked: false,
@@ -238,11 +240,13 @@ impl Host {
 
     /// As [`Self::refresh`], if the kernel has told of a change since the last call; says whether it had.
     pub fn follow(&mut self) -> Result<bool, HostError> {
-        let changed = self.changes.any(rules::OURS);
-        if changed {
-            self.refresh()?;
+        self.stale |= self.changes.any(rules::OURS);
+        let stale = self.stale;
+        if stale {
+            self.refresh()?; // stays stale when this fails
+            self.stale = false;
         }
-        Ok(changed)
+        Ok(stale)
     }
 
     /// Removes what an earlier run left and nobody has claimed since; for after the first load of the configuration.
