@@ -131,8 +131,10 @@ impl Demo<'_> {
         let (source, target) = self.hosts(Side::A, Family::V4);
         let started = Instant::now();
         let answered = ping::ping(&self.lab.a.host, source, target, 1, Duration::from_secs(5))?;
+        let time = started.elapsed().as_millis();
         ensure!(answered == 1, "the first echo request was not answered");
-        Ok(((), format!("answered after {} ms", started.elapsed().as_millis())))
+        ensure!(a.sas()?.iter().any(|sa| sa.carries(&[TRAPPED])), "it was answered, but no SA stands: it went in clear");
+        Ok(((), format!("answered after {time} ms")))
     }
 
     fn initiate(&self) -> Result<((), String)> {

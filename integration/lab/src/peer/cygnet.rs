@@ -23,7 +23,7 @@ impl Peer for Cygnet {
         let settings = directory.join("cygnetd.toml");
         let level = if self.log.is_empty() { "info" } else { &self.log };
         let text = format!(
-            "[backend]\nkind = \"userspace\"\n[swanctl]\ndirectory = \"{}\"\n[vici]\nsocket = \"unix://{}\"\n[history]\nurl = \"\"\n[http]\nlisten = \"\"\n[log]\nlevel = \"{level}\"\n{}",
+            "[backend]\nkind = \"userspace\"\n[swanctl]\ndirectory = \"{}\"\n[vici]\nsocket = \"unix://{}\"\n[log]\nlevel = \"{level}\"\n{}",
             directory.join("swanctl").display(),
             socket.display(),
             self.extra
