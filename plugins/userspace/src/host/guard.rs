@@ -11,6 +11,7 @@ use ipsec::{GuardSpec, SelectorPair};
 use netlink_sys::protocols::NETLINK_XFRM;
 
 use super::error::HostError;
+use super::links::LOOPBACK;
 use super::netlink::Netlink;
 use super::policy::{self, Item, Surroundings};
 use super::xfrm::{self, PolicyKey, Verdict};
@@ -127,17 +128,23 @@ impl Guard {
         if self.surroundings == surroundings {
             return Ok(());
         }
-        self.surroundings = surroundings;
-        let mut obsolete = Vec::new();
+        let before = std::mem::replace(&mut self.surroundings, surroundings);
         let pairs: Vec<_> = self.guards.keys().copied().collect();
-        for pair in pairs {
-            let items = policy::guard(&pair, &self.surroundings);
-            self.want_all(&items)?;
-            if let Some(guarded) = self.guards.get_mut(&pair) {
-                obsolete.append(&mut std::mem::replace(&mut guarded.items, items));
-            }
+        let mut obsolete = Vec::new();
+        let adapted = pairs.iter().try_for_each(|pair| self.adapt(pair, &mut obsolete));
+        if adapted.is_err() {
+            self.surroundings = before; // so that the next call tries again
         }
-        self.unwant_all(&obsolete)
+        adapted.and(self.unwant_all(&obsolete))
+    }
+
+    fn adapt(&mut self, pair: &SelectorPair, obsolete: &mut Vec<Item>) -> Result<(), HostError> {
+        let items = policy::guard(pair, &self.surroundings);
+        self.want_all(&items)?;
+        if let Some(guarded) = self.guards.get_mut(pair) {
+            obsolete.append(&mut std::mem::replace(&mut guarded.items, items));
+        }
+        Ok(())
     }
 
     /// Removes adopted policies that nobody has claimed since the start.
@@ -148,11 +155,9 @@ impl Guard {
 
     /// Removes what let traffic into the TUN device; blocks and the other exemptions stay.
     pub(super) fn remove_device_policies(&mut self) -> Result<(), HostError> {
-        let tun = self.surroundings.tun;
         let of_device = |(key, installed): (&PolicyKey, &Installed)| {
             let first = installed.verdict == Verdict::Allow && installed.priority == *xfrm::PRIORITIES.start();
-            let device = key.link > super::links::LOOPBACK && tun.is_none_or(|tun| key.link == tun);
-            (first && (device || key.mark.is_some())).then_some(*key)
+            (first && (key.link > LOOPBACK || key.mark.is_some())).then_some(*key)
         };
         let keys: Vec<_> = self.installed.iter().filter_map(of_device).collect();
         keys.iter().try_for_each(|key| self.remove(key))

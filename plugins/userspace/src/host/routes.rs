@@ -127,7 +127,11 @@ impl Routing {
         }
         self.passes.insert(*pair, Pass { count: 1, conflicts: 0 });
         self.count_conflicts(pair);
-        self.apply_pass(pair)
+        let outcome = self.apply_pass(pair);
+        if outcome.is_err() {
+            let _ = self.unpass(pair); // the first error is the one to tell
+        }
+        outcome
     }
 
     /// Takes back one [`Self::pass`].
@@ -146,7 +150,11 @@ impl Routing {
     /// Our own sockets are marked; this is for the check of the way back to the sender that rp_filter makes for arriving packets.
     pub(super) fn outer(&mut self, local: IpAddr, remote: IpAddr) -> Result<(), HostError> {
         *self.outer.entry((local, remote)).or_default() += 1;
-        self.apply_outer(local, remote)
+        let outcome = self.apply_outer(local, remote);
+        if outcome.is_err() {
+            let _ = self.forget_outer(local, remote); // the first error is the one to tell
+        }
+        outcome
     }
 
     /// Takes back one [`Self::outer`].
@@ -162,11 +170,16 @@ impl Routing {
 
     /// Makes `remote` unreachable while it is not routed into the TUN device: a part of the guard.
     pub(super) fn block(&mut self, remote: AddressRange) -> Result<(), HostError> {
-        for prefix in prefixes(remote) {
-            *self.blocks.entry(prefix).or_default() += 1;
-            self.apply_block(prefix)?;
+        let remote_prefixes = prefixes(remote);
+        for prefix in &remote_prefixes {
+            *self.blocks.entry(*prefix).or_default() += 1;
         }
-        self.apply_under(&prefixes(remote))
+        let blocked = remote_prefixes.iter().try_for_each(|prefix| self.apply_block(*prefix));
+        let outcome = blocked.and_then(|()| self.apply_under(&remote_prefixes));
+        if outcome.is_err() {
+            let _ = self.unblock(remote); // the first error is the one to tell
+        }
+        outcome
     }
 
     /// Takes back one [`Self::block`].
