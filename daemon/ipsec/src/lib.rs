@@ -10,6 +10,8 @@
 pub mod algorithm;
 pub mod backend;
 pub mod capability;
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
 pub mod handle;
 pub mod limits;
 pub mod policy;

@@ -84,9 +84,11 @@ pub trait Surroundings: Send {
 
 /// What the datapath is told it is.
 #[derive(Clone, Debug)]
-pub(crate) struct Identity {
-    pub(crate) device: Arc<str>,
-    pub(crate) simulated: bool,
+pub struct Identity {
+    /// Name of the device.
+    pub device: Arc<str>,
+    /// Whether it poses as a NIC with packet offload.
+    pub simulated: bool,
 }
 
 /// A clock: time since the start of the machine, suspended time included.
@@ -123,7 +125,7 @@ enum Limit {
 
 impl Control {
     /// Empty books. `random` keys SPIs and hash tables.
-    pub(crate) fn new(
+    pub fn new(
         identity: Identity,
         reports: Arc<dyn Reports>,
         mut surroundings: Box<dyn Surroundings>,

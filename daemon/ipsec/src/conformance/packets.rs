@@ -1,0 +1,339 @@
+//! Rules about single packets: counters, replay, integrity, selectors, ESP forms, size.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+
+use super::setup::{Bench, REMOTE, UDP, network, networks};
+use super::{Kept, OuterContent, OuterPacket, Subject, Verdict, ensure};
+use crate::backend::{Event, Op};
+use crate::sa::{OuterAddresses, UdpEncapsulation};
+use crate::selector::{AddressRange, PortRange, SelectorPair, TrafficSelector};
+
+/// A UDP packet over IPv4 with `payload` octets behind the UDP header; the UDP checksum is left out.
+pub fn udp_v4(
+    source: Ipv4Addr,
+    destination: Ipv4Addr,
+    ports: (u16, u16),
+    payload: usize,
+    dont_fragment: bool,
+) -> Vec<u8> {
+    let length = u16::try_from(28 + payload).unwrap_or(u16::MAX);
+    let [length_high, length_low] = length.to_be_bytes();
+    let flags = if dont_fragment { 0x40 } else { 0 };
+    let mut packet = vec![0x45, 0, length_high, length_low, 0, 1, flags, 0, 64, 17, 0, 0];
+    packet.extend_from_slice(&source.octets());
+    packet.extend_from_slice(&destination.octets());
+    let sum = header_checksum(&packet);
+    if let Some(field) = packet.get_mut(10..12) {
+        field.copy_from_slice(&sum.to_be_bytes());
+    }
+    push_udp(&mut packet, ports, payload);
+    packet
+}
+
+/// A UDP packet over IPv6 with `payload` octets behind the UDP header; the UDP checksum is left out.
+pub fn udp_v6(source: Ipv6Addr, destination: Ipv6Addr, ports: (u16, u16), payload: usize) -> Vec<u8> {
+    let mut packet = vec![0x60, 0, 0, 0];
+    packet.extend_from_slice(&u16::try_from(8 + payload).unwrap_or(u16::MAX).to_be_bytes());
+    packet.extend_from_slice(&[17, 64]);
+    packet.extend_from_slice(&source.octets());
+    packet.extend_from_slice(&destination.octets());
+    push_udp(&mut packet, ports, payload);
+    packet
+}
+
+fn push_udp(packet: &mut Vec<u8>, ports: (u16, u16), payload: usize) {
+    packet.extend_from_slice(&ports.0.to_be_bytes());
+    packet.extend_from_slice(&ports.1.to_be_bytes());
+    packet.extend_from_slice(&u16::try_from(8 + payload).unwrap_or(u16::MAX).to_be_bytes());
+    packet.extend_from_slice(&[0, 0]);
+    packet.extend((0..payload).map(|at| at.to_le_bytes()[0]));
+}
+
+fn header_checksum(header: &[u8]) -> u16 {
+    let words = header.chunks_exact(2).filter_map(|pair| pair.first_chunk()).copied().map(u16::from_be_bytes);
+    let mut sum: u32 = words.map(u32::from).sum();
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    !u16::try_from(sum).unwrap_or(u16::MAX)
+}
+
+/// A selector for all traffic of one host.
+pub fn destination(address: &str) -> TrafficSelector {
+    TrafficSelector::all(AddressRange::host(IpAddr::V4(v4(address))))
+}
+
+fn v4(text: &str) -> Ipv4Addr {
+    text.parse().unwrap_or(Ipv4Addr::UNSPECIFIED)
+}
+
+/// A small packet with its number in the port.
+pub(super) fn ping(source: &str, to: &str, number: u16) -> Vec<u8> {
+    udp_v4(v4(source), v4(to), (number, 7), 30, false)
+}
+
+/// Numbered packets of the usual networks.
+pub(super) fn pings(count: u16) -> Vec<Vec<u8>> {
+    (1..=count).map(|number| ping("10.1.0.1", "10.2.0.1", number)).collect()
+}
+
+pub(super) fn counters_are_exact(subject: &mut dyn Subject) -> Kept {
+    let mut bench = Bench::new(subject);
+    let pin = bench.connected()?;
+    ensure(bench.status(pin.outbound.handle)?.idle_seconds.is_none(), || "an unused SA has an idle time".into())?;
+    let packets = pings(100);
+    let octets: usize = packets.iter().map(Vec::len).sum();
+    let sent = bench.send(&packets)?;
+    let delivered = bench.receive(&sent)?;
+    ensure(delivered == packets, || format!("{} of 100 packets arrived unchanged and in order", delivered.len()))?;
+    for handle in [pin.outbound.handle, pin.inbound.handle] {
+        let status = bench.status(handle)?;
+        let seen = (status.packets, status.bytes, status.sequence, status.idle_seconds);
+        ensure(seen == (100, octets as u64, 100, Some(0)), || {
+            format!("100 packets of {octets} octets, counters {seen:?}")
+        })?;
+    }
+    bench.pass_time(std::time::Duration::from_secs(5))?;
+    let idle = bench.status(pin.inbound.handle)?.idle_seconds;
+    ensure(idle == Some(5), || format!("5 seconds after the last packet the idle time is {idle:?}"))
+}
+
+pub(super) fn a_replayed_packet_is_rejected(subject: &mut dyn Subject) -> Kept {
+    let mut bench = Bench::new(subject);
+    let pin = bench.connected()?;
+    let sent = bench.send(&pings(100))?;
+    let pick = |from: usize, to: usize| sent.get(from..to).unwrap_or_default().to_vec();
+    // Numbers 1 to 10, then 90 to 100, then what is between: the window has 64 packets, so 37 and later are still new.
+    let mut delivered = bench.receive(&pick(0, 10))?.len() + bench.receive(&pick(89, 100))?.len();
+    ensure(delivered == 21, || format!("{delivered} of 21 packets in order arrived"))?;
+    delivered = bench.receive(&pick(0, 100))?.len();
+    ensure(delivered == 53, || format!("{delivered} packets arrived late, 53 are new and inside the window"))?;
+    delivered = bench.receive(&sent)?.len();
+    ensure(delivered == 0, || format!("{delivered} packets arrived twice"))?;
+    let told = bench.told(|event| matches!(event, Event::Drops { reason: "replay", .. }));
+    ensure(told == 1, || format!("{told} drop events of replays"))?;
+    ensure(bench.status(pin.inbound.handle)?.packets == 74, || "replays were counted as carried".into())
+}
+
+pub(super) fn an_altered_packet_is_rejected(subject: &mut dyn Subject) -> Kept {
+    let mut bench = Bench::new(subject);
+    let pin = bench.connected()?;
+    let sent = bench.send(&pings(1))?;
+    let length = sent.first().and_then(OuterPacket::esp).map_or(0, <[u8]>::len);
+    // The SPI is not altered here: that is another rule.
+    let altered: Vec<OuterPacket> = (4..length).map(|at| alter(&sent, at)).collect();
+    let delivered = bench.receive(&altered)?.len();
+    ensure(delivered == 0, || format!("{delivered} of {length} altered packets arrived"))?;
+    let shortened: Vec<OuterPacket> = (0..length).map(|end| shorten(&sent, end)).collect();
+    let delivered = bench.receive(&shortened)?.len();
+    ensure(delivered == 0, || format!("{delivered} shortened packets arrived"))?;
+    let delivered = bench.receive(&sent)?.len();
+    ensure(delivered == 1, || "forged packets used up the number of the authentic one".into())?;
+    ensure(bench.status(pin.inbound.handle)?.packets == 1, || "forged packets were counted".into())
+}
+
+fn alter(sent: &[OuterPacket], at: usize) -> OuterPacket {
+    edit(sent, |octets| {
+        if let Some(octet) = octets.get_mut(at) {
+            *octet ^= 0x40;
+        }
+    })
+}
+
+fn shorten(sent: &[OuterPacket], end: usize) -> OuterPacket {
+    edit(sent, |octets| octets.truncate(end))
+}
+
+/// A changed copy of the first packet.
+fn edit(sent: &[OuterPacket], change: impl FnOnce(&mut Vec<u8>)) -> OuterPacket {
+    let mut octets = sent.first().and_then(OuterPacket::esp).unwrap_or_default().to_vec();
+    change(&mut octets);
+    let address = SocketAddr::new(REMOTE, 0);
+    let (source, destination) = sent.first().map_or((address, address), |packet| (packet.source, packet.destination));
+    OuterPacket { source, destination, content: OuterContent::Esp(octets) }
+}
+
+pub(super) fn the_whole_spi_is_compared(subject: &mut dyn Subject) -> Kept {
+    let mut bench = Bench::new(subject);
+    bench.connected()?;
+    let sent = bench.send(&pings(1))?;
+    let wrong: Vec<OuterPacket> = (0..4).map(|at| alter(&sent, at)).collect();
+    let delivered = bench.receive(&wrong)?.len();
+    let told = bench.told(|event| matches!(event, Event::Drops { reason: "unknown-spi", .. }));
+    ensure((delivered, told) == (0, 1), || format!("{delivered} packets with a wrong SPI arrived, {told} drop events"))
+}
+
+pub(super) fn an_inner_packet_outside_the_selectors_is_dropped(subject: &mut dyn Subject) -> Kept {
+    let mut bench = Bench::new(subject);
+    // The sender is allowed more than the receiver negotiated.
+    let wide = SelectorPair { local: network(1), remote: TrafficSelector::all(AddressRange::ANY_V4) };
+    let mut pin = bench.hair_pin(wide)?;
+    let turned = SelectorPair { local: network(2), remote: network(1) };
+    pin.inbound.selectors = Arc::new([turned]);
+    bench.apply(pin.everything())?;
+    let sent = bench.send(&[ping("10.1.0.1", "10.3.0.1", 1), ping("10.1.0.1", "10.2.0.1", 2)])?;
+    let delivered = bench.receive(&sent)?;
+    ensure(delivered == [ping("10.1.0.1", "10.2.0.1", 2)], || {
+        format!("{} of 2 packets arrived, one is allowed", delivered.len())
+    })?;
+    ensure(bench.status(pin.inbound.handle)?.packets == 1, || "a dropped packet was counted as carried".into())
+}
+
+pub(super) fn an_inner_fragment_passes_only_without_ports(subject: &mut dyn Subject) -> Kept {
+    let mut bench = Bench::new(subject);
+    let open = bench.connected()?;
+    let mut fragment = ping("10.1.0.1", "10.2.0.1", 1);
+    // Offset 8 octets, more to come; the checksum field is the sum's complement, so it drops by the same amount.
+    for (at, value) in [(6, 0x20), (7, 0x01)] {
+        if let Some(octet) = fragment.get_mut(at) {
+            *octet = value;
+        }
+    }
+    let sum =
+        fragment.get(10..12).map_or(0, |octets| octets.iter().fold(0_u16, |sum, octet| (sum << 8) | u16::from(*octet)));
+    if let Some(field) = fragment.get_mut(10..12) {
+        field.copy_from_slice(&sum.wrapping_sub(0x2001).to_be_bytes());
+    }
+    let sent = bench.send(std::slice::from_ref(&fragment))?;
+    ensure(bench.receive(&sent)?.len() == 1, || "a fragment was dropped although selectors have no ports".into())?;
+    let sent = bench.send(std::slice::from_ref(&fragment))?;
+    let port = TrafficSelector { protocol: 17, ports: PortRange::single(7), ..network(2) };
+    bench.apply(vec![Op::RemoveSa(open.inbound.handle)])?;
+    let mut narrow = bench.hair_pin(networks())?;
+    narrow.inbound.selectors = Arc::new([SelectorPair { local: port, remote: network(1) }]);
+    bench.apply(narrow.everything())?;
+    ensure(bench.receive(&sent)?.is_empty(), || "a removed SA delivers".into())?;
+    let sent = bench.send(&[fragment, ping("10.1.0.1", "10.2.0.1", 2)])?;
+    let delivered = bench.receive(&sent)?.len();
+    ensure(delivered == 1, || format!("with ports, {delivered} of fragment and whole packet arrived, one should"))
+}
+
+/// The packet in the other form, from these ports.
+fn in_udp(packet: &OuterPacket, source: SocketAddr) -> OuterPacket {
+    let octets = packet.esp().unwrap_or_default().to_vec();
+    let destination = SocketAddr::new(packet.destination.ip(), 4500);
+    OuterPacket { source, destination, content: OuterContent::EspInUdp(octets) }
+}
+
+pub(super) fn both_forms_are_accepted_and_the_peers_is_told(subject: &mut dyn Subject) -> Kept {
+    let mut bench = Bench::new(subject);
+    let pin = bench.connected()?;
+    let sent = bench.send(&pings(3))?;
+    let native = bench.receive(sent.get(..1).unwrap_or_default())?.len();
+    let told = |bench: &Bench<'_>| bench.told(|event| matches!(event, Event::PeerForm { .. }));
+    ensure((native, told(&bench)) == (1, 0), || "a packet in our own form is not delivered, or told of".into())?;
+    let from = SocketAddr::new(turn_ip(&sent), 61_000);
+    let other: Vec<OuterPacket> = sent.iter().skip(1).map(|packet| in_udp(packet, from)).collect();
+    let delivered = bench.receive(&other)?.len();
+    ensure(delivered == 2, || format!("{delivered} of 2 packets in the other form arrived"))?;
+    let expected = Event::PeerForm {
+        sa: pin.inbound.handle,
+        encapsulation: Some(UdpEncapsulation { local_port: 4500, remote_port: 61_000 }),
+    };
+    ensure(told(&bench) == 1 && bench.told(|event| *event == expected) == 1, || {
+        format!("events {:?}", bench.log().events())
+    })
+}
+
+fn turn_ip(sent: &[OuterPacket]) -> IpAddr {
+    // As captured: our own address, which the hair-pin turns into the peer's.
+    sent.first().map_or(REMOTE, |packet| packet.source.ip())
+}
+
+pub(super) fn a_new_mapping_is_told_once_and_only_for_an_authentic_new_packet(subject: &mut dyn Subject) -> Kept {
+    let mut bench = Bench::new(subject);
+    let mut pin = bench.hair_pin(networks())?;
+    (pin.inbound.encapsulation, pin.outbound.encapsulation) = (Some(UDP), Some(UDP));
+    bench.apply(pin.everything())?;
+    let sent = bench.send(&pings(4))?;
+    let moved = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(198, 51, 100, 9)), 1_024);
+    let from =
+        |packet: Option<&OuterPacket>| packet.map(|packet| in_udp(packet, moved)).into_iter().collect::<Vec<_>>();
+    let told = |bench: &Bench<'_>| bench.told(|event| matches!(event, Event::MappingChange { .. }));
+    bench.receive(&[1, 0].map(|at| sent.get(at).cloned()).into_iter().flatten().collect::<Vec<_>>())?;
+    // Known number, altered content, old number: none of them moves anything.
+    let altered = in_udp(&alter(sent.get(2..).unwrap_or_default(), 30), moved);
+    bench.receive(&from(sent.first()))?;
+    bench.receive(&[altered])?;
+    ensure(told(&bench) == 0, || "a replayed or forged packet moved the mapping".into())?;
+    let delivered = bench.receive(&from(sent.get(2)))?.len() + bench.receive(&from(sent.get(3)))?.len();
+    let expected = Event::MappingChange { sa: pin.inbound.handle, remote: moved };
+    ensure(delivered == 2 && told(&bench) == 1 && bench.told(|event| *event == expected) == 1, || {
+        format!("{delivered} of 2 packets arrived, events {:?}", bench.log().events())
+    })
+}
+
+pub(super) fn the_first_inbound_packet_is_told_once(subject: &mut dyn Subject) -> Kept {
+    let mut bench = Bench::new(subject);
+    let pin = bench.connected()?;
+    let sent = bench.send(&pings(5))?;
+    let told = |bench: &Bench<'_>| bench.told(|event| *event == Event::InboundFirstUse { sa: pin.inbound.handle });
+    ensure(told(&bench) == 0, || "an inbound SA was used before a packet came".into())?;
+    bench.receive(&[alter(&sent, 20)])?;
+    ensure(told(&bench) == 0, || "a forged packet counts as use".into())?;
+    bench.receive(&sent)?;
+    ensure(told(&bench) == 1, || format!("the first use was told {} times", told(&bench)))
+}
+
+pub(super) fn a_moved_sa_sends_to_its_new_address(subject: &mut dyn Subject) -> Kept {
+    let mut bench = Bench::new(subject);
+    let pin = bench.connected()?;
+    bench.send(&pings(2))?;
+    let remote = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 7));
+    let outer = OuterAddresses { local: pin.outbound.outer.local, remote };
+    let encapsulation = Some(UdpEncapsulation { local_port: 4500, remote_port: 5_555 });
+    bench.apply(vec![Op::UpdateSa { sa: pin.outbound.handle, outer, encapsulation }])?;
+    let sent = bench.send(&pings(1))?;
+    let Some(packet) = sent.first() else { return Err(Verdict::Broken("a moved SA sends nothing".into())) };
+    let udp = matches!(packet.content, OuterContent::EspInUdp(_));
+    ensure(udp && packet.destination == SocketAddr::new(remote, 5_555), || {
+        format!("a moved SA sends to {}", packet.destination)
+    })?;
+    let sequence = bench.status(pin.outbound.handle)?.sequence;
+    ensure(sequence == 3, || format!("after the move the sequence number is {sequence}, not 3"))
+}
+
+pub(super) fn an_oversize_packet_is_answered_or_fragmented(subject: &mut dyn Subject) -> Kept {
+    let mut bench = Bench::new(subject);
+    bench.connected()?;
+    let big = |dont_fragment| udp_v4(v4("10.1.0.1"), v4("10.2.0.1"), (9, 9), 1_472, dont_fragment);
+    let sent = bench.send(&[big(true)])?.len();
+    let answers = bench.wire()?.captured_inner();
+    ensure(sent == 0, || "a packet that does not fit and may not be fragmented left".into())?;
+    // Destination unreachable, fragmentation needed, with a next-hop MTU from which a packet passes (RFC 1191 §4).
+    let mtu =
+        answers.first().filter(|answer| answer.get(20..22) == Some(&[3, 4])).and_then(|answer| answer.get(26..28));
+    let mtu = mtu.and_then(|octets| octets.first_chunk()).copied().map_or(0, u16::from_be_bytes);
+    ensure((1_200..1_500).contains(&mtu), || {
+        format!("the answer to an oversize packet tells an MTU of {mtu}: {answers:x?}")
+    })?;
+    let fitting = udp_v4(v4("10.1.0.1"), v4("10.2.0.1"), (9, 9), usize::from(mtu) - 28, true);
+    let sent = bench.send(std::slice::from_ref(&fitting))?;
+    let outer =
+        |packet: &OuterPacket| packet.esp().map_or(0, <[u8]>::len) + if packet.source.port() == 0 { 20 } else { 28 };
+    let lengths: Vec<usize> = sent.iter().map(outer).collect();
+    ensure(lengths.len() == 1 && lengths.iter().all(|length| *length <= 1_500), || {
+        format!("a packet of the MTU told becomes outer packets of {lengths:?} octets")
+    })?;
+    let sent = bench.send(&[big(false)])?;
+    let delivered = bench.receive(&sent)?;
+    let payload: usize = delivered.iter().map(|packet| packet.len() - 20).sum();
+    ensure(delivered.len() >= 2 && payload == 1_480, || format!("{} fragments with {payload} octets", delivered.len()))
+}
+
+pub(super) fn ipv6_is_carried_like_ipv4(subject: &mut dyn Subject) -> Kept {
+    let mut bench = Bench::new(subject);
+    let net = |n: u16| Ipv6Addr::new(0xfd00, n, 0, 0, 0, 0, 0, 1);
+    let all = |n: u16| TrafficSelector::prefix(IpAddr::V6(net(n)), 32).ok_or(Verdict::CannotShow);
+    let selectors = SelectorPair { local: all(1)?, remote: all(2)? };
+    let pin = bench.hair_pin(selectors)?;
+    bench.apply(pin.everything())?;
+    let packets: Vec<Vec<u8>> = [10, 500, 1_200].map(|size| udp_v6(net(1), net(2), (5, 6), size)).into();
+    let sent = bench.send(&packets)?;
+    let delivered = bench.receive(&sent)?;
+    ensure(delivered == packets, || format!("{} of 3 IPv6 packets arrived unchanged", delivered.len()))?;
+    // A packet for the other family's entry does not exist: the IPv4 one is not covered.
+    let sent = bench.send(&pings(1))?.len();
+    ensure(sent == 0, || "an IPv4 packet left over IPv6 selectors".into())
+}

@@ -1,0 +1,160 @@
+//! Rules about which packet goes where.
+
+use std::time::Duration;
+
+use super::packets::{ping, pings};
+use super::setup::{Bench, network, networks, protect};
+use super::{Kept, Subject, Verdict, ensure};
+use crate::backend::{Event, Op, Request};
+use crate::handle::{PolicyHandle, Reqid, Shard};
+use crate::policy::PolicyAction;
+use crate::selector::SelectorPair;
+
+pub(super) fn an_outbound_sa_carries_nothing_before_activation(subject: &mut dyn Subject) -> Kept {
+    let mut bench = Bench::new(subject);
+    let pin = bench.hair_pin(networks())?;
+    bench.apply(vec![Op::InstallSa(Box::new(pin.outbound.clone())), Op::InstallPolicy(pin.policy.clone())])?;
+    let sent = bench.send(&pings(3))?.len();
+    ensure(sent == 0, || format!("{sent} packets left on an SA that is only reserved"))?;
+    bench.apply(vec![pin.activate()])?;
+    let sent = bench.send(&pings(3))?.len();
+    ensure(sent == 3, || format!("{sent} of 3 packets left after activation"))?;
+    let status = bench.status(pin.outbound.handle)?;
+    ensure((status.packets, status.sequence) == (3, 3), || format!("counters say {status:?}"))
+}
+
+pub(super) fn activation_switches_at_once_and_loses_nothing(subject: &mut dyn Subject) -> Kept {
+    let mut bench = Bench::new(subject);
+    let old = bench.connected()?;
+    let new = bench.hair_pin(networks())?;
+    bench.apply(vec![Op::InstallSa(Box::new(new.inbound.clone())), Op::InstallSa(Box::new(new.outbound.clone()))])?;
+    let mut sent = bench.send(&pings(2))?;
+    bench.apply(vec![Op::Activate { policy: old.policy.handle, sa: new.outbound.handle }])?;
+    sent.extend(bench.send(&pings(2))?);
+    let spis: Vec<_> = sent.iter().filter_map(super::OuterPacket::spi).collect();
+    let expected = [old.outbound.spi.get(), old.outbound.spi.get(), new.outbound.spi.get(), new.outbound.spi.get()];
+    ensure(spis == expected, || format!("packets left with {spis:x?}, not {expected:x?}"))?;
+    let delivered = bench.receive(&sent)?.len();
+    ensure(delivered == 4, || format!("{delivered} of 4 packets arrived across the switch"))
+}
+
+pub(super) fn a_missing_sa_drops_and_never_sends_in_clear(subject: &mut dyn Subject) -> Kept {
+    let mut bench = Bench::new(subject);
+    let pin = bench.connected()?;
+    // A wider entry behind it must not catch what the protecting one cannot carry.
+    let bypass = bench.policy(networks(), 5000, PolicyAction::Bypass);
+    bench.apply(vec![Op::InstallPolicy(bypass), Op::RemoveSa(pin.outbound.handle)])?;
+    let sent = bench.send(&pings(3))?.len();
+    ensure(sent == 0, || format!("{sent} packets left without an SA"))
+}
+
+pub(super) fn no_matching_entry_drops_and_never_sends_in_clear(subject: &mut dyn Subject) -> Kept {
+    let mut bench = Bench::new(subject);
+    bench.connected()?;
+    let stranger = ping("10.1.0.1", "172.16.0.1", 1);
+    let sent = bench.send(&[stranger])?.len();
+    ensure(sent == 0, || "a packet that matches no entry left".into())?;
+    let told = bench.told(|event| matches!(event, Event::Drops { reason: "no-policy", .. }));
+    ensure(told == 1, || format!("{told} drop events"))
+}
+
+pub(super) fn the_lower_priority_number_wins(subject: &mut dyn Subject) -> Kept {
+    let mut bench = Bench::new(subject);
+    bench.connected()?;
+    let one = SelectorPair { remote: super::destination("10.2.0.9"), ..networks() };
+    let discard = bench.policy(one, 999, PolicyAction::Discard);
+    let behind = bench.policy(networks(), 1001, PolicyAction::Discard);
+    bench.apply(vec![Op::InstallPolicy(discard), Op::InstallPolicy(behind)])?;
+    let sent = bench.send(&[ping("10.1.0.1", "10.2.0.9", 1), ping("10.1.0.1", "10.2.0.8", 2)])?.len();
+    ensure(sent == 1, || format!("{sent} packets left, one should have"))
+}
+
+pub(super) fn of_equal_selectors_the_last_activated_owns_and_the_next_takes_over(subject: &mut dyn Subject) -> Kept {
+    let mut bench = Bench::new(subject);
+    let (first, second) = (bench.connected()?, bench.connected()?);
+    let expect = |bench: &mut Bench<'_>, spi: u32, when: &str| {
+        let sent = bench.send(&pings(2))?;
+        ensure(sent.len() == 2 && sent.iter().all(|packet| packet.spi() == Some(spi)), || {
+            format!(
+                "{when}: packets left as {:x?}, not {spi:x}",
+                sent.iter().map(super::OuterPacket::spi).collect::<Vec<_>>()
+            )
+        })
+    };
+    expect(&mut bench, second.outbound.spi.get(), "after two installs")?;
+    bench.apply(vec![first.activate()])?;
+    expect(&mut bench, first.outbound.spi.get(), "after the first was activated again")?;
+    bench.apply(vec![Op::RemovePolicy(first.policy.handle), Op::RemoveSa(first.outbound.handle)])?;
+    expect(&mut bench, second.outbound.spi.get(), "after the owner was removed")
+}
+
+pub(super) fn a_trap_asks_once_and_delivers_what_it_held(subject: &mut dyn Subject) -> Kept {
+    let mut bench = Bench::new(subject);
+    let trap = bench.policy(networks(), 2000, PolicyAction::Trap { reqid: Reqid(7) });
+    let handle = trap.handle;
+    bench.apply(vec![Op::InstallPolicy(trap)])?;
+    let sent = bench.send(&pings(5))?.len();
+    ensure(sent == 0, || format!("{sent} packets left a trap"))?;
+    let asked = bench.told(|event| matches!(event, Event::Acquire { policy, .. } if *policy == handle));
+    ensure(asked == 1, || format!("{asked} acquires for 5 packets"))?;
+    let pin = bench.connected()?;
+    let held = bench.wire()?.captured_outer();
+    ensure(held.len() == 5, || format!("{} of 5 held packets left once the SA stood", held.len()))?;
+    let delivered = bench.receive(&held)?;
+    ensure(delivered == pings(5), || "held packets were changed or reordered".into())?;
+    ensure(bench.status(pin.outbound.handle)?.packets == 5, || "held packets were not counted".into())
+}
+
+pub(super) fn a_trap_asks_again_when_it_is_touched_or_the_acquire_aged(subject: &mut dyn Subject) -> Kept {
+    let mut bench = Bench::new(subject);
+    let trap = bench.policy(networks(), 2000, PolicyAction::Trap { reqid: Reqid(7) });
+    let asked = |bench: &Bench<'_>| bench.told(|event| matches!(event, Event::Acquire { .. }));
+    bench.apply(vec![Op::InstallPolicy(trap.clone())])?;
+    bench.send(&pings(2))?;
+    bench.apply(vec![Op::UpdatePolicy(trap)])?;
+    bench.send(&pings(2))?;
+    ensure(asked(&bench) == 2, || format!("{} acquires after the trap was touched, not 2", asked(&bench)))?;
+    bench.pass_time(Duration::from_secs(600))?;
+    bench.send(&pings(2))?;
+    ensure(asked(&bench) == 3, || format!("{} acquires after the last one aged, not 3", asked(&bench)))
+}
+
+pub(super) fn a_refused_request_leaves_the_traffic_alone(subject: &mut dyn Subject) -> Kept {
+    let mut bench = Bench::new(subject);
+    let pin = bench.connected()?;
+    bench.wire()?;
+    let other = bench.hair_pin(networks())?;
+    let outcome = bench.ask(Request::Apply(vec![
+        Op::RemovePolicy(pin.policy.handle),
+        Op::RemoveSa(pin.inbound.handle),
+        Op::InstallSa(Box::new(other.outbound.clone())),
+        Op::InstallPolicy(other.policy.clone()),
+        other.activate(),
+        Op::UpdatePolicy(crate::policy::PolicySpec { handle: PolicyHandle::new(Shard(3), 995), ..other.policy }),
+    ]))?;
+    ensure(outcome.is_err(), || "updating a policy that does not exist was accepted".into())?;
+    let sent = bench.send(&pings(2))?;
+    ensure(sent.len() == 2 && sent.iter().all(|packet| packet.spi() == Some(pin.outbound.spi.get())), || {
+        "a refused request changed which SA is used".into()
+    })?;
+    let delivered = bench.receive(&sent)?.len();
+    ensure(delivered == 2, || "a refused request removed the inbound SA".into())
+}
+
+pub(super) fn a_flush_ends_all_traffic(subject: &mut dyn Subject) -> Kept {
+    let mut bench = Bench::new(subject);
+    bench.connected()?;
+    let elsewhere = SelectorPair { local: network(1), remote: network(3) };
+    let other = bench.policy(elsewhere, 1000, protect());
+    bench.apply(vec![Op::InstallPolicy(other)])?;
+    let before = bench.send(&pings(2))?;
+    bench.apply(vec![Op::Flush])?;
+    ensure(bench.installed()?.is_empty(), || "SAs are left after a flush".into())?;
+    let (sent, delivered) = (bench.send(&pings(2))?.len(), bench.receive(&before)?.len());
+    ensure((sent, delivered) == (0, 0), || format!("after a flush {sent} packets left and {delivered} arrived"))?;
+    match bench.connected() {
+        Ok(_) => Ok(()),
+        Err(Verdict::Broken(why)) => Err(Verdict::Broken(format!("after a flush nothing can be installed: {why}"))),
+        Err(Verdict::CannotShow) => Err(Verdict::CannotShow),
+    }
+}

@@ -1,0 +1,35 @@
+//! The datapath without sockets: the rules of the backend contract, allocations, hostile packets.
+#![allow(missing_docs, clippy::unwrap_used, clippy::indexing_slicing)]
+
+#[allow(unsafe_code)] // a global allocator is unsafe to implement
+mod allocations;
+mod mutations;
+mod subject;
+
+use ipsec::conformance::run;
+use ipsec::{Answer, ModeInUse, OffloadError, OffloadMode, Op, PolicyHandle, Request, SaSpec, Shard};
+use offload_userspace::NoMachine;
+use subject::InProcess;
+
+#[test]
+fn every_rule_of_the_contract_is_kept() {
+    assert_eq!(run(|| InProcess::new(false)), []);
+    assert_eq!(run(|| InProcess::new(true)), []);
+}
+
+/// What was done at the host is undone too, and a simulated NIC shows as one.
+#[test]
+fn a_route_that_is_refused_undoes_the_request() {
+    let refused = PolicyHandle::new(Shard(0), 1);
+    let machine = NoMachine { refused_route: Some(refused), ..NoMachine::default() };
+    let subject = InProcess::with(true, machine);
+    let (ops, sa) = subject.tunnel();
+    let outcome = subject.backend.control.execute(&Request::Apply(ops));
+    assert!(matches!(outcome, Err(OffloadError::System { .. })), "{outcome:?}");
+    assert_eq!(subject.backend.control.execute(&Request::List), Ok(Answer::Installed(Vec::new())));
+    let mode = ModeInUse { mode: OffloadMode::Packet, device: Some("cygnet0".into()), simulated: true };
+    let sa = SaSpec { offload: OffloadMode::Auto, ..sa };
+    let handle = sa.handle;
+    let outcome = subject.backend.control.execute(&Request::Apply(vec![Op::InstallSa(Box::new(sa))]));
+    assert_eq!(outcome, Ok(Answer::Applied(vec![(handle, mode)])));
+}
