@@ -133,7 +133,10 @@ impl Demo<'_> {
         let answered = ping::ping(&self.lab.a.host, source, target, 1, Duration::from_secs(5))?;
         let time = started.elapsed().as_millis();
         ensure!(answered == 1, "the first echo request was not answered");
-        ensure!(a.sas()?.iter().any(|sa| sa.carries(&[TRAPPED])), "it was answered, but no SA stands: it went in clear");
+        ensure!(
+            a.sas()?.iter().any(|sa| sa.carries(&[TRAPPED])),
+            "it was answered, but no SA stands: it went in clear"
+        );
         Ok(((), format!("answered after {time} ms")))
     }
 

@@ -181,7 +181,7 @@ fn sum_words(start: u64, octets: &[u8]) -> u64 {
 }
 
 /// The Internet checksum (RFC 1071) over octets, on top of a sum begun elsewhere.
-pub(crate) fn checksum(start: u64, octets: &[u8]) -> u16 {
+pub fn checksum(start: u64, octets: &[u8]) -> u16 {
     let mut sum = sum_words(start, octets);
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);

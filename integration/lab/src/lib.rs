@@ -15,6 +15,7 @@ pub mod netns;
 pub mod packet;
 pub mod peer;
 pub mod process;
+pub mod random;
 pub mod relay;
 pub mod topology;
 pub mod traffic;

@@ -15,6 +15,7 @@ use crate::classify::{Class, classify};
 use crate::frame::mend_checksum;
 use crate::netns::Namespace;
 use crate::packet::{LARGEST_FRAME, PacketSocket};
+use crate::random::Random;
 
 /// How the path behaves, the same in both directions.
 #[derive(Clone, Debug, PartialEq)]
@@ -93,7 +94,7 @@ impl Relay {
                 receiver: Arc::clone(receiver),
                 sender: Arc::clone(sender),
                 profile: profile.clone(),
-                random: Random(profile.seed ^ salt),
+                random: Random::new(profile.seed ^ salt),
                 shared: Arc::clone(&shared),
                 waiting: BinaryHeap::new(),
                 arrived: 0,
@@ -226,26 +227,5 @@ impl Direction {
             self.shared.forwarded.fetch_add(1, Ordering::Relaxed);
         }
         Ok(())
-    }
-}
-
-/// A small, seeded generator (splitmix64): the same seed makes the same choices.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn below(&mut self, limit: u64) -> u64 {
-        if limit == 0 { 0 } else { self.next() % limit }
-    }
-
-    fn chance(&mut self, share: f64) -> bool {
-        share > 0.0 && (self.next() >> 11) as f64 / (1_u64 << 53) as f64 <= share
     }
 }

@@ -13,6 +13,7 @@ mod peers;
 mod python;
 mod secrets;
 mod self_test;
+mod storm;
 
 use std::process::ExitCode;
 
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
         python::trials(),
         files::trials(),
         secrets::trials(),
+        storm::trials(),
         matrix::trials(),
     ]
     .into_iter()
