@@ -41,6 +41,15 @@ pub enum DirectoryMessage {
         /// Why.
         cause: Cause,
     },
+    /// A configured child that was asked for did not come up.
+    ChildFailed {
+        /// Connection.
+        connection: String,
+        /// Child; `None` = the IKE SA alone.
+        child: Option<String>,
+        /// Why.
+        cause: Cause,
+    },
     /// Close an IKE SA that the receiver owns: another one of the same peer takes its place.
     Replace {
         /// Unique id of the IKE SA.

@@ -1,12 +1,35 @@
 //! One shard: all its IKE SAs, half-open ones included, and the way of each input to the one it belongs to.
 
-use std::collections::VecDeque;
+mod command;
+mod configured;
+mod first;
+mod notices;
+mod reload;
+mod traps;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use ike_model::snapshot::PolicySnapshot;
-use ike_model::{ConfigSnapshot, ConfiguredChildStatus, IkeSaSnapshot};
-use ipsec::{Instant, Shard};
+use ike_model::{ConfigSnapshot, ConfiguredChildStatus, Connection, EventBody, IkeSaSnapshot};
+use ike_wire::ids::{ExchangeType, NotifyType};
+use ike_wire::{Flags, Header, Message, Notify, ParseError, Payload, encode};
+use ipsec::{Answer, DeviceId, Instant, OffloadError, OuterAddresses, Path, Shard, Tag};
 
+use crate::cookie::Cookies;
+use crate::core::Core;
+use crate::deadline::{Deadlines, Timer};
+use crate::directory::DirectoryMessage;
+use crate::endpoint::command::Watch;
+use crate::endpoint::configured::Keepers;
+use crate::endpoint::first::Firsts;
+use crate::established::{Authenticated, SnapshotContext};
+use crate::ike_sa::{IkeSa, Phase};
 use crate::io::{Context, Input, Output};
+use crate::notice::Notice;
+use crate::registry::Registry;
+use crate::turn::{Ids, Purpose, Turn, child_of};
+use crate::work::{Outcome, WorkId};
 
 /// How many SAs there are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,52 +52,318 @@ pub struct Counts {
 /// | output | [`poll_output`](Self::poll_output), [`poll_deadline`](Self::poll_deadline) |
 /// | state | [`ike_sas`](Self::ike_sas), [`configured`](Self::configured), [`policies`](Self::policies), [`counts`](Self::counts) |
 pub struct Endpoint {
-    shard: Shard,
-    shards: u8,
+    shared: Shared,
+    /// IKE SAs by our SPI.
+    ikes: BTreeMap<u64, IkeSa>,
+    firsts: Firsts,
+    cookies: Cookies,
+    keepers: Keepers,
+    watches: Vec<Watch>,
+    /// Connections as they were last applied.
+    applied: BTreeMap<String, Arc<Connection>>,
+    stopping: bool,
+}
+
+/// What every IKE SA may use.
+struct Shared {
+    ids: Ids,
+    deadlines: Deadlines,
+    registry: Registry,
     outputs: VecDeque<Output>,
+    notices: VecDeque<Notice>,
+}
+
+impl Shared {
+    fn turn<'t>(&'t mut self, context: &'t Context<'t>) -> Turn<'t> {
+        Turn {
+            context,
+            ids: &mut self.ids,
+            deadlines: &mut self.deadlines,
+            registry: &mut self.registry,
+            outputs: &mut self.outputs,
+            notices: &mut self.notices,
+        }
+    }
 }
 
 impl Endpoint {
     /// Shard number `shard` of `shards`.
     pub fn new(shard: Shard, shards: u8) -> Self {
-        Self { shard, shards, outputs: VecDeque::new() }
+        Self {
+            shared: Shared {
+                ids: Ids::new(shard, shards),
+                deadlines: Deadlines::default(),
+                registry: Registry::default(),
+                outputs: VecDeque::new(),
+                notices: VecDeque::new(),
+            },
+            ikes: BTreeMap::new(),
+            firsts: Firsts::default(),
+            cookies: Cookies::default(),
+            keepers: Keepers::default(),
+            watches: Vec::new(),
+            applied: BTreeMap::new(),
+            stopping: false,
+        }
     }
 
     /// Advances by one input. Drain [`Self::poll_output`] before the next call. Whatever a peer sends ends in outputs and log lines, never
     /// in a panic.
     pub fn handle(&mut self, context: &Context<'_>, input: Input<'_>) {
-        let _ = (context, input, self.shard, self.shards);
+        match input {
+            Input::Datagram { path, octets } => self.on_datagram(context, path, octets),
+            Input::Deadline => self.on_deadline(context),
+            Input::Command(id, command) => self.on_command(context, id, command),
+            Input::Report(tag, result) => self.on_report(context, tag, result),
+            Input::Backend(event) => self.on_backend(context, event),
+            Input::Work(id, outcome) => self.on_work(context, id, outcome),
+            Input::Directory(message) => self.on_directory(context, message),
+        }
+        self.settle(context);
     }
 
     /// What is to be done next; `None` when all is handed out.
     pub fn poll_output(&mut self) -> Option<Output> {
-        self.outputs.pop_front()
+        self.shared.outputs.pop_front()
     }
 
     /// When to hand in [`Input::Deadline`] at the latest.
     pub fn poll_deadline(&self) -> Option<Instant> {
-        None
+        self.shared.deadlines.next()
     }
 
     /// All IKE SAs with their CHILD SAs, by unique id. Traffic counters are left zero: the backend has them.
     pub fn ike_sas(&self, now: Instant) -> Vec<IkeSaSnapshot> {
-        let _ = now;
-        Vec::new()
+        let context = SnapshotContext { now, shard: self.shared.ids.shard(), deadlines: &self.shared.deadlines };
+        let mut snapshots: Vec<_> = self.ikes.values().map(|ike| ike.snapshot(&context)).collect();
+        snapshots.sort_by_key(|ike| ike.unique_id);
+        snapshots
     }
 
     /// One status for each configured child whose connection has its home here.
     pub fn configured(&self, config: &ConfigSnapshot, now: Instant) -> Vec<ConfiguredChildStatus> {
-        let _ = (config, now);
-        Vec::new()
+        self.configured_children(config, now)
     }
 
     /// Traps and shunts installed by this shard.
     pub fn policies(&self) -> Vec<PolicySnapshot> {
-        Vec::new()
+        self.keepers.policies()
     }
 
     /// How many SAs there are.
     pub fn counts(&self) -> Counts {
-        Counts::default()
+        let mut counts = Counts { ike_sas: self.ikes.len(), ..Counts::default() };
+        for ike in self.ikes.values() {
+            match &ike.phase {
+                Phase::Responding(_) => counts.half_open += 1,
+                Phase::Authenticated(authenticated) => {
+                    counts.established += 1;
+                    counts.children += authenticated.children.len();
+                }
+                Phase::Initiating(_) | Phase::Closed => {}
+            }
+        }
+        counts
+    }
+
+    /// Runs something of the IKE SA with our SPI `spi`.
+    fn with_ike<R>(
+        &mut self,
+        context: &Context<'_>,
+        spi: u64,
+        run: impl FnOnce(&mut IkeSa, &mut Turn<'_>) -> R,
+    ) -> Option<R> {
+        let ike = self.ikes.get_mut(&spi)?;
+        Some(run(ike, &mut self.shared.turn(context)))
+    }
+
+    /// Runs something of the IKE SA that owns a CHILD SA.
+    fn with_child(
+        &mut self,
+        context: &Context<'_>,
+        child: u32,
+        run: impl FnOnce(&mut Authenticated, &mut Core, &mut Turn<'_>),
+    ) {
+        if let Some(spi) = self.shared.registry.home.get(&child).copied() {
+            self.with_ike(context, spi, |ike, turn| ike.with_authenticated(turn, run));
+        }
+    }
+
+    fn on_datagram(&mut self, context: &Context<'_>, path: Path, octets: &[u8]) {
+        let message = match Message::parse(octets) {
+            Ok(message) => message,
+            Err(ParseError::MajorVersion(header)) => return self.refuse_version(path, &header),
+            Err(ParseError::Malformed(error)) => {
+                return tracing::debug!(peer = %path.remote, "datagram ignored: {error}");
+            }
+        };
+        let header = &message.header;
+        let ours = if header.flags.initiator { header.responder_spi } else { header.initiator_spi };
+        let first = header.exchange == ExchangeType::IKE_SA_INIT && header.flags.initiator && !header.flags.response;
+        if first && ours.is_zero() {
+            return self.on_first_request(context, path, &message);
+        }
+        let known = self.with_ike(context, ours.0, |ike, turn| ike.on_message(turn, path, &message));
+        if known.is_none() {
+            //= RFC 7296 §2.21.4: a message for an unknown IKE SA may be ignored, and an answer would only serve a flood
+            tracing::debug!(peer = %path.remote, spi = %ours, exchange = %header.exchange, "message for an unknown IKE SA ignored");
+        }
+    }
+
+    //= RFC 7296 §2.5: a request of a higher major version is answered INVALID_MAJOR_VERSION in version 2
+    fn refuse_version(&mut self, path: Path, header: &Header) {
+        if header.flags.response {
+            return;
+        }
+        let flags = Flags { initiator: !header.flags.initiator, version: false, response: true };
+        let reply = Header::new(header.initiator_spi, header.responder_spi, header.exchange, flags, header.message_id);
+        let notify = Payload::Notify(Notify::plain(NotifyType::INVALID_MAJOR_VERSION));
+        if let Ok(octets) = encode(&reply, &[notify]) {
+            self.shared.outputs.push_back(Output::Transmit(crate::io::Transmit { path, octets, dscp: 0 }));
+        }
+    }
+
+    fn on_deadline(&mut self, context: &Context<'_>) {
+        while let Some(timer) = self.shared.deadlines.due(context.now) {
+            match timer {
+                Timer::Ike(spi, timer) => {
+                    self.with_ike(context, spi, |ike, turn| ike.on_timer(turn, timer));
+                }
+                Timer::Child(child, timer) => {
+                    if let Some(spi) = self.shared.registry.home.get(&child).copied() {
+                        self.with_ike(context, spi, |ike, turn| ike.on_child_timer(turn, child, timer));
+                    }
+                }
+                Timer::Keeper(number) => self.on_retry(context, number),
+            }
+            self.settle(context);
+        }
+    }
+
+    fn on_work(&mut self, context: &Context<'_>, id: WorkId, outcome: Outcome) {
+        match self.shared.registry.working.remove(&id) {
+            Some(spi) => {
+                self.with_ike(context, spi, |ike, turn| ike.on_work(turn, id, outcome));
+            }
+            None => tracing::debug!(work = %id, "late outcome ignored"),
+        }
+    }
+
+    fn on_report(&mut self, context: &Context<'_>, tag: Tag, result: Result<Answer, OffloadError>) {
+        let Some(purpose) = self.shared.registry.waiting.remove(&tag) else { return };
+        match purpose {
+            Purpose::Install(child) => {
+                if let Some(spi) = self.shared.registry.home.get(&child).copied() {
+                    self.with_ike(context, spi, |ike, turn| ike.on_install(turn, child, result));
+                }
+            }
+            Purpose::Linger(child) => {
+                self.with_child(context, child, |ike, core, turn| ike.on_linger(core, turn, child, result));
+            }
+            Purpose::Inactivity(child) => {
+                self.with_child(context, child, |ike, core, turn| ike.on_inactivity(core, turn, child, &result));
+            }
+            Purpose::Trap(number) => self.on_trap_installed(context, number, result),
+            Purpose::Activate(_) | Purpose::Remove => {
+                if let Err(error) = result {
+                    tracing::warn!(?purpose, "backend: {error}");
+                }
+            }
+        }
+    }
+
+    fn on_backend(&mut self, context: &Context<'_>, event: ipsec::Event) {
+        use ipsec::Event;
+        match event {
+            Event::Acquire { policy, packet } => self.on_acquire(context, policy, packet),
+            Event::InboundFirstUse { sa } => {
+                let child = child_of(sa);
+                self.with_child(context, child, |ike, core, turn| ike.first_use(core, turn, child));
+            }
+            Event::SoftExpire { sa, unit } => {
+                let child = child_of(sa);
+                self.with_child(context, child, |ike, core, turn| ike.soft_expired(core, turn, child, unit));
+            }
+            Event::HardExpire { sa, unit } => {
+                let child = child_of(sa);
+                self.with_child(context, child, |ike, core, turn| ike.hard_expired(core, turn, child, unit));
+            }
+            Event::MappingChange { sa, remote } => {
+                self.with_child(context, child_of(sa), |ike, core, turn| {
+                    if core.nat.remote && !core.nat.local && core.path.remote != remote {
+                        core.path.remote = remote;
+                        let (path, snapshot) = (core.path, ike.snapshot_alone(core, turn.now()));
+                        turn.event(EventBody::IkeSaUpdated { ike: Box::new(snapshot), path });
+                        ike.move_children(core, turn, path);
+                    }
+                });
+            }
+            Event::PeerForm { sa, encapsulation } => {
+                let child = child_of(sa);
+                self.with_child(context, child, |ike, core, turn| {
+                    let outer = OuterAddresses { local: core.path.local.ip(), remote: core.path.remote.ip() };
+                    if let Some(found) = ike.child_mut(child) {
+                        let ops = found.move_ops(turn.ids, outer, encapsulation);
+                        turn.apply(ops, Purpose::Remove);
+                    }
+                });
+            }
+            Event::StateLost { sa } => {
+                let child = child_of(sa);
+                self.with_child(context, child, |ike, core, turn| ike.state_lost(core, turn, child));
+            }
+            Event::DeviceDown(device) => self.shared.outputs.push_back(Output::Event(EventBody::DeviceDown { device })),
+            Event::DeviceUp(device) => {
+                self.shared.outputs.push_back(Output::Event(EventBody::DeviceUp { device }));
+                self.device_emptied(context, device);
+            }
+            Event::DeviceGone(device) => {
+                self.shared.outputs.push_back(Output::Event(EventBody::DeviceDown { device }));
+                self.device_emptied(context, device);
+            }
+            Event::Drops { reason, packets } => tracing::debug!(reason, packets, "packets dropped"),
+        }
+    }
+
+    /// Whatever a device held is lost: its CHILD SAs are made again with fresh keys.
+    fn device_emptied(&mut self, context: &Context<'_>, device: DeviceId) {
+        let spis: Vec<u64> = self.ikes.keys().copied().collect();
+        for spi in spis {
+            self.with_ike(context, spi, |ike, turn| {
+                ike.with_authenticated(turn, |ike, core, turn| {
+                    let lost = ike.children.iter().filter(|child| child.device == device).map(|child| child.unique_id);
+                    for child in lost.collect::<Vec<_>>() {
+                        ike.state_lost(core, turn, child);
+                    }
+                });
+            });
+        }
+    }
+
+    fn on_directory(&mut self, context: &Context<'_>, message: DirectoryMessage) {
+        match message {
+            DirectoryMessage::Established(entry) => {
+                self.shared.registry.established.insert(entry.unique_id, entry);
+            }
+            DirectoryMessage::Gone { unique_id } => {
+                self.shared.registry.established.remove(&unique_id);
+            }
+            DirectoryMessage::Initiate { unique_id, child, packet } => {
+                self.initiate_below(context, unique_id, &child, packet);
+            }
+            DirectoryMessage::ChildUp { connection, child } => self.kept_up(&connection, &child),
+            DirectoryMessage::ChildDown { connection, child, cause } => {
+                self.kept_down(context, &connection, &child, cause);
+            }
+            DirectoryMessage::ChildFailed { connection, child, cause } => {
+                self.kept_failed(context, &connection, child.as_deref(), &cause);
+            }
+            DirectoryMessage::Replace { unique_id, silently } => self.replace(context, unique_id, silently),
+        }
+    }
+
+    /// Our SPI of the IKE SA with this unique id.
+    fn by_unique_id(&self, unique_id: u32) -> Option<u64> {
+        self.ikes.iter().find(|(_, ike)| ike.core.unique_id == unique_id).map(|(spi, _)| *spi)
     }
 }

@@ -12,10 +12,30 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod children;
+mod choose;
+mod collision;
+mod cookie;
+mod core;
+mod deadline;
 mod directory;
 mod endpoint;
+mod error;
+mod established;
+mod exchange;
+mod ike_sa;
 mod io;
+mod key_schedule;
+mod nat;
+mod negotiation;
+mod notice;
+mod registry;
+mod retry;
 mod route;
+mod selectors;
+mod suite;
+mod turn;
+mod window;
 mod work;
 
 pub use directory::{DirectoryEntry, DirectoryMessage};

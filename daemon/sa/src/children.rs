@@ -1,0 +1,424 @@
+//! CHILD SAs: their entries in SAD and SPD, and the order in which these come and go.
+//!
+//! A CHILD SA owns two SAs and, per pair of selectors, an inbound, a forward and an outbound policy. Over a rekey with unchanged selectors
+//! the policies pass from the old CHILD SA to the new one, so that switching is one [`Op::Activate`] per pair.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ike_model::config::FailClosed;
+use ike_model::snapshot::{ChildSaState, Traffic};
+use ike_model::{Cause, Child, ChildSaSnapshot};
+use ipsec::{
+    DeviceId, Direction, Instant, KeyMaterial, Limits, ModeInUse, Op, OuterAddresses, PolicyAction, PolicyHandle,
+    PolicySpec, Reqid, SaMode, SaSpec, SelectorPair, Spi, TrafficSelector, UdpEncapsulation, Volume,
+};
+
+use crate::core::{Core, seconds_until};
+use crate::deadline::{ChildTimer, Timer};
+use crate::suite::EspSuite;
+use crate::turn::{Ids, Turn};
+
+/// What both ends have agreed on.
+#[derive(Clone, Debug)]
+pub(crate) struct Agreement {
+    /// Configuration.
+    pub(crate) child: Arc<Child>,
+    /// Group.
+    pub(crate) reqid: Reqid,
+    /// Where it is installed.
+    pub(crate) device: DeviceId,
+    /// Our SPI.
+    pub(crate) spi_in: Spi,
+    /// The peer's SPI.
+    pub(crate) spi_out: Spi,
+    /// Algorithms.
+    pub(crate) suite: EspSuite,
+    /// Our side.
+    pub(crate) local_ts: Vec<TrafficSelector>,
+    /// The peer's side.
+    pub(crate) remote_ts: Vec<TrafficSelector>,
+    /// Tunnel or transport.
+    pub(crate) mode: SaMode,
+}
+
+/// The policies of one pair of selectors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PairPolicies {
+    inbound: PolicyHandle,
+    forward: PolicyHandle,
+    /// `None` until the outbound SA is activated for the first time.
+    outbound: Option<PolicyHandle>,
+}
+
+/// Whether the outbound SA is in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outbound {
+    /// It waits for the peer to be ready.
+    Reserved,
+    /// Traffic takes it.
+    Active,
+    /// It was removed.
+    Removed,
+}
+
+/// A CHILD SA.
+#[derive(Debug)]
+pub(crate) struct ChildSa {
+    /// Number shown to users; names both SAs too.
+    pub(crate) unique_id: u32,
+    /// Configuration.
+    pub(crate) config: Arc<Child>,
+    /// Connection and child, as the backend is told.
+    pub(crate) name: Arc<str>,
+    /// State.
+    pub(crate) state: ChildSaState,
+    /// Group.
+    pub(crate) reqid: Reqid,
+    /// Rekeys before this one.
+    pub(crate) generation: u32,
+    /// Where it is installed.
+    pub(crate) device: DeviceId,
+    /// Our SPI.
+    pub(crate) spi_in: Spi,
+    /// The peer's SPI.
+    pub(crate) spi_out: Spi,
+    /// Algorithms.
+    pub(crate) suite: EspSuite,
+    /// Tunnel or transport.
+    pub(crate) mode: SaMode,
+    /// Outer addresses.
+    pub(crate) outer: OuterAddresses,
+    /// ESP in UDP.
+    pub(crate) encapsulation: Option<UdpEncapsulation>,
+    /// Our side.
+    pub(crate) local_ts: Box<[TrafficSelector]>,
+    /// The peer's side.
+    pub(crate) remote_ts: Box<[TrafficSelector]>,
+    /// Both sides combined.
+    pub(crate) pairs: Arc<[SelectorPair]>,
+    /// Our policies; empty while a predecessor has them.
+    pub(crate) policies: Vec<PairPolicies>,
+    /// The outbound SA.
+    pub(crate) outbound: Outbound,
+    /// Since when the backend holds it.
+    pub(crate) installed_at: Option<Instant>,
+    /// Offload really in use.
+    pub(crate) offload: ModeInUse,
+    /// Limits it was installed with.
+    pub(crate) limits: Limits,
+    /// The CHILD SA that it replaces once activated.
+    pub(crate) replaces: Option<u32>,
+    /// Why it goes; kept until it is gone.
+    pub(crate) cause: Option<Cause>,
+    /// A soft limit was reached and told.
+    pub(crate) soft_expired: bool,
+    /// A packet came on the inbound SA.
+    pub(crate) used: bool,
+    /// It lost a collision; whoever made it deletes it.
+    pub(crate) redundant: bool,
+}
+
+/// Keys of both SAs.
+pub(crate) struct ChildKeys {
+    /// Ours to receive with.
+    pub(crate) inbound: KeyMaterial,
+    /// Ours to send with.
+    pub(crate) outbound: KeyMaterial,
+}
+
+impl ChildSa {
+    /// Makes a CHILD SA of what was agreed on; nothing is installed.
+    pub(crate) fn new(turn: &mut Turn<'_>, core: &Core, agreed: Agreement, replaces: Option<&Self>) -> Self {
+        let lifetime = agreed.child.lifetime;
+        let limits = lifetime.roll(|| turn.random()).bounded_for_sequence(agreed.suite.esn);
+        let pairs = SelectorPair::product(&agreed.local_ts, &agreed.remote_ts).into();
+        let outer = OuterAddresses { local: core.path.local.ip(), remote: core.path.remote.ip() };
+        let unique_id = turn.ids.child();
+        turn.registry.home.insert(unique_id, core.spi().0);
+        Self {
+            unique_id,
+            name: core.child_name(&agreed.child.name),
+            config: agreed.child,
+            state: ChildSaState::Installing,
+            reqid: agreed.reqid,
+            generation: replaces.map_or(0, |old| old.generation.saturating_add(1)),
+            device: agreed.device,
+            spi_in: agreed.spi_in,
+            spi_out: agreed.spi_out,
+            suite: agreed.suite,
+            mode: agreed.mode,
+            outer,
+            encapsulation: core.nat.encapsulation(core.path),
+            local_ts: agreed.local_ts.into(),
+            remote_ts: agreed.remote_ts.into(),
+            pairs,
+            policies: Vec::new(),
+            outbound: Outbound::Reserved,
+            installed_at: None,
+            offload: ModeInUse::SOFTWARE,
+            limits,
+            replaces: replaces.map(|old| old.unique_id),
+            cause: None,
+            soft_expired: false,
+            used: false,
+            redundant: false,
+        }
+    }
+
+    /// Whether it may carry traffic or be rekeyed.
+    pub(crate) fn is_up(&self) -> bool {
+        matches!(self.state, ChildSaState::Installed | ChildSaState::Rekeying) && !self.redundant
+    }
+
+    /// One of its deadlines.
+    pub(crate) fn timer(&self, timer: ChildTimer) -> Timer {
+        Timer::Child(self.unique_id, timer)
+    }
+
+    /// Operations that install both SAs with the outbound one reserved, and the inbound policies unless `predecessor` has the same selectors.
+    pub(crate) fn install_ops(&mut self, turn: &mut Turn<'_>, keys: ChildKeys, predecessor: Option<&Self>) -> Vec<Op> {
+        let mut ops = Vec::new();
+        if turn.context.config.settings.fail_closed != FailClosed::Off {
+            ops.extend(turn.registry.missing_guards(&self.name, &self.pairs));
+        }
+        let inherits = predecessor.is_some_and(|old| old.pairs == self.pairs);
+        if self.config.policies && !inherits {
+            for pair in self.pairs.clone().iter() {
+                let (inbound, forward) = (turn.ids.policy(), turn.ids.policy());
+                self.policies.push(PairPolicies { inbound, forward, outbound: None });
+                ops.push(Op::InstallPolicy(self.policy(inbound, Direction::Inbound, *pair)));
+                ops.push(Op::InstallPolicy(self.policy(forward, Direction::Forward, *pair)));
+            }
+        }
+        ops.push(Op::InstallSa(Box::new(self.sa(turn, Direction::Inbound, keys.inbound))));
+        ops.push(Op::InstallSa(Box::new(self.sa(turn, Direction::Outbound, keys.outbound))));
+        ops
+    }
+
+    /// Operations that let traffic take the outbound SA, away from `predecessor`, whose outbound SA then goes.
+    pub(crate) fn activate_ops(&mut self, ids: &mut Ids, predecessor: Option<&mut Self>) -> Vec<Op> {
+        let mut ops = Vec::new();
+        let sa = ids.sa(self.unique_id, Direction::Outbound);
+        let mut obsolete = Vec::new();
+        if let Some(old) = predecessor {
+            if self.policies.is_empty() {
+                self.policies = std::mem::take(&mut old.policies);
+            }
+            obsolete = old.remove_policies_ops();
+            if old.outbound != Outbound::Removed {
+                old.outbound = Outbound::Removed;
+                obsolete.push(Op::RemoveSa(ids.sa(old.unique_id, Direction::Outbound)));
+            }
+        }
+        let mut policies = std::mem::take(&mut self.policies);
+        for (entry, pair) in policies.iter_mut().zip(self.pairs.iter()) {
+            let policy = match entry.outbound {
+                Some(policy) => policy,
+                None => {
+                    let policy = ids.policy();
+                    entry.outbound = Some(policy);
+                    ops.push(Op::InstallPolicy(self.policy(policy, Direction::Outbound, *pair)));
+                    policy
+                }
+            };
+            ops.push(Op::Activate { policy, sa });
+        }
+        self.policies = policies;
+        self.outbound = Outbound::Active;
+        ops.extend(obsolete);
+        ops
+    }
+
+    fn remove_policies_ops(&mut self) -> Vec<Op> {
+        let policies = std::mem::take(&mut self.policies);
+        let outbound = policies.iter().filter_map(|entry| entry.outbound).map(Op::RemovePolicy);
+        let inbound = policies.iter().flat_map(|entry| [entry.forward, entry.inbound]).map(Op::RemovePolicy);
+        outbound.chain(inbound).collect()
+    }
+
+    /// Operations that take the outbound half out: nothing is sent any more, stragglers are still received.
+    pub(crate) fn remove_outbound_ops(&mut self, ids: &Ids) -> Vec<Op> {
+        if self.outbound == Outbound::Removed {
+            return Vec::new();
+        }
+        self.outbound = Outbound::Removed;
+        vec![Op::RemoveSa(ids.sa(self.unique_id, Direction::Outbound))]
+    }
+
+    /// Operations that take everything out.
+    pub(crate) fn remove_ops(&mut self, ids: &Ids) -> Vec<Op> {
+        let mut ops = self.remove_policies_ops();
+        ops.extend(self.remove_outbound_ops(ids));
+        ops.push(Op::RemoveSa(ids.sa(self.unique_id, Direction::Inbound)));
+        ops
+    }
+
+    /// Operations that move it to other outer addresses.
+    pub(crate) fn move_ops(
+        &mut self,
+        ids: &Ids,
+        outer: OuterAddresses,
+        encapsulation: Option<UdpEncapsulation>,
+    ) -> Vec<Op> {
+        (self.outer, self.encapsulation) = (outer, encapsulation);
+        let mut ops = vec![Op::UpdateSa { sa: ids.sa(self.unique_id, Direction::Inbound), outer, encapsulation }];
+        if self.outbound != Outbound::Removed {
+            ops.push(Op::UpdateSa { sa: ids.sa(self.unique_id, Direction::Outbound), outer, encapsulation });
+        }
+        let sa = (self.outbound == Outbound::Active).then(|| ids.sa(self.unique_id, Direction::Outbound));
+        for (entry, pair) in self.policies.iter().zip(self.pairs.iter()) {
+            ops.push(Op::UpdatePolicy(self.policy(entry.inbound, Direction::Inbound, *pair)));
+            ops.push(Op::UpdatePolicy(self.policy(entry.forward, Direction::Forward, *pair)));
+            if let Some(outbound) = entry.outbound {
+                let mut spec = self.policy(outbound, Direction::Outbound, *pair);
+                if let PolicyAction::Protect { sa: active, .. } = &mut spec.action {
+                    *active = sa;
+                }
+                ops.push(Op::UpdatePolicy(spec));
+            }
+        }
+        ops
+    }
+
+    fn policy(&self, handle: PolicyHandle, direction: Direction, selectors: SelectorPair) -> PolicySpec {
+        PolicySpec {
+            handle,
+            device: self.device,
+            direction,
+            selectors,
+            priority: priority(&self.config, Class::Protect, &selectors),
+            action: PolicyAction::Protect { reqid: self.reqid, sa: None, mode: self.mode, outer: self.outer },
+            offload: self.config.hw_offload,
+            name: self.name.clone(),
+        }
+    }
+
+    fn sa(&self, turn: &Turn<'_>, direction: Direction, key: KeyMaterial) -> SaSpec {
+        let spi = if direction == Direction::Outbound { self.spi_out } else { self.spi_in };
+        SaSpec {
+            handle: turn.ids.sa(self.unique_id, direction),
+            device: self.device,
+            direction,
+            spi,
+            mode: self.mode,
+            outer: self.outer,
+            encapsulation: self.encapsulation,
+            algorithm: self.suite.algorithm,
+            key,
+            esn: self.suite.esn,
+            replay_window: self.config.replay_window.unwrap_or(turn.context.config.settings.replay_window),
+            selectors: self.pairs.clone(),
+            limits: backend_limits(self.limits),
+            reqid: self.reqid,
+            copy: self.config.copy,
+            offload: self.config.hw_offload,
+            initial_sequence: 0,
+            name: self.name.clone(),
+        }
+    }
+
+    /// The backend holds it: lifetimes begin.
+    pub(crate) fn installed(&mut self, turn: &mut Turn<'_>, offload: ModeInUse) {
+        let now = turn.now();
+        self.state = ChildSaState::Installed;
+        self.installed_at = Some(now);
+        self.offload = offload;
+        turn.registry.guarded(&self.name, &self.pairs);
+        for (timer, span) in [(ChildTimer::Soft, self.limits.soft.time), (ChildTimer::Hard, self.limits.hard.time)] {
+            if let Some(span) = span {
+                turn.deadlines.set(self.timer(timer), now + span);
+            }
+        }
+        if !self.config.inactivity.is_zero() {
+            turn.deadlines.set(self.timer(ChildTimer::Inactivity), now + self.config.inactivity);
+        }
+    }
+
+    /// Only stragglers may still come: no limit matters any more.
+    pub(crate) fn retire(&mut self, turn: &mut Turn<'_>, state: ChildSaState) {
+        self.state = state;
+        turn.deadlines.clear_child(self.unique_id);
+    }
+
+    /// State for users.
+    pub(crate) fn snapshot(&self, turn_now: Instant, shard: ipsec::Shard) -> ChildSaSnapshot {
+        let ids = Ids::new(shard, 1);
+        let until = |span: Option<std::time::Duration>| {
+            let at = self.installed_at? + span?;
+            Some(seconds_until(turn_now, at))
+        };
+        ChildSaSnapshot {
+            name: self.config.name.as_str().into(),
+            unique_id: self.unique_id,
+            reqid: self.reqid,
+            state: self.state,
+            mode: self.mode,
+            encap: self.encapsulation.is_some(),
+            spi_in: Some(self.spi_in),
+            spi_out: Some(self.spi_out),
+            algorithms: Some(self.suite.shown()),
+            sa_in: self.installed_at.map(|_| ids.sa(self.unique_id, Direction::Inbound)),
+            sa_out: self
+                .installed_at
+                .filter(|_| self.outbound != Outbound::Removed)
+                .map(|_| ids.sa(self.unique_id, Direction::Outbound)),
+            traffic_in: Traffic::default(),
+            traffic_out: Traffic::default(),
+            rekey_seconds: until(self.limits.soft.time),
+            life_seconds: until(self.limits.hard.time),
+            installed_seconds: self.installed_at.map(|at| turn_now.saturating_since(at).as_secs()),
+            local_ts: self.local_ts.to_vec(),
+            remote_ts: self.remote_ts.to_vec(),
+            backend: "",
+            generation: self.generation,
+            offload: self.offload.clone(),
+        }
+    }
+}
+
+/// What the backend watches: volumes as they are; of the times only the hard one and later than ours, as a backstop, because the core drives
+/// time limits itself on a clock that counts suspension and never steps.
+fn backend_limits(limits: Limits) -> Limits {
+    let backstop = limits.hard.time.map(|time| time + time / 10);
+    Limits { soft: Volume { time: None, ..limits.soft }, hard: Volume { time: backstop, ..limits.hard } }
+}
+
+/// Kinds of policies, in the order in which they are looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Class {
+    /// Pass and drop shunts.
+    Shunt,
+    /// Of a CHILD SA.
+    Protect,
+    /// Traps.
+    Trap,
+}
+
+/// Priority of a policy: shunts before CHILD SAs before traps, and within each the more specific one first.
+pub(crate) fn priority(config: &Child, class: Class, pair: &SelectorPair) -> u32 {
+    let class_offset = |step: u32| match class {
+        Class::Shunt => step,
+        Class::Protect => step * 2,
+        Class::Trap => step * 3,
+    };
+    if let Some(fixed) = config.priority {
+        // A trap beside a CHILD SA of the same fixed priority must stay behind it.
+        return fixed.saturating_add(u32::from(class == Class::Trap));
+    }
+    let side = |selector: &TrafficSelector| {
+        let ports = u32::from(!selector.ports.is_any()) * 2;
+        let protocol = u32::from(selector.protocol != 0);
+        prefix_bits(selector.addresses.start(), selector.addresses.end()) * 4 + ports + protocol
+    };
+    class_offset(100_000).saturating_add(2_000).saturating_sub(side(&pair.local) + side(&pair.remote))
+}
+
+/// Leading bits in common.
+fn prefix_bits(start: IpAddr, end: IpAddr) -> u32 {
+    match (start, end) {
+        (IpAddr::V4(start), IpAddr::V4(end)) => (start.to_bits() ^ end.to_bits()).leading_zeros(),
+        (IpAddr::V6(start), IpAddr::V6(end)) => (start.to_bits() ^ end.to_bits()).leading_zeros(),
+        (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => 0,
+    }
+}

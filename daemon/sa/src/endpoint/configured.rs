@@ -1,0 +1,430 @@
+//! Configured children: what each is to be, and when the next attempt comes.
+//!
+//! The home shard of a connection keeps them. A child with `start` is wanted: when it fails or ends it is asked for again, ever more slowly,
+//! until an operator closes it. What happens when the peer closes it or dies is said by `close_action` and `dpd_action`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use ike_model::snapshot::{ConfiguredState, PolicySnapshot};
+use ike_model::{
+    Cause, CauseKind, Child, ChildMode, ConfigSnapshot, ConfiguredChildStatus, Connection, HostSpec, Selector,
+};
+use ipsec::{Instant, ModeInUse, PacketSelectors, PolicyHandle, Reqid, SelectorPair, Shard};
+
+use crate::deadline::Timer;
+use crate::directory::DirectoryMessage;
+use crate::endpoint::Endpoint;
+use crate::endpoint::reload::same_peer;
+use crate::established::Standing;
+use crate::ike_sa::{IkeSa, Phase};
+use crate::io::{Context, Output, Recipient};
+use crate::negotiation::ChildRequest;
+use crate::retry;
+use crate::route::home;
+
+/// A configured child.
+#[derive(Debug)]
+pub(super) struct Keeper {
+    pub(super) connection: Arc<Connection>,
+    pub(super) child: Arc<Child>,
+    /// It is to be up.
+    pub(super) wanted: bool,
+    /// Failures in a row.
+    failures: u32,
+    last_cause: Option<(u64, Cause)>,
+    /// It is up in another shard.
+    up_elsewhere: bool,
+    pub(super) trap: Trap,
+    /// Group of its trap.
+    pub(super) reqid: Option<Reqid>,
+}
+
+/// The trap or shunt of a configured child.
+#[derive(Debug, Default)]
+pub(super) enum Trap {
+    /// There is none.
+    #[default]
+    Absent,
+    /// It is installed, or being installed.
+    Present {
+        /// Its policies.
+        policies: Vec<PolicyHandle>,
+        /// What they match.
+        pairs: Vec<SelectorPair>,
+        /// The backend has said yes.
+        confirmed: bool,
+    },
+    /// The backend refused it.
+    Refused(String),
+}
+
+/// All configured children whose connections have their home here.
+#[derive(Debug, Default)]
+pub(super) struct Keepers {
+    pub(super) by_number: BTreeMap<u32, Keeper>,
+    numbers: BTreeMap<(String, String), u32>,
+    pub(super) by_policy: BTreeMap<PolicyHandle, u32>,
+    next: u32,
+}
+
+impl Keepers {
+    /// The number of a child's keeper, which is made when there is none.
+    pub(super) fn number(&mut self, connection: &Arc<Connection>, child: &Arc<Child>) -> u32 {
+        let key = (connection.name.clone(), child.name.clone());
+        if let Some(number) = self.numbers.get(&key) {
+            return *number;
+        }
+        self.next = self.next.saturating_add(1);
+        let keeper = Keeper {
+            connection: connection.clone(),
+            child: child.clone(),
+            wanted: false,
+            failures: 0,
+            last_cause: None,
+            up_elsewhere: false,
+            trap: Trap::Absent,
+            reqid: None,
+        };
+        self.numbers.insert(key, self.next);
+        self.by_number.insert(self.next, keeper);
+        self.next
+    }
+
+    /// The number of a child's keeper, if there is one.
+    pub(super) fn find(&self, connection: &str, child: &str) -> Option<u32> {
+        self.numbers.get(&(connection.to_owned(), child.to_owned())).copied()
+    }
+
+    /// Forgets a child.
+    pub(super) fn forget(&mut self, connection: &str, child: &str) -> Option<Keeper> {
+        let number = self.numbers.remove(&(connection.to_owned(), child.to_owned()))?;
+        self.by_policy.retain(|_, owner| *owner != number);
+        self.by_number.remove(&number)
+    }
+
+    /// Traps and shunts for users.
+    pub(super) fn policies(&self) -> Vec<PolicySnapshot> {
+        let shown = |keeper: &Keeper| match &keeper.trap {
+            Trap::Present { pairs, confirmed: true, .. } => Some(PolicySnapshot {
+                connection: keeper.connection.name.as_str().into(),
+                child: keeper.child.name.as_str().into(),
+                mode: keeper.child.mode,
+                local_ts: unique(pairs.iter().map(|pair| pair.local)),
+                remote_ts: unique(pairs.iter().map(|pair| pair.remote)),
+            }),
+            Trap::Present { .. } | Trap::Absent | Trap::Refused(_) => None,
+        };
+        self.by_number.values().filter_map(shown).collect()
+    }
+}
+
+fn unique(selectors: impl Iterator<Item = ipsec::TrafficSelector>) -> Vec<ipsec::TrafficSelector> {
+    let mut out = Vec::new();
+    selectors.for_each(|selector| {
+        if !out.contains(&selector) {
+            out.push(selector);
+        }
+    });
+    out
+}
+
+impl Endpoint {
+    /// Asks for a child, or for the IKE SA alone, below an IKE SA that is there or a new one.
+    pub(super) fn initiate(
+        &mut self,
+        context: &Context<'_>,
+        connection: &Arc<Connection>,
+        child: Option<Arc<Child>>,
+        packet: Option<PacketSelectors>,
+    ) {
+        if self.stopping {
+            let cause = Cause::new(CauseKind::Shutdown, "the daemon stops");
+            let name = child.as_ref().map(|child| child.name.as_str());
+            return self.watch_failed(&connection.name, name, &cause);
+        }
+        let existing = self.usable_ike(connection);
+        let request = child.map(|child| {
+            let keeper = self.keepers.find(&connection.name, &child.name);
+            let reqid = keeper.and_then(|number| self.keepers.by_number.get(&number)).and_then(|keeper| keeper.reqid);
+            ChildRequest { child, packet, reqid }
+        });
+        match (existing, request) {
+            (Some(spi), Some(request)) => self.initiate_below_spi(context, spi, request),
+            (Some(spi), None) => {
+                if matches!(self.ikes.get(&spi), Some(IkeSa { phase: Phase::Authenticated(_), .. })) {
+                    self.watch_up(&connection.name, None);
+                }
+            }
+            (None, Some(request)) => {
+                if let Err(request) = self.initiate_elsewhere(connection, request) {
+                    self.initiate_new(context, connection, Some(request));
+                }
+            }
+            (None, None) => self.initiate_new(context, connection, None),
+        }
+    }
+
+    /// An IKE SA of a connection that can take a child: an authenticated one before one that is being made.
+    fn usable_ike(&self, connection: &Arc<Connection>) -> Option<u64> {
+        let of_connection = self.ikes.iter().filter(|(_, ike)| {
+            ike.core.connection.name == connection.name && same_peer(&ike.core.connection, connection)
+        });
+        let rank = |ike: &IkeSa| match &ike.phase {
+            Phase::Authenticated(authenticated) if authenticated.standing == Standing::Up => Some(1),
+            Phase::Initiating(_) => Some(0),
+            Phase::Authenticated(_) | Phase::Responding(_) | Phase::Closed => None,
+        };
+        let ranked = of_connection.filter_map(|(spi, ike)| Some((rank(ike)?, ike.core.unique_id, *spi)));
+        ranked.max().map(|(_, _, spi)| spi)
+    }
+
+    fn initiate_below_spi(&mut self, context: &Context<'_>, spi: u64, request: ChildRequest) {
+        let (name, up) = match self.ikes.get(&spi) {
+            Some(IkeSa { phase: Phase::Authenticated(authenticated), core }) => {
+                (core.connection.name.clone(), authenticated.is_up(&request.child.name))
+            }
+            Some(_) | None => (String::new(), false),
+        };
+        if up {
+            return self.watch_up(&name, Some(&request.child.name));
+        }
+        self.with_ike(context, spi, |ike, turn| ike.want_child(turn, request));
+    }
+
+    /// Hands the wish to the shard that has an IKE SA of the connection.
+    fn initiate_elsewhere(&mut self, connection: &Connection, request: ChildRequest) -> Result<(), ChildRequest> {
+        let entries = self.shared.registry.established.values();
+        let shard = self.shared.ids.shard();
+        let found = entries.filter(|e| e.shard != shard && e.connection == connection.name).max_by_key(|e| e.unique_id);
+        let Some(entry) = found else { return Err(request) };
+        let message = DirectoryMessage::Initiate {
+            unique_id: entry.unique_id,
+            child: request.child.name.clone(),
+            packet: request.packet,
+        };
+        self.shared.outputs.push_back(Output::Directory(Recipient::Shard(entry.shard), message));
+        Ok(())
+    }
+
+    /// Another shard asks for a child below an IKE SA of ours.
+    pub(super) fn initiate_below(
+        &mut self,
+        context: &Context<'_>,
+        unique_id: u32,
+        child: &str,
+        packet: Option<PacketSelectors>,
+    ) {
+        let Some(spi) = self.by_unique_id(unique_id) else { return };
+        let found = self.ikes.get(&spi).and_then(|ike| ike.core.connection.child(child).cloned());
+        if let Some(child) = found {
+            self.initiate_below_spi(context, spi, ChildRequest { child, packet, reqid: None });
+        }
+    }
+
+    fn initiate_new(&mut self, context: &Context<'_>, connection: &Arc<Connection>, request: Option<ChildRequest>) {
+        let requests = request.into_iter().collect();
+        match IkeSa::initiate(&mut self.shared.turn(context), connection.clone(), requests) {
+            Ok(ike) => {
+                self.ikes.insert(ike.core.spi().0, ike);
+            }
+            Err(error) => {
+                tracing::warn!(conn = connection.name, "{error}");
+                self.watch_failed(&connection.name, None, &error.cause());
+            }
+        }
+    }
+
+    /// The wait before the next attempt at a child is over.
+    pub(super) fn on_retry(&mut self, context: &Context<'_>, number: u32) {
+        let Some(keeper) = self.keepers.by_number.get(&number).filter(|keeper| keeper.wanted) else { return };
+        let (connection, child) = (keeper.connection.clone(), keeper.child.clone());
+        self.initiate(context, &connection, Some(child), None);
+    }
+
+    /// A child is up.
+    pub(super) fn kept_up(&mut self, connection: &str, child: &str) {
+        let Some(number) = self.keepers.find(connection, child) else { return };
+        self.shared.deadlines.clear(Timer::Keeper(number));
+        let elsewhere = !self.is_up_here(connection, child);
+        if let Some(keeper) = self.keepers.by_number.get_mut(&number) {
+            keeper.failures = 0;
+            keeper.up_elsewhere = elsewhere;
+        }
+        if elsewhere {
+            self.watch_up(connection, Some(child));
+        }
+    }
+
+    /// A child that was up has ended.
+    pub(super) fn kept_down(&mut self, context: &Context<'_>, connection: &str, child: &str, cause: Cause) {
+        let Some(number) = self.keepers.find(connection, child) else { return };
+        let stays_up = self.is_up_here(connection, child);
+        let Some(keeper) = self.keepers.by_number.get_mut(&number) else { return };
+        keeper.up_elsewhere = false;
+        keeper.last_cause = Some((context.wall, cause.clone()));
+        let (trap, start) = match cause.kind {
+            CauseKind::PeerDeleted => (keeper.child.close_action.trap, keeper.child.close_action.start),
+            CauseKind::PeerUnreachable => (keeper.child.dpd_action.trap, keeper.child.dpd_action.start),
+            CauseKind::HardLimit | CauseKind::DeviceLost => (false, true),
+            CauseKind::Operator
+            | CauseKind::Reload
+            | CauseKind::Shutdown
+            | CauseKind::Inactive
+            | CauseKind::Replaced
+            | CauseKind::Rekeyed
+            | CauseKind::CollisionLost => (false, false),
+            CauseKind::NoProposal
+            | CauseKind::SelectorsUnacceptable
+            | CauseKind::AuthenticationFailed
+            | CauseKind::NoSecret
+            | CauseKind::NoConfiguration
+            | CauseKind::PeerError
+            | CauseKind::ProtocolViolation
+            | CauseKind::OffloadFailed
+            | CauseKind::NoAddress
+            | CauseKind::Internal => (false, keeper.wanted),
+        };
+        let initiates = keeper.connection.remote_addrs.iter().any(is_concrete);
+        if start && initiates && !stays_up {
+            keeper.wanted = true;
+            self.retry_later(context, number);
+        }
+        if trap {
+            self.install_trap(context, number);
+        }
+    }
+
+    /// A child that was asked for does not come up.
+    pub(super) fn kept_failed(&mut self, context: &Context<'_>, connection: &str, child: Option<&str>, cause: &Cause) {
+        let Some(number) = child.and_then(|child| self.keepers.find(connection, child)) else { return };
+        let Some(keeper) = self.keepers.by_number.get_mut(&number) else { return };
+        keeper.last_cause = Some((context.wall, cause.clone()));
+        keeper.failures = keeper.failures.saturating_add(1);
+        if keeper.wanted {
+            self.retry_later(context, number);
+        }
+    }
+
+    fn retry_later(&mut self, context: &Context<'_>, number: u32) {
+        if self.stopping {
+            return;
+        }
+        let failures = self.keepers.by_number.get(&number).map_or(0, |keeper| keeper.failures);
+        let random = self.shared.turn(context).random();
+        self.shared.deadlines.set(Timer::Keeper(number), context.now + retry::reattempt(failures, random));
+    }
+
+    /// What an operator closes is not brought up again by itself.
+    pub(super) fn unwant(&mut self, selector: &Selector) {
+        if selector.ike_id.is_some() || selector.child_id.is_some() {
+            return self.unwant_numbered(selector);
+        }
+        for (number, keeper) in &mut self.keepers.by_number {
+            let connection = selector.ike.as_ref().is_none_or(|name| *name == keeper.connection.name);
+            let child = selector.child.as_ref().is_none_or(|name| *name == keeper.child.name);
+            if connection && child {
+                keeper.wanted = false;
+                self.shared.deadlines.clear(Timer::Keeper(*number));
+            }
+        }
+    }
+
+    fn unwant_numbered(&mut self, selector: &Selector) {
+        let ikes = self.ikes.values().filter(|ike| selector.ike_id.is_none_or(|id| id == ike.core.unique_id));
+        let mut named: Vec<(String, String)> = Vec::new();
+        for ike in ikes {
+            let Phase::Authenticated(authenticated) = &ike.phase else { continue };
+            let children = authenticated.children.iter();
+            let chosen = children.filter(|child| selector.child_id.is_none_or(|id| id == child.unique_id));
+            named.extend(chosen.map(|child| (ike.core.connection.name.clone(), child.config.name.clone())));
+        }
+        for (connection, child) in named {
+            if let Some(number) = self.keepers.find(&connection, &child) {
+                self.shared.deadlines.clear(Timer::Keeper(number));
+                if let Some(keeper) = self.keepers.by_number.get_mut(&number) {
+                    keeper.wanted = false;
+                }
+            }
+        }
+    }
+
+    fn is_up_here(&self, connection: &str, child: &str) -> bool {
+        self.mode_of(connection, child).is_some()
+    }
+
+    fn mode_of(&self, connection: &str, child: &str) -> Option<ModeInUse> {
+        let of_connection = self.ikes.values().filter(|ike| ike.core.connection.name == connection);
+        of_connection.into_iter().find_map(|ike| match &ike.phase {
+            Phase::Authenticated(authenticated) => authenticated
+                .children
+                .iter()
+                .find(|sa| sa.is_up() && sa.config.name == child)
+                .map(|sa| sa.offload.clone()),
+            Phase::Initiating(_) | Phase::Responding(_) | Phase::Closed => None,
+        })
+    }
+
+    fn is_coming(&self, connection: &str, child: &str) -> bool {
+        self.ikes.values().filter(|ike| ike.core.connection.name == connection).any(|ike| match &ike.phase {
+            Phase::Initiating(init) => {
+                init.requests.iter().any(|request| request.child.name == child)
+                    || init.offer.as_ref().is_some_and(|offer| offer.request.child.name == child)
+            }
+            Phase::Authenticated(authenticated) => authenticated.is_coming(child),
+            Phase::Responding(_) | Phase::Closed => false,
+        })
+    }
+
+    pub(super) fn configured_children(&self, config: &ConfigSnapshot, now: Instant) -> Vec<ConfiguredChildStatus> {
+        let here = |name: &str| -> bool {
+            let shard: Shard = home(name, self.shared.ids.shards());
+            shard == self.shared.ids.shard()
+        };
+        let mut out = Vec::new();
+        for connection in config.connections.values().filter(|connection| here(&connection.name)) {
+            for child in &connection.children {
+                let keeper = self.keepers.find(&connection.name, &child.name);
+                let keeper = keeper.and_then(|number| Some((number, self.keepers.by_number.get(&number)?)));
+                out.push(ConfiguredChildStatus {
+                    connection: connection.name.clone(),
+                    child: child.name.clone(),
+                    state: self.configured_state(&connection.name, child, keeper, now),
+                    offload: self.mode_of(&connection.name, &child.name),
+                    last_cause: keeper.and_then(|(_, keeper)| keeper.last_cause.clone()),
+                });
+            }
+        }
+        out
+    }
+
+    fn configured_state(
+        &self,
+        connection: &str,
+        child: &Child,
+        keeper: Option<(u32, &Keeper)>,
+        now: Instant,
+    ) -> ConfiguredState {
+        if self.is_up_here(connection, &child.name) || keeper.is_some_and(|(_, keeper)| keeper.up_elsewhere) {
+            return ConfiguredState::Up;
+        }
+        if self.is_coming(connection, &child.name) {
+            return ConfiguredState::Connecting;
+        }
+        let Some((number, keeper)) = keeper else { return ConfiguredState::Down };
+        if let Some(at) = self.shared.deadlines.get(Timer::Keeper(number)) {
+            return ConfiguredState::RetryIn(at.saturating_since(now).as_secs());
+        }
+        match (&keeper.trap, child.mode) {
+            (Trap::Refused(reason), _) => ConfiguredState::Refused(reason.clone()),
+            (Trap::Present { .. }, ChildMode::Pass | ChildMode::Drop) => ConfiguredState::Shunt,
+            (Trap::Present { .. }, ChildMode::Tunnel | ChildMode::Transport) => ConfiguredState::Trapped,
+            (Trap::Absent, _) => ConfiguredState::Down,
+        }
+    }
+}
+
+/// Whether one can initiate to it.
+pub(super) fn is_concrete(spec: &HostSpec) -> bool {
+    matches!(spec, HostSpec::Address(_) | HostSpec::Name(_))
+}

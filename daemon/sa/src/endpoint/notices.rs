@@ -1,0 +1,144 @@
+//! What IKE SAs tell: new ones, ended ones, and what that means for configured children and commands.
+
+use ike_model::{Cause, CauseKind, EventBody, IkeSaSnapshot};
+
+use crate::children::ChildSa;
+use crate::directory::DirectoryMessage;
+use crate::endpoint::Endpoint;
+use crate::endpoint::reload::same_peer;
+use crate::established::{Intent, Standing};
+use crate::ike_sa::Phase;
+use crate::io::{Context, Output, Recipient};
+use crate::notice::Notice;
+use crate::route::home;
+
+impl Endpoint {
+    /// Acts on everything that was told, and on what that leads to.
+    pub(super) fn settle(&mut self, context: &Context<'_>) {
+        while let Some(notice) = self.shared.notices.pop_front() {
+            match notice {
+                Notice::Established { spi } => self.established(context, spi),
+                Notice::Successor { ike } => {
+                    self.ikes.insert(ike.core.spi().0, *ike);
+                }
+                Notice::Inherit { old, to, children, intents } => self.inherit(context, &old, to, children, intents),
+                Notice::Replace { unique_id, silently } => self.replace(context, unique_id, silently),
+                Notice::ChildUp { connection, child } => {
+                    self.watch_up(&connection.name, Some(&child.name));
+                    let (connection, child) = (connection.name.clone(), child.name.clone());
+                    self.tell_home(&connection.clone(), DirectoryMessage::ChildUp { connection, child }, context);
+                }
+                Notice::ChildFailed { connection, child, cause } => {
+                    let child = child.map(|child| child.name.clone());
+                    self.watch_failed(&connection.name, child.as_deref(), &cause);
+                    let connection = connection.name.clone();
+                    let message = DirectoryMessage::ChildFailed { connection: connection.clone(), child, cause };
+                    self.tell_home(&connection, message, context);
+                }
+                Notice::ChildDown { connection, child, unique_id, cause } => {
+                    tracing::debug!(conn = connection.name, child = child.name, unique_id, "down: {cause}");
+                    let (connection, child) = (connection.name.clone(), child.name.clone());
+                    let message = DirectoryMessage::ChildDown { connection: connection.clone(), child, cause };
+                    self.tell_home(&connection, message, context);
+                }
+                Notice::ChildGone { unique_id } => self.watch_child_gone(unique_id),
+                Notice::Closed { spi, unique_id } => self.closed(spi, unique_id),
+            }
+        }
+    }
+
+    /// Tells the home shard of a connection, which may be this one.
+    fn tell_home(&mut self, connection: &str, message: DirectoryMessage, context: &Context<'_>) {
+        let shard = home(connection, self.shared.ids.shards());
+        if shard == self.shared.ids.shard() {
+            self.on_directory(context, message);
+        } else {
+            self.shared.outputs.push_back(Output::Directory(Recipient::Shard(shard), message));
+        }
+    }
+
+    fn established(&mut self, context: &Context<'_>, spi: u64) {
+        self.firsts.forget(spi);
+        let Some(ike) = self.ikes.get(&spi) else { return };
+        let connection = ike.core.connection.clone();
+        self.watch_up(&connection.name, None);
+        // Made under the present configuration: those of the same connection made under another one are not needed any more.
+        let obsolete: Vec<u64> = self
+            .ikes
+            .iter()
+            .filter(|(other, ike)| **other != spi && ike.core.connection.name == connection.name)
+            .filter(|(_, ike)| !same_peer(&ike.core.connection, &connection))
+            .map(|(other, _)| *other)
+            .collect();
+        for other in obsolete {
+            let cause = Cause::new(CauseKind::Reload, "replaced after a change of the configuration");
+            self.with_ike(context, other, |ike, turn| ike.close(turn, cause, false));
+        }
+    }
+
+    fn inherit(
+        &mut self,
+        context: &Context<'_>,
+        old: &IkeSaSnapshot,
+        to: u64,
+        children: Vec<ChildSa>,
+        intents: Vec<Intent>,
+    ) {
+        self.shared.registry.established.remove(&old.unique_id);
+        self.tell_others(DirectoryMessage::Gone { unique_id: old.unique_id });
+        for child in &children {
+            self.shared.registry.home.insert(child.unique_id, to);
+        }
+        self.watch_rekeyed(old.unique_id, self.ikes.get(&to).map(|ike| ike.core.unique_id));
+        let old = Box::new(old.clone());
+        self.with_ike(context, to, |ike, turn| {
+            if let Phase::Authenticated(authenticated) = &mut ike.phase {
+                authenticated.standing = Standing::Up;
+                authenticated.children.extend(children);
+                authenticated.intents.extend(intents.into_iter().filter(|intent| !matches!(intent, Intent::RekeyIke)));
+                authenticated.enter(&mut ike.core, turn);
+                let new = Box::new(authenticated.snapshot_alone(&ike.core, turn.now()));
+                tracing::info!(conn = ike.core.connection.name, ike = ike.core.unique_id, peer = %ike.core.path.remote, "IKE SA rekeyed: [{}] to [{}]", old.unique_id, new.unique_id);
+                turn.event(EventBody::IkeSaRekeyed { old, new });
+                authenticated.advance(&mut ike.core, turn);
+            }
+        });
+    }
+
+    pub(super) fn replace(&mut self, context: &Context<'_>, unique_id: u32, silently: bool) {
+        let Some(spi) = self.by_unique_id(unique_id) else {
+            let owner = self.shared.registry.established.get(&unique_id).map(|entry| entry.shard);
+            if let Some(shard) = owner.filter(|shard| *shard != self.shared.ids.shard()) {
+                let message = DirectoryMessage::Replace { unique_id, silently };
+                self.shared.outputs.push_back(Output::Directory(Recipient::Shard(shard), message));
+            }
+            return;
+        };
+        let cause = Cause::new(CauseKind::Replaced, "the peer has made another IKE SA");
+        self.with_ike(context, spi, |ike, turn| ike.close(turn, cause, silently));
+    }
+
+    fn closed(&mut self, spi: u64, unique_id: u32) {
+        self.firsts.forget(spi);
+        self.ikes.remove(&spi);
+        self.shared.deadlines.clear_ike(spi);
+        let registry = &mut self.shared.registry;
+        registry.connecting.remove(&unique_id);
+        let known = registry.established.remove(&unique_id).is_some();
+        let works: Vec<_> = registry.working.iter().filter(|(_, owner)| **owner == spi).map(|(id, _)| *id).collect();
+        for id in works {
+            self.shared.registry.working.remove(&id);
+            self.shared.outputs.push_back(Output::CancelWork(id));
+        }
+        if known {
+            self.tell_others(DirectoryMessage::Gone { unique_id });
+        }
+        self.watch_ike_gone(unique_id);
+    }
+
+    fn tell_others(&mut self, message: DirectoryMessage) {
+        if self.shared.ids.shards() > 1 {
+            self.shared.outputs.push_back(Output::Directory(Recipient::Others, message));
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! Traps, which ask for a child when traffic comes, and pass and drop shunts; and the guard before them.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ike_model::config::FailClosed;
+use ike_model::{ChildMode, CommandError, CommandOutcome, ConfiguredSelector, Connection, EventBody, HostSpec};
+use ipsec::{
+    Answer, Direction, OffloadError, Op, PacketSelectors, PolicyAction, PolicyHandle, PolicySpec, SelectorPair,
+    TrafficSelector,
+};
+
+use crate::children::{Class, priority};
+use crate::endpoint::Endpoint;
+use crate::endpoint::configured::{Keeper, Trap};
+use crate::io::Context;
+use crate::selectors;
+use crate::turn::Purpose;
+
+impl Endpoint {
+    pub(super) fn install_command(
+        &mut self,
+        context: &Context<'_>,
+        connection: &str,
+        child: &str,
+    ) -> Result<CommandOutcome, CommandError> {
+        let missing = || CommandError::NotFound(format!("connection '{connection}' has no child '{child}'"));
+        let found = context.config.connections.get(connection).ok_or_else(missing)?;
+        let config = found.child(child).ok_or_else(missing)?;
+        let number = self.keepers.number(found, config);
+        if let Some(Keeper { trap: Trap::Present { .. }, .. }) = self.keepers.by_number.get(&number) {
+            return Err(CommandError::Duplicate(format!("'{child}' is installed already")));
+        }
+        self.install_trap(context, number);
+        match self.keepers.by_number.get(&number).map(|keeper| &keeper.trap) {
+            Some(Trap::Refused(reason)) => Err(CommandError::Invalid(reason.clone())),
+            Some(Trap::Present { .. } | Trap::Absent) | None => Ok(CommandOutcome { matches: 1, terminated: 0 }),
+        }
+    }
+
+    pub(super) fn uninstall_command(
+        &mut self,
+        context: &Context<'_>,
+        connection: &str,
+        child: &str,
+    ) -> Result<CommandOutcome, CommandError> {
+        let number = self.keepers.find(connection, child);
+        let removed = number.is_some_and(|number| self.remove_trap(context, number));
+        if !removed {
+            return Err(CommandError::NotFound(format!("'{child}' of connection '{connection}' is not installed")));
+        }
+        Ok(CommandOutcome { matches: 1, terminated: 0 })
+    }
+
+    /// Installs the trap or shunt of a configured child, unless it is there.
+    pub(super) fn install_trap(&mut self, context: &Context<'_>, number: u32) {
+        let Some(keeper) = self.keepers.by_number.get_mut(&number) else { return };
+        if matches!(keeper.trap, Trap::Present { .. }) {
+            return;
+        }
+        let local = outer(&keeper.connection.local_addrs, is_v4(&keeper.connection));
+        let remote = outer(&keeper.connection.remote_addrs, is_v4(&keeper.connection));
+        let pairs = match pairs(keeper, local, remote) {
+            Ok(pairs) => pairs,
+            Err(reason) => {
+                tracing::warn!(conn = keeper.connection.name, child = keeper.child.name, "not installed: {reason}");
+                keeper.trap = Trap::Refused(reason);
+                return;
+            }
+        };
+        let Some(device) = context.spis.device_for(local, remote) else {
+            keeper.trap = Trap::Refused(format!("no device carries traffic to {remote}"));
+            return;
+        };
+        let fixed = keeper.child.reqid.map(ipsec::Reqid);
+        let reqid = *keeper.reqid.get_or_insert_with(|| fixed.unwrap_or_else(|| self.shared.ids.reqid()));
+        let (class, action) = match keeper.child.mode {
+            ChildMode::Tunnel | ChildMode::Transport => (Class::Trap, PolicyAction::Trap { reqid }),
+            ChildMode::Pass => (Class::Shunt, PolicyAction::Bypass),
+            ChildMode::Drop => (Class::Shunt, PolicyAction::Discard),
+        };
+        let directions: &[Direction] = match class {
+            Class::Trap | Class::Protect => &[Direction::Outbound],
+            Class::Shunt => &[Direction::Inbound, Direction::Forward, Direction::Outbound],
+        };
+        let name: std::sync::Arc<str> = format!("{}/{}", keeper.connection.name, keeper.child.name).into();
+        let mut ops = Vec::new();
+        if class == Class::Trap && context.config.settings.fail_closed != FailClosed::Off {
+            ops.extend(self.shared.registry.missing_guards(&name, &pairs));
+        }
+        let mut policies: Vec<PolicyHandle> = Vec::new();
+        for selectors in &pairs {
+            for direction in directions {
+                let handle = self.shared.ids.policy();
+                policies.push(handle);
+                ops.push(Op::InstallPolicy(PolicySpec {
+                    handle,
+                    device,
+                    direction: *direction,
+                    selectors: *selectors,
+                    priority: priority(&keeper.child, class, selectors),
+                    action: action.clone(),
+                    offload: keeper.child.hw_offload,
+                    name: name.clone(),
+                }));
+            }
+        }
+        self.keepers.by_policy.extend(policies.iter().map(|policy| (*policy, number)));
+        keeper.trap = Trap::Present { policies, pairs, confirmed: false };
+        self.shared.turn(context).apply(ops, Purpose::Trap(number));
+    }
+
+    pub(super) fn on_trap_installed(
+        &mut self,
+        context: &Context<'_>,
+        number: u32,
+        result: Result<Answer, OffloadError>,
+    ) {
+        let Some(keeper) = self.keepers.by_number.get_mut(&number) else { return };
+        let Trap::Present { pairs, confirmed, .. } = &mut keeper.trap else { return };
+        match result {
+            Ok(_) => {
+                *confirmed = true;
+                let guarded = matches!(keeper.child.mode, ChildMode::Tunnel | ChildMode::Transport);
+                if guarded && context.config.settings.fail_closed != FailClosed::Off {
+                    let name = format!("{}/{}", keeper.connection.name, keeper.child.name).into();
+                    self.shared.registry.guarded(&name, pairs);
+                }
+            }
+            Err(error) => {
+                tracing::warn!(
+                    conn = keeper.connection.name,
+                    child = keeper.child.name,
+                    "backend refused the policy: {error}"
+                );
+                keeper.trap = Trap::Refused(error.to_string());
+                self.keepers.by_policy.retain(|_, owner| *owner != number);
+            }
+        }
+    }
+
+    /// Takes a trap or shunt out. Gives whether there was one.
+    pub(super) fn remove_trap(&mut self, context: &Context<'_>, number: u32) -> bool {
+        let Some(keeper) = self.keepers.by_number.get_mut(&number) else { return false };
+        let Trap::Present { policies, .. } = std::mem::take(&mut keeper.trap) else { return false };
+        self.keepers.by_policy.retain(|_, owner| *owner != number);
+        let ops = policies.into_iter().map(Op::RemovePolicy).collect();
+        self.shared.turn(context).apply(ops, Purpose::Remove);
+        true
+    }
+
+    /// Puts the guard of a configured child up.
+    pub(super) fn guard(&mut self, context: &Context<'_>, number: u32) {
+        let Some(keeper) = self.keepers.by_number.get(&number) else { return };
+        if !matches!(keeper.child.mode, ChildMode::Tunnel | ChildMode::Transport) {
+            return;
+        }
+        let local = outer(&keeper.connection.local_addrs, is_v4(&keeper.connection));
+        let remote = outer(&keeper.connection.remote_addrs, is_v4(&keeper.connection));
+        // What is dynamic without an address is guarded once its addresses are known, with the first install.
+        let Ok(pairs) = pairs(keeper, local, remote) else { return };
+        let name = format!("{}/{}", keeper.connection.name, keeper.child.name).into();
+        let ops = self.shared.registry.missing_guards(&name, &pairs);
+        self.shared.registry.guarded(&name, &pairs);
+        self.shared.turn(context).apply(ops, Purpose::Remove);
+    }
+
+    /// A packet hit a trap.
+    pub(super) fn on_acquire(&mut self, context: &Context<'_>, policy: PolicyHandle, packet: PacketSelectors) {
+        let keeper = self.keepers.by_policy.get(&policy).and_then(|number| self.keepers.by_number.get(number));
+        let Some(keeper) = keeper else { return };
+        let (connection, child) = (keeper.connection.clone(), keeper.child.clone());
+        tracing::debug!(conn = connection.name, child = child.name, source = %packet.source, destination = %packet.destination, "traffic asks for the child");
+        self.shared.turn(context).event(EventBody::PolicyAcquire {
+            connection: connection.name.clone(),
+            child: child.name.clone(),
+            packet,
+        });
+        self.initiate(context, &connection, Some(child), Some(packet));
+    }
+}
+
+fn is_v4(connection: &Connection) -> bool {
+    let family = |specs: &[HostSpec]| {
+        specs.iter().find_map(|spec| match spec {
+            HostSpec::Address(address) => Some(address.is_ipv4()),
+            HostSpec::Any | HostSpec::Range(_) | HostSpec::Name(_) => None,
+        })
+    };
+    family(&connection.remote_addrs).or_else(|| family(&connection.local_addrs)).unwrap_or(true)
+}
+
+/// The configured outer address of one side, or none of its family.
+fn outer(specs: &[HostSpec], v4: bool) -> IpAddr {
+    let none = if v4 { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) };
+    let found = specs.iter().find_map(|spec| match spec {
+        HostSpec::Address(address) if address.is_ipv4() == v4 => Some(*address),
+        HostSpec::Address(_) | HostSpec::Any | HostSpec::Range(_) | HostSpec::Name(_) => None,
+    });
+    found.unwrap_or(none)
+}
+
+fn pairs(keeper: &Keeper, local: IpAddr, remote: IpAddr) -> Result<Vec<SelectorPair>, String> {
+    let side =
+        |configured: &[ConfiguredSelector], address: IpAddr, key: &str| -> Result<Vec<TrafficSelector>, String> {
+            let dynamic = configured.iter().any(|selector| matches!(selector, ConfiguredSelector::Dynamic { .. }));
+            if dynamic && address.is_unspecified() && !matches!(keeper.child.mode, ChildMode::Pass | ChildMode::Drop) {
+                return Err(format!("{key} = dynamic needs a configured address on that side to be trapped"));
+            }
+            Ok(selectors::resolve(configured, address))
+        };
+    let local = side(&keeper.child.local_ts, local, "local_ts")?;
+    let remote = side(&keeper.child.remote_ts, remote, "remote_ts")?;
+    let pairs = SelectorPair::product(&local, &remote);
+    if pairs.is_empty() { Err("local_ts and remote_ts have no address family in common".into()) } else { Ok(pairs) }
+}

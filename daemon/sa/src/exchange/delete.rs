@@ -1,0 +1,173 @@
+//! INFORMATIONAL with Delete payloads: closing CHILD SAs and the IKE SA, from either side (RFC 7296 §1.4.1, §2.25).
+
+use ike_model::snapshot::ChildSaState;
+use ike_model::{Cause, CauseKind};
+use ike_wire::ids::{ExchangeType, ProtocolId};
+use ike_wire::{Delete, Payload, Payloads};
+use ipsec::Spi;
+
+use crate::core::Core;
+use crate::error::Error;
+use crate::established::{Active, Authenticated, Intent, Standing};
+use crate::exchange::create_child;
+use crate::turn::{Purpose, Turn};
+
+/// Deletes a CHILD SA: nothing is sent on it from now on.
+pub(crate) fn start_child(
+    authenticated: &mut Authenticated,
+    core: &mut Core,
+    turn: &mut Turn<'_>,
+    unique_id: u32,
+) -> Result<(), Error> {
+    let Some(child) = authenticated.child_mut(unique_id) else { return Ok(()) };
+    if child.state == ChildSaState::Deleted {
+        return Ok(());
+    }
+    // A rekeyed one keeps its state: it lingers afterwards instead of going at once.
+    if child.state != ChildSaState::Rekeyed {
+        child.retire(turn, ChildSaState::Deleting);
+    }
+    let spi = child.spi_in;
+    let ops = child.remove_outbound_ops(turn.ids);
+    turn.apply(ops, Purpose::Remove);
+    core.request(turn, ExchangeType::INFORMATIONAL, &[esp(&[spi])])?;
+    authenticated.active = Some(Active::DeleteChildren(vec![unique_id]));
+    Ok(())
+}
+
+/// Deletes what was agreed on but never installed.
+pub(crate) fn start_spi(
+    authenticated: &mut Authenticated,
+    core: &mut Core,
+    turn: &mut Turn<'_>,
+    spi: Spi,
+) -> Result<(), Error> {
+    core.request(turn, ExchangeType::INFORMATIONAL, &[esp(&[spi])])?;
+    authenticated.active = Some(Active::DeleteChildren(Vec::new()));
+    Ok(())
+}
+
+/// Deletes the IKE SA.
+pub(crate) fn start_ike(authenticated: &mut Authenticated, core: &mut Core, turn: &mut Turn<'_>) -> Result<(), Error> {
+    core.request(turn, ExchangeType::INFORMATIONAL, &[Payload::Delete(Delete::ike_sa())])?;
+    authenticated.active = Some(Active::DeleteIke);
+    if authenticated.standing == Standing::Up {
+        authenticated.standing = Standing::Deleting;
+    }
+    Ok(())
+}
+
+fn esp(spis: &[Spi]) -> Payload<'static> {
+    let spis: Vec<u32> = spis.iter().map(|spi| spi.get()).collect();
+    Payload::Delete(Delete::child_sas(ProtocolId::ESP, &spis))
+}
+
+/// The peer has answered the delete of CHILD SAs.
+pub(crate) fn children_deleted(authenticated: &mut Authenticated, core: &Core, turn: &mut Turn<'_>, children: &[u32]) {
+    for unique_id in children {
+        let Some(child) = authenticated.child(*unique_id) else { continue };
+        match child.state {
+            ChildSaState::Rekeyed => authenticated.linger(core, turn, *unique_id),
+            ChildSaState::Created
+            | ChildSaState::Installing
+            | ChildSaState::Installed
+            | ChildSaState::Rekeying
+            | ChildSaState::Deleting => {
+                let told = child.cause.clone().unwrap_or_else(|| Cause::new(CauseKind::Operator, "closed"));
+                authenticated.remove_child(core, turn, *unique_id, Some(&told));
+            }
+            ChildSaState::Deleted => {}
+        }
+    }
+}
+
+/// The peer deletes something.
+pub(crate) fn on_request(
+    authenticated: &mut Authenticated,
+    core: &mut Core,
+    turn: &mut Turn<'_>,
+    payloads: &Payloads<'_>,
+) -> Result<(), Error> {
+    if payloads.deletes().any(Delete::is_ike_sa) {
+        core.respond(turn, ExchangeType::INFORMATIONAL, &[])?;
+        authenticated.on_peer_closed(core, turn);
+        return Ok(());
+    }
+    let named: Vec<u32> =
+        payloads.deletes().filter(|delete| delete.protocol == ProtocolId::ESP).flat_map(Delete::spis).collect();
+    let mut answered = Vec::new();
+    let mut later = Vec::new();
+    for spi in named {
+        match authenticated.by_peer_spi(spi) {
+            Some(unique_id) => {
+                answered.extend(peer_deletes(authenticated, core, turn, unique_id, &mut later));
+            }
+            // It may be the peer's half of an SA whose making we have not seen the end of.
+            None => create_child::note_early_delete(authenticated, spi),
+        }
+    }
+    let payloads: Vec<_> = if answered.is_empty() { Vec::new() } else { vec![esp(&answered)] };
+    core.respond(turn, ExchangeType::INFORMATIONAL, &payloads)?;
+    for (unique_id, cause) in later {
+        authenticated.remove_child(core, turn, unique_id, cause.as_ref());
+    }
+    Ok(())
+}
+
+/// One CHILD SA that the peer deletes. Gives our SPI for the answer; what is to be removed once that is sent goes to `later`.
+fn peer_deletes(
+    authenticated: &mut Authenticated,
+    core: &Core,
+    turn: &mut Turn<'_>,
+    unique_id: u32,
+    later: &mut Vec<(u32, Option<Cause>)>,
+) -> Option<Spi> {
+    let child = authenticated.child(unique_id)?;
+    let (spi, state, redundant, replaces) = (child.spi_in, child.state, child.redundant, child.replaces);
+    let own_cause = child.cause.clone();
+    authenticated.intents.retain(|intent| !matches!(intent, Intent::DeleteChild(id) if *id == unique_id));
+    if create_child::old_deleted(authenticated, core, turn, unique_id) {
+        return Some(spi);
+    }
+    let successor =
+        authenticated.children.iter().find(|other| other.replaces == Some(unique_id)).map(|other| other.unique_id);
+    if let Some(successor) = successor {
+        //= RFC 7296 §2.8: the DELETE of the old SA says that the new one is in use
+        authenticated.activate(turn, successor);
+        authenticated.finish_replaced(core, turn, successor, unique_id);
+        authenticated.linger(core, turn, unique_id);
+        return Some(spi);
+    }
+    if redundant {
+        later.push((unique_id, None));
+        return Some(spi);
+    }
+    match state {
+        //= RFC 7296 §1.4.1: both ends delete the same SA: the answer names nothing
+        ChildSaState::Deleting => {
+            later.push((unique_id, Some(own_cause.unwrap_or_else(peer_deleted))));
+            None
+        }
+        ChildSaState::Rekeyed => {
+            authenticated.linger(core, turn, unique_id);
+            Some(spi)
+        }
+        ChildSaState::Created | ChildSaState::Installing | ChildSaState::Installed | ChildSaState::Rekeying => {
+            // The peer takes back its rekeying before we have switched: the old SA is what there is.
+            if let Some(old) = replaces.and_then(|old| authenticated.child_mut(old)) {
+                if old.state == ChildSaState::Rekeyed {
+                    old.state = ChildSaState::Installed;
+                }
+                later.push((unique_id, None));
+                return Some(spi);
+            }
+            later.push((unique_id, Some(peer_deleted())));
+            Some(spi)
+        }
+        ChildSaState::Deleted => None,
+    }
+}
+
+fn peer_deleted() -> Cause {
+    Cause::new(CauseKind::PeerDeleted, "deleted by the peer")
+}

@@ -1,0 +1,370 @@
+//! IKE_AUTH with pre-shared keys in both roles, with the first CHILD SA (RFC 7296 §1.2, §2.4, §2.15, §2.16, §2.21.2).
+
+use std::sync::Arc;
+
+use ike_crypto::{PrfOutput, constant_time_eq};
+use ike_model::{Cause, CauseKind, Connection, Identity, Unique};
+use ike_wire::ids::{AuthMethod, ExchangeType, IdType, NotifyType};
+use ike_wire::{Authentication, Identification, Notify, Payload, Payloads};
+
+use crate::choose;
+use crate::core::Core;
+use crate::error::Error;
+use crate::established::{Authenticated, Pending};
+use crate::exchange::ike_sa_init::{Initiating, RespondStep, Responding, Step};
+use crate::key_schedule::{Keys, Role, SignedOctets};
+use crate::negotiation::{self, ChildRequest, Offer};
+use crate::notice::Notice;
+use crate::suite::ChildKeyExchange;
+use crate::turn::Turn;
+
+/// An identity as payload body.
+fn identification(identity: &Identity) -> Result<Identification<'static>, Error> {
+    let (kind, data) = identity.to_wire().ok_or_else(|| Error::AuthenticationFailed {
+        kind: CauseKind::NoConfiguration,
+        text: format!("'{identity}' is a pattern, not an identity that can be sent"),
+    })?;
+    Ok(Identification::new(IdType(kind), data))
+}
+
+/// IDi, IDr and AUTH of a message.
+struct AuthParts<'p, 'a> {
+    initiator: Option<&'p Identification<'a>>,
+    responder: Option<&'p Identification<'a>>,
+    auth: Option<&'p Authentication<'a>>,
+    child: bool,
+}
+
+impl<'p, 'a> AuthParts<'p, 'a> {
+    fn find(payloads: &'p Payloads<'a>) -> Self {
+        let mut parts = Self { initiator: None, responder: None, auth: None, child: false };
+        for payload in payloads {
+            #[expect(clippy::wildcard_enum_match_arm, reason = "looks for four kinds among all")]
+            match payload {
+                Payload::IdInitiator(id) => parts.initiator = parts.initiator.or(Some(id)),
+                Payload::IdResponder(id) => parts.responder = parts.responder.or(Some(id)),
+                Payload::Auth(auth) => parts.auth = parts.auth.or(Some(auth)),
+                Payload::Sa(_) => parts.child = true,
+                _ => {}
+            }
+        }
+        parts
+    }
+}
+
+fn received(id: &Identification<'_>) -> Identity {
+    Identity::from_wire(id.kind.0, &id.data)
+}
+
+/// Whether the peer's AUTH is the expected one.
+fn check_auth(
+    auth: &Authentication<'_>,
+    expected: &PrfOutput,
+    local: &Identity,
+    remote: &Identity,
+) -> Result<(), Error> {
+    if auth.method != AuthMethod::SHARED_KEY_MIC {
+        return Err(Error::AuthenticationFailed {
+            kind: CauseKind::AuthenticationFailed,
+            text: format!("'{remote}' authenticates by {}, a pre-shared key is configured", auth.method),
+        });
+    }
+    if !constant_time_eq(&auth.data, expected.as_ref()) {
+        return Err(Error::AuthenticationFailed {
+            kind: CauseKind::AuthenticationFailed,
+            text: format!("the pre-shared keys for '{local}' - '{remote}' differ"),
+        });
+    }
+    Ok(())
+}
+
+/// Sends the IKE_AUTH request.
+pub(crate) fn start(init: &mut Initiating, core: &mut Core, turn: &mut Turn<'_>) -> Result<(), Error> {
+    core.local_id = choose::local_identity(&core.connection, core.path);
+    let expected = choose::remote_pattern(&core.connection);
+    let local = identification(&core.local_id)?;
+    // The key may belong to a peer whose identity is known only when it answers; then any owner of ours will do for now.
+    let secret = choose::psk(turn.context.config, &core.local_id, &expected_identity(core, &expected))?.secret.clone();
+    let (Some(keys), Some(auth)) = (&core.keys, &init.auth) else { return Err(Error::Temporary("no keys")) };
+    let octets = SignedOctets { message: &init.request, nonce: &init.peer_nonce, identification: &local.to_octets() };
+    let mic = auth.psk(keys.prf, Role::Initiator, secret.expose(), octets);
+    let mut payloads = vec![Payload::IdInitiator(local)];
+    if expected.is_concrete() {
+        payloads.push(Payload::IdResponder(identification(&expected)?));
+    }
+    payloads.push(Payload::Auth(Authentication::new(AuthMethod::SHARED_KEY_MIC, mic.as_ref().to_vec())));
+    if sends_initial_contact(core, turn, &expected) {
+        payloads.push(Payload::Notify(Notify::plain(NotifyType::INITIAL_CONTACT)));
+    }
+    match init.requests.pop_front() {
+        Some(request) => {
+            let offer = Offer::new(turn, core, request, None, ChildKeyExchange::Absent)?;
+            payloads.push(offer.sa());
+            payloads.extend(offer.selectors());
+            init.offer = Some(offer);
+        }
+        None if init.childless => {}
+        None => {
+            let text = "the peer cannot do without a first CHILD SA (RFC 6023); initiate a child".to_owned();
+            return Err(Error::PeerRefused { kind: NotifyType::INVALID_SYNTAX, offered: text });
+        }
+    }
+    core.request(turn, ExchangeType::IKE_AUTH, &payloads)?;
+    init.step = Step::AuthSent;
+    Ok(())
+}
+
+fn expected_identity(core: &Core, pattern: &Identity) -> Identity {
+    if pattern.is_concrete() { pattern.clone() } else { Identity::Address(core.path.remote.ip()) }
+}
+
+//= RFC 7296 §2.4: INITIAL_CONTACT says that this is the only IKE SA between the two identities
+fn sends_initial_contact(core: &Core, turn: &mut Turn<'_>, expected: &Identity) -> bool {
+    let pair = (core.local_id.clone(), expected.clone());
+    let connecting = turn.registry.connecting.iter().any(|(id, other)| *id != core.unique_id && *other == pair);
+    let known = turn.registry.knows_peer(&core.local_id, expected);
+    turn.registry.connecting.insert(core.unique_id, pair);
+    core.connection.unique != Unique::Never && expected.is_concrete() && !connecting && !known
+}
+
+/// The IKE_AUTH response, decrypted. Gives the authenticated IKE SA.
+pub(crate) fn on_response(
+    init: &mut Initiating,
+    core: &mut Core,
+    turn: &mut Turn<'_>,
+    payloads: &Payloads<'_>,
+) -> Result<Authenticated, Error> {
+    if let Some(kind) = payloads.unsupported_critical() {
+        return Err(Error::UnsupportedCritical(kind));
+    }
+    let parts = AuthParts::find(payloads);
+    let (Some(id), Some(auth)) = (parts.responder, parts.auth) else {
+        return Err(refused(init, payloads));
+    };
+    verify_responder(init, core, turn, id, auth)?;
+    let mut authenticated = Authenticated::begin(core, turn);
+    authenticated.take_requests(&mut init.requests);
+    if let Some(offer) = init.offer.take() {
+        first_child(&mut authenticated, init, core, turn, offer, payloads);
+    }
+    Ok(authenticated)
+}
+
+fn refused(init: &Initiating, payloads: &Payloads<'_>) -> Error {
+    let Some(kind) = negotiation::refusal(payloads) else {
+        return Error::PeerMisbehaved("IDr or AUTH is missing in the IKE_AUTH response");
+    };
+    let offered = match kind {
+        NotifyType::TS_UNACCEPTABLE => init.offer.as_ref().map(Offer::describe_selectors),
+        NotifyType::NO_PROPOSAL_CHOSEN => init.offer.as_ref().map(Offer::describe_proposals),
+        _ => None,
+    };
+    Error::PeerRefused { kind, offered: offered.unwrap_or_else(|| "our identity and AUTH".into()) }
+}
+
+fn verify_responder(
+    init: &Initiating,
+    core: &mut Core,
+    turn: &Turn<'_>,
+    id: &Identification<'_>,
+    auth: &Authentication<'_>,
+) -> Result<(), Error> {
+    let remote = received(id);
+    let pattern = choose::remote_pattern(&core.connection);
+    if !pattern.matches(&remote) {
+        return Err(Error::AuthenticationFailed {
+            kind: CauseKind::AuthenticationFailed,
+            text: format!("the peer calls itself '{remote}', expected is '{pattern}'"),
+        });
+    }
+    let secret = choose::psk(turn.context.config, &core.local_id, &remote)
+        .or_else(|_| choose::psk(turn.context.config, &core.local_id, &expected_identity(core, &pattern)))?;
+    let (Some(keys), Some(auth_keys)) = (&core.keys, &init.auth) else { return Err(Error::Temporary("no keys")) };
+    let octets = SignedOctets { message: &init.response, nonce: &init.nonce, identification: &id.to_octets() };
+    let expected = auth_keys.psk(keys.prf, Role::Responder, secret.secret.expose(), octets);
+    check_auth(auth, &expected, &core.local_id, &remote)?;
+    core.remote_id = remote;
+    Ok(())
+}
+
+fn first_child(
+    authenticated: &mut Authenticated,
+    init: &Initiating,
+    core: &mut Core,
+    turn: &mut Turn<'_>,
+    offer: Offer,
+    payloads: &Payloads<'_>,
+) {
+    let agreed = match negotiation::refusal(payloads) {
+        None => offer.accept(turn, payloads),
+        Some(kind @ NotifyType::TS_UNACCEPTABLE) => {
+            Err(Error::PeerRefused { kind, offered: offer.describe_selectors() })
+        }
+        Some(kind) => Err(Error::PeerRefused { kind, offered: offer.describe_proposals() }),
+    };
+    let keyed = agreed.and_then(|agreed| {
+        let keys = core.keys.as_ref().ok_or(Error::Temporary("no keys"))?;
+        let (out, inbound) = keys.child(agreed.suite.algorithm, None, &init.nonce, &init.peer_nonce)?;
+        Ok((agreed, crate::children::ChildKeys { inbound, outbound: out }))
+    });
+    match keyed {
+        Ok((agreed, keys)) => authenticated.install_first(core, turn, agreed, keys),
+        Err(error) => {
+            let request = offer.release(turn);
+            authenticated.child_failed(core, turn, &request.child, &error.cause());
+        }
+    }
+}
+
+/// Tells the peer that its AUTH is wrong (RFC 7296 §2.21.2); nobody waits for an answer.
+pub(crate) fn tell_failure(core: &mut Core, turn: &mut Turn<'_>) {
+    core.answered(turn);
+    let payloads = [Payload::Notify(Notify::plain(NotifyType::AUTHENTICATION_FAILED))];
+    let id = core.window.free_id().unwrap_or_default();
+    match core.sealed(turn, ExchangeType::INFORMATIONAL, id, false, &payloads) {
+        Ok(octets) => turn.transmit(core.path, octets, core.connection.dscp),
+        Err(error) => tracing::debug!(ike = core.unique_id, "{error}"),
+    }
+}
+
+/// The IKE_AUTH request, decrypted. Gives the authenticated IKE SA, which answers now or when its first CHILD SA is installed.
+pub(crate) fn on_request(
+    responding: &mut Responding,
+    core: &mut Core,
+    turn: &mut Turn<'_>,
+    payloads: &Payloads<'_>,
+) -> Result<Authenticated, Error> {
+    if responding.step != RespondStep::Auth {
+        return Err(Error::Unauthentic("IKE_AUTH before IKE_SA_INIT is answered"));
+    }
+    if let Some(kind) = payloads.unsupported_critical() {
+        return Err(Error::UnsupportedCritical(kind));
+    }
+    let parts = AuthParts::find(payloads);
+    let Some(id) = parts.initiator else { return Err(Error::PeerMisbehaved("IDi is missing in the IKE_AUTH request")) };
+    let Some(auth) = parts.auth else {
+        return Err(Error::AuthenticationFailed {
+            kind: CauseKind::AuthenticationFailed,
+            text: format!("'{}' wants to authenticate by EAP, a pre-shared key is configured", received(id)),
+        });
+    };
+    let connection = verify_initiator(responding, core, turn, id, parts.responder.map(received).as_ref(), auth)?;
+    core.connection = connection;
+    keep_unique(core, turn, payloads)?;
+    let answer = own_auth(responding, core, turn)?;
+    let mut authenticated = Authenticated::begin(core, turn);
+    if parts.child {
+        answer_child(&mut authenticated, responding, core, turn, answer, payloads)?;
+    } else {
+        core.respond(turn, ExchangeType::IKE_AUTH, &answer)?;
+    }
+    Ok(authenticated)
+}
+
+fn verify_initiator(
+    responding: &Responding,
+    core: &mut Core,
+    turn: &Turn<'_>,
+    id: &Identification<'_>,
+    wanted: Option<&Identity>,
+    auth: &Authentication<'_>,
+) -> Result<Arc<Connection>, Error> {
+    let remote = received(id);
+    // Shown in the log and the event should the rest fail.
+    core.remote_id = remote.clone();
+    let suite = core.suite.ok_or(Error::Temporary("no algorithms"))?;
+    let candidates = &responding.candidates;
+    let (connection, local) = choose::by_identities(candidates, core.path, suite, &remote, wanted)?;
+    core.local_id = local;
+    let secret = choose::psk(turn.context.config, &core.local_id, &remote)?;
+    let (Some(keys), Some(auth_keys)) = (&core.keys, &responding.auth) else { return Err(Error::Temporary("no keys")) };
+    let octets =
+        SignedOctets { message: &responding.request, nonce: &responding.nonce, identification: &id.to_octets() };
+    let expected = auth_keys.psk(keys.prf, Role::Initiator, secret.secret.expose(), octets);
+    check_auth(auth, &expected, &core.local_id, &remote)?;
+    Ok(connection)
+}
+
+/// What the uniqueness policy says to a further IKE SA of the same peer.
+fn keep_unique(core: &Core, turn: &mut Turn<'_>, payloads: &Payloads<'_>) -> Result<(), Error> {
+    let twins = turn.registry.twins(&core.connection, &core.local_id, &core.remote_id, core.unique_id);
+    let initial = payloads.notify(NotifyType::INITIAL_CONTACT).is_some();
+    let silently = match core.connection.unique {
+        Unique::Never => return Ok(()),
+        Unique::No | Unique::Keep | Unique::Replace if initial => true,
+        Unique::No => return Ok(()),
+        Unique::Replace => false,
+        Unique::Keep if twins.is_empty() => return Ok(()),
+        Unique::Keep => {
+            return Err(Error::AuthenticationFailed {
+                kind: CauseKind::Replaced,
+                text: format!("'{}' has an IKE SA already and unique = keep", core.remote_id),
+            });
+        }
+    };
+    turn.notices.extend(twins.into_iter().map(|unique_id| Notice::Replace { unique_id, silently }));
+    Ok(())
+}
+
+/// IDr and AUTH of ours.
+fn own_auth(responding: &Responding, core: &Core, turn: &Turn<'_>) -> Result<Vec<Payload<'static>>, Error> {
+    let local = identification(&core.local_id)?;
+    let secret = choose::psk(turn.context.config, &core.local_id, &core.remote_id)?;
+    let (Some(keys), Some(auth_keys)) = (&core.keys, &responding.auth) else { return Err(Error::Temporary("no keys")) };
+    let octets = SignedOctets {
+        message: &responding.response,
+        nonce: &responding.peer_nonce,
+        identification: &local.to_octets(),
+    };
+    let mic = auth_keys.psk(keys.prf, Role::Responder, secret.secret.expose(), octets);
+    Ok(vec![
+        Payload::IdResponder(local),
+        Payload::Auth(Authentication::new(AuthMethod::SHARED_KEY_MIC, mic.as_ref().to_vec())),
+    ])
+}
+
+fn answer_child(
+    authenticated: &mut Authenticated,
+    responding: &Responding,
+    core: &mut Core,
+    turn: &mut Turn<'_>,
+    mut answer: Vec<Payload<'static>>,
+    payloads: &Payloads<'_>,
+) -> Result<(), Error> {
+    let children = core.connection.children.clone();
+    let negotiated = negotiation::answer(turn, core, payloads, &children, None, ChildKeyExchange::Absent, None);
+    let keyed = negotiated.and_then(|negotiated| {
+        let keys: &Keys = core.keys.as_ref().ok_or(Error::Temporary("no keys"))?;
+        let algorithm = negotiated.agreed.suite.algorithm;
+        let (inbound, outbound) = keys.child(algorithm, None, &responding.peer_nonce, &responding.nonce)?;
+        Ok((negotiated, crate::children::ChildKeys { inbound, outbound }))
+    });
+    match keyed {
+        Ok((negotiated, keys)) => {
+            let always = answer.len();
+            answer.push(negotiated.sa());
+            answer.extend(negotiated.selectors());
+            let exchange = ExchangeType::IKE_AUTH;
+            let pending = Pending { exchange, payloads: answer, always, rekeys: None };
+            authenticated.install_then_answer(core, turn, negotiated.agreed, keys, pending);
+            Ok(())
+        }
+        //= RFC 7296 §1.2: a failed first CHILD SA does not undo the IKE SA
+        Err(error) => {
+            tracing::warn!(conn = core.connection.name, ike = core.unique_id, peer = %core.path.remote, "CHILD SA refused: {error}");
+            answer.extend(error.notify().map(Payload::Notify));
+            core.respond(turn, ExchangeType::IKE_AUTH, &answer)
+        }
+    }
+}
+
+/// A child that was asked for while the IKE SA could not be made.
+pub(crate) fn all_failed(init: &mut Initiating, core: &Core, turn: &mut Turn<'_>, cause: &Cause) {
+    let offered = init.offer.take().map(|offer| offer.release(turn));
+    let requests: Vec<ChildRequest> = offered.into_iter().chain(init.requests.drain(..)).collect();
+    let notice = |child| Notice::ChildFailed { connection: core.connection.clone(), child, cause: cause.clone() };
+    if requests.is_empty() {
+        turn.notices.push_back(notice(None));
+    }
+    turn.notices.extend(requests.into_iter().map(|request| notice(Some(request.child))));
+}

@@ -1,0 +1,334 @@
+//! Agreeing on a CHILD SA: what we offer, what we accept, what we answer (RFC 7296 §1.2, §1.3.1, §2.7, §2.9).
+//!
+//! Shared by IKE_AUTH, CREATE_CHILD_SA and the rekeying of CHILD SAs. The caller adds nonces and key exchange.
+
+use std::sync::Arc;
+
+use ike_model::{Child, ChildMode};
+use ike_wire::ids::{KeyExchangeId, NotifyType};
+use ike_wire::{Notify, Payload, Payloads, Proposal, SecurityAssociation};
+use ipsec::selector::narrow;
+use ipsec::{Capabilities, DeviceId, PacketSelectors, Reqid, SaMode, Spi, TrafficSelector};
+
+use crate::children::{Agreement, ChildSa};
+use crate::core::Core;
+use crate::error::Error;
+use crate::selectors;
+use crate::suite::{self, ChildKeyExchange, Chosen, EspSuite};
+use crate::turn::{Turn, device_for};
+
+/// A child that is wanted.
+#[derive(Clone, Debug)]
+pub(crate) struct ChildRequest {
+    /// Configuration.
+    pub(crate) child: Arc<Child>,
+    /// The packet that asked for it.
+    pub(crate) packet: Option<PacketSelectors>,
+    /// The group of its trap, where there is one.
+    pub(crate) reqid: Option<Reqid>,
+}
+
+/// What we have offered.
+#[derive(Debug)]
+pub(crate) struct Offer {
+    pub(crate) request: ChildRequest,
+    reqid: Reqid,
+    device: DeviceId,
+    spi: Spi,
+    proposals: Vec<Proposal>,
+    local: Vec<TrafficSelector>,
+    remote: Vec<TrafficSelector>,
+    mode: SaMode,
+    exchange: ChildKeyExchange,
+}
+
+/// What we have agreed to as responder.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    /// The agreement.
+    pub(crate) agreed: Agreement,
+    /// Number of the proposal chosen.
+    pub(crate) number: u8,
+}
+
+fn capabilities<'c>(turn: &Turn<'c>, device: DeviceId) -> Result<&'c Capabilities, Error> {
+    let found = turn.context.devices.get(device).map(|device| &device.capabilities);
+    found.ok_or_else(|| Error::NoAdditionalSas("the device that carries this way is gone".into()))
+}
+
+fn device(turn: &Turn<'_>, core: &Core) -> Result<DeviceId, Error> {
+    device_for(turn.context, core.path)
+        .ok_or_else(|| Error::NoAdditionalSas(format!("no device carries traffic to {}", core.path.remote.ip())))
+}
+
+fn reserve(turn: &Turn<'_>, device: DeviceId) -> Result<Spi, Error> {
+    turn.context.spis.reserve_spi(device).map_err(|full| Error::NoAdditionalSas(full.to_string()))
+}
+
+fn mode(child: &Child) -> SaMode {
+    if child.mode == ChildMode::Transport { SaMode::Transport } else { SaMode::Tunnel }
+}
+
+impl Offer {
+    /// What we offer for a child; when it replaces one, with the selectors of that one.
+    pub(crate) fn new(
+        turn: &mut Turn<'_>,
+        core: &Core,
+        request: ChildRequest,
+        rekeys: Option<&ChildSa>,
+        exchange: ChildKeyExchange,
+    ) -> Result<Self, Error> {
+        let device = device(turn, core)?;
+        let capabilities = capabilities(turn, device)?;
+        let (local, remote) = match rekeys {
+            Some(old) => (old.local_ts.to_vec(), old.remote_ts.to_vec()),
+            None => offered_selectors(core, &request),
+        };
+        let spi = reserve(turn, device)?;
+        let child = &request.child;
+        let proposals = suite::offer_esp(&child.esp_proposals, capabilities, turn.context.provider, spi, exchange);
+        if proposals.is_empty() {
+            turn.context.spis.release_spi(device, spi);
+            let theirs = "what the device can carry".to_owned();
+            let ours = suite::describe_esp(&child.esp_proposals, capabilities, turn.context.provider, exchange);
+            return Err(Error::NoProposal { ours, theirs });
+        }
+        let fixed = request.reqid.or(child.reqid.map(Reqid));
+        let reqid = rekeys.map(|old| old.reqid).or(fixed).unwrap_or_else(|| turn.ids.reqid());
+        let mode = mode(child);
+        Ok(Self { reqid, device, spi, proposals, local, remote, mode, exchange, request })
+    }
+
+    /// SA payload.
+    pub(crate) fn sa(&self) -> Payload<'static> {
+        Payload::Sa(SecurityAssociation::new(self.proposals.clone()))
+    }
+
+    /// TSi, TSr and what goes with them.
+    pub(crate) fn selectors(&self) -> Vec<Payload<'static>> {
+        let mut payloads = vec![
+            Payload::TsInitiator(selectors::to_wire(&self.local)),
+            Payload::TsResponder(selectors::to_wire(&self.remote)),
+        ];
+        if self.mode == SaMode::Transport {
+            payloads.push(Payload::Notify(Notify::plain(NotifyType::USE_TRANSPORT_MODE)));
+        }
+        payloads
+    }
+
+    /// Our SPI.
+    pub(crate) fn spi(&self) -> Spi {
+        self.spi
+    }
+
+    /// Nothing came of it.
+    pub(crate) fn release(self, turn: &Turn<'_>) -> ChildRequest {
+        turn.context.spis.release_spi(self.device, self.spi);
+        self.request
+    }
+
+    /// What the responder's answer agrees to.
+    pub(crate) fn accept(&self, turn: &Turn<'_>, payloads: &Payloads<'_>) -> Result<Agreement, Error> {
+        let (sa, ts_i, ts_r) = child_payloads(payloads)?;
+        let [proposal] = sa.proposals.as_slice() else {
+            return Err(Error::PeerMisbehaved("the answer does not hold exactly one ESP proposal"));
+        };
+        let chosen = self.choose(turn, std::slice::from_ref(proposal), None);
+        let chosen = chosen.ok_or_else(|| self.no_proposal(turn, &sa.proposals))?;
+        let (local, remote) = (selectors::from_wire(ts_i), selectors::from_wire(ts_r));
+        if !selectors::is_subset(&local, &self.local) || !selectors::is_subset(&remote, &self.remote) {
+            return Err(Error::SelectorsUnacceptable {
+                ours: describe_pair(&self.local, &self.remote),
+                theirs: describe_pair(&local, &remote),
+            });
+        }
+        let transport = payloads.notify(NotifyType::USE_TRANSPORT_MODE).is_some();
+        Ok(Agreement {
+            child: self.request.child.clone(),
+            reqid: self.reqid,
+            device: self.device,
+            spi_in: self.spi,
+            spi_out: chosen.spi,
+            suite: chosen.suite,
+            local_ts: narrow(&local, &self.local),
+            remote_ts: narrow(&remote, &self.remote),
+            mode: if transport { self.mode } else { SaMode::Tunnel },
+        })
+    }
+
+    /// Whether a method is among those we have offered, or would be.
+    pub(crate) fn offers_method(&self, method: KeyExchangeId) -> bool {
+        self.request.child.esp_proposals.iter().any(|proposal| proposal.key_exchange.contains(&method))
+    }
+
+    fn choose(
+        &self,
+        turn: &Turn<'_>,
+        offered: &[Proposal],
+        preferred: Option<KeyExchangeId>,
+    ) -> Option<Chosen<EspSuite, Spi>> {
+        let capabilities = capabilities(turn, self.device).ok()?;
+        let ours = &self.request.child.esp_proposals;
+        suite::choose_esp(ours, capabilities, turn.context.provider, offered, self.exchange, preferred)
+    }
+
+    fn no_proposal(&self, turn: &Turn<'_>, theirs: &[Proposal]) -> Error {
+        let ours = suite::describe(&self.proposals);
+        let _ = turn;
+        Error::NoProposal { ours, theirs: suite::describe(theirs) }
+    }
+
+    /// Our selectors in words, for causes.
+    pub(crate) fn describe_selectors(&self) -> String {
+        describe_pair(&self.local, &self.remote)
+    }
+
+    /// Our proposals in words, for causes.
+    pub(crate) fn describe_proposals(&self) -> String {
+        suite::describe(&self.proposals)
+    }
+}
+
+fn offered_selectors(core: &Core, request: &ChildRequest) -> (Vec<TrafficSelector>, Vec<TrafficSelector>) {
+    let local = selectors::resolve(&request.child.local_ts, core.path.local.ip());
+    let remote = selectors::resolve(&request.child.remote_ts, core.path.remote.ip());
+    let (source, destination) = match request.packet.as_ref().map(selectors::of_packet) {
+        Some((source, destination)) => (Some(source), Some(destination)),
+        None => (None, None),
+    };
+    (selectors::with_packet(source, local), selectors::with_packet(destination, remote))
+}
+
+/// SA, TSi and TSr of a message.
+fn child_payloads<'p>(
+    payloads: &'p Payloads<'_>,
+) -> Result<(&'p SecurityAssociation, &'p ike_wire::TrafficSelectors, &'p ike_wire::TrafficSelectors), Error> {
+    let (mut sa, mut ts_i, mut ts_r) = (None, None, None);
+    for payload in payloads {
+        #[expect(clippy::wildcard_enum_match_arm, reason = "looks for three kinds among all")]
+        match payload {
+            Payload::Sa(found) if sa.is_none() => sa = Some(found),
+            Payload::TsInitiator(found) if ts_i.is_none() => ts_i = Some(found),
+            Payload::TsResponder(found) if ts_r.is_none() => ts_r = Some(found),
+            Payload::Sa(_) | Payload::TsInitiator(_) | Payload::TsResponder(_) => {
+                return Err(Error::PeerMisbehaved("SA, TSi or TSr twice in one message"));
+            }
+            _ => {}
+        }
+    }
+    match (sa, ts_i, ts_r) {
+        (Some(sa), Some(ts_i), Some(ts_r)) => Ok((sa, ts_i, ts_r)),
+        _ => Err(Error::PeerMisbehaved("SA, TSi or TSr is missing")),
+    }
+}
+
+/// What we answer a request for a CHILD SA as responder. `children` are those it may become, `rekeys` the one it is to replace.
+pub(crate) fn answer(
+    turn: &mut Turn<'_>,
+    core: &Core,
+    payloads: &Payloads<'_>,
+    children: &[Arc<Child>],
+    rekeys: Option<&ChildSa>,
+    exchange: ChildKeyExchange,
+    preferred: Option<KeyExchangeId>,
+) -> Result<Answer, Error> {
+    let (sa, ts_i, ts_r) = child_payloads(payloads)?;
+    let device = device(turn, core)?;
+    let capabilities = capabilities(turn, device)?;
+    let (remote, local) = (selectors::from_wire(ts_i), selectors::from_wire(ts_r));
+    let found = find_child(core, children, &local, &remote).ok_or_else(|| Error::SelectorsUnacceptable {
+        ours: children.iter().map(|child| describe_child(core, child)).collect::<Vec<_>>().join(", "),
+        theirs: describe_pair(&local, &remote),
+    })?;
+    let ours = &found.child.esp_proposals;
+    let provider = turn.context.provider;
+    let chosen = suite::choose_esp(ours, capabilities, provider, &sa.proposals, exchange, preferred);
+    let chosen = chosen.ok_or_else(|| Error::NoProposal {
+        ours: suite::describe_esp(ours, capabilities, provider, exchange),
+        theirs: suite::describe(&sa.proposals),
+    })?;
+    let transport = payloads.notify(NotifyType::USE_TRANSPORT_MODE).is_some();
+    let mode = if transport { mode(&found.child) } else { SaMode::Tunnel };
+    let spi_in = reserve(turn, device)?;
+    let fixed = found.child.reqid.map(Reqid);
+    let reqid = rekeys.map(|old| old.reqid).or(fixed).unwrap_or_else(|| turn.ids.reqid());
+    let agreed = Agreement {
+        child: found.child,
+        reqid,
+        device,
+        spi_in,
+        spi_out: chosen.spi,
+        suite: chosen.suite,
+        local_ts: found.local,
+        remote_ts: found.remote,
+        mode,
+    };
+    Ok(Answer { agreed, number: chosen.number })
+}
+
+struct Found {
+    child: Arc<Child>,
+    local: Vec<TrafficSelector>,
+    remote: Vec<TrafficSelector>,
+}
+
+/// The first child whose selectors allow all that was offered, else the first that allows a part of it.
+fn find_child(
+    core: &Core,
+    children: &[Arc<Child>],
+    offered_local: &[TrafficSelector],
+    offered_remote: &[TrafficSelector],
+) -> Option<Found> {
+    let mut partial = None;
+    for child in children.iter().filter(|child| matches!(child.mode, ChildMode::Tunnel | ChildMode::Transport)) {
+        let allowed_local = selectors::resolve(&child.local_ts, core.path.local.ip());
+        let allowed_remote = selectors::resolve(&child.remote_ts, core.path.remote.ip());
+        let local = narrow(offered_local, &allowed_local);
+        let remote = narrow(offered_remote, &allowed_remote);
+        if local.is_empty() || remote.is_empty() {
+            continue;
+        }
+        let whole = selectors::is_subset(offered_local, &local) && selectors::is_subset(offered_remote, &remote);
+        let found = Found { child: child.clone(), local, remote };
+        if whole {
+            return Some(found);
+        }
+        partial.get_or_insert(found);
+    }
+    partial
+}
+
+impl Answer {
+    /// SA payload.
+    pub(crate) fn sa(&self) -> Payload<'static> {
+        let proposal = self.agreed.suite.proposal(self.number, self.agreed.spi_in);
+        Payload::Sa(SecurityAssociation::new(vec![proposal]))
+    }
+
+    /// TSi, TSr and what goes with them.
+    pub(crate) fn selectors(&self) -> Vec<Payload<'static>> {
+        let mut payloads = vec![
+            Payload::TsInitiator(selectors::to_wire(&self.agreed.remote_ts)),
+            Payload::TsResponder(selectors::to_wire(&self.agreed.local_ts)),
+        ];
+        if self.agreed.mode == SaMode::Transport {
+            payloads.push(Payload::Notify(Notify::plain(NotifyType::USE_TRANSPORT_MODE)));
+        }
+        payloads
+    }
+}
+
+fn describe_pair(local: &[TrafficSelector], remote: &[TrafficSelector]) -> String {
+    format!("{} === {}", selectors::describe(local), selectors::describe(remote))
+}
+
+fn describe_child(core: &Core, child: &Child) -> String {
+    let local = selectors::resolve(&child.local_ts, core.path.local.ip());
+    let remote = selectors::resolve(&child.remote_ts, core.path.remote.ip());
+    format!("{} ({})", describe_pair(&local, &remote), child.name)
+}
+
+/// The error that an answer's notifications report, with both sides' words where we know them.
+pub(crate) fn refusal(payloads: &Payloads<'_>) -> Option<NotifyType> {
+    payloads.notifies().map(|notify| notify.kind).find(|kind| kind.is_error())
+}

@@ -1,0 +1,80 @@
+//! What an IKE SA tells its endpoint.
+
+use std::sync::Arc;
+
+use ike_model::{Cause, Child, Connection, IkeSaSnapshot};
+
+use crate::children::ChildSa;
+use crate::established::Intent;
+use crate::ike_sa::IkeSa;
+
+/// Something the endpoint should know or do.
+pub(crate) enum Notice {
+    /// The IKE SA is authenticated.
+    Established {
+        /// Our SPI.
+        spi: u64,
+    },
+    /// A CHILD SA is up for the first time (not after a rekey).
+    ChildUp {
+        /// Connection.
+        connection: Arc<Connection>,
+        /// Child.
+        child: Arc<Child>,
+    },
+    /// A child that was asked for did not come up; its IKE SA may go on.
+    ChildFailed {
+        /// Connection.
+        connection: Arc<Connection>,
+        /// Child; `None` = the IKE SA itself was asked for.
+        child: Option<Arc<Child>>,
+        /// Why.
+        cause: Cause,
+    },
+    /// A CHILD SA that was up has ended without a successor.
+    ChildDown {
+        /// Connection.
+        connection: Arc<Connection>,
+        /// Child.
+        child: Arc<Child>,
+        /// Unique id.
+        unique_id: u32,
+        /// Why.
+        cause: Cause,
+    },
+    /// A CHILD SA is gone, whatever the reason.
+    ChildGone {
+        /// Unique id.
+        unique_id: u32,
+    },
+    /// The IKE SA has ended and is to be removed.
+    Closed {
+        /// Our SPI.
+        spi: u64,
+        /// Unique id.
+        unique_id: u32,
+    },
+    /// A rekeyed IKE SA was made.
+    Successor {
+        /// It.
+        ike: Box<IkeSa>,
+    },
+    /// The CHILD SAs and what is queued pass from one IKE SA to another.
+    Inherit {
+        /// The old one.
+        old: Box<IkeSaSnapshot>,
+        /// Our SPI of the new one.
+        to: u64,
+        /// What passes.
+        children: Vec<ChildSa>,
+        /// What is still to be done.
+        intents: Vec<Intent>,
+    },
+    /// Another IKE SA of the same peer is to be closed.
+    Replace {
+        /// Its unique id.
+        unique_id: u32,
+        /// Without telling the peer.
+        silently: bool,
+    },
+}
