@@ -104,7 +104,7 @@ impl Demo<'_> {
         steps.run("swanctl --initiate", || self.initiate())?;
         steps.run("ping LAN to LAN, IPv4 and IPv6, both ways", || self.ping())?;
         steps.run("bulk transfer, every octet compared", || self.bulk(options.bulk))?;
-        steps.run("swanctl --list-sas", || self.list())?;
+        steps.run("swanctl --list-sas, cygnet status", || self.list())?;
         steps.run("packet-limit rekeys under sequence-numbered streams both ways", || self.rekeys())?;
         steps.run("teardown: swanctl --terminate", || self.terminate())?;
         steps.run("daemons end on SIGTERM", || self.stop())?;
@@ -174,7 +174,11 @@ impl Demo<'_> {
         let text = a.swanctl(&["--list-sas"])?;
         println!("\n{}", indented(&text));
         ensure!(text.contains("ESTABLISHED") && text.contains("INSTALLED"), "no established SA in the list");
-        Ok(((), format!("{} lines", text.lines().count())))
+        let status = a.cygnet(&["status"])?;
+        let lines = String::from_utf8_lossy(&status.stdout);
+        println!("cygnet status:\n\n{}", indented(&lines));
+        ensure!(status.status.success() && lines.lines().count() == 2, "cygnet status ended with {}", status.status);
+        Ok(((), format!("{} lines, and one for each child by cygnet status", text.lines().count())))
     }
 
     fn rekeys(&self) -> Result<((), String)> {

@@ -207,6 +207,14 @@ impl<'lab> Daemon<'lab> {
         Ok(command.output()?)
     }
 
+    /// Runs `cygnet` to whatever end.
+    ///
+    /// # Errors
+    /// It is not built.
+    pub fn cygnet(&self, arguments: &[&str]) -> anyhow::Result<Output> {
+        Ok(Command::new(binary("cygnet")?).arg("--uri").arg(self.uri()).args(arguments).output()?)
+    }
+
     /// The address of its VICI socket.
     #[must_use]
     pub fn uri(&self) -> String {

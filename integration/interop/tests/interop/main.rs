@@ -13,6 +13,7 @@ mod peers;
 mod python;
 mod secrets;
 mod self_test;
+mod status;
 mod storm;
 
 use std::process::ExitCode;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         python::trials(),
         files::trials(),
         secrets::trials(),
+        status::trials(),
         storm::trials(),
         matrix::trials(),
     ]
