@@ -214,6 +214,14 @@ fn assert_reachable(lab: &Lab) {
     }
 }
 
+/// The gateway's outer addresses, which are inside no local selector unless that is everything.
+fn assert_reaches_internet(lab: &Lab, expected: bool) {
+    for (from, to) in [("192.0.2.1", "198.51.100.9"), ("2001:db8:99::1", "2001:db8:98::9")] {
+        assert_eq!(lab.gateway.pings(from, to), expected, "{from} to {to}");
+        assert_eq!(lab.wan.pings(to, from), expected, "{to} to {from}");
+    }
+}
+
 #[test]
 fn a_guard_of_everything_leaves_the_neighbourhood_reachable() {
     for (local_v4, local_v6) in [("10.1.0.0/16", "2001:db8:1::/64"), ("0.0.0.0/0", "::/0")] {
@@ -231,8 +239,11 @@ fn a_guard_of_everything_leaves_the_neighbourhood_reachable() {
         // A LAN host and the outer link are not neighbours: what goes between them is for the tunnel or for nobody.
         let _ = lab.lan.send("10.1.0.5", "192.0.2.2");
         assert_eq!(outside.count("10.1.0.5", "192.0.2.2"), 0);
+        let is_lan_only = local_v4 != "0.0.0.0/0";
+        assert_reaches_internet(&lab, is_lan_only);
         crash(tun, host);
         assert_reachable(&lab);
+        assert_reaches_internet(&lab, is_lan_only);
         let _ = lab.lan.send("10.1.0.5", "198.51.100.9");
         assert_eq!(outside.count("10.1.0.5", "198.51.100.9"), 0);
     }
@@ -251,6 +262,22 @@ fn two_subnets_behind_one_gateway_keep_talking() {
         assert!(read_packet(&tun.queues[0], "10.1.0.5", "10.1.7.7"), "what is not connected is protected");
         lab.gateway.inside(|| host.stop(OnStop::Open)).unwrap();
     }
+}
+
+#[test]
+fn a_lan_outside_the_local_selector_keeps_its_way_out_beside_a_tunnel_for_everything() {
+    let lab = Lab::new();
+    let other = lab.attach("lan9", &["10.9.0.1/24"], &["10.9.0.5/24"]);
+    other.ip("route add default via 10.9.0.1");
+    lab.wan.ip("route add 10.9.0.0/24 via 192.0.2.1");
+    let (tun, mut host) = lab.gateway.inside(|| start(&[("10.1.0.0/16", "0.0.0.0/0")]));
+    assert!(other.pings("10.9.0.5", "198.51.100.9"));
+    lab.lan.send("10.1.0.5", "198.51.100.9").unwrap();
+    assert!(read_packet(&tun.queues[0], "10.1.0.5", "198.51.100.9"), "and the protected LAN uses the tunnel");
+    host.protect(&pair(("10.9.0.0/24", "10.2.0.0/16"))).unwrap();
+    assert!(!other.pings("10.9.0.5", "198.51.100.9"), "a LAN that some policy protects is left to the datapath");
+    host.unprotect(&pair(("10.9.0.0/24", "10.2.0.0/16"))).unwrap();
+    assert!(other.pings("10.9.0.5", "198.51.100.9"));
 }
 
 #[test]

@@ -266,11 +266,7 @@ mod tests {
 
     #[test]
     fn the_source_is_the_first_address_inside() {
-        let source = |text| {
-            let prefix = prefix(text);
-            let range = AddressRange::prefix(prefix.address(), prefix.length()).unwrap();
-            interfaces().source_inside(range).map(|address| address.to_string())
-        };
+        let source = |text| interfaces().source_inside(prefix(text).range()).map(|address| address.to_string());
         assert_eq!(source("10.0.0.0/8").as_deref(), Some("10.1.0.1"));
         assert_eq!(source("0.0.0.0/0").as_deref(), Some("192.0.2.1"));
         assert_eq!(source("::/0").as_deref(), Some("2001:db8:1::1"));

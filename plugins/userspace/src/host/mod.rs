@@ -293,7 +293,7 @@ impl Host {
                 reason: "this kernel has no XFRM, so the guard needs routes (or set fail_closed = \"off\")",
             });
         };
-        routing.block(spec.selectors.remote.addresses)?;
+        routing.block(&spec.selectors)?;
         self.unreachable.insert(spec.clone());
         Ok(())
     }
@@ -302,8 +302,7 @@ impl Host {
         if !self.unreachable.remove(spec) {
             return Ok(());
         }
-        let remote = spec.selectors.remote.addresses;
-        self.routing.as_mut().map_or(Ok(()), |routing| routing.unblock(remote))
+        self.routing.as_mut().map_or(Ok(()), |routing| routing.unblock(&spec.selectors))
     }
 
     fn surroundings(&self) -> Surroundings {

@@ -206,8 +206,7 @@ fn concerns(pair: &SelectorPair, key: &PolicyKey) -> bool {
         Way::Out => (key.source, key.destination),
         Way::In | Way::Forward => (key.destination, key.source),
     };
-    pair.local.addresses.intersection(as_range(near)).is_some()
-        && pair.remote.addresses.intersection(as_range(far)).is_some()
+    near.intersects(pair.local.addresses) && far.intersects(pair.remote.addresses)
 }
 
 /// The TUN device and loopback. Arrivals from the TUN device are let pass by `disable_policy` on it, except that IPv6 looks at that setting
@@ -296,9 +295,7 @@ fn connected(pair: &SelectorPair, surroundings: &Surroundings) -> Vec<PolicyKey>
             keys.push(PolicyKey::between(Way::In, there.subnet, own));
         }
     }
-    near.retain(|subnet| {
-        pair.local.addresses.contains_range(as_range(subnet.subnet)) && !outside.contains(&subnet.link)
-    });
+    near.retain(|subnet| pair.local.addresses.contains_range(subnet.subnet.range()) && !outside.contains(&subnet.link));
     for here in &near {
         for there in near.iter().filter(|there| *there != here) {
             for way in [Way::Out, Way::Forward] {
@@ -312,17 +309,12 @@ fn connected(pair: &SelectorPair, surroundings: &Surroundings) -> Vec<PolicyKey>
 
 /// Whether the remote selector covers `subnet` without being just that: an exact match is meant.
 fn strictly_covers(range: AddressRange, subnet: Prefix) -> bool {
-    let inner = as_range(subnet);
+    let inner = subnet.range();
     range.contains_range(inner) && range != inner
 }
 
 fn host(local: &Local) -> Prefix {
     Prefix::host(local.address)
-}
-
-/// The range of a prefix; a prefix is always valid, so the fallback never shows.
-fn as_range(prefix: Prefix) -> AddressRange {
-    AddressRange::prefix(prefix.address(), prefix.length()).unwrap_or(AddressRange::host(prefix.address()))
 }
 
 #[cfg(test)]

@@ -93,6 +93,16 @@ impl Prefix {
         self.family() == other.family() && self.length <= other.length && Self::new(other.address, self.length) == self
     }
 
+    /// The same addresses as a range; a prefix is always valid, so the fallback never shows.
+    pub(super) fn range(self) -> AddressRange {
+        AddressRange::prefix(self.address, self.length).unwrap_or(AddressRange::host(self.address))
+    }
+
+    /// Whether any address is also in `range`.
+    pub(super) fn intersects(self, range: AddressRange) -> bool {
+        self.range().intersection(range).is_some()
+    }
+
     /// Whether `address` is inside.
     #[cfg(test)]
     pub(super) fn contains(self, address: IpAddr) -> bool {

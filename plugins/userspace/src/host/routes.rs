@@ -4,27 +4,31 @@
 //! prefix share the route. A `throw` route sends the lookup on to the next rule: for connected subnets and link-scope addresses inside a
 //! wider protected prefix, and for pass shunts. Where shunt and protecting policy differ in their local side only, or name ports, a rule does it.
 //!
+//! A protected prefix that holds the way to the outside, above all the default route, would take everybody's traffic, also of sources no
+//! protecting policy knows. Own addresses and connected subnets outside every local selector go around it by rules.
+//!
 //! The table is ours alone: opening fails when it holds a route that does not carry our protocol number. It also holds a part of the guard:
 //! `unreachable` routes of the worst metric, which take over when the TUN device goes and its routes with it. They are all there is where
 //! the kernel has no XFRM, and what holds back IPv6 packets of the gateway itself, of which the kernel's policies do not see the egress.
 
+mod message;
+mod shunt;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use ipsec::{AddressRange, SelectorPair, TrafficSelector};
+use ipsec::{AddressRange, SelectorPair};
 use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteScope, RouteType};
 use netlink_sys::protocols::NETLINK_ROUTE;
 
 use super::error::HostError;
 use super::links::{self, Interfaces};
-use super::netlink::{Netlink, Refusal, octets};
+use super::netlink::Netlink;
 use super::prefix::{Family, Prefix, prefixes};
 use super::rules::{self, Around, Numbers, OURS, Rule};
+use message::{describe, destination, remove};
+use shunt::{around, is_whole, overlap};
 
-const RTM_NEWROUTE: u16 = 24;
-const RTM_DELROUTE: u16 = 25;
-const NLM_F_REPLACE: u16 = 0x100;
-const NLM_F_CREATE: u16 = 0x400;
 /// Metric of the routes that block.
 const WORST: u32 = u32::MAX;
 
@@ -39,10 +43,12 @@ pub(super) struct Routing {
     protects: BTreeMap<Prefix, BTreeMap<SelectorPair, usize>>,
     passes: BTreeMap<SelectorPair, Pass>,
     outer: BTreeMap<(IpAddr, IpAddr), usize>,
+    locals: BTreeMap<AddressRange, usize>,
     blocks: BTreeMap<Prefix, usize>,
     routes: BTreeMap<Prefix, Target>,
     blocking: BTreeSet<Prefix>,
     rules: BTreeSet<Rule>,
+    sources: BTreeSet<Rule>,
 }
 
 /// Where a route of ours leads.
@@ -71,10 +77,12 @@ impl Routing {
             protects: BTreeMap::new(),
             passes: BTreeMap::new(),
             outer: BTreeMap::new(),
+            locals: BTreeMap::new(),
             blocks: BTreeMap::new(),
             routes: BTreeMap::new(),
             blocking: BTreeSet::new(),
             rules: BTreeSet::new(),
+            sources: BTreeSet::new(),
         };
         routing.read_table(None)?;
         let basic: Vec<_> =
@@ -90,8 +98,9 @@ impl Routing {
     pub(super) fn protect(&mut self, pair: &SelectorPair) -> Result<(), HostError> {
         let remote = prefixes(pair.remote.addresses);
         for prefix in &remote {
-            *self.protects.entry(*prefix).or_default().entry(*pair).or_default() += 1;
+            count_up(self.protects.entry(*prefix).or_default(), *pair);
         }
+        count_up(&mut self.locals, pair.local.addresses);
         let outcome = self.apply_protect(pair, &remote);
         if outcome.is_err() {
             let _ = self.unprotect(pair); // the first error is the one to tell
@@ -102,19 +111,19 @@ impl Routing {
     /// Takes back one [`Self::protect`].
     pub(super) fn unprotect(&mut self, pair: &SelectorPair) -> Result<(), HostError> {
         let remote = prefixes(pair.remote.addresses);
+        let is_known = |prefix| self.protects.get(prefix).is_some_and(|pairs| pairs.contains_key(pair));
+        if !remote.iter().all(is_known) {
+            return Ok(());
+        }
         for prefix in &remote {
             if let Some(pairs) = self.protects.get_mut(prefix) {
-                if let Some(count) = pairs.get_mut(pair) {
-                    *count -= 1;
-                    if *count == 0 {
-                        pairs.remove(pair);
-                    }
-                }
+                count_down(pairs, pair);
                 if pairs.is_empty() {
                     self.protects.remove(prefix);
                 }
             }
         }
+        count_down(&mut self.locals, &pair.local.addresses);
         self.apply_protect(pair, &remote)
     }
 
@@ -149,7 +158,7 @@ impl Routing {
     ///
     /// Our own sockets are marked; this is for the check of the way back to the sender that rp_filter makes for arriving packets.
     pub(super) fn outer(&mut self, local: IpAddr, remote: IpAddr) -> Result<(), HostError> {
-        *self.outer.entry((local, remote)).or_default() += 1;
+        count_up(&mut self.outer, (local, remote));
         let outcome = self.apply_outer(local, remote);
         if outcome.is_err() {
             let _ = self.forget_outer(local, remote); // the first error is the one to tell
@@ -159,41 +168,30 @@ impl Routing {
 
     /// Takes back one [`Self::outer`].
     pub(super) fn forget_outer(&mut self, local: IpAddr, remote: IpAddr) -> Result<(), HostError> {
-        let Some(count) = self.outer.get_mut(&(local, remote)) else { return Ok(()) };
-        *count -= 1;
-        if *count > 0 {
-            return Ok(());
-        }
-        self.outer.remove(&(local, remote));
+        count_down(&mut self.outer, &(local, remote));
         self.apply_outer(local, remote)
     }
 
-    /// Makes `remote` unreachable while it is not routed into the TUN device: a part of the guard.
-    pub(super) fn block(&mut self, remote: AddressRange) -> Result<(), HostError> {
-        let remote_prefixes = prefixes(remote);
-        for prefix in &remote_prefixes {
-            *self.blocks.entry(*prefix).or_default() += 1;
+    /// Makes the remote side unreachable while it is not routed into the TUN device: a part of the guard.
+    pub(super) fn block(&mut self, pair: &SelectorPair) -> Result<(), HostError> {
+        for prefix in prefixes(pair.remote.addresses) {
+            count_up(&mut self.blocks, prefix);
         }
-        let blocked = remote_prefixes.iter().try_for_each(|prefix| self.apply_block(*prefix));
-        let outcome = blocked.and_then(|()| self.apply_under(&remote_prefixes));
+        count_up(&mut self.locals, pair.local.addresses);
+        let outcome = self.apply_blocks(pair);
         if outcome.is_err() {
-            let _ = self.unblock(remote); // the first error is the one to tell
+            let _ = self.unblock(pair); // the first error is the one to tell
         }
         outcome
     }
 
     /// Takes back one [`Self::block`].
-    pub(super) fn unblock(&mut self, remote: AddressRange) -> Result<(), HostError> {
-        for prefix in prefixes(remote) {
-            if let Some(count) = self.blocks.get_mut(&prefix) {
-                *count -= 1;
-                if *count == 0 {
-                    self.blocks.remove(&prefix);
-                }
-            }
-            self.apply_block(prefix)?;
+    pub(super) fn unblock(&mut self, pair: &SelectorPair) -> Result<(), HostError> {
+        for prefix in prefixes(pair.remote.addresses) {
+            count_down(&mut self.blocks, &prefix);
         }
-        self.apply_under(&prefixes(remote))
+        count_down(&mut self.locals, &pair.local.addresses);
+        self.apply_blocks(pair)
     }
 
     /// Takes the addresses as they are while there is no device yet; adopted routes stay until claimed or dropped.
@@ -217,23 +215,22 @@ impl Routing {
     /// Removes routes and rules; with `keep_blocks`, those stay that keep blocked traffic blocked, and the shunts beside them.
     pub(super) fn stop(&mut self, keep_blocks: bool) -> Result<(), HostError> {
         self.protects.clear();
-        self.outer.clear();
+        let outer: Vec<_> = std::mem::take(&mut self.outer).into_keys().collect();
+        let mut outcome = outer.into_iter().try_for_each(|(local, remote)| self.apply_outer(local, remote));
         if !keep_blocks {
             self.blocks.clear();
         }
         if self.blocks.is_empty() {
             self.passes.clear();
         }
-        let mut outcome = self.apply_all();
+        outcome = outcome.and(self.apply_all());
         if self.blocking.is_empty() {
-            for rule in std::mem::take(&mut self.rules) {
+            let basic = self.families.iter().flat_map(|family| [Rule::Lookup(*family), Rule::Landing(*family)]);
+            let rules: Vec<_> = self.rules.iter().copied().chain(basic).collect();
+            for rule in rules {
                 outcome = outcome.and(rules::delete(&mut self.route, &rule, &self.numbers));
             }
-            for family in self.families.clone() {
-                for rule in [Rule::Lookup(family), Rule::Landing(family)] {
-                    outcome = outcome.and(rules::delete(&mut self.route, &rule, &self.numbers));
-                }
-            }
+            self.rules.clear();
         }
         outcome
     }
@@ -290,7 +287,8 @@ impl Routing {
         let blocks: BTreeSet<_> = self.blocks.keys().chain(&self.blocking).copied().collect();
         outcome = outcome.and(blocks.into_iter().try_for_each(|prefix| self.apply_block(prefix)));
         let outer: Vec<_> = self.outer.keys().copied().collect();
-        outer.into_iter().try_for_each(|(local, remote)| self.apply_outer(local, remote)).and(outcome)
+        outcome = outcome.and(outer.into_iter().try_for_each(|(local, remote)| self.apply_outer(local, remote)));
+        outcome.and(self.apply_sources())
     }
 
     /// After a change of what is protected or blocked at `prefixes`: those, and what lies inside them.
@@ -305,9 +303,17 @@ impl Routing {
 
     fn apply_protect(&mut self, pair: &SelectorPair, remote: &[Prefix]) -> Result<(), HostError> {
         self.count_conflicts(pair);
+        self.apply_sources()?;
         self.apply_under(remote)?;
         let touched: Vec<_> = self.passes.keys().filter(|pass| overlap(&pass.remote, &pair.remote)).copied().collect();
         touched.iter().try_for_each(|pass| self.apply_pass(pass))
+    }
+
+    fn apply_blocks(&mut self, pair: &SelectorPair) -> Result<(), HostError> {
+        let remote = prefixes(pair.remote.addresses);
+        self.apply_sources()?;
+        remote.iter().try_for_each(|prefix| self.apply_block(*prefix))?;
+        self.apply_under(&remote)
     }
 
     fn apply(&mut self, prefix: Prefix) -> Result<(), HostError> {
@@ -324,9 +330,7 @@ impl Routing {
         }
         if let Some(target) = wanted {
             let message = self.message(prefix, target);
-            self.route
-                .request(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, &octets(&message))
-                .map_err(|refusal| refusal.on("add route", describe(&message)))?;
+            message::add(&mut self.route, &message)?;
             self.routes.insert(prefix, target);
         }
         Ok(())
@@ -395,6 +399,41 @@ impl Routing {
         Ok(())
     }
 
+    /// Keeps those out of the prefixes that hold the way to the outside whom no protecting policy can mean.
+    fn apply_sources(&mut self) -> Result<(), HostError> {
+        let wanted = self.source_rules();
+        for rule in wanted.difference(&self.sources) {
+            rules::add(&mut self.route, rule, &self.numbers)?;
+        }
+        for rule in self.sources.difference(&wanted) {
+            rules::delete(&mut self.route, rule, &self.numbers)?;
+        }
+        self.sources = wanted;
+        Ok(())
+    }
+
+    fn source_rules(&self) -> BTreeSet<Rule> {
+        let Interfaces { addresses, outside } = &self.interfaces;
+        let near = self.interfaces.connected(self.tun);
+        let outer = near.iter().filter(|near| outside.contains(&near.link)).map(|near| near.subnet);
+        let wide: BTreeSet<_> = outer
+            .chain(Family::ALL.map(Prefix::any))
+            .flat_map(Prefix::ancestors)
+            .filter(|prefix| self.protects.contains_key(prefix) || self.blocks.contains_key(prefix))
+            .collect();
+        if wide.is_empty() {
+            return BTreeSet::new();
+        }
+        let unknown = |source: &Prefix| !self.locals.keys().any(|local| source.intersects(*local));
+        let own = addresses.iter().map(|own| Prefix::host(own.address));
+        let sources: BTreeSet<_> = near.iter().map(|near| near.subnet).chain(own).filter(unknown).collect();
+        let pairs = sources.iter().flat_map(|from| wide.iter().map(move |to| (*from, *to)));
+        pairs
+            .filter(|(from, to)| from.family() == to.family())
+            .map(|(from, to)| Rule::Around(Around::all(from, to)))
+            .collect()
+    }
+
     fn apply_outer(&mut self, local: IpAddr, remote: IpAddr) -> Result<(), HostError> {
         let wanted = self.outer.contains_key(&(local, remote)) && self.is_covered(Prefix::host(remote));
         // IPv6 has no rp_filter in its routing.
@@ -423,13 +462,11 @@ impl Routing {
         if wanted == self.blocking.contains(&prefix) {
             return Ok(());
         }
-        let mut message = self.blank(prefix);
+        let mut message = message::blank(self.numbers.table, prefix);
         message.header.kind = RouteType::Unreachable;
         message.attributes.push(RouteAttribute::Priority(WORST));
         if wanted {
-            self.route
-                .request(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, &octets(&message))
-                .map_err(|refusal| refusal.on("add route", describe(&message)))?;
+            message::add(&mut self.route, &message)?;
             self.blocking.insert(prefix);
         } else {
             remove(&mut self.route, &message)?;
@@ -439,7 +476,7 @@ impl Routing {
     }
 
     fn message(&self, prefix: Prefix, target: Target) -> RouteMessage {
-        let mut message = self.blank(prefix);
+        let mut message = message::blank(self.numbers.table, prefix);
         match target {
             Target::Throw => message.header.kind = RouteType::Throw,
             Target::Device { link, source } => {
@@ -451,63 +488,19 @@ impl Routing {
         }
         message
     }
-
-    fn blank(&self, prefix: Prefix) -> RouteMessage {
-        let mut message = RouteMessage::default();
-        message.header.address_family = links::address_family(prefix.family());
-        message.header.destination_prefix_length = prefix.length();
-        message.header.table = links::header_table(self.numbers.table);
-        message.header.protocol = OURS;
-        message.attributes.push(RouteAttribute::Table(self.numbers.table));
-        if !prefix.is_any() {
-            message.attributes.push(RouteAttribute::Destination(prefix.address().into()));
-        }
-        message
-    }
 }
 
-/// Deletes a route; one that is gone is no error.
-fn remove(route: &mut Netlink, message: &RouteMessage) -> Result<(), HostError> {
-    match route.request(RTM_DELROUTE, 0, &octets(message)) {
-        Err(refusal) if refusal.is_any(&[libc::ESRCH, libc::ENODEV]) => Ok(()),
-        answer => answer.map_err(|refusal: Refusal| refusal.on("delete route", describe(message))),
-    }
+fn count_up<K: Ord>(counts: &mut BTreeMap<K, usize>, key: K) {
+    *counts.entry(key).or_default() += 1;
 }
 
-/// The jumps that a pass shunt amounts to, or why rules cannot express it.
-fn around(pair: &SelectorPair) -> Result<Vec<Around>, HostError> {
-    let refuse = |reason| Err(HostError::NotExpressible { selector: pair.to_string(), reason });
-    let protocol = if pair.local.protocol == 0 { pair.remote.protocol } else { pair.local.protocol };
-    let (ours, theirs) = (pair.local.ports, pair.remote.ports);
-    if ours.is_opaque() || theirs.is_opaque() {
-        return refuse("a rule cannot match packets whose ports are not available");
-    }
-    let any_port = ours.is_any() && theirs.is_any();
-    if !any_port && !matches!(protocol, 6 | 17 | 33 | 132) {
-        return refuse("a rule matches ports of TCP, UDP, DCCP and SCTP only");
-    }
-    let ports = |range: ipsec::PortRange| (!range.is_any()).then_some((range.start, range.end));
-    if ports(ours).is_some_and(|(start, _)| start == 0) || ports(theirs).is_some_and(|(start, _)| start == 0) {
-        return refuse("a rule cannot match port 0");
-    }
-    let mut out = Vec::new();
-    for from in prefixes(pair.local.addresses) {
-        for to in prefixes(pair.remote.addresses) {
-            let (source_ports, destination_ports) = (ports(ours), ports(theirs));
-            out.push(Around { from, to, protocol, source_ports, destination_ports, own: false });
+fn count_down<K: Ord>(counts: &mut BTreeMap<K, usize>, key: &K) {
+    if let Some(count) = counts.get_mut(key) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(key);
         }
     }
-    Ok(out)
-}
-
-/// Whether a shunt concerns all protocols and ports.
-fn is_whole(pair: &SelectorPair) -> bool {
-    let whole = |selector: &TrafficSelector| selector.protocol == 0 && selector.ports.is_any();
-    whole(&pair.local) && whole(&pair.remote)
-}
-
-fn overlap(one: &TrafficSelector, other: &TrafficSelector) -> bool {
-    one.addresses.intersection(other.addresses).is_some()
 }
 
 /// Multicast, broadcast and link-local addresses, which have no business in a tunnel by way of a wider prefix.
@@ -518,26 +511,6 @@ fn link_scope() -> [Prefix; 4] {
         Prefix::new([0xfe80, 0, 0, 0, 0, 0, 0, 0].into(), 10),
         Prefix::new([0xff00, 0, 0, 0, 0, 0, 0, 0].into(), 8),
     ]
-}
-
-fn destination(message: &RouteMessage) -> Option<Prefix> {
-    let family = links::family(message.header.address_family)?;
-    let address = message.attributes.iter().find_map(|attribute| {
-        if let RouteAttribute::Destination(address) = attribute { links::ip(address) } else { None }
-    });
-    let address = address.unwrap_or(Prefix::any(family).address());
-    Some(Prefix::new(address, message.header.destination_prefix_length))
-}
-
-fn describe(message: &RouteMessage) -> String {
-    let prefix = destination(message).map_or_else(|| "?".to_owned(), |prefix| prefix.to_string());
-    let mut out = format!("{prefix} table {}", links::table(message));
-    for attribute in &message.attributes {
-        if let RouteAttribute::Oif(link) = attribute {
-            out.push_str(&format!(" link {link}"));
-        }
-    }
-    out
 }
 
 #[cfg(test)]

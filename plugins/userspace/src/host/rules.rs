@@ -55,10 +55,14 @@ pub(super) struct Around {
 }
 
 impl Around {
+    /// Everything from one prefix to another.
+    pub(super) fn all(from: Prefix, to: Prefix) -> Self {
+        Self { from, to, protocol: 0, source_ports: None, destination_ports: None, own: false }
+    }
+
     /// The way between an outer address of ours and a peer's.
     pub(super) fn outer(local: IpAddr, remote: IpAddr) -> Self {
-        let (from, to) = (Prefix::host(local), Prefix::host(remote));
-        Self { from, to, protocol: 0, source_ports: None, destination_ports: None, own: true }
+        Self { own: true, ..Self::all(Prefix::host(local), Prefix::host(remote)) }
     }
 }
 

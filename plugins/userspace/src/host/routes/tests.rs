@@ -1,4 +1,4 @@
-use ipsec::PortRange;
+use ipsec::{PortRange, TrafficSelector};
 
 use super::super::prefix::tests::prefix;
 use super::*;
