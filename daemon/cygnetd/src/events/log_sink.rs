@@ -1,4 +1,7 @@
-//! Events as log lines, one per event, so that a log alone tells the life of every SA.
+//! Events as log lines.
+//!
+//! What becomes of SAs the core has told in its own words already, so those events are lines of level DEBUG, all with the same fields; what only
+//! the daemon knows (configuration, devices) is told here.
 
 use ike_model::{Cause, ChildSaSnapshot, EventBody, EventRecord, IkeSaSnapshot};
 use tracing::field::display;
@@ -16,6 +19,7 @@ impl EventSink for LogSink {
 /// How much a line matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Weight {
+    Debug,
     Info,
     Warn,
 }
@@ -46,6 +50,7 @@ impl<'a> Line<'a> {
     }
 
     fn ike(mut self, ike: &'a IkeSaSnapshot) -> Self {
+        self.weight = Weight::Debug;
         self.connection = Some(&*ike.connection);
         self.ike = Some(ike);
         self
@@ -81,6 +86,7 @@ impl<'a> Line<'a> {
             };
         }
         match weight {
+            Weight::Debug => write!(debug),
             Weight::Info => write!(info),
             Weight::Warn => write!(warn),
         }
@@ -109,11 +115,11 @@ fn line(body: &EventBody) -> Line<'_> {
         }
         EventBody::IkeSaAuthFailed { ike, cause } => {
             let text = format!("authentication with {} failed: {cause}", ike.remote.ip());
-            Line::new("ike-sa.auth-failed", text).warn().ike(ike).cause(cause)
+            Line::new("ike-sa.auth-failed", text).ike(ike).cause(cause)
         }
         EventBody::IkeSaFailed { ike, cause } => {
             let text = format!("establishing IKE SA {}[{}] failed: {cause}", ike.connection, ike.unique_id);
-            Line::new("ike-sa.failed", text).warn().ike(ike).cause(cause)
+            Line::new("ike-sa.failed", text).ike(ike).cause(cause)
         }
         EventBody::IkeSaUpdated { ike, path } => {
             let text = format!("peer {} is now reached at {} from {}", ike.remote_id, path.remote, path.local);
@@ -121,11 +127,11 @@ fn line(body: &EventBody) -> Line<'_> {
         }
         EventBody::IkeSaRekeyFailed { ike, cause } => {
             let text = format!("rekeying IKE SA {}[{}] failed: {cause}", ike.connection, ike.unique_id);
-            Line::new("ike-sa.rekey-failed", text).warn().ike(ike).cause(cause)
+            Line::new("ike-sa.rekey-failed", text).ike(ike).cause(cause)
         }
         EventBody::PeerUnreachable { ike, cause } => {
             let text = format!("peer {} does not answer: {cause}", ike.remote.ip());
-            Line::new("peer.unreachable", text).warn().ike(ike).cause(cause)
+            Line::new("peer.unreachable", text).ike(ike).cause(cause)
         }
         EventBody::PeerReachable { ike } => {
             Line::new("peer.reachable", format!("peer {} answers again", ike.remote.ip())).ike(ike)
@@ -162,11 +168,11 @@ fn line(body: &EventBody) -> Line<'_> {
         }
         EventBody::ChildSaRekeyFailed { ike, child, cause } => {
             let text = format!("rekeying CHILD SA {} failed: {cause}", title(child));
-            Line::new("child-sa.rekey-failed", text).warn().ike(ike).child(child).cause(cause)
+            Line::new("child-sa.rekey-failed", text).ike(ike).child(child).cause(cause)
         }
         EventBody::ChildSaInstallFailed { ike, child, cause } => {
             let text = format!("CHILD SA {child} could not be installed: {cause}");
-            let mut line = Line::new("child-sa.install-failed", text).warn().ike(ike).cause(cause);
+            let mut line = Line::new("child-sa.install-failed", text).ike(ike).cause(cause);
             line.child_name = Some(child);
             line
         }
@@ -177,11 +183,11 @@ fn line(body: &EventBody) -> Line<'_> {
         EventBody::ChildSaHardExpired { ike, child, unit } => {
             let text =
                 format!("CHILD SA {} reached its hard limit of {unit:?}: it carries nothing any more", title(child));
-            Line::new("child-sa.hard-expired", text).warn().ike(ike).child(child)
+            Line::new("child-sa.hard-expired", text).ike(ike).child(child)
         }
         EventBody::StateLost { ike, child } => {
             let text = format!("the device has lost CHILD SA {}", title(child));
-            Line::new("offload.state-lost", text).warn().ike(ike).child(child)
+            Line::new("offload.state-lost", text).ike(ike).child(child)
         }
     }
 }
