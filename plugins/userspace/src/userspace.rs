@@ -23,7 +23,7 @@ use crate::crypto;
 use crate::drops::Reason;
 use crate::esp::MAX_WINDOW;
 use crate::host::{Host, HostConfig, Tun, TunConfig};
-use crate::io::socket::OuterSocket;
+use crate::io::socket::{Answers, OuterSocket};
 use crate::io::transmit::Wires;
 use crate::io::wake::Wake;
 use crate::io::{self as datapath_io, receive, transmit};
@@ -76,7 +76,8 @@ impl Userspace {
         host.renew_device(Some(tun.ifindex))?;
         let sockets = raw_sockets(config.mark)?;
         let (sender, messages) = mpsc::channel();
-        let wires = Arc::new(wires(sockets, tun.queues.pop(), sender.clone())?);
+        let answers = Answers::open(config.mark).map_err(|error| StartError::Socket(error.to_string()))?;
+        let wires = Arc::new(wires(sockets, answers, tun.queues.pop(), sender.clone())?);
         let waker = Arc::clone(&wires);
         let control = Control::new(
             Identity { device: config.device.as_str().into(), simulated: config.simulate_packet_device },
@@ -224,7 +225,8 @@ impl Common {
         self.control.set_device_up(state == DeviceState::Up);
     }
 
-    /// Routes are gone with the device; the guard's blocks hold, its exemption for the device is taken back.
+    /// Routes are gone with the device; the guard's blocks hold, its exemption for the device is taken back. SAD and SPD stay as they are: no
+    /// packet passes meanwhile, and sequence numbers go on where they were.
     fn device_lost(&self) {
         if self.device_is_lost.swap(true, Relaxed) {
             return;
@@ -266,6 +268,7 @@ impl Common {
             tracing::error!(%error, "cannot tidy up routes and guard");
         }
         self.wires.tun.store(Arc::new(None));
+        self.wires.sockets.store(Arc::new(Vec::new()));
     }
 }
 
@@ -306,12 +309,18 @@ fn raw_sockets(mark: u32) -> Result<Vec<Arc<OuterSocket>>, StartError> {
     Ok(sockets)
 }
 
-fn wires(sockets: Vec<Arc<OuterSocket>>, tun: Option<OwnedFd>, lost: Sender<Message>) -> Result<Wires, StartError> {
+fn wires(
+    sockets: Vec<Arc<OuterSocket>>,
+    answers: Answers,
+    tun: Option<OwnedFd>,
+    lost: Sender<Message>,
+) -> Result<Wires, StartError> {
     let wake = || {
         Wake::new().map_err(|error| StartError::System { action: "make an event counter", reason: error.to_string() })
     };
     Ok(Wires {
         sockets: ArcSwap::from_pointee(sockets),
+        answers,
         tun: ArcSwap::from_pointee(tun),
         path_mtu_stale: AtomicBool::new(false),
         stop: AtomicBool::new(false),

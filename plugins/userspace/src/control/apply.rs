@@ -44,7 +44,9 @@ struct Work {
 impl Control {
     pub(super) fn apply(&self, ops: &[Op], now: Instant) -> Result<Answer, OffloadError> {
         let mut state = self.lock();
-        if state.closed || !state.device_up {
+        // Without the device nothing new is taken on; what is there can still be changed and removed.
+        let installs = ops.iter().any(|op| matches!(op, Op::InstallSa(_)));
+        if state.closed || (installs && !state.device_up) {
             return Err(OffloadError::Unavailable(Arc::clone(&self.identity.device)));
         }
         let before = state.tables.clone();

@@ -33,18 +33,11 @@ impl OuterSocket {
     /// A raw socket for native ESP of one family; `None` where the kernel lacks the family.
     pub(crate) fn raw(v4: bool, mark: u32) -> Result<Option<Self>, SocketError> {
         let family = if v4 { libc::AF_INET } else { libc::AF_INET6 };
-        // SAFETY: no pointers are passed.
-        let raw =
-            unsafe { libc::socket(family, libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK, ESP_PROTOCOL) };
-        if raw < 0 {
-            let error = io::Error::last_os_error();
-            return match error.raw_os_error() {
-                Some(libc::EAFNOSUPPORT) if !v4 => Ok(None),
-                _ => Err(SocketError::Open(error)),
-            };
-        }
-        // SAFETY: the descriptor was just made and belongs to nobody else.
-        let fd = unsafe { OwnedFd::from_raw_fd(raw) };
+        let fd = match raw_socket(family, ESP_PROTOCOL) {
+            Ok(fd) => fd,
+            Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) && !v4 => return Ok(None),
+            Err(error) => return Err(SocketError::Open(error)),
+        };
         let any = if v4 { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) };
         let socket = Self { fd, local: SocketAddr::new(any, 0), form: Form::Native, segments: false };
         socket.prepare(mark)?;
@@ -104,6 +97,53 @@ impl OuterSocket {
         form && self.local.is_ipv4() == local.is_ipv4()
             && (self.local.ip() == local || self.local.ip().is_unspecified())
     }
+}
+
+/// Sockets for ICMP errors to hosts of the protected side.
+///
+/// They are sent like packets of this host, and not written to the tunnel device: the kernel drops what arrives from a device with one of its
+/// own addresses as source.
+pub(crate) struct Answers {
+    v4: OwnedFd,
+    v6: Option<OwnedFd>,
+}
+
+impl Answers {
+    pub(crate) fn open(mark: u32) -> Result<Self, SocketError> {
+        let prepared = |fd: OwnedFd, family| -> Result<OwnedFd, SocketError> {
+            // The answer goes back to where the packet came from, so around our table and the guard.
+            sockets::set_mark(fd.as_fd(), mark)?;
+            sockets::socket_bypass(&fd, family)?;
+            Ok(fd)
+        };
+        let v4 = prepared(raw_socket(libc::AF_INET, libc::IPPROTO_RAW).map_err(SocketError::Open)?, Family::V4)?;
+        let v6 = match raw_socket(libc::AF_INET6, libc::IPPROTO_RAW) {
+            Ok(fd) => Some(prepared(fd, Family::V6)?),
+            Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => None,
+            Err(error) => return Err(SocketError::Open(error)),
+        };
+        Ok(Self { v4, v6 })
+    }
+
+    /// Sends a whole IP packet.
+    pub(crate) fn send(&self, packet: &[u8]) -> io::Result<()> {
+        let parsed = crate::packet::parse(packet).map_err(io::Error::other)?;
+        let destination = SocketAddr::new(parsed.selectors.destination, 0);
+        let socket = if destination.is_ipv4() { Some(&self.v4) } else { self.v6.as_ref() };
+        let socket = socket.ok_or(io::ErrorKind::AddrNotAvailable)?;
+        rustix::net::sendto(socket, packet, rustix::net::SendFlags::DONTWAIT, &destination)?;
+        Ok(())
+    }
+}
+
+fn raw_socket(family: libc::c_int, protocol: libc::c_int) -> io::Result<OwnedFd> {
+    // SAFETY: no pointers are passed.
+    let raw = unsafe { libc::socket(family, libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK, protocol) };
+    if raw < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor was just made and belongs to nobody else.
+    Ok(unsafe { OwnedFd::from_raw_fd(raw) })
 }
 
 /// Path MTU the kernel knows between two addresses for packets with our mark.

@@ -11,7 +11,7 @@ use arc_swap::ArcSwap;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::mmsg::{SEND_BATCH, Send, SendBuffers};
-use super::socket::OuterSocket;
+use super::socket::{Answers, OuterSocket};
 use super::wake::Wake;
 use crate::drops::Reason;
 use crate::engine::{Batch, Datagram, Outbound, Shared, Sink};
@@ -20,6 +20,8 @@ use crate::engine::{Batch, Datagram, Outbound, Shared, Sink};
 pub(crate) struct Wires {
     /// All outer sockets.
     pub(crate) sockets: ArcSwap<Vec<Arc<OuterSocket>>>,
+    /// For ICMP errors.
+    pub(crate) answers: Answers,
     /// Queue of the tunnel device; `None` while there is no device.
     pub(crate) tun: ArcSwap<Option<OwnedFd>>,
     /// Set when a packet did not fit the outer path.
@@ -149,9 +151,9 @@ impl Sink for Wire<'_> {
             }
             first += count;
         }
-        if let Some(tun) = self.wires.tun.load().as_ref() {
-            for reply in batch.replies() {
-                let _ = rustix::io::write(tun, reply);
+        for reply in batch.replies() {
+            if let Err(error) = self.wires.answers.send(reply) {
+                tracing::debug!(%error, "cannot send an ICMP error");
             }
         }
     }

@@ -52,7 +52,7 @@ pub(crate) const V4: (&str, &str) = ("10.1.0.0/24", "10.2.0.0/24");
 pub(crate) const V6: (&str, &str) = ("fd01::/64", "fd02::/64");
 
 /// The properties of a pair of SAs that tests vary.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(crate) struct Style {
     pub(crate) algorithm: EspAlgorithm,
     pub(crate) udp: bool,

@@ -1,7 +1,8 @@
 //! Two gateways with a LAN host each, in network namespaces of their own: `lan-a - gw-a - gw-b - lan-b`.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -121,6 +122,29 @@ impl Lab {
                 })
                 .join()
                 .unwrap()
+        })
+    }
+
+    /// Sends so many octets over TCP from one namespace to another and returns how many arrived within ten seconds.
+    pub(crate) fn transfer(&self, from: &str, to: &str, address: &str, octets: usize) -> usize {
+        let listener = self.inside(to, || TcpListener::bind((address, 0)).unwrap());
+        let target = listener.local_addr().unwrap();
+        let sender = self.inside(from, || TcpStream::connect_timeout(&target, Duration::from_secs(5)).unwrap());
+        let (mut receiver, _) = listener.accept().unwrap();
+        receiver.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        thread::scope(|scope| {
+            scope.spawn(move || {
+                let chunk = [0x77; 65_536];
+                let mut left = octets;
+                while left > 0 && (&sender).write_all(&chunk[..left.min(chunk.len())]).is_ok() {
+                    left -= left.min(chunk.len());
+                }
+            });
+            let (mut arrived, mut buffer) = (0, [0; 65_536]);
+            while let Ok(length @ 1..) = receiver.read(&mut buffer) {
+                arrived += length;
+            }
+            arrived
         })
     }
 

@@ -5,7 +5,7 @@ mod gateway;
 mod lab;
 
 use gateway::{Gateway, Style, V4, V6, connect, guard, pair};
-use ipsec::{Direction, Event, Op, PolicyAction, Reqid};
+use ipsec::{Direction, Event, OffloadBackend, OnStop, Op, PolicyAction, Reqid};
 use lab::{Lab, eventually, possible};
 use offload_userspace::UserspaceConfig;
 
@@ -36,6 +36,86 @@ fn the_first_packet_raises_an_acquire_and_is_not_lost() {
         received
     });
     assert_eq!(received, 5, "drops: {} / {}", a.drops(), b.drops());
+}
+
+/// Somebody deletes the device: this is noticed, nothing leaves in clear, and the tunnel comes back.
+#[test]
+fn a_deleted_device_comes_back_and_nothing_leaves_in_clear() {
+    if !possible() {
+        return;
+    }
+    let lab = Lab::new(false);
+    let (a, b) = gateways(&lab);
+    connect(&a, &b, V4, &Style::default());
+    connect(&a, &b, V6, &Style::default());
+    assert_eq!(lab.ping("la", "10.2.0.2", 3, &[]), 3);
+    let capture = lab.capture("ga", "wan");
+    std::thread::scope(|scope| {
+        let pings = scope.spawn(|| (lab.ping("la", "10.2.0.2", 200, &[]), lab.ping("la", "fd02::2", 20, &[])));
+        for count in 1..=3 {
+            std::thread::sleep(std::time::Duration::from_millis(300));
+            lab.exec("ga", &["ip", "link", "del", "cygnet0"]);
+            eventually("the device came back", || a.saw(|event| matches!(event, Event::DeviceUp(_))) == count);
+        }
+        let (v4, v6) = pings.join().unwrap();
+        assert!(v4 > 100 && v6 == 20, "{v4} of 200 and {v6} of 20 pings, drops: {}", a.drops());
+    });
+    assert_eq!(a.saw(|event| matches!(event, Event::DeviceDown(_))), 3);
+    assert_eq!(capture.counts().clear, 0);
+    assert_eq!(lab.ping("la", "10.2.0.2", 20, &[]), 20);
+}
+
+/// Every packet of the protected networks is ESP or nothing: before, during and after the tunnel; also a forged one from outside.
+#[test]
+fn nothing_is_in_clear_before_and_after() {
+    if !possible() {
+        return;
+    }
+    let lab = Lab::new(false);
+    let capture = lab.capture("ga", "wan");
+    let (a, b) = gateways(&lab);
+    let networks = pair(V4.0, V4.1);
+    a.apply(vec![Op::InstallGuard(guard(networks))]);
+    assert_eq!(lab.ping("la", "10.2.0.2", 3, &[]), 0);
+    let ((_, outbound), _) = connect(&a, &b, V4, &Style::default());
+    assert_eq!(lab.ping("la", "10.2.0.2", 3, &[]), 3);
+    // An address that no policy covers is reached in clear as before, others of ours are not.
+    a.apply(vec![Op::RemoveSa(outbound)]);
+    assert_eq!(lab.ping("la", "10.2.0.2", 3, &[]), 0);
+    a.apply(vec![Op::Flush]);
+    assert_eq!(lab.ping("la", "10.2.0.2", 3, &[]), 0);
+    a.backend.shut_down(OnStop::Block);
+    assert_eq!(lab.ping("la", "10.2.0.2", 3, &[]), 0);
+    assert_eq!(capture.counts().clear, 0);
+    let again = Gateway::start(&lab, "ga", UserspaceConfig::default());
+    assert_eq!(lab.ping("la", "10.2.0.2", 3, &[]), 0);
+    assert_eq!(capture.counts().clear, 0);
+    again.stop();
+}
+
+/// TCP and large pings over every algorithm and both forms: nothing stalls on size.
+#[test]
+fn bulk_transfers_do_not_stall_on_size() {
+    if !possible() {
+        return;
+    }
+    let lab = Lab::new(false);
+    let (a, b) = gateways(&lab);
+    let algorithms = a.backend.devices().devices[0].capabilities.algorithms.clone();
+    let mut installed = Vec::new();
+    for (count, algorithm) in algorithms.into_iter().enumerate() {
+        let style = Style { algorithm, udp: count % 2 == 0, esn: count % 3 == 0, ..Style::default() };
+        installed.push(connect(&a, &b, V4, &style));
+        let sizes = ["1000", "1394", "1410", "1472", "4000", "20000"];
+        for size in sizes {
+            // "-M dont": fragmented on the way if need be; "-M want": the path MTU is learnt.
+            assert_eq!(lab.ping("la", "10.2.0.2", 2, &["-M", "dont", "-s", size]), 2, "{style:?}, {size} octets");
+            lab.ping("la", "10.2.0.2", 2, &["-M", "want", "-s", size]);
+            assert_eq!(lab.ping("la", "10.2.0.2", 2, &["-M", "want", "-s", size]), 2, "{style:?}, {size} octets");
+        }
+        let octets = lab.transfer("la", "lb", "10.2.0.2", 3 << 20);
+        assert_eq!(octets, 3 << 20, "{style:?}, drops: {} / {}", a.drops(), b.drops());
+    }
 }
 
 #[test]
