@@ -55,6 +55,8 @@ pub struct Endpoint {
     shared: Shared,
     /// IKE SAs by our SPI.
     ikes: BTreeMap<u64, IkeSa>,
+    /// IKE SAs that have ended, kept for a while to answer a repeated DELETE.
+    departed: BTreeMap<u64, IkeSa>,
     firsts: Firsts,
     cookies: Cookies,
     keepers: Keepers,
@@ -98,6 +100,7 @@ impl Endpoint {
                 notices: VecDeque::new(),
             },
             ikes: BTreeMap::new(),
+            departed: BTreeMap::new(),
             firsts: Firsts::default(),
             cookies: Cookies::default(),
             keepers: Keepers::default(),
@@ -203,11 +206,11 @@ impl Endpoint {
         if first && ours.is_zero() {
             return self.on_first_request(context, path, &message);
         }
-        let known = self.with_ike(context, ours.0, |ike, turn| ike.on_message(turn, path, &message));
-        if known.is_none() {
+        let Some(ike) = self.ikes.get_mut(&ours.0).or_else(|| self.departed.get_mut(&ours.0)) else {
             //= RFC 7296 §2.21.4: a message for an unknown IKE SA may be ignored, and an answer would only serve a flood
-            tracing::debug!(peer = %path.remote, spi = %ours, exchange = %header.exchange, "message for an unknown IKE SA ignored");
-        }
+            return tracing::debug!(peer = %path.remote, spi = %ours, exchange = %header.exchange, "message for an unknown IKE SA ignored");
+        };
+        ike.on_message(&mut self.shared.turn(context), path, &message);
     }
 
     //= RFC 7296 §2.5: a request of a higher major version is answered INVALID_MAJOR_VERSION in version 2
@@ -226,6 +229,7 @@ impl Endpoint {
     fn on_deadline(&mut self, context: &Context<'_>) {
         while let Some(timer) = self.shared.deadlines.due(context.now) {
             match timer {
+                Timer::Ike(spi, _) if self.departed.remove(&spi).is_some() => {}
                 Timer::Ike(spi, timer) => {
                     self.with_ike(context, spi, |ike, turn| ike.on_timer(turn, timer));
                 }

@@ -133,7 +133,21 @@ impl Error {
             Self::InvalidKe(wanted) => Notify::invalid_ke_payload(*wanted),
             Self::UnsupportedCritical(payload) => Notify::unsupported_critical_payload(*payload),
             Self::ChildNotFound(spi) => Notify::about(kind, ProtocolId::ESP, *spi),
-            _ => Notify::plain(kind),
+            Self::Unauthentic(_)
+            | Self::Malformed(_)
+            | Self::PeerMisbehaved(_)
+            | Self::NoProposal { .. }
+            | Self::SelectorsUnacceptable { .. }
+            | Self::AuthenticationFailed { .. }
+            | Self::Temporary(_)
+            | Self::NoAdditionalSas(_)
+            | Self::PeerNotified(_)
+            | Self::PeerRefused { .. }
+            | Self::Offload(_)
+            | Self::Crypto(_)
+            | Self::PeerUnreachable(_)
+            | Self::NoAddress(_)
+            | Self::Encode(_) => Notify::plain(kind),
         })
     }
 

@@ -157,6 +157,7 @@ impl Authenticated {
         core.established_at = Some(now);
         core.heard_at = now;
         turn.deadlines.clear(core.timer(IkeTimer::HalfOpen));
+        turn.deadlines.clear(core.timer(IkeTimer::Reap));
         let entry = DirectoryEntry {
             shard: turn.ids.shard(),
             unique_id: core.unique_id,
@@ -694,6 +695,7 @@ impl Authenticated {
         self.finished = true;
         let cause = self.cause.clone().unwrap_or(cause);
         self.fail_requests(core, turn, &cause);
+        self.finish_half_switched(core, turn);
         let mut ops: Vec<Op> = Vec::new();
         let all: Vec<u32> = self.children.iter().map(|child| child.unique_id).collect();
         let ended = |child: &ChildSa| {
@@ -718,6 +720,16 @@ impl Authenticated {
         if self.standing != Standing::Replaced && self.standing != Standing::Undecided {
             log_down(core, "IKE SA", &cause);
             turn.event(EventBody::IkeSaClosed { ike: Box::new(snapshot), cause });
+        }
+    }
+
+    /// Successors whose peer has not yet said that the switch is done: it is, as far as anybody will ever be told.
+    fn finish_half_switched(&mut self, core: &Core, turn: &mut Turn<'_>) {
+        let switching = self.children.iter().filter_map(|child| Some((child.unique_id, child.replaces?)));
+        let rekeyed = |old: u32| self.child(old).is_some_and(|child| child.state == ChildSaState::Rekeyed);
+        let half: Vec<_> = switching.filter(|(_, old)| rekeyed(*old)).collect();
+        for (new, old) in half {
+            self.finish_replaced(core, turn, new, old);
         }
     }
 

@@ -1,8 +1,11 @@
 //! What IKE SAs tell: new ones, ended ones, and what that means for configured children and commands.
 
+use std::time::Duration;
+
 use ike_model::{Cause, CauseKind, EventBody, IkeSaSnapshot};
 
 use crate::children::ChildSa;
+use crate::deadline::{IkeTimer, Timer};
 use crate::directory::DirectoryMessage;
 use crate::endpoint::Endpoint;
 use crate::endpoint::reload::same_peer;
@@ -12,6 +15,11 @@ use crate::io::{Context, Output, Recipient};
 use crate::notice::Notice;
 use crate::route::home;
 
+/// IKE SAs that have ended and still answer repeated requests, at most.
+const DEPARTED: usize = 1024;
+/// How long they do: the first repetitions of a peer come within it.
+const DEPARTED_FOR: Duration = Duration::from_secs(30);
+
 impl Endpoint {
     /// Acts on everything that was told, and on what that leads to.
     pub(super) fn settle(&mut self, context: &Context<'_>) {
@@ -19,7 +27,9 @@ impl Endpoint {
             match notice {
                 Notice::Established { spi } => self.established(context, spi),
                 Notice::Successor { ike } => {
-                    self.ikes.insert(ike.core.spi().0, *ike);
+                    let spi = ike.core.spi().0;
+                    self.ikes.insert(spi, *ike);
+                    self.with_ike(context, spi, |ike, turn| ike.with_authenticated(turn, |_, _, _| {}));
                 }
                 Notice::Inherit { old, to, children, intents } => self.inherit(context, &old, to, children, intents),
                 Notice::Replace { unique_id, silently } => self.replace(context, unique_id, silently),
@@ -42,7 +52,7 @@ impl Endpoint {
                     self.tell_home(&connection, message, context);
                 }
                 Notice::ChildGone { unique_id } => self.watch_child_gone(unique_id),
-                Notice::Closed { spi, unique_id } => self.closed(spi, unique_id),
+                Notice::Closed { spi, unique_id } => self.closed(context, spi, unique_id),
             }
         }
     }
@@ -118,10 +128,16 @@ impl Endpoint {
         self.with_ike(context, spi, |ike, turn| ike.close(turn, cause, silently));
     }
 
-    fn closed(&mut self, spi: u64, unique_id: u32) {
+    fn closed(&mut self, context: &Context<'_>, spi: u64, unique_id: u32) {
         self.firsts.forget(spi);
-        self.ikes.remove(&spi);
+        let ended = self.ikes.remove(&spi);
         self.shared.deadlines.clear_ike(spi);
+        if let Some(ike) = ended.filter(|ike| ike.core.keys.is_some())
+            && self.departed.len() < DEPARTED
+        {
+            self.departed.insert(spi, ike);
+            self.shared.deadlines.set(Timer::Ike(spi, IkeTimer::Reap), context.now + DEPARTED_FOR);
+        }
         let registry = &mut self.shared.registry;
         registry.connecting.remove(&unique_id);
         let known = registry.established.remove(&unique_id).is_some();

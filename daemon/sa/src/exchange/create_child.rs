@@ -10,7 +10,7 @@ use ike_wire::ids::{ExchangeType, KeyExchangeId, NotifyType, ProtocolId};
 use ike_wire::{KeyExchange, Nonce, Notify, Payload, Payloads};
 use std::sync::Arc;
 
-use crate::children::{Agreement, ChildKeys};
+use crate::children::{Agreement, ChildKeys, Outbound};
 use crate::collision::{Verdict, lowest, verdict};
 use crate::core::Core;
 use crate::deadline::{ChildTimer, IkeTimer};
@@ -121,6 +121,12 @@ pub(crate) fn start_rekey(
     let replaced = authenticated.children.iter().any(|other| other.replaces == Some(unique_id));
     let Some(child) = authenticated.child_mut(unique_id) else { return Ok(()) };
     if child.state != ChildSaState::Installed || replaced {
+        return Ok(());
+    }
+    if child.outbound == Outbound::Reserved {
+        // The peer has just made it and has not switched yet.
+        let at = turn.after(retry::temporary_failure(turn.random()));
+        turn.deadlines.set(child.timer(ChildTimer::Retry), at);
         return Ok(());
     }
     child.state = ChildSaState::Rekeying;
@@ -284,7 +290,10 @@ fn accept(turn: &Turn<'_>, exchange: &Exchange, payloads: &Payloads<'_>) -> Resu
     Ok((agreement, nonce.to_vec(), public))
 }
 
-fn nonce_and_public<'p>(payloads: &'p Payloads<'_>) -> (Option<&'p [u8]>, Option<(KeyExchangeId, &'p [u8])>) {
+/// Method and value of a KE payload.
+type Public<'p> = (KeyExchangeId, &'p [u8]);
+
+fn nonce_and_public<'p>(payloads: &'p Payloads<'_>) -> (Option<&'p [u8]>, Option<Public<'p>>) {
     let (mut nonce, mut public) = (None, None);
     for payload in payloads {
         #[expect(clippy::wildcard_enum_match_arm, reason = "looks for two kinds among all")]
@@ -590,7 +599,7 @@ pub(crate) struct KeyExchangePending {
 
 impl KeyExchangePending {
     /// The IKE SA ends before it is done.
-    pub(crate) fn abandon(self: Box<Self>, turn: &Turn<'_>) {
+    pub(crate) fn abandon(&self, turn: &Turn<'_>) {
         turn.context.spis.release_spi(self.answer.agreed.device, self.answer.agreed.spi_in);
     }
 }
@@ -604,6 +613,11 @@ pub(crate) fn on_request(
 ) -> Result<(), Error> {
     may_create(authenticated)?;
     let rekeys = rekeyed_child(authenticated, payloads)?;
+    if let Some((new, old)) = rekeys.and_then(|id| Some((id, authenticated.child(id)?.replaces?))) {
+        // What the peer rekeys it uses: the switch to it is overdue.
+        authenticated.activate(turn, new);
+        authenticated.finish_replaced(core, turn, new, old);
+    }
     let (nonce, public) = nonce_and_public(payloads);
     let peer_nonce = nonce.ok_or(Error::PeerMisbehaved("the nonce is missing"))?.to_vec();
     let old = rekeys.and_then(|id| authenticated.child(id));

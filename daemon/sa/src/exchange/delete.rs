@@ -19,6 +19,13 @@ pub(crate) fn start_child(
     turn: &mut Turn<'_>,
     unique_id: u32,
 ) -> Result<(), Error> {
+    // A successor that waits for the peer to switch: with its end the predecessor's is told too, so the switch comes first.
+    let replaces = authenticated.child(unique_id).and_then(|child| child.replaces);
+    let old = replaces.filter(|old| authenticated.child(*old).is_some_and(|old| old.state == ChildSaState::Rekeyed));
+    if let Some(old) = old {
+        authenticated.activate(turn, unique_id);
+        authenticated.finish_replaced(core, turn, unique_id, old);
+    }
     let Some(child) = authenticated.child_mut(unique_id) else { return Ok(()) };
     if child.state == ChildSaState::Deleted {
         return Ok(());

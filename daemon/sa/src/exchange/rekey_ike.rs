@@ -3,6 +3,8 @@
 //! The new IKE SA inherits the CHILD SAs; the old one is deleted by whoever began the exchange. When both begin at once, the new IKE SA of
 //! the peer's exchange stands undecided until our own exchange is answered.
 
+use std::time::Duration;
+
 use ike_crypto::{SharedSecret, StartedKeyExchange};
 use ike_model::{Cause, CauseKind, EventBody};
 use ike_wire::ids::{ExchangeType, KeyExchangeId, NotifyType, ProtocolId};
@@ -67,7 +69,9 @@ pub(crate) struct KeyExchangePending {
 /// INVALID_KE_PAYLOAD answers that are followed in one exchange.
 const DETOURS: u8 = 2;
 /// A replaced IKE SA that the peer does not delete goes after this many seconds.
-const REAP: std::time::Duration = std::time::Duration::from_secs(30);
+const REAP: Duration = Duration::from_secs(30);
+/// A new IKE SA about which nothing is decided goes after this long; by then our own exchange has been answered or the peer is dead.
+const UNDECIDED: Duration = Duration::from_secs(300);
 
 /// Begins.
 pub(crate) fn start(authenticated: &mut Authenticated, core: &mut Core, turn: &mut Turn<'_>) -> Result<(), Error> {
@@ -427,6 +431,8 @@ fn take_over(authenticated: &mut Authenticated, core: &Core, turn: &mut Turn<'_>
     };
     if sent {
         next.standing = Standing::Undecided;
+        let at = turn.after(UNDECIDED);
+        turn.deadlines.set(new.timer(IkeTimer::Reap), at);
         turn.notices.push_back(Notice::Successor { ike: Box::new(IkeSa::authenticated(new, next)) });
         authenticated.rival = Some(Rival { spi, lowest_nonce });
         return;
@@ -449,8 +455,8 @@ pub(crate) fn peer_closed(authenticated: &mut Authenticated, core: &Core, turn: 
 
 /// Whether a CREATE_CHILD_SA request is about the IKE SA itself.
 pub(crate) fn is_meant(payloads: &Payloads<'_>) -> bool {
-    payloads.iter().any(|payload| match payload {
-        Payload::Sa(sa) => sa.proposals.first().is_some_and(|proposal| proposal.protocol == ProtocolId::IKE),
-        _ => false,
+    payloads.iter().any(|payload| {
+        let Payload::Sa(sa) = payload else { return false };
+        sa.proposals.first().is_some_and(|proposal| proposal.protocol == ProtocolId::IKE)
     })
 }

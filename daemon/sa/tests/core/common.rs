@@ -23,9 +23,9 @@ use ipsec::{
 
 /// Collects what a backend reports.
 #[derive(Default)]
-pub struct Queue {
-    pub done: Mutex<VecDeque<(Tag, Result<Answer, OffloadError>)>>,
-    pub events: Mutex<VecDeque<ipsec::Event>>,
+pub(crate) struct Queue {
+    pub(crate) done: Mutex<VecDeque<(Tag, Result<Answer, OffloadError>)>>,
+    pub(crate) events: Mutex<VecDeque<ipsec::Event>>,
 }
 
 impl Reports for Queue {
@@ -40,13 +40,13 @@ impl Reports for Queue {
 
 /// A repeatable source of numbers; `first` overrides the first octet of nonce-sized draws.
 #[derive(Debug)]
-pub struct Numbers {
+pub(crate) struct Numbers {
     state: Mutex<u64>,
-    pub first: Mutex<VecDeque<u8>>,
+    pub(crate) first: Mutex<VecDeque<u8>>,
 }
 
 impl Numbers {
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self { state: Mutex::new(seed), first: Mutex::default() }
     }
 }
@@ -70,48 +70,48 @@ impl SecureRandom for Numbers {
     }
 }
 
-pub struct Peer {
-    pub endpoint: Endpoint,
-    pub backend: Arc<RecordingBackend>,
-    pub queue: Arc<Queue>,
-    pub numbers: Arc<Numbers>,
-    pub config: ConfigSnapshot,
-    pub address: IpAddr,
-    pub events: Vec<EventBody>,
-    pub replies: BTreeMap<u64, Result<CommandOutcome, CommandError>>,
-    pub sent: usize,
+pub(crate) struct Peer {
+    pub(crate) endpoint: Endpoint,
+    pub(crate) backend: Arc<RecordingBackend>,
+    pub(crate) queue: Arc<Queue>,
+    pub(crate) numbers: Arc<Numbers>,
+    pub(crate) config: ConfigSnapshot,
+    pub(crate) address: IpAddr,
+    pub(crate) events: Vec<EventBody>,
+    pub(crate) replies: BTreeMap<u64, Result<CommandOutcome, CommandError>>,
+    pub(crate) sent: usize,
     /// Work is kept here instead of being done at once.
-    pub hold_work: bool,
-    pub works: VecDeque<(ike_sa::WorkId, Job)>,
+    pub(crate) hold_work: bool,
+    pub(crate) works: VecDeque<(ike_sa::WorkId, Job)>,
 }
 
-pub const A: usize = 0;
-pub const B: usize = 1;
+pub(crate) const A: usize = 0;
+pub(crate) const B: usize = 1;
 
 /// A datagram on its way.
-pub struct Flying {
-    pub at: Instant,
-    pub to: usize,
-    pub path: Path,
-    pub octets: Vec<u8>,
+pub(crate) struct Flying {
+    pub(crate) at: Instant,
+    pub(crate) to: usize,
+    pub(crate) path: Path,
+    pub(crate) octets: Vec<u8>,
 }
 
 type Drop = Box<dyn FnMut(usize, usize) -> bool>;
 
-pub struct World {
-    pub now: Instant,
-    pub peers: [Peer; 2],
-    pub link: Vec<Flying>,
-    pub latency: Duration,
+pub(crate) struct World {
+    pub(crate) now: Instant,
+    pub(crate) peers: [Peer; 2],
+    pub(crate) link: Vec<Flying>,
+    pub(crate) latency: Duration,
     /// Sender and number of its datagram so far -> lost?
-    pub drop: Drop,
+    pub(crate) drop: Drop,
     /// Sender -> its datagrams wait here.
-    pub hold: [bool; 2],
-    pub held: [Vec<Flying>; 2],
+    pub(crate) hold: [bool; 2],
+    pub(crate) held: [Vec<Flying>; 2],
 }
 
 impl World {
-    pub fn new(a: ConfigSnapshot, b: ConfigSnapshot) -> Self {
+    pub(crate) fn new(a: ConfigSnapshot, b: ConfigSnapshot) -> Self {
         let peer = |config: ConfigSnapshot, address: &str, first_spi: u32, seed: u64| {
             let queue = Arc::new(Queue::default());
             let reports: Arc<dyn Reports> = queue.clone();
@@ -141,7 +141,7 @@ impl World {
     }
 
     /// Hands one input to a peer and carries out what comes of it.
-    pub fn input(&mut self, who: usize, input: Input<'_>) {
+    pub(crate) fn input(&mut self, who: usize, input: Input<'_>) {
         let now = self.now;
         let peer = &mut self.peers[who];
         let devices = peer.backend.devices();
@@ -190,7 +190,7 @@ impl World {
     }
 
     /// Hands in what the backend has reported.
-    pub fn reports(&mut self, who: usize) {
+    pub(crate) fn reports(&mut self, who: usize) {
         loop {
             let next = self.peers[who].queue.done.lock().unwrap().pop_front();
             let Some((tag, result)) = next else { break };
@@ -204,7 +204,7 @@ impl World {
     }
 
     /// Lets the datagrams of a sender go again, in the order they were sent.
-    pub fn release(&mut self, who: usize) {
+    pub(crate) fn release(&mut self, who: usize) {
         self.hold[who] = false;
         for mut flying in std::mem::take(&mut self.held[who]) {
             flying.at = self.now + self.latency;
@@ -213,7 +213,7 @@ impl World {
     }
 
     /// Goes on to the next thing that happens, not beyond `until`. Gives whether there was one.
-    pub fn step(&mut self, until: Instant) -> bool {
+    pub(crate) fn step(&mut self, until: Instant) -> bool {
         let datagram = self.link.iter().map(|flying| flying.at).min();
         let deadline = self.peers.iter().filter_map(|peer| peer.endpoint.poll_deadline()).min();
         let Some(at) = datagram.into_iter().chain(deadline).min().filter(|at| *at <= until) else {
@@ -235,7 +235,7 @@ impl World {
     }
 
     /// Lets time pass.
-    pub fn run(&mut self, span: Duration) {
+    pub(crate) fn run(&mut self, span: Duration) {
         let until = self.now + span;
         let mut steps = 0;
         while self.step(until) {
@@ -244,12 +244,12 @@ impl World {
         }
     }
 
-    pub fn command(&mut self, who: usize, id: u64, command: Command) {
+    pub(crate) fn command(&mut self, who: usize, id: u64, command: Command) {
         self.input(who, Input::Command(CommandId(id), command));
     }
 
     /// A has initiated `net` and it is up.
-    pub fn up(a: ConfigSnapshot, b: ConfigSnapshot) -> Self {
+    pub(crate) fn up(a: ConfigSnapshot, b: ConfigSnapshot) -> Self {
         let mut world = Self::new(a, b);
         world.initiate(A, 1);
         world.run(Duration::from_secs(1));
@@ -257,13 +257,13 @@ impl World {
         world
     }
 
-    pub fn initiate(&mut self, who: usize, id: u64) {
+    pub(crate) fn initiate(&mut self, who: usize, id: u64) {
         let command = Command::Initiate { connection: "gw".into(), child: Some("net".into()) };
         self.command(who, id, command);
     }
 
     /// SPIs (in, out) of all CHILD SAs that are up.
-    pub fn live(&self, who: usize) -> Vec<(u32, u32)> {
+    pub(crate) fn live(&self, who: usize) -> Vec<(u32, u32)> {
         let sas = self.peers[who].endpoint.ike_sas(self.now);
         let mut live: Vec<_> = sas
             .iter()
@@ -276,7 +276,7 @@ impl World {
     }
 
     /// Exactly one CHILD SA on both sides, with each other's SPIs, in use outbound, and nothing else installed.
-    pub fn assert_one_tunnel(&self) {
+    pub(crate) fn assert_one_tunnel(&self) {
         let (a, b) = (self.live(A), self.live(B));
         assert_eq!(a.len(), 1, "one CHILD SA at A: {a:x?}");
         assert_eq!(b, [(a[0].1, a[0].0)], "the same at B");
@@ -291,18 +291,24 @@ impl World {
                     _ => None,
                 })
                 .collect();
-            assert_eq!(active, [self.live(who)[0].1], "outbound policy of {who} uses the live SA");
+            assert_eq!(
+                active,
+                [self.live(who)[0].1],
+                "outbound policy of {who} uses the live SA: {:#?} {:?}",
+                self.peers[who].backend.log(),
+                self.types(who)
+            );
             assert_eq!(tables.policies.len(), 3);
         }
     }
 
-    pub fn types(&self, who: usize) -> Vec<String> {
+    pub(crate) fn types(&self, who: usize) -> Vec<String> {
         self.peers[who].events.iter().map(name).collect()
     }
 }
 
 /// Name of an event.
-pub fn name(event: &EventBody) -> String {
+pub(crate) fn name(event: &EventBody) -> String {
     let text = format!("{event:?}");
     text.split([' ', '{']).next().unwrap().to_owned()
 }
@@ -315,11 +321,11 @@ fn work(peer: &Peer, job: Job) -> Outcome {
     }
 }
 
-pub fn ts(address: &str, length: u8) -> TrafficSelector {
+pub(crate) fn ts(address: &str, length: u8) -> TrafficSelector {
     TrafficSelector::prefix(address.parse().unwrap(), length).unwrap()
 }
 
-pub fn esp() -> EspProposal {
+pub(crate) fn esp() -> EspProposal {
     EspProposal {
         encryption: vec![Encryption { id: EncryptionId::AES_GCM_16, key_bits: Some(256) }],
         integrity: vec![],
@@ -328,7 +334,7 @@ pub fn esp() -> EspProposal {
     }
 }
 
-pub fn ike() -> IkeProposal {
+pub(crate) fn ike() -> IkeProposal {
     IkeProposal {
         encryption: vec![Encryption { id: EncryptionId::AES_GCM_16, key_bits: Some(256) }],
         integrity: vec![],
@@ -337,7 +343,7 @@ pub fn ike() -> IkeProposal {
     }
 }
 
-pub fn child(local: TrafficSelector, remote: TrafficSelector) -> Child {
+pub(crate) fn child(local: TrafficSelector, remote: TrafficSelector) -> Child {
     Child {
         name: "net".into(),
         esp_proposals: vec![esp()],
@@ -358,7 +364,7 @@ pub fn child(local: TrafficSelector, remote: TrafficSelector) -> Child {
     }
 }
 
-pub fn connection(local: &str, remote: &str, local_id: &str, remote_id: &str, child: Child) -> Connection {
+pub(crate) fn connection(local: &str, remote: &str, local_id: &str, remote_id: &str, child: Child) -> Connection {
     let round = |id: &str| vec![AuthRound { method: AuthMethod::Psk, id: Identity::Fqdn(id.into()) }];
     Connection {
         name: "gw".into(),
@@ -383,7 +389,7 @@ pub fn connection(local: &str, remote: &str, local_id: &str, remote_id: &str, ch
     }
 }
 
-pub fn psk(owners: &[&str], secret: &str) -> Arc<SharedSecret> {
+pub(crate) fn psk(owners: &[&str], secret: &str) -> Arc<SharedSecret> {
     Arc::new(SharedSecret {
         id: owners.join("-"),
         owners: owners.iter().map(|name| Identity::Fqdn((*name).into())).collect(),
@@ -392,7 +398,7 @@ pub fn psk(owners: &[&str], secret: &str) -> Arc<SharedSecret> {
 }
 
 /// Configurations of A and B, which `change` may alter before use.
-pub fn configs(change: impl Fn(usize, &mut Connection, &mut Child)) -> [ConfigSnapshot; 2] {
+pub(crate) fn configs(change: impl Fn(usize, &mut Connection, &mut Child)) -> [ConfigSnapshot; 2] {
     let make = |who: usize| {
         let (local, remote) = if who == A { ("192.0.2.1", "192.0.2.2") } else { ("192.0.2.2", "192.0.2.1") };
         let (lan, far) = if who == A { ("10.1.0.0", "10.2.0.0") } else { ("10.2.0.0", "10.1.0.0") };
@@ -409,10 +415,10 @@ pub fn configs(change: impl Fn(usize, &mut Connection, &mut Child)) -> [ConfigSn
     [make(A), make(B)]
 }
 
-pub fn plain() -> [ConfigSnapshot; 2] {
+pub(crate) fn plain() -> [ConfigSnapshot; 2] {
     configs(|_, _, _| {})
 }
 
-pub fn socket(text: &str) -> SocketAddr {
+pub(crate) fn socket(text: &str) -> SocketAddr {
     text.parse().unwrap()
 }

@@ -1,10 +1,8 @@
 //! An IKE SA and its first CHILD SA come up.
 
-mod common;
-
 use std::time::Duration;
 
-use common::*;
+use crate::common::*;
 use ike_model::{CauseKind, Command, CommandError, Selector};
 
 #[test]

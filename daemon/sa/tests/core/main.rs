@@ -1,0 +1,8 @@
+//! The core between two endpoints: one behaviour per module.
+
+#![allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod collision;
+mod common;
+mod establish;
+mod rekey;
