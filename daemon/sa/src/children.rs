@@ -117,6 +117,8 @@ pub(crate) struct ChildSa {
     pub(crate) used: bool,
     /// It lost a collision; whoever made it deletes it.
     pub(crate) redundant: bool,
+    /// That its successor took over is told: it has no end of its own.
+    pub(crate) replaced: bool,
 }
 
 /// Keys of both SAs.
@@ -163,6 +165,7 @@ impl ChildSa {
             soft_expired: false,
             used: false,
             redundant: false,
+            replaced: false,
         }
     }
 

@@ -449,7 +449,9 @@ impl Authenticated {
 
     /// Tells that a CHILD SA has ended without a successor.
     pub(crate) fn tell_down(&self, core: &Core, turn: &mut Turn<'_>, unique_id: u32, cause: &Cause) {
-        let Some(child) = self.child(unique_id).filter(|child| child.installed_at.is_some()) else { return };
+        let Some(child) = self.child(unique_id).filter(|child| child.installed_at.is_some() && !child.replaced) else {
+            return;
+        };
         log_down(core, &format!("CHILD SA {}{{{unique_id}}}", child.config.name), cause);
         let ike = Box::new(self.snapshot_alone(core, turn.now()));
         let snapshot = Box::new(child.snapshot(turn.now(), turn.ids.shard()));
@@ -647,7 +649,8 @@ impl Authenticated {
         }
         let (new_snapshot, name) = (Box::new(child.snapshot(now, shard)), child.config.name.clone());
         let (spi_in, spi_out) = (child.spi_in, child.spi_out);
-        let Some(before) = self.child(old) else { return };
+        let Some(before) = self.child_mut(old) else { return };
+        before.replaced = true;
         let old_snapshot = Box::new(before.snapshot(now, shard));
         tracing::info!(
             conn = core.connection.name, child = name, ike = core.unique_id, peer = %core.path.remote,
@@ -700,7 +703,7 @@ impl Authenticated {
         let all: Vec<u32> = self.children.iter().map(|child| child.unique_id).collect();
         let ended = |child: &ChildSa| {
             let live = matches!(child.state, ChildSaState::Installed | ChildSaState::Rekeying | ChildSaState::Deleting);
-            live && child.replaces.is_none() && !child.redundant
+            live && child.replaces.is_none() && !child.redundant && !child.replaced
         };
         for unique_id in all {
             let own = self.child(unique_id).filter(|child| ended(child)).map(|child| child.cause.clone());

@@ -43,7 +43,10 @@ impl Endpoint {
                 Some(old) if old == new => {}
                 Some(old) if same_peer(&old, &new) => self.update(context, &old, &new),
                 Some(old) => self.replace_connection(context, &old, &new),
-                None => self.load(context, &new, &new.children),
+                None => {
+                    self.adopt(context, &new);
+                    self.load(context, &new, &new.children);
+                }
             }
         }
     }
@@ -193,7 +196,7 @@ impl Endpoint {
         for child in old.children.iter().filter(|child| new.child(&child.name).is_none()) {
             self.drop_child(context, old, child);
         }
-        self.adopt(context, old, new);
+        self.adopt(context, new);
         self.load(context, new, &again);
     }
 
@@ -223,9 +226,7 @@ impl Endpoint {
     }
 
     /// IKE SAs of a connection take over its new configuration.
-    fn adopt(&mut self, context: &Context<'_>, old: &Connection, new: &Arc<Connection>) {
-        let lifetimes = (old.rekey_time, old.reauth_time, old.over_time, old.rand_time)
-            != (new.rekey_time, new.reauth_time, new.over_time, new.rand_time);
+    fn adopt(&mut self, context: &Context<'_>, new: &Arc<Connection>) {
         let spis: Vec<u64> =
             self.ikes.iter().filter(|(_, ike)| ike.core.connection.name == new.name).map(|(spi, _)| *spi).collect();
         for spi in spis {
@@ -233,7 +234,9 @@ impl Endpoint {
                 if !same_peer(&ike.core.connection, new) {
                     return;
                 }
-                ike.core.connection = new.clone();
+                let old = std::mem::replace(&mut ike.core.connection, new.clone());
+                let lifetimes = (old.rekey_time, old.reauth_time, old.over_time, old.rand_time)
+                    != (new.rekey_time, new.reauth_time, new.over_time, new.rand_time);
                 if let Phase::Authenticated(authenticated) = &mut ike.phase {
                     liveness::schedule(&ike.core, turn);
                     if lifetimes {

@@ -480,18 +480,20 @@ fn agreed(
     secret: Option<&SharedSecret>,
 ) {
     let Some((agreement, peer_nonce)) = exchange.agreed.take() else { return };
-    if exchange.early_deletes.contains(&agreement.spi_out.get()) {
-        // The peer took it back before we knew of it.
-        return failed(authenticated, core, turn, exchange, &Error::PeerMisbehaved("deleted again by the peer"));
-    }
+    let taken_back = exchange.early_deletes.contains(&agreement.spi_out.get());
     if let Some(old) = exchange.rekeys
         && lost(&exchange, &peer_nonce)
     {
         tracing::debug!(conn = core.connection.name, ike = core.unique_id, old, "collision lost");
-        authenticated.intents.push_back(Intent::DeleteSpi(agreement.spi_in));
+        if !taken_back {
+            authenticated.intents.push_back(Intent::DeleteSpi(agreement.spi_in));
+        }
         give_up_rekey(authenticated, core, turn, &mut exchange, old);
         exchange.abandon(turn);
         return;
+    }
+    if taken_back {
+        return deleted_again(authenticated, core, turn, exchange);
     }
     let keys = core.keys.as_ref().ok_or(Error::Temporary("no keys")).and_then(|keys| {
         let secret = secret.map(AsRef::as_ref);
@@ -508,6 +510,30 @@ fn agreed(
             authenticated.intents.push_back(Intent::DeleteSpi(agreement.spi_in));
             failed(authenticated, core, turn, exchange, &error);
         }
+    }
+}
+
+/// The peer closed what our exchange made before we knew of it. With a rekeyed CHILD SA it meant the child: the old one goes too.
+fn deleted_again(authenticated: &mut Authenticated, core: &mut Core, turn: &mut Turn<'_>, mut exchange: Box<Exchange>) {
+    let Some(old) = exchange.rekeys else {
+        return failed(authenticated, core, turn, exchange, &Error::PeerMisbehaved("deleted again by the peer"));
+    };
+    make_redundant(authenticated, exchange.rival.take());
+    let cause = Cause::new(CauseKind::PeerDeleted, "its successor was deleted by the peer");
+    let old_deleted = exchange.old_deleted;
+    exchange.abandon(turn);
+    if old_deleted {
+        authenticated.remove_child(core, turn, old, Some(&cause));
+    } else {
+        authenticated.close_child(core, turn, old, cause);
+    }
+}
+
+/// What the peer's exchange made has lost the collision: the peer deletes it.
+fn make_redundant(authenticated: &mut Authenticated, rival: Option<Rival>) {
+    if let Some(redundant) = rival.and_then(|rival| authenticated.child_mut(rival.child)) {
+        redundant.redundant = true;
+        redundant.replaces = None;
     }
 }
 
@@ -538,10 +564,7 @@ pub(crate) fn installed(
     }
     authenticated.activate(turn, new);
     authenticated.finish_replaced(core, turn, new, old);
-    if let Some(redundant) = exchange.rival.as_ref().and_then(|rival| authenticated.child_mut(rival.child)) {
-        redundant.redundant = true;
-        redundant.replaces = None;
-    }
+    make_redundant(authenticated, exchange.rival.take());
     if exchange.old_deleted {
         return authenticated.linger(core, turn, old);
     }

@@ -12,7 +12,7 @@ use ike_wire::{IkeSpi, KeyExchange, Nonce, Notify, Payload, Payloads, SecurityAs
 
 use crate::collision::{Verdict, lowest, verdict};
 use crate::core::Core;
-use crate::deadline::IkeTimer;
+use crate::deadline::{IkeTimer, Timer};
 use crate::error::Error;
 use crate::established::{Active, Authenticated, Incoming, Intent, Standing};
 use crate::ike_sa::IkeSa;
@@ -255,7 +255,16 @@ fn complete(
     let ours = lowest(&exchange.nonce, &agreed.peer_nonce);
     let rival = authenticated.rival.take();
     authenticated.refusals = 0;
-    match rival.filter(|rival| verdict(ours, &rival.lowest_nonce) == Verdict::Theirs) {
+    let (winner, redundant) = match rival {
+        Some(rival) if verdict(ours, &rival.lowest_nonce) == Verdict::Theirs => (Some(rival), None),
+        other => (None, other),
+    };
+    if let Some(redundant) = redundant {
+        // The peer deletes it, unless our DELETE of the old IKE SA ends its attempt first.
+        let at = turn.after(REAP);
+        turn.deadlines.set(Timer::Ike(redundant.spi.0, IkeTimer::Reap), at);
+    }
+    match winner {
         None => {
             let ike = Box::new(IkeSa::authenticated(new, Authenticated::new()));
             let to = ike.core.spi().0;

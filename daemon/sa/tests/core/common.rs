@@ -288,7 +288,10 @@ impl World {
                 .values()
                 .filter_map(|policy| match &policy.action {
                     ipsec::PolicyAction::Protect { sa: Some(sa), .. } => Some(tables.sas[sa].spi.get()),
-                    _ => None,
+                    ipsec::PolicyAction::Protect { sa: None, .. }
+                    | ipsec::PolicyAction::Bypass
+                    | ipsec::PolicyAction::Discard
+                    | ipsec::PolicyAction::Trap { .. } => None,
                 })
                 .collect();
             assert_eq!(
@@ -300,6 +303,32 @@ impl World {
             );
             assert_eq!(tables.policies.len(), 3);
         }
+    }
+
+    /// Everything of a peer's configuration is new.
+    pub(crate) fn load(&mut self, who: usize, id: u64) {
+        let changed = self.peers[who].config.connections.keys().cloned().collect();
+        self.command(who, id, Command::Reload { changed, removed: Vec::new() });
+    }
+
+    /// Puts another configuration in place of a peer's.
+    pub(crate) fn reload(&mut self, who: usize, id: u64, config: ConfigSnapshot) {
+        let removed: Vec<String> = self.peers[who]
+            .config
+            .connections
+            .keys()
+            .filter(|name| !config.connections.contains_key(*name))
+            .cloned()
+            .collect();
+        self.peers[who].config = config;
+        let changed = self.peers[who].config.connections.keys().cloned().collect();
+        self.command(who, id, Command::Reload { changed, removed });
+    }
+
+    /// What the only configured child of a peer is doing.
+    pub(crate) fn configured(&self, who: usize) -> ike_model::ConfiguredChildStatus {
+        let peer = &self.peers[who];
+        peer.endpoint.configured(&peer.config, self.now).pop().unwrap()
     }
 
     pub(crate) fn types(&self, who: usize) -> Vec<String> {

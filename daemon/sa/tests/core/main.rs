@@ -4,5 +4,9 @@
 
 mod collision;
 mod common;
+mod configured;
 mod establish;
+mod hostility;
+mod path;
 mod rekey;
+mod reload;
