@@ -85,6 +85,11 @@ impl RecordingBackend {
         self.lock().tables.clone()
     }
 
+    /// Looks at what is installed now without copying it.
+    pub fn with_tables<R>(&self, look: impl FnOnce(&Tables) -> R) -> R {
+        look(&self.lock().tables)
+    }
+
     /// One line for each operation carried out so far, oldest first.
     pub fn log(&self) -> Vec<String> {
         self.lock().log.clone()
