@@ -449,9 +449,8 @@ impl Authenticated {
 
     /// Tells that a CHILD SA has ended without a successor.
     pub(crate) fn tell_down(&self, core: &Core, turn: &mut Turn<'_>, unique_id: u32, cause: &Cause) {
-        let Some(child) = self.child(unique_id).filter(|child| child.installed_at.is_some() && !child.replaced) else {
-            return;
-        };
+        let told_up = |child: &&ChildSa| child.installed_at.is_some() && !child.replaced && !child.redundant;
+        let Some(child) = self.child(unique_id).filter(told_up) else { return };
         log_down(core, &format!("CHILD SA {}{{{unique_id}}}", child.config.name), cause);
         let ike = Box::new(self.snapshot_alone(core, turn.now()));
         let snapshot = Box::new(child.snapshot(turn.now(), turn.ids.shard()));
