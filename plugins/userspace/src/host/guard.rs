@@ -45,7 +45,8 @@ struct Installed {
 impl Guard {
     /// Adopts what is there, or returns `None` where the kernel has no XFRM.
     ///
-    /// Policies that let traffic into a TUN device of a former process go at once: its index may come back on another device.
+    /// Policies that let traffic into a TUN device of a former process go at once: its index may come back on another device. So do pass
+    /// shunts, which the configuration may not have any more; the blocks behind them hold until it says so again.
     pub(super) fn open() -> Result<Option<Self>, HostError> {
         let mut xfrm = match Netlink::open("xfrm", NETLINK_XFRM) {
             Err(HostError::Netlink { source, .. }) if source.raw_os_error() == Some(libc::EPROTONOSUPPORT) => {
@@ -54,6 +55,7 @@ impl Guard {
             opened => opened?,
         };
         let found = xfrm::ours(&mut xfrm).map_err(|refusal| refusal.on("list", "kernel policies"))?;
+        let passes: Vec<_> = found.iter().filter(|found| policy::is_pass(found)).map(|found| found.key).collect();
         let mut guard = Self {
             xfrm,
             surroundings: Surroundings::default(),
@@ -69,6 +71,7 @@ impl Guard {
             guard.installed.insert(found.key, installed);
         }
         guard.remove_device_policies()?;
+        passes.iter().try_for_each(|key| guard.remove(key))?;
         Ok(Some(guard))
     }
 

@@ -7,9 +7,8 @@
 //! ```
 //!
 //! [`Host`] is what the datapath calls. The order at start: [`Tun::open`] (the device name is the lock between two daemons), [`Host::open`]
-//! (adopts leftovers), [`Host::renew_device`]; then [`Host::guard`] before the first [`Host::protect`] of a selector; [`Host::drop_unclaimed`]
-//! after the first load of the configuration. When the device was lost: [`Tun::open`] and [`Host::renew_device`] again. Once a second or
-//! so: [`Host::follow`], which costs one system call while nothing changes.
+//! (adopts leftovers), [`Host::renew_device`]; then [`Host::guard`] before the first [`Host::protect`] of a selector. When the device was
+//! lost: [`Tun::open`] and [`Host::renew_device`] again. Once a second or so: [`Host::follow`], one system call while nothing changes.
 //!
 //! What remains when the process dies: block policies with their exemptions, `unreachable` routes for IPv6, and beside those the rules and
 //! `throw` routes. The TUN device and the routes into it are gone, so packets take the default route and meet the block.
@@ -249,7 +248,10 @@ impl Host {
         Ok(stale)
     }
 
-    /// Removes what an earlier run left and nobody has claimed since; for after the first load of the configuration.
+    /// Removes what an earlier run left and nobody has claimed since.
+    ///
+    /// Never by itself: a connection that is missing or refused now may be one with a slip in its file, and its traffic stays blocked until
+    /// somebody says that it may flow.
     pub fn drop_unclaimed(&mut self) -> Result<(), HostError> {
         if let Some(guard) = &mut self.guard {
             guard.drop_unclaimed()?;

@@ -22,12 +22,16 @@ use ipsec::{AddressRange, PortRange, SelectorPair};
 
 use super::links::{Interfaces, LOOPBACK, Local};
 use super::prefix::{Family, Prefix, prefixes};
-use super::xfrm::{PRIORITIES, PolicyKey, PortMask, Verdict, Way};
+use super::xfrm::{Found, PRIORITIES, PolicyKey, PortMask, Verdict, Way};
 
 const ICMP: u8 = 1;
 const ICMPV6: u8 = 58;
 /// Most bits a key can fix: two IPv6 addresses, a protocol, two ports.
 const MOST_BITS: u32 = 128 + 128 + 8 + 16 + 16;
+/// Offsets of the classes in our range of priorities; the first class is at its start.
+const BY_SPECIFICITY: u32 = 0x100;
+const OWN: u32 = 0xe00;
+const LAST: u32 = 0xf00;
 
 /// What the exemptions depend on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -81,20 +85,28 @@ pub(super) fn pass(pair: &SelectorPair) -> Vec<Item> {
     keys(pair).into_iter().map(|key| item(key, Rank::Pass, Verdict::Allow)).collect()
 }
 
+/// Whether a policy of ours with this priority is that of a pass shunt.
+pub(super) fn is_pass(found: &Found) -> bool {
+    let offset = found.priority.saturating_sub(*PRIORITIES.start());
+    found.verdict == Verdict::Allow
+        && (BY_SPECIFICITY..OWN).contains(&offset)
+        && (offset - BY_SPECIFICITY).is_multiple_of(3)
+}
+
 fn item(key: PolicyKey, rank: Rank, verdict: Verdict) -> Item {
     let bits = u32::from(key.source.length())
         + u32::from(key.destination.length())
         + if key.protocol == 0 { 0 } else { 8 }
         + key.source_port.mask.count_ones()
         + key.destination_port.mask.count_ones();
-    let by_specificity = |order| 0x100 + (MOST_BITS.saturating_sub(bits)) * 3 + order;
+    let by_specificity = |order| BY_SPECIFICITY + (MOST_BITS.saturating_sub(bits)) * 3 + order;
     let offset = match rank {
         Rank::First => 0,
         Rank::Pass => by_specificity(0),
         Rank::Block => by_specificity(1),
         Rank::Connected => by_specificity(2),
-        Rank::Own => 0xe00,
-        Rank::Last => 0xf00,
+        Rank::Own => OWN,
+        Rank::Last => LAST,
     };
     Item { key, priority: PRIORITIES.start() + offset, verdict }
 }

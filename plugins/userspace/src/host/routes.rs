@@ -47,6 +47,8 @@ pub(super) struct Routing {
     blocks: BTreeMap<Prefix, usize>,
     routes: BTreeMap<Prefix, Target>,
     blocking: BTreeSet<Prefix>,
+    /// Blocking routes of an earlier run that nobody has claimed yet.
+    unclaimed: BTreeSet<Prefix>,
     rules: BTreeSet<Rule>,
     sources: BTreeSet<Rule>,
 }
@@ -81,10 +83,12 @@ impl Routing {
             blocks: BTreeMap::new(),
             routes: BTreeMap::new(),
             blocking: BTreeSet::new(),
+            unclaimed: BTreeSet::new(),
             rules: BTreeSet::new(),
             sources: BTreeSet::new(),
         };
         routing.read_table(None)?;
+        routing.unclaimed = routing.blocking.clone();
         let basic: Vec<_> =
             routing.families.iter().flat_map(|family| [Rule::Landing(*family), Rule::Lookup(*family)]).collect();
         rules::clean(&mut routing.route, &basic, &numbers)?;
@@ -176,6 +180,7 @@ impl Routing {
     pub(super) fn block(&mut self, pair: &SelectorPair) -> Result<(), HostError> {
         for prefix in prefixes(pair.remote.addresses) {
             count_up(&mut self.blocks, prefix);
+            self.unclaimed.remove(&prefix);
         }
         count_up(&mut self.locals, pair.local.addresses);
         let outcome = self.apply_blocks(pair);
@@ -209,6 +214,7 @@ impl Routing {
 
     /// Removes leftovers that nobody has claimed since the start.
     pub(super) fn drop_unclaimed(&mut self) -> Result<(), HostError> {
+        self.unclaimed.clear();
         self.apply_all()
     }
 
@@ -219,6 +225,7 @@ impl Routing {
         let mut outcome = outer.into_iter().try_for_each(|(local, remote)| self.apply_outer(local, remote));
         if !keep_blocks {
             self.blocks.clear();
+            self.unclaimed.clear();
         }
         if self.blocks.is_empty() {
             self.passes.clear();
@@ -342,7 +349,7 @@ impl Routing {
         let exact = AddressRange::prefix(prefix.address(), prefix.length());
         let by_name = pairs.is_some_and(|pairs| pairs.keys().any(|pair| Some(pair.remote.addresses) == exact));
         // A block of just this prefix counts as named too: better cut off than in clear.
-        let by_name = by_name || self.blocks.contains_key(&prefix);
+        let by_name = by_name || self.is_blocked(prefix);
         if !by_name && self.is_covered(prefix) && self.is_thrown(prefix) {
             return Some(Target::Throw);
         }
@@ -352,7 +359,11 @@ impl Routing {
     }
 
     fn is_covered(&self, prefix: Prefix) -> bool {
-        prefix.ancestors().any(|around| self.protects.contains_key(&around) || self.blocks.contains_key(&around))
+        prefix.ancestors().any(|around| self.protects.contains_key(&around) || self.is_blocked(around))
+    }
+
+    fn is_blocked(&self, prefix: Prefix) -> bool {
+        self.blocks.contains_key(&prefix) || self.unclaimed.contains(&prefix)
     }
 
     fn is_thrown(&self, prefix: Prefix) -> bool {
@@ -458,7 +469,7 @@ impl Routing {
     }
 
     fn apply_block(&mut self, prefix: Prefix) -> Result<(), HostError> {
-        let wanted = self.blocks.contains_key(&prefix);
+        let wanted = self.is_blocked(prefix);
         if wanted == self.blocking.contains(&prefix) {
             return Ok(());
         }

@@ -261,3 +261,12 @@ fn every_priority_carries_our_marker() {
         }
     }
 }
+
+#[test]
+fn shunts_are_told_from_blocks_and_exemptions_by_their_priority() {
+    let as_found = |item: &Item| Found { key: item.key, verdict: item.verdict, priority: item.priority, index: 0 };
+    for ends in [pair("0.0.0.0/0", "0.0.0.0/0"), pair("::/0", "::/0"), pair("10.1.0.5/32", "10.2.0.7/32")] {
+        assert!(pass(&ends).iter().all(|item| is_pass(&as_found(item))));
+        assert!(!guard(&ends, &surroundings()).iter().any(|item| is_pass(&as_found(item))));
+    }
+}
