@@ -1,0 +1,347 @@
+//! One gateway: shards of the core, a recording backend, and what they have said so far.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use ike_crypto::{CryptoError, CryptoProvider, InsecureRandom, SecureRandom, insecure_test_provider};
+use ike_model::snapshot::ChildSaState;
+use ike_model::{
+    ChildSaSnapshot, Command, CommandError, CommandId, CommandOutcome, ConfigSnapshot, Connection, EventBody,
+    IkeSaSnapshot, SharedSecret,
+};
+use ike_sa::{Context, Counts, DirectoryMessage, Endpoint, Input, Outcome, Output, WorkId};
+use ipsec::recording::{RecordingBackend, Tables};
+use ipsec::{Answer, Event, Instant, OffloadBackend, OffloadError, Path, Reports, Shard, Tag};
+
+use crate::Who;
+use crate::config::address;
+use crate::link::Nat;
+
+/// Names a command given to a gateway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ticket(pub u64);
+
+/// What came of a command.
+pub type Done = Result<CommandOutcome, CommandError>;
+
+/// What a shard is told, besides datagrams.
+#[derive(Debug)]
+pub(crate) enum Message {
+    Command(CommandId, Command),
+    Report(Tag, Result<Answer, OffloadError>),
+    Backend(Event),
+    Work(WorkId, Outcome),
+    Directory(DirectoryMessage),
+}
+
+/// One gateway.
+pub struct Gateway {
+    /// Its number.
+    pub who: Who,
+    /// Configuration in force. After changing it, tell the gateway with [`Command::Reload`].
+    pub config: ConfigSnapshot,
+    /// The data path.
+    pub backend: RecordingBackend,
+    /// The translator it is behind.
+    pub nat: Option<Nat>,
+    /// Work takes this long; `None` = done at once.
+    pub work_delay: Option<Duration>,
+    /// Answers of the backend take this long; `None` = handed in at once.
+    pub report_delay: Option<Duration>,
+    /// Answers to [`Job::Resolve`](ike_sa::Job::Resolve), by name.
+    pub names: BTreeMap<String, Vec<std::net::IpAddr>>,
+    /// All events so far.
+    pub events: Vec<(Instant, EventBody)>,
+    /// All datagrams sent so far.
+    pub sent: Vec<(Instant, Path, Vec<u8>)>,
+    /// NAT keepalives sent so far.
+    pub keepalives: usize,
+    /// Random octets, with the first octet of coming nonces settable.
+    pub random: GatewayRandom,
+    pub(crate) shards: Vec<Endpoint>,
+    pub(crate) held: bool,
+    pub(crate) reports: Arc<ReportQueue>,
+    pub(crate) inbox: VecDeque<(Shard, Message)>,
+    pub(crate) commands: BTreeMap<u64, Pending>,
+    pub(crate) next_command: u64,
+}
+
+#[derive(Default)]
+pub(crate) struct Pending {
+    pub(crate) waiting: usize,
+    pub(crate) so_far: Vec<Done>,
+}
+
+impl Pending {
+    /// As the daemon puts outcomes together: numbers add up, a real failure counts, "nothing here" only when it is so everywhere.
+    pub(crate) fn outcome(&self) -> Option<Done> {
+        if self.waiting > 0 {
+            return None;
+        }
+        let failure =
+            self.so_far.iter().find(|done| matches!(done, Err(error) if !matches!(error, CommandError::NotFound(_))));
+        if let Some(failure) = failure {
+            return Some(failure.clone());
+        }
+        let good: Vec<_> = self.so_far.iter().filter_map(|done| done.as_ref().ok()).collect();
+        if good.is_empty() {
+            return self.so_far.first().cloned();
+        }
+        Some(Ok(CommandOutcome {
+            matches: good.iter().map(|outcome| outcome.matches).sum(),
+            terminated: good.iter().map(|outcome| outcome.terminated).sum(),
+        }))
+    }
+}
+
+/// Reports of the backend that wait to be handed in.
+#[derive(Default)]
+pub(crate) struct ReportQueue(Mutex<VecDeque<(Tag, Result<Answer, OffloadError>)>>);
+
+impl ReportQueue {
+    pub(crate) fn take(&self) -> Option<(Tag, Result<Answer, OffloadError>)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+    }
+}
+
+impl Reports for ReportQueue {
+    fn done(&self, tag: Tag, outcome: Result<Answer, OffloadError>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push_back((tag, outcome));
+    }
+
+    fn event(&self, _event: Event) {}
+
+    fn ike_datagram(&self, _path: Path, _octets: &[u8]) {}
+}
+
+/// Octets that follow from a seed; the first octet of nonces can be set, to decide collisions.
+#[derive(Debug)]
+pub struct GatewayRandom {
+    source: InsecureRandom,
+    nonces: Mutex<VecDeque<u8>>,
+}
+
+/// Octets of the core's nonces.
+const NONCE_LEN: usize = 32;
+
+impl GatewayRandom {
+    fn new(seed: u64) -> Self {
+        Self { source: InsecureRandom::new(seed), nonces: Mutex::default() }
+    }
+
+    /// The next nonce starts with `octet`.
+    pub fn next_nonce(&self, octet: u8) {
+        self.nonces.lock().unwrap_or_else(PoisonError::into_inner).push_back(octet);
+    }
+}
+
+impl SecureRandom for GatewayRandom {
+    fn fill(&self, destination: &mut [u8]) -> Result<(), CryptoError> {
+        self.source.fill(destination)?;
+        if destination.len() == NONCE_LEN
+            && let Some(octet) = self.nonces.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+        {
+            destination[0] = octet;
+        }
+        Ok(())
+    }
+}
+
+/// The provider of all gateways.
+pub fn provider() -> &'static CryptoProvider {
+    static PROVIDER: OnceLock<&'static CryptoProvider> = OnceLock::new();
+    PROVIDER.get_or_init(|| insecure_test_provider(0))
+}
+
+/// Wall-clock time at the start of the virtual clock.
+const WALL: u64 = 1_700_000_000;
+
+impl Gateway {
+    pub(crate) fn new(who: Who, shards: u8, seed: u64) -> Self {
+        let reports = Arc::new(ReportQueue::default());
+        let first_spi = 0x1000_0000 * (u32::try_from(who).unwrap() + 0xa);
+        Self {
+            who,
+            config: ConfigSnapshot::default(),
+            backend: RecordingBackend::new(reports.clone(), first_spi),
+            nat: None,
+            work_delay: None,
+            report_delay: None,
+            names: BTreeMap::new(),
+            events: Vec::new(),
+            sent: Vec::new(),
+            keepalives: 0,
+            random: GatewayRandom::new(seed.wrapping_mul(16).wrapping_add(who as u64)),
+            shards: (0..shards).map(|shard| Endpoint::new(Shard(shard), shards)).collect(),
+            held: false,
+            reports,
+            inbox: VecDeque::new(),
+            commands: BTreeMap::new(),
+            next_command: 1,
+        }
+    }
+
+    /// Adds a connection to the configuration, or puts it in the place of the one with its name.
+    pub fn load(&mut self, connection: Connection) {
+        self.config.connections.insert(connection.name.clone(), Arc::new(connection));
+    }
+
+    /// Adds a secret.
+    pub fn load_secret(&mut self, secret: SharedSecret) {
+        self.config.secrets.push(Arc::new(secret));
+    }
+
+    /// How many shards it has.
+    pub fn shard_count(&self) -> u8 {
+        u8::try_from(self.shards.len()).unwrap()
+    }
+
+    /// Its address as others see it.
+    pub fn public_address(&self) -> std::net::IpAddr {
+        self.nat.as_ref().map_or(address(self.who), |nat| nat.public)
+    }
+
+    /// Whether a datagram to `to` reaches it, and where it arrives.
+    pub(crate) fn arrival(&self, to: SocketAddr) -> Option<SocketAddr> {
+        match &self.nat {
+            Some(nat) => nat.inward(to),
+            None => (to.ip() == address(self.who)).then_some(to),
+        }
+    }
+
+    pub(crate) fn handle(&mut self, now: Instant, shard: Shard, input: Input<'_>) {
+        let devices = self.backend.devices();
+        let context = Context {
+            now,
+            wall: WALL + now.since_start().as_secs(),
+            rng: &self.random,
+            provider: provider(),
+            spis: &self.backend,
+            devices: &devices,
+            config: &self.config,
+        };
+        self.shards[usize::from(shard.0)].handle(&context, input);
+    }
+
+    pub(crate) fn poll_output(&mut self, shard: Shard) -> Option<Output> {
+        self.shards[usize::from(shard.0)].poll_output()
+    }
+
+    /// The earliest deadline of all shards.
+    pub(crate) fn deadline(&self) -> Option<(Instant, Shard)> {
+        let each =
+            self.shards.iter().zip(0..).filter_map(|(endpoint, shard)| Some((endpoint.poll_deadline()?, Shard(shard))));
+        each.min()
+    }
+
+    /// All its IKE SAs with their children, of all shards, by unique id.
+    pub fn ike_sas(&self, now: Instant) -> Vec<IkeSaSnapshot> {
+        let mut all: Vec<_> = self.shards.iter().flat_map(|endpoint| endpoint.ike_sas(now)).collect();
+        all.sort_by_key(|ike| ike.unique_id);
+        all
+    }
+
+    /// All its CHILD SAs.
+    pub fn children(&self, now: Instant) -> Vec<ChildSaSnapshot> {
+        self.ike_sas(now).into_iter().flat_map(|ike| ike.children).collect()
+    }
+
+    /// Its CHILD SAs that may carry traffic in both directions.
+    pub fn live_children(&self, now: Instant) -> Vec<ChildSaSnapshot> {
+        let live = |child: &ChildSaSnapshot| matches!(child.state, ChildSaState::Installed | ChildSaState::Rekeying);
+        self.children(now).into_iter().filter(live).collect()
+    }
+
+    /// Numbers of SAs, of all shards together.
+    pub fn counts(&self) -> Counts {
+        self.shards.iter().map(Endpoint::counts).fold(Counts::default(), |sum, one| Counts {
+            ike_sas: sum.ike_sas + one.ike_sas,
+            half_open: sum.half_open + one.half_open,
+            established: sum.established + one.established,
+            children: sum.children + one.children,
+        })
+    }
+
+    /// What its backend holds.
+    pub fn tables(&self) -> Tables {
+        self.backend.tables()
+    }
+
+    /// Looks at what its backend holds.
+    pub fn with_tables<R>(&self, look: impl FnOnce(&Tables) -> R) -> R {
+        self.backend.with_tables(look)
+    }
+
+    /// Names of the events so far, as they appear on the wire of webhooks.
+    pub fn event_names(&self) -> Vec<&'static str> {
+        self.events.iter().map(|(_, body)| name(body)).collect()
+    }
+
+    /// How many events of this name there were.
+    pub fn count(&self, event: &str) -> usize {
+        self.events.iter().filter(|(_, body)| name(body) == event).count()
+    }
+
+    /// The last cause that an event told.
+    pub fn last_cause(&self) -> Option<ike_model::Cause> {
+        self.events.iter().rev().find_map(|(_, body)| cause(body).cloned())
+    }
+}
+
+/// The frozen name of an event.
+pub fn name(body: &EventBody) -> &'static str {
+    match body {
+        EventBody::IkeSaEstablished { .. } => "ike-sa.established",
+        EventBody::IkeSaRekeyed { .. } => "ike-sa.rekeyed",
+        EventBody::IkeSaClosed { .. } => "ike-sa.closed",
+        EventBody::IkeSaAuthFailed { .. } => "ike-sa.auth-failed",
+        EventBody::IkeSaFailed { .. } => "ike-sa.failed",
+        EventBody::IkeSaUpdated { .. } => "ike-sa.updated",
+        EventBody::IkeSaRekeyFailed { .. } => "ike-sa.rekey-failed",
+        EventBody::ChildSaInstalled { .. } => "child-sa.installed",
+        EventBody::ChildSaRekeyed { .. } => "child-sa.rekeyed",
+        EventBody::ChildSaClosed { .. } => "child-sa.closed",
+        EventBody::ChildSaRekeyFailed { .. } => "child-sa.rekey-failed",
+        EventBody::ChildSaInstallFailed { .. } => "child-sa.install-failed",
+        EventBody::ChildSaSoftExpired { .. } => "child-sa.soft-expired",
+        EventBody::ChildSaHardExpired { .. } => "child-sa.hard-expired",
+        EventBody::PolicyAcquire { .. } => "policy.acquire",
+        EventBody::DeviceDown { .. } => "offload.device-down",
+        EventBody::DeviceUp { .. } => "offload.device-up",
+        EventBody::StateLost { .. } => "offload.state-lost",
+        EventBody::PeerUnreachable { .. } => "peer.unreachable",
+        EventBody::PeerReachable { .. } => "peer.reachable",
+        EventBody::ConfigLoaded { .. } => "config.loaded",
+        EventBody::ConfigRejected { .. } => "config.rejected",
+    }
+}
+
+/// The cause that an event tells.
+pub fn cause(body: &EventBody) -> Option<&ike_model::Cause> {
+    match body {
+        EventBody::IkeSaClosed { cause, .. }
+        | EventBody::IkeSaAuthFailed { cause, .. }
+        | EventBody::IkeSaFailed { cause, .. }
+        | EventBody::IkeSaRekeyFailed { cause, .. }
+        | EventBody::ChildSaClosed { cause, .. }
+        | EventBody::ChildSaRekeyFailed { cause, .. }
+        | EventBody::ChildSaInstallFailed { cause, .. }
+        | EventBody::PeerUnreachable { cause, .. }
+        | EventBody::ConfigRejected { cause, .. } => Some(cause),
+        EventBody::IkeSaEstablished { .. }
+        | EventBody::IkeSaRekeyed { .. }
+        | EventBody::IkeSaUpdated { .. }
+        | EventBody::ChildSaInstalled { .. }
+        | EventBody::ChildSaRekeyed { .. }
+        | EventBody::ChildSaSoftExpired { .. }
+        | EventBody::ChildSaHardExpired { .. }
+        | EventBody::PolicyAcquire { .. }
+        | EventBody::DeviceDown { .. }
+        | EventBody::DeviceUp { .. }
+        | EventBody::StateLost { .. }
+        | EventBody::PeerReachable { .. }
+        | EventBody::ConfigLoaded { .. } => None,
+    }
+}

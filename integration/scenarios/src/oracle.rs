@@ -1,0 +1,234 @@
+//! What must hold at every moment, however messages are lost, doubled and reordered.
+//!
+//! | invariant | where |
+//! |---|---|
+//! | what one end sends on, the other receives, with the same keys | [`World::check_sas`](crate::World) once [`World::strict`](crate::World::strict) |
+//! | nothing is installed that no CHILD SA owns; the number of SAs is bounded | `installed` |
+//! | a repeated message is the same octets; one request at a time | `Wire` |
+//! | every event once and in order | `Story` |
+//! | no key is installed twice for sending | `Keys` |
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ike_model::{EventBody, IkeSaSnapshot};
+use ike_wire::Header;
+use ike_wire::ids::ExchangeType;
+use ipsec::recording::Tables;
+use ipsec::{Direction, Op, SaSpec};
+
+use crate::Who;
+
+/// Outbound SAs of one child at most.
+const MOST_OUTBOUND: usize = 3;
+/// Inbound SAs of one child at most: three pairs and those that linger.
+const MOST_INBOUND: usize = 3 + 16;
+
+/// Everything the oracle remembers.
+#[derive(Default)]
+pub(crate) struct Oracle {
+    wire: Wire,
+    stories: BTreeMap<Who, Story>,
+    keys: BTreeSet<(Who, Vec<u8>)>,
+}
+
+type Violation = Result<(), String>;
+
+impl Oracle {
+    /// A message is sent for the first time or again.
+    pub(crate) fn sent(&mut self, who: Who, header: &Header, octets: &[u8]) -> Violation {
+        self.wire.sent(who, header, octets)
+    }
+
+    /// A message arrives.
+    pub(crate) fn arrived(&mut self, who: Who, header: &Header) {
+        self.wire.arrived(who, header);
+    }
+
+    /// An event is told.
+    pub(crate) fn told(&mut self, who: Who, body: &EventBody) -> Violation {
+        self.stories.entry(who).or_default().told(body)
+    }
+
+    /// The backend is asked.
+    pub(crate) fn asked(&mut self, who: Who, ops: &[Op]) -> Violation {
+        for op in ops {
+            if let Op::InstallSa(sa) = op
+                && sa.direction == Direction::Outbound
+                && !self.keys.insert((who, sa.key.encryption.to_vec()))
+            {
+                return Err(format!("the key of outbound SA {} was installed before", sa.spi));
+            }
+        }
+        Ok(())
+    }
+
+    /// What the events say is up, against what the core lists.
+    pub(crate) fn stories_agree(&self, who: Who, ike_sas: &[IkeSaSnapshot]) -> Violation {
+        self.stories.get(&who).map_or(Ok(()), |story| story.agrees(ike_sas))
+    }
+}
+
+/// What went over the wire.
+#[derive(Default)]
+struct Wire {
+    /// First octets of each message, by sender, both SPIs, response flag and message ID.
+    messages: BTreeMap<(Who, u64, u64, bool, u32), Vec<u8>>,
+    /// Requests without a response that has arrived, by sender and both SPIs.
+    open: BTreeMap<(Who, u64, u64), BTreeSet<u32>>,
+}
+
+impl Wire {
+    //= RFC 7296 §2.1: a retransmission is bitwise the same as the original
+    fn sent(&mut self, who: Who, header: &Header, octets: &[u8]) -> Violation {
+        // The first exchange runs under changing SPIs, with COOKIE and other key exchange methods under the same ID.
+        if header.exchange == ExchangeType::IKE_SA_INIT {
+            return Ok(());
+        }
+        let (spi_i, spi_r) = (header.initiator_spi.0, header.responder_spi.0);
+        let key = (who, spi_i, spi_r, header.flags.response, header.message_id.0);
+        match self.messages.get(&key) {
+            Some(first) if first == octets => return Ok(()),
+            Some(_) => return Err(format!("message {} repeated with other octets", describe(header))),
+            None => self.messages.insert(key, octets.to_vec()),
+        };
+        if header.flags.response {
+            return Ok(());
+        }
+        //= RFC 7296 §2.3: window of one
+        let open = self.open.entry((who, spi_i, spi_r)).or_default();
+        let most = open.last().copied();
+        open.insert(header.message_id.0);
+        if open.len() > 1 {
+            return Err(format!("request {} sent while {most:?} waits for its response", describe(header)));
+        }
+        Ok(())
+    }
+
+    fn arrived(&mut self, who: Who, header: &Header) {
+        if header.flags.response
+            && let Some(open) = self.open.get_mut(&(who, header.initiator_spi.0, header.responder_spi.0))
+        {
+            open.remove(&header.message_id.0);
+        }
+    }
+}
+
+/// One line about a message.
+pub fn describe(header: &Header) -> String {
+    let kind = if header.flags.response { "response" } else { "request" };
+    format!(
+        "{} {kind} {} [{:x}:{:x}]",
+        header.exchange, header.message_id.0, header.initiator_spi.0, header.responder_spi.0
+    )
+}
+
+/// What the events of one gateway say is up.
+#[derive(Default)]
+struct Story {
+    ike_sas: BTreeSet<u32>,
+    children: BTreeSet<u32>,
+}
+
+impl Story {
+    fn told(&mut self, body: &EventBody) -> Violation {
+        match body {
+            EventBody::IkeSaEstablished { ike } => begin(&mut self.ike_sas, "IKE SA", ike.unique_id),
+            EventBody::IkeSaRekeyed { old, new } => {
+                end(&mut self.ike_sas, "IKE SA", old.unique_id)?;
+                begin(&mut self.ike_sas, "IKE SA", new.unique_id)
+            }
+            EventBody::IkeSaClosed { ike, .. } => end(&mut self.ike_sas, "IKE SA", ike.unique_id),
+            EventBody::ChildSaInstalled { child, .. } => begin(&mut self.children, "CHILD SA", child.unique_id),
+            EventBody::ChildSaRekeyed { old, new, .. } => {
+                end(&mut self.children, "CHILD SA", old.unique_id)?;
+                begin(&mut self.children, "CHILD SA", new.unique_id)
+            }
+            EventBody::ChildSaClosed { child, .. } => end(&mut self.children, "CHILD SA", child.unique_id),
+            EventBody::IkeSaAuthFailed { ike, .. } | EventBody::IkeSaFailed { ike, .. } => {
+                if self.ike_sas.contains(&ike.unique_id) {
+                    return Err(format!("IKE SA {} failed after it was up", ike.unique_id));
+                }
+                Ok(())
+            }
+            EventBody::IkeSaUpdated { .. }
+            | EventBody::IkeSaRekeyFailed { .. }
+            | EventBody::ChildSaRekeyFailed { .. }
+            | EventBody::ChildSaInstallFailed { .. }
+            | EventBody::ChildSaSoftExpired { .. }
+            | EventBody::ChildSaHardExpired { .. }
+            | EventBody::PolicyAcquire { .. }
+            | EventBody::DeviceDown { .. }
+            | EventBody::DeviceUp { .. }
+            | EventBody::StateLost { .. }
+            | EventBody::PeerUnreachable { .. }
+            | EventBody::PeerReachable { .. }
+            | EventBody::ConfigLoaded { .. }
+            | EventBody::ConfigRejected { .. } => Ok(()),
+        }
+    }
+
+    /// Whatever is told to be up is listed.
+    fn agrees(&self, listed: &[IkeSaSnapshot]) -> Violation {
+        let ike_sas: BTreeSet<_> = listed.iter().map(|ike| ike.unique_id).collect();
+        let children: BTreeSet<_> = listed.iter().flat_map(|ike| &ike.children).map(|child| child.unique_id).collect();
+        if let Some(gone) = self.ike_sas.difference(&ike_sas).next() {
+            return Err(format!("IKE SA {gone} is gone without an event"));
+        }
+        match self.children.difference(&children).next() {
+            Some(gone) => Err(format!("CHILD SA {gone} is gone without an event")),
+            None => Ok(()),
+        }
+    }
+}
+
+fn begin(up: &mut BTreeSet<u32>, what: &str, id: u32) -> Violation {
+    if up.insert(id) { Ok(()) } else { Err(format!("{what} {id} told up twice")) }
+}
+
+fn end(up: &mut BTreeSet<u32>, what: &str, id: u32) -> Violation {
+    if up.remove(&id) { Ok(()) } else { Err(format!("{what} {id} told down or replaced without having been up")) }
+}
+
+/// What is installed against who owns it.
+pub(crate) fn installed(tables: &Tables, ike_sas: &[IkeSaSnapshot]) -> Violation {
+    let children = || ike_sas.iter().flat_map(|ike| ike.children.iter().map(move |child| (ike, child)));
+    let spis: BTreeSet<_> = children().filter_map(|(_, child)| child.spi_in).collect();
+    let peers: BTreeSet<_> = children().filter_map(|(_, child)| child.spi_out).collect();
+    let names: BTreeSet<_> = children().map(|(ike, child)| format!("{}/{}", ike.connection, child.name)).collect();
+    let mut counts: BTreeMap<(&str, Direction), usize> = BTreeMap::new();
+    for sa in tables.sas.values() {
+        let owned = if sa.direction == Direction::Inbound { spis.contains(&sa.spi) } else { peers.contains(&sa.spi) };
+        if !owned {
+            return Err(format!("{:?} SA {} of {} is installed and nobody owns it", sa.direction, sa.spi, sa.name));
+        }
+        *counts.entry((&sa.name, sa.direction)).or_default() += 1;
+    }
+    for ((name, direction), count) in counts {
+        let per_name = children().filter(|(ike, child)| format!("{}/{}", ike.connection, child.name) == name).count();
+        let most = if direction == Direction::Inbound { MOST_INBOUND } else { MOST_OUTBOUND.max(per_name) };
+        if count > most {
+            return Err(format!("{count} {direction:?} SAs of {name}"));
+        }
+    }
+    for policy in tables.policies.values() {
+        if let ipsec::PolicyAction::Protect { .. } = policy.action
+            && !names.contains(&*policy.name)
+        {
+            return Err(format!(
+                "{:?} policy {} of {} has no CHILD SA",
+                policy.direction, policy.selectors, policy.name
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Whether an inbound SA takes what an outbound one sends.
+pub(crate) fn receives(inbound: &SaSpec, outbound: &SaSpec) -> bool {
+    inbound.direction == Direction::Inbound
+        && inbound.spi == outbound.spi
+        && inbound.algorithm == outbound.algorithm
+        && inbound.esn == outbound.esn
+        && inbound.mode == outbound.mode
+        && inbound.key == outbound.key
+}

@@ -1,0 +1,93 @@
+//! The backend refuses or takes its time: the peer is told, and what stood before stands on.
+
+use std::time::Duration;
+
+use ike_model::{CauseKind, CommandError};
+use ipsec::OffloadError;
+use scenarios::{A, B, World};
+
+fn full() -> OffloadError {
+    OffloadError::Full { device: "recorder".into(), table: "SAD", size: 2 }
+}
+
+#[test]
+fn first_child_refused() {
+    for who in [A, B] {
+        let mut world = World::pair(1);
+        world.gateway(who).backend.refuse_next_install(full());
+        let ticket = world.initiate(A, "gw", "net");
+        world.run_for(Duration::from_secs(30));
+        let Some(Err(CommandError::Failed(cause))) = world.reply(A, ticket) else {
+            panic!("{:?}", world.reply(A, ticket))
+        };
+        if who == A {
+            assert_eq!(cause.kind, CauseKind::OffloadFailed);
+        }
+        assert_eq!(world.gateway(who).count("child-sa.install-failed"), 1);
+        assert_eq!(world.gateway(A).live_children(world.now()).len(), 0);
+        assert_eq!(world.gateway(B).live_children(world.now()).len(), 0);
+        for who in [A, B] {
+            assert!(world.gateway(who).tables().sas.is_empty(), "no half of it is left");
+        }
+    }
+}
+
+/// X13: the old pair goes on, and the next attempt succeeds.
+#[test]
+fn rekeyed_child_refused() {
+    for who in [A, B] {
+        for initiator in [A, B] {
+            let mut world = World::pair(1);
+            world.establish();
+            world.traffic_every = Some(Duration::from_millis(50));
+            let before = world.tunnels(A, B);
+            world.gateway(who).backend.refuse_next_install(full());
+            world.rekey_child(initiator, "net");
+            world.run_for(Duration::from_secs(3));
+            world.check_one_tunnel(A, B);
+            assert_eq!(world.tunnels(A, B), before, "refused at {who}, begun by {initiator}");
+            assert_eq!(world.gateway(initiator).count("child-sa.rekey-failed"), 1);
+            world.run_for(Duration::from_secs(30));
+            world.check_one_tunnel(A, B);
+            assert_ne!(world.tunnels(A, B), before);
+            assert_eq!((world.traffic.lost, world.traffic.blocked), (0, 0));
+        }
+    }
+}
+
+/// Waiting for a backend holds up the exchange, and repeated requests meanwhile do no harm.
+#[test]
+fn a_slow_backend_is_waited_for() {
+    for who in [A, B] {
+        let mut world = World::pair(1);
+        world.hold_backend(who);
+        let ticket = world.initiate(A, "gw", "net");
+        world.run_for(Duration::from_secs(10));
+        assert!(world.reply(A, ticket).is_none());
+        world.release_backend(who);
+        world.run_for(Duration::from_secs(5));
+        assert!(world.reply(A, ticket).is_some_and(|done| done.is_ok()));
+        world.check_one_tunnel(A, B);
+        assert_eq!(world.gateway(A).count("child-sa.installed"), 1);
+    }
+}
+
+/// The IKE SA ends while an install is under way: nothing may be left.
+#[test]
+fn closed_while_installing() {
+    for held in [A, B] {
+        for closer in [A, B] {
+            let mut world = World::pair(1);
+            world.establish();
+            world.strict(false);
+            world.hold_backend(held);
+            world.rekey_child(A, "net");
+            world.run_for(Duration::from_millis(100));
+            world.terminate_ike(closer, "gw");
+            world.run_for(Duration::from_secs(1));
+            world.release_backend(held);
+            world.run_for(Duration::from_secs(200));
+            world.check_nothing_left();
+        }
+    }
+}

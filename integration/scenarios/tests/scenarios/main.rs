@@ -1,0 +1,17 @@
+//! Scenarios of the core: one behaviour per module.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a panic here is a failed test")]
+
+mod collisions_child;
+mod collisions_ike;
+mod cookie;
+mod delete;
+mod handshake;
+mod harness;
+mod install;
+mod invalid_ke;
+mod liveness;
+mod nat;
+mod refusals;
+mod rekey_child;
+mod rekey_ike;
+mod retransmission;
