@@ -9,6 +9,7 @@ pub mod cygnet;
 pub mod sas;
 
 use std::ffi::OsString;
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
@@ -20,7 +21,7 @@ use crate::process::{Process, wait_until};
 use conf::Tunnel;
 use sas::{IkeSa, Node};
 
-/// How long a daemon may take until its VICI socket answers.
+/// How long a daemon may take until it says that it is ready.
 const START_TIME: Duration = Duration::from_secs(10);
 
 /// An implementation of IKEv2 that can be put into a gateway.
@@ -117,33 +118,34 @@ impl<'lab> Daemon<'lab> {
         conf::write(&directory.join("swanctl/swanctl.conf"), tunnels)?;
         let recipe = peer.prepare(directory)?;
         let process = Self::launch(namespace, directory, &recipe)?;
-        let mut daemon = Daemon { namespace, directory: directory.to_owned(), recipe, process };
-        daemon.wait_ready()?;
+        let daemon = Daemon { namespace, directory: directory.to_owned(), recipe, process };
+        daemon.load_unless_loaded()?;
         Ok(daemon)
     }
 
+    /// Starts the process and waits until it says that it is ready, as systemd would: a datagram `READY=1` on the socket that
+    /// `NOTIFY_SOCKET` names.
     fn launch(namespace: &Namespace, directory: &Path, recipe: &Recipe) -> anyhow::Result<Process> {
-        // A socket left by a killed predecessor would look like a daemon that is ready.
-        let _ = std::fs::remove_file(&recipe.socket);
-        let environment: Vec<(&str, &Path)> =
+        let address = directory.join("notify");
+        // Left by the previous start.
+        let _ = std::fs::remove_file(&address);
+        let notifications = UnixDatagram::bind(&address)?;
+        notifications.set_nonblocking(true)?;
+        let mut environment: Vec<(&str, &Path)> =
             recipe.environment.iter().map(|(key, path)| (*key, path.as_path())).collect();
-        Process::start(namespace, &recipe.program, &recipe.arguments, &environment, &directory.join("output.log"))
-    }
-
-    fn wait_ready(&mut self) -> anyhow::Result<()> {
-        let socket = self.recipe.socket.clone();
-        let mut ended = false;
+        environment.push(("NOTIFY_SOCKET", &address));
+        let log = directory.join("output.log");
+        let mut process = Process::start(namespace, &recipe.program, &recipe.arguments, &environment, &log)?;
+        let (mut ended, mut buffer) = (false, [0; 512]);
         let ready = wait_until(START_TIME, || {
-            ended = !self.process.is_running();
-            ended || std::os::unix::net::UnixStream::connect(&socket).is_ok()
+            ended = !process.is_running();
+            let told = notifications.recv(&mut buffer).ok().and_then(|length| buffer.get(..length));
+            ended || told.is_some_and(|text| text.split(|octet| *octet == b'\n').any(|line| line == b"READY=1"))
         });
-        let name = self.recipe.program.display();
-        ensure!(!ended, "{name} ended at its start:\n{}", self.log());
-        ensure!(ready, "{name} did not open its VICI socket:\n{}", self.log());
-        if !self.recipe.loads_at_start {
-            self.load()?;
-        }
-        Ok(())
+        let name = recipe.program.display();
+        ensure!(!ended, "{name} ended at its start:\n{}", process.output());
+        ensure!(ready, "{name} did not become ready in {} s:\n{}", START_TIME.as_secs(), process.output());
+        Ok(process)
     }
 
     /// Starts it again after it ended or was killed, with the same files.
@@ -152,7 +154,11 @@ impl<'lab> Daemon<'lab> {
     /// As [`Self::start`].
     pub fn restart(&mut self) -> anyhow::Result<()> {
         self.process = Self::launch(self.namespace, &self.directory, &self.recipe)?;
-        self.wait_ready()
+        self.load_unless_loaded()
+    }
+
+    fn load_unless_loaded(&self) -> anyhow::Result<()> {
+        if self.recipe.loads_at_start { Ok(()) } else { self.load().map(drop) }
     }
 
     /// Replaces the tunnels in its `swanctl.conf`; [`Self::load`] makes them known.
