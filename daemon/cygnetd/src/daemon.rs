@@ -1,7 +1,7 @@
 //! Starting and stopping everything in the right order.
 //!
-//! Start: VICI socket, UDP sockets, backend, shards, receiver, first load, then clients are served. What fails first is what costs least to
-//! undo, and every failure is one sentence. Stop: the shards close their SAs and are waited for, for a few seconds; then the other way round.
+//! Start: a look at the VICI socket, UDP sockets, backend, shards, receiver, first load, then clients are served. What fails first is what costs
+//! least to undo, and every failure is one sentence. Stop: the shards close their SAs and are waited for, for a few seconds; then the other way round.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -49,11 +49,20 @@ async fn run_until_stopped(config: Config, subscribers: Arc<Subscribers>) -> any
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hang_up = signal(SignalKind::hangup())?;
-    let listener = Listener::bind(&config.vici.socket, &config.vici.group)?;
+    Listener::check(&config.vici.socket, &config.vici.group)?;
     let daemon = Daemon::start(&config, subscribers)?;
     if config.swanctl.load {
         load::directory(&daemon.core.store, &config.swanctl.directory);
+        daemon.core.store.settled().await;
     }
+    // Whoever can connect finds everything loaded.
+    let listener = match Listener::bind(&config.vici.socket, &config.vici.group) {
+        Ok(listener) => listener,
+        Err(error) => {
+            daemon.stop(&config);
+            return Err(error);
+        }
+    };
     notify(&[NotifyState::Ready]);
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -70,8 +79,9 @@ async fn run_until_stopped(config: Config, subscribers: Arc<Subscribers>) -> any
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
                 _ = hang_up.recv() => {
-                    notify(&[NotifyState::Reloading]);
+                    notify(&reloading());
                     load::directory(&daemon.core.store, &config.swanctl.directory);
+                    daemon.core.store.settled().await;
                     notify(&[NotifyState::Ready]);
                 }
             }
@@ -95,6 +105,11 @@ fn notify(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         tracing::debug!(%error, "the service manager was not told");
     }
+}
+
+/// What a manager of `Type=notify-reload` wants to hear.
+fn reloading() -> Vec<NotifyState<'static>> {
+    [NotifyState::Reloading].into_iter().chain(NotifyState::monotonic_usec_now().ok()).collect()
 }
 
 struct Daemon {

@@ -144,7 +144,7 @@ impl Reports for Router {
             Event::DeviceDown(_) | Event::DeviceUp(_) | Event::DeviceGone(_) => {
                 self.tell_all(|| Message::Backend(event.clone()));
             }
-            Event::Drops { reason, packets } => tracing::warn!(reason, packets, "the datapath drops packets"),
+            Event::Drops { reason, packets } => tracing::info!(reason, packets, "the datapath drops packets: {reason}"),
         }
     }
 

@@ -5,21 +5,30 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use ike_model::snapshot::ConfiguredState;
 use ike_model::{
     Cause, CauseKind, Command, ConfigSnapshot, ConfiguredChildStatus, Connection, EventBody, IkeSettings, SharedSecret,
 };
+use ipsec::Request;
 use swanctl_compat::reload::{Change, compare};
 use swanctl_compat::vici::Message;
+use tokio::sync::oneshot;
 
+use crate::commands::Done;
 use crate::shard::Shared;
+
+/// How long shards and backend may take to take up a change before whoever made it is answered all the same.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Configuration as loaded.
 pub(crate) struct Store {
     shared: Arc<Shared>,
     settings: IkeSettings,
     loaded: Mutex<Loaded>,
+    /// Answers of the shards to changes that were published and that nobody has waited for.
+    unsettled: Mutex<Vec<oneshot::Receiver<Done>>>,
 }
 
 #[derive(Default)]
@@ -38,7 +47,7 @@ struct Refused {
 impl Store {
     /// Nothing loaded yet.
     pub(crate) fn new(shared: Arc<Shared>, settings: IkeSettings) -> Self {
-        let store = Self { shared, settings, loaded: Mutex::default() };
+        let store = Self { shared, settings, loaded: Mutex::default(), unsettled: Mutex::default() };
         store.publish(&store.lock());
         store
     }
@@ -156,9 +165,28 @@ impl Store {
         self.shared.config.store(Arc::new(snapshot));
     }
 
-    /// Nobody waits for what the shards make of it: start actions take as long as the peer takes. Failures are logged by the core.
+    /// Waits until the shards have taken up every change so far and the backend has what they asked of it: traps and guards then stand. Start
+    /// actions go on by themselves, they take as long as the peer takes.
+    pub(crate) async fn settled(&self) {
+        let unsettled = std::mem::take(&mut *self.unsettled.lock().unwrap_or_else(PoisonError::into_inner));
+        let settle = async {
+            for answer in unsettled {
+                // The core has logged what failed; a shard that stops does not answer.
+                let _ = answer.await;
+            }
+            // The backend works in order: with this answered, all before is done.
+            let (tag, answer) = self.shared.router.query();
+            self.shared.backend.submit(tag, Request::Apply(Vec::new()));
+            let _ = answer.await;
+        };
+        if tokio::time::timeout(SETTLE_TIMEOUT, settle).await.is_err() {
+            tracing::warn!("the configuration is loaded, but not all of it is installed yet");
+        }
+    }
+
     fn tell_shards(&self, changed: Vec<String>, removed: Vec<String>) {
-        drop(self.shared.commands.submit(Command::Reload { changed, removed }));
+        let answer = self.shared.commands.submit(Command::Reload { changed, removed });
+        self.unsettled.lock().unwrap_or_else(PoisonError::into_inner).push(answer);
     }
 
     fn lock(&self) -> MutexGuard<'_, Loaded> {

@@ -161,10 +161,9 @@ impl Client {
     }
 
     fn event(&mut self) -> anyhow::Result<(String, Message)> {
-        match self.next()? {
-            Packet::Event(name, message) => Ok((name, message)),
-            other => bail!("no event but {other:?}"),
-        }
+        let packet = self.next()?;
+        let Packet::Event(name, message) = packet else { bail!("no event but {packet:?}") };
+        Ok((name, message))
     }
 
     /// The events that came, and the answer.
@@ -172,11 +171,12 @@ impl Client {
         self.send(&Packet::CmdRequest(command.into(), message.clone()))?;
         let mut events = Vec::new();
         loop {
-            match self.next()? {
-                Packet::Event(_, message) => events.push(message),
-                Packet::CmdResponse(answer) => return Ok((events, answer)),
-                other => bail!("{command}: {other:?}"),
+            let packet = self.next()?;
+            if let Packet::CmdResponse(answer) = packet {
+                return Ok((events, answer));
             }
+            let Packet::Event(_, message) = packet else { bail!("{command}: {packet:?}") };
+            events.push(message);
         }
     }
 

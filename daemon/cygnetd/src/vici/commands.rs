@@ -74,9 +74,13 @@ async fn answer(core: &Core, client: &Arc<Client>, request: Request) -> Message 
         Request::GetPools => render::get_pools(),
         Request::LoadConn { connection, notes } => {
             load::connection(&core.store, *connection, &notes);
+            core.store.settled().await;
             render::ok()
         }
-        Request::UnloadConn { name } if core.store.unload(&name) => render::ok(),
+        Request::UnloadConn { name } if core.store.unload(&name) => {
+            core.store.settled().await;
+            render::ok()
+        }
         Request::UnloadConn { name } => render::failed(&unload_conn_error(&name)),
         Request::LoadShared(secret) => {
             core.store.load_secret(secret);

@@ -30,8 +30,7 @@ impl Listener {
     /// # Errors
     /// One sentence naming the holder, the file or the group.
     pub(crate) fn bind(path: &Path, group: &str) -> anyhow::Result<Self> {
-        let group_id = group_id(group).with_context(|| format!("vici.group: there is no group `{group}`"))?;
-        make_room(path)?;
+        let group_id = Self::check(path, group)?;
         let listener =
             UnixListener::bind(path).with_context(|| format!("cannot make the VICI socket {}", path.display()))?;
         let bound = Self { listener, path: path.to_owned() };
@@ -41,6 +40,15 @@ impl Listener {
         };
         restrict().with_context(|| format!("cannot give {} to group `{group}`", path.display()))?;
         Ok(bound)
+    }
+
+    /// Whether [`Self::bind`] would succeed, without listening yet; the answer is the group's number.
+    ///
+    /// # Errors
+    /// As [`Self::bind`].
+    pub(crate) fn check(path: &Path, group: &str) -> anyhow::Result<u32> {
+        make_room(path)?;
+        group_id(group).with_context(|| format!("vici.group: there is no group `{group}`"))
     }
 
     /// Serves clients until the future is dropped.
