@@ -285,7 +285,7 @@ fn check(config: &UserspaceConfig) -> Result<(), StartError> {
 }
 
 fn open_device(config: &UserspaceConfig) -> Result<Tun, StartError> {
-    let config = TunConfig { device: config.device.clone(), queues: 1, mtu: config.device_mtu(), offloads: false };
+    let config = TunConfig { device: config.device.clone(), queues: 1, mtu: config.device_mtu(), offloads: true };
     Ok(Tun::open(&config)?)
 }
 

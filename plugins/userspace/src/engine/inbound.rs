@@ -56,7 +56,7 @@ impl Inbound {
         &mut self,
         packets: impl IntoIterator<Item = (Arrival, &'a mut [u8])>,
         now: Instant,
-        mut deliver: impl FnMut(&mut [u8]),
+        mut deliver: impl FnMut(&'a mut [u8]),
     ) {
         let tables = Arc::clone(self.tables.load());
         for (arrival, packet) in packets {

@@ -123,6 +123,24 @@ impl Batch {
         range.and_then(|range| self.arena.get(range)).unwrap_or_default()
     }
 
+    /// How many datagrams from the `first`-th on, at most `most`, lie next to each other, go one way and have the length of the first; the last may
+    /// be shorter. At least 1.
+    pub fn equal_run(&self, first: usize, most: usize) -> usize {
+        let Some(head) = self.datagrams.get(first) else { return 1 };
+        let (mut count, mut end) = (1, head.start + head.length);
+        for next in self.datagrams.iter().skip(first + 1).take(most.saturating_sub(1)) {
+            let like = (next.path, next.class) == (head.path, head.class) && next.start == end;
+            if !like || next.length > head.length {
+                break;
+            }
+            (count, end) = (count + 1, next.start + next.length);
+            if next.length < head.length {
+                break;
+            }
+        }
+        count
+    }
+
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
         self.datagrams.is_empty() && self.replies.is_empty()

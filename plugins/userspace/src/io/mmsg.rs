@@ -98,6 +98,11 @@ impl ReceiveBuffers {
         Ok(received)
     }
 
+    /// Where all datagrams lie.
+    pub(crate) fn arena(&mut self) -> &mut [u8] {
+        &mut self.octets
+    }
+
     /// The datagrams of the last [`Self::receive`].
     pub(crate) fn datagrams(&mut self) -> impl Iterator<Item = (Meta, &mut [u8])> {
         self.metas.iter().zip(self.octets.chunks_exact_mut(SLOT)).map(|(meta, octets)| {

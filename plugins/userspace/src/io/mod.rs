@@ -5,6 +5,7 @@
 
 #[allow(unsafe_code)] // recvmmsg, sendmmsg and socket options have no safe interface
 pub(crate) mod mmsg;
+mod offload;
 pub(crate) mod receive;
 #[allow(unsafe_code)] // see above
 pub(crate) mod socket;

@@ -5,24 +5,30 @@
 //! lookup; the receive buffer is as large as the system allows.
 
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use ipsec::Path;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::mmsg::{Meta, ReceiveBuffers};
+use super::mmsg::{Meta, RECEIVE_BATCH, ReceiveBuffers};
+use super::offload::coalesce::deliver;
 use super::socket::OuterSocket;
 use super::transmit::Wires;
 use crate::drops::Reason;
 use crate::engine::{Arrival, Form, Inbound, Shared};
 use crate::packet::IPV4_HEADER;
 
+/// Packets of one batch when every datagram is a full run of joined ones.
+const INNER_PACKETS: usize = 64 * RECEIVE_BATCH;
+
 /// Runs until told to stop.
 pub(crate) fn run(shared: &Arc<Shared>, wires: &Wires) {
     let mut inbound = Inbound::new(Arc::clone(shared));
     let mut buffers = ReceiveBuffers::new();
+    // Where in the buffers the inner packets of a batch are.
+    let mut inner = Vec::with_capacity(INNER_PACKETS);
     let timeout = Timespec { tv_sec: 1, tv_nsec: 0 };
     while !wires.stop.load(Relaxed) {
         let sockets = wires.sockets.load_full();
@@ -36,7 +42,7 @@ pub(crate) fn run(shared: &Arc<Shared>, wires: &Wires) {
             }
             let ready = fds.iter().skip(1).map(|fd| !fd.revents().is_empty());
             for (socket, _) in sockets.iter().zip(ready).filter(|(_, ready)| *ready) {
-                take_batch(socket, &mut buffers, &mut inbound, shared, wires);
+                take_batch(socket, &mut buffers, &mut inner, &mut inbound, shared, wires);
             }
         }
     }
@@ -45,6 +51,7 @@ pub(crate) fn run(shared: &Arc<Shared>, wires: &Wires) {
 fn take_batch(
     socket: &OuterSocket,
     buffers: &mut ReceiveBuffers,
+    inner: &mut Vec<Range<usize>>,
     inbound: &mut Inbound,
     shared: &Shared,
     wires: &Wires,
@@ -53,22 +60,26 @@ fn take_batch(
     if !matches!(buffers.receive(socket), Ok(1..)) {
         return;
     }
+    let arena_start = buffers.arena().as_ptr().addr();
     for (meta, datagram) in buffers.datagrams() {
         hand_up_ike(socket, &meta, datagram, shared);
     }
-    let tun = wires.tun.load();
     let (form, v4) = (socket.form, socket.local.is_ipv4());
     let packets = buffers.datagrams().flat_map(|(meta, datagram)| {
         let arrival = Arrival { remote: meta.remote, form, class: meta.class };
         datagram.chunks_mut(meta.segment.max(1)).filter_map(move |packet| Some((arrival, esp(form, v4, packet)?)))
     });
-    inbound.process(packets, super::now(), |inner| deliver(tun.as_ref().as_ref(), inner, shared));
-}
-
-fn deliver(tun: Option<&OwnedFd>, inner: &[u8], shared: &Shared) {
-    if tun.is_none_or(|tun| rustix::io::write(tun, inner).is_err()) {
-        shared.count(Reason::DeliveryFailed);
-    }
+    inner.clear();
+    inbound.process(packets, super::now(), |packet| {
+        let start = packet.as_ptr().addr() - arena_start;
+        inner.push(start..start + packet.len());
+    });
+    let tun = wires.tun.load();
+    deliver(buffers.arena(), inner, |pieces| {
+        if tun.as_ref().as_ref().is_none_or(|tun| rustix::io::writev(tun, pieces).is_err()) {
+            shared.count(Reason::DeliveryFailed);
+        }
+    });
 }
 
 /// The non-ESP marker in front of IKE.

@@ -4,6 +4,7 @@ use std::io;
 use std::mem::size_of;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use crate::engine::Form;
 use crate::host::{Family, HostError, sockets};
@@ -20,7 +21,7 @@ pub(crate) struct OuterSocket {
     /// What it carries.
     pub(crate) form: Form,
     /// Whether the kernel segments large sends (UDP_SEGMENT) here.
-    pub(crate) segments: bool,
+    pub(crate) segments: AtomicBool,
 }
 
 impl AsFd for OuterSocket {
@@ -39,7 +40,7 @@ impl OuterSocket {
             Err(error) => return Err(SocketError::Open(error)),
         };
         let any = if v4 { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) };
-        let socket = Self { fd, local: SocketAddr::new(any, 0), form: Form::Native, segments: false };
+        let socket = Self { fd, local: SocketAddr::new(any, 0), form: Form::Native, segments: AtomicBool::new(false) };
         socket.prepare(mark)?;
         Ok(Some(socket))
     }
@@ -50,11 +51,12 @@ impl OuterSocket {
             .ok()
             .and_then(|address| SocketAddr::try_from(address).ok())
             .ok_or(SocketError::NotBound)?;
-        let mut socket = Self { fd, local, form: Form::Udp { local_port: local.port() }, segments: false };
+        let socket = Self { fd, local, form: Form::Udp { local_port: local.port() }, segments: AtomicBool::new(false) };
         socket.prepare(mark)?;
         // Both are refused by old kernels, which then hand over and take packets one by one.
         let _ = socket.set(libc::SOL_UDP, libc::UDP_GRO, 1);
-        socket.segments = socket.set(libc::SOL_UDP, libc::UDP_SEGMENT, 0).is_ok();
+        let segments = socket.set(libc::SOL_UDP, libc::UDP_SEGMENT, 0).is_ok();
+        socket.segments.store(segments, Relaxed);
         Ok(socket)
     }
 

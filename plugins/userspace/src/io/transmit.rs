@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -11,6 +12,8 @@ use arc_swap::ArcSwap;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::mmsg::{SEND_BATCH, Send, SendBuffers};
+use super::offload::segment::{complete, segment};
+use super::offload::{self, Header, Kind};
 use super::socket::{Answers, OuterSocket};
 use super::wake::Wake;
 use crate::drops::Reason;
@@ -36,8 +39,14 @@ pub(crate) struct Wires {
 
 /// Packets read before they are processed.
 const READ_PACKETS: usize = 64;
-const READ_ARENA: usize = 256 * 1024;
-const LARGEST_PACKET: usize = 65_535;
+/// Packets they may become when large ones are cut.
+const READ_RANGES: usize = 4096;
+const READ_ARENA: usize = 1 << 20;
+/// Room for a largest packet with its header, and for its segments with headers of their own.
+const READ_ROOM: usize = 256 * 1024;
+/// Datagrams in one send, and their octets: what the kernel takes at most.
+const JOINED: usize = 64;
+const JOINED_OCTETS: usize = 65_000;
 /// Held packets age and time passes even when nothing else happens.
 const IDLE: Duration = Duration::from_secs(1);
 /// How long a full socket buffer may stop the thread before a packet is given up.
@@ -47,7 +56,7 @@ const SEND_PATIENCE: Duration = Duration::from_millis(20);
 pub(crate) fn run(shared: &Arc<Shared>, wires: &Wires) {
     let mut outbound = Outbound::new(Arc::clone(shared));
     let mut batch = Batch::default();
-    let mut wire = Wire { shared: Arc::clone(shared), wires, buffers: SendBuffers::new() };
+    let mut wire = Wire { shared: Arc::clone(shared), wires, buffers: SendBuffers::new(), single: 0 };
     let mut reader = Reader::new();
     let mut settled = super::now();
     while !wires.stop.load(Relaxed) {
@@ -62,7 +71,7 @@ pub(crate) fn run(shared: &Arc<Shared>, wires: &Wires) {
             settled = now;
         }
         if let (true, Some(tun)) = (ready.readable, tun.as_ref()) {
-            let outcome = reader.read(tun);
+            let outcome = reader.read(tun, shared);
             outbound.process(reader.packets(), now, &mut batch, &mut wire);
             if let Err(error) = outcome {
                 tracing::warn!(%error, "the tunnel device is lost");
@@ -94,28 +103,28 @@ fn wait(tun: Option<&OwnedFd>, wake: &Wake) -> Ready {
     Ready { readable: tun.is_some() && !readable.is_empty(), woken: !woken.is_empty() }
 }
 
-/// Reads packets of the tunnel device one after the other into one arena.
+/// Reads packets of the tunnel device into one arena, large ones cut behind where they were read.
 struct Reader {
     arena: Box<[u8]>,
-    ranges: Vec<(usize, usize)>,
+    ranges: Vec<Range<usize>>,
 }
 
 impl Reader {
     fn new() -> Self {
-        Self { arena: vec![0; READ_ARENA].into_boxed_slice(), ranges: Vec::with_capacity(READ_PACKETS) }
+        Self { arena: vec![0; READ_ARENA].into_boxed_slice(), ranges: Vec::with_capacity(READ_RANGES) }
     }
 
     /// Reads what waits. An error means that the device is gone; packets read before are kept.
-    fn read(&mut self, tun: &OwnedFd) -> io::Result<()> {
+    fn read(&mut self, tun: &OwnedFd, shared: &Shared) -> io::Result<()> {
         self.ranges.clear();
         let mut used = 0;
-        while self.ranges.len() < READ_PACKETS {
-            let Some(room) = self.arena.get_mut(used..).filter(|room| room.len() >= LARGEST_PACKET) else { break };
-            match rustix::io::read(tun, room) {
-                Ok(length) => {
-                    self.ranges.push((used, length));
-                    used += length;
-                }
+        for _ in 0..READ_PACKETS {
+            let Some(room) = self.arena.get_mut(used..).filter(|room| room.len() >= READ_ROOM) else { break };
+            match rustix::io::read(tun, &mut *room) {
+                Ok(length) => match take(room, length, used, &mut self.ranges) {
+                    Some(taken) => used += taken,
+                    None => shared.count(Reason::MalformedInner),
+                },
                 Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => break,
                 Err(error) => return Err(error.into()),
             }
@@ -124,8 +133,28 @@ impl Reader {
     }
 
     fn packets(&self) -> impl Iterator<Item = &[u8]> {
-        self.ranges.iter().map(|(start, length)| self.arena.get(*start..start + length).unwrap_or_default())
+        self.ranges.iter().map(|range| self.arena.get(range.clone()).unwrap_or_default())
     }
+}
+
+/// Turns what one read left at the start of `room` (which lies at `base`) into packets; returns the octets used.
+fn take(room: &mut [u8], length: usize, base: usize, ranges: &mut Vec<Range<usize>>) -> Option<usize> {
+    let (front, behind) = room.split_at_mut_checked(length)?;
+    let header = Header::read(*front.first_chunk()?)?;
+    let packet = front.get_mut(offload::HEADER..)?;
+    if header.kind == Kind::Single {
+        if header.partial_checksum {
+            complete(packet, &header);
+        }
+        ranges.push(base + offload::HEADER..base + length);
+        return Some(length);
+    }
+    let mut at = base + length;
+    let used = segment(packet, &header, behind, |length| {
+        ranges.push(at..at + length);
+        at += length;
+    })?;
+    Some(length + used)
 }
 
 /// Sends batches.
@@ -133,6 +162,8 @@ struct Wire<'a> {
     shared: Arc<Shared>,
     wires: &'a Wires,
     buffers: SendBuffers,
+    /// Datagrams that must be sent one by one because the kernel refused them together.
+    single: usize,
 }
 
 impl Sink for Wire<'_> {
@@ -162,19 +193,21 @@ impl Sink for Wire<'_> {
 impl Wire<'_> {
     /// Sends `count` datagrams of one path from the `first`-th on.
     fn send(&mut self, socket: &OuterSocket, batch: &Batch, first: usize, count: usize) {
-        let mut at = first;
-        let end = first + count;
+        let (mut at, end) = (first, first + count);
+        self.single = 0;
         while at < end {
-            let (mut sends, mut filled) = ([EMPTY; SEND_BATCH], 0);
-            let mut next = at;
+            let (mut sends, mut filled, mut next) = ([EMPTY; SEND_BATCH], 0, at);
             for place in &mut sends {
-                let Some((send, length)) = next_send(socket, batch, next, end) else { break };
+                let join = socket.segments.load(Relaxed) && next >= at + self.single;
+                let Some((send, length)) = next_send(join, batch, next, end) else { break };
                 *place = send;
                 next += length;
                 filled += 1;
             }
             let Some(chosen) = sends.get(..filled).filter(|chosen| !chosen.is_empty()) else { return };
-            at += self.push(socket, chosen);
+            let done = self.push(socket, chosen);
+            self.single = self.single.saturating_sub(done);
+            at += done;
         }
     }
 
@@ -189,7 +222,18 @@ impl Wire<'_> {
     /// The first of `sends` was refused: waits, or gives up what it holds.
     fn refused(&mut self, socket: &OuterSocket, sends: &[Send<'_>], error: &io::Error) -> usize {
         let lost = sends.first().map_or(0, datagrams_in);
+        let joined = sends.first().is_some_and(|send| send.segment.is_some());
         match error.raw_os_error() {
+            Some(libc::EIO | libc::EOPNOTSUPP) if joined => {
+                tracing::info!("the outer link does not take joined datagrams");
+                socket.segments.store(false, Relaxed);
+                return 0;
+            }
+            // Too large for the path, or more than a path with this MTU takes at once: each by itself shows which.
+            Some(libc::EINVAL | libc::EMSGSIZE) if joined => {
+                self.single = lost;
+                return 0;
+            }
             Some(libc::EINTR) => return 0,
             Some(libc::EAGAIN | libc::ENOBUFS) if wait_writable(socket) => return 0,
             Some(libc::EMSGSIZE) => self.wires.path_mtu_stale.store(true, Relaxed),
@@ -215,11 +259,16 @@ fn datagrams_in(send: &Send<'_>) -> usize {
 }
 
 /// The next send from the `at`-th datagram on, and how many datagrams it holds.
-fn next_send<'a>(_socket: &OuterSocket, batch: &'a Batch, at: usize, end: usize) -> Option<(Send<'a>, usize)> {
+fn next_send(join: bool, batch: &Batch, at: usize, end: usize) -> Option<(Send<'_>, usize)> {
     let (head, octets): (&Datagram, &[u8]) = batch.datagrams().nth(at).filter(|_| at < end)?;
     let port = head.path.encapsulation.map_or(0, |ports| ports.remote_port);
     let remote = SocketAddr::new(head.path.remote, port);
-    Some((Send { octets, local: head.path.local, remote, class: head.class, segment: None }, 1))
+    let most = if join { JOINED.min(JOINED_OCTETS / octets.len().max(1)).min(end - at) } else { 1 };
+    let count = batch.equal_run(at, most);
+    let segment = if count > 1 { u16::try_from(octets.len()).ok() } else { None };
+    let octets = if segment.is_some() { batch.run(at, count) } else { octets };
+    let send = Send { octets, local: head.path.local, remote, class: head.class, segment };
+    Some((send, if segment.is_some() { count } else { 1 }))
 }
 
 fn wait_writable(socket: &OuterSocket) -> bool {

@@ -102,7 +102,7 @@ impl Lab {
     /// Answers to `count` pings of `size` octets from one LAN host to an address.
     pub(crate) fn ping(&self, role: &str, to: &str, count: u32, options: &[&str]) -> u32 {
         let count = count.to_string();
-        let mut command = vec!["ping", "-n", "-c", &count, "-i", "0.01", "-W", "1"];
+        let mut command = vec!["ping", "-n", "-c", &count, "-i", "0.01", "-W", "2"];
         command.extend_from_slice(options);
         command.push(to);
         let text = String::from_utf8_lossy(&self.try_exec(role, &command).stdout).into_owned();
