@@ -20,6 +20,8 @@ pub enum DirectoryMessage {
     Initiate {
         /// Unique id of the IKE SA.
         unique_id: u32,
+        /// Connection, should the IKE SA be gone by then.
+        connection: String,
         /// Child.
         child: String,
         /// The packet that asked for it.

@@ -352,8 +352,8 @@ impl Endpoint {
             DirectoryMessage::Gone { unique_id } => {
                 self.shared.registry.established.remove(&unique_id);
             }
-            DirectoryMessage::Initiate { unique_id, child, packet } => {
-                self.initiate_below(context, unique_id, &child, packet);
+            DirectoryMessage::Initiate { unique_id, connection, child, packet } => {
+                self.initiate_below(context, unique_id, &connection, &child, packet);
             }
             DirectoryMessage::ChildUp { connection, child } => self.kept_up(&connection, &child),
             DirectoryMessage::ChildDown { connection, child, cause } => {

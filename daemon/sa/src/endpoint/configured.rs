@@ -20,6 +20,7 @@ use crate::established::Standing;
 use crate::ike_sa::{IkeSa, Phase};
 use crate::io::{Context, Output, Recipient};
 use crate::negotiation::ChildRequest;
+use crate::notice::Notice;
 use crate::retry;
 use crate::route::home;
 
@@ -150,7 +151,7 @@ impl Endpoint {
             ChildRequest { child, packet, reqid }
         });
         match (existing, request) {
-            (Some(spi), Some(request)) => self.initiate_below_spi(context, spi, request),
+            (Some(spi), Some(request)) => self.initiate_below_spi(context, connection, spi, request),
             (Some(spi), None) => {
                 if matches!(self.ikes.get(&spi), Some(IkeSa { phase: Phase::Authenticated(_), .. })) {
                     self.watch_up(&connection.name, None);
@@ -179,17 +180,26 @@ impl Endpoint {
         ranked.max().map(|(_, _, spi)| spi)
     }
 
-    fn initiate_below_spi(&mut self, context: &Context<'_>, spi: u64, request: ChildRequest) {
-        let (name, up) = match self.ikes.get(&spi) {
-            Some(IkeSa { phase: Phase::Authenticated(authenticated), core }) => {
-                (core.connection.name.clone(), authenticated.is_up(&request.child.name))
-            }
-            Some(_) | None => (String::new(), false),
+    /// Asks for a child below an IKE SA of ours, or below a new one when that cannot take it any more.
+    fn initiate_below_spi(
+        &mut self,
+        context: &Context<'_>,
+        connection: &Arc<Connection>,
+        spi: u64,
+        request: ChildRequest,
+    ) {
+        let up = match self.ikes.get(&spi) {
+            Some(IkeSa { phase: Phase::Authenticated(authenticated), .. }) => authenticated.is_up(&request.child.name),
+            Some(_) | None => false,
         };
         if up {
-            return self.watch_up(&name, Some(&request.child.name));
+            // Whoever waits for it may do so in the home shard of the connection.
+            let (connection, child) = (connection.clone(), request.child);
+            return self.shared.notices.push_back(Notice::ChildUp { connection, child });
         }
-        self.with_ike(context, spi, |ike, turn| ike.want_child(turn, request));
+        if let Some(request) = self.with_ike(context, spi, |ike, turn| ike.want_child(turn, request)).flatten() {
+            self.initiate_new(context, connection, Some(request));
+        }
     }
 
     /// Hands the wish to the shard that has an IKE SA of the connection.
@@ -200,6 +210,7 @@ impl Endpoint {
         let Some(entry) = found else { return Err(request) };
         let message = DirectoryMessage::Initiate {
             unique_id: entry.unique_id,
+            connection: connection.name.clone(),
             child: request.child.name.clone(),
             packet: request.packet,
         };
@@ -212,17 +223,22 @@ impl Endpoint {
         &mut self,
         context: &Context<'_>,
         unique_id: u32,
+        connection: &str,
         child: &str,
         packet: Option<PacketSelectors>,
     ) {
-        let Some(spi) = self.by_unique_id(unique_id) else { return };
-        let found = self.ikes.get(&spi).and_then(|ike| ike.core.connection.child(child).cloned());
-        if let Some(child) = found {
-            self.initiate_below_spi(context, spi, ChildRequest { child, packet, reqid: None });
+        let Some(connection) = context.config.connections.get(connection).cloned() else { return };
+        let Some(child) = connection.child(child).cloned() else { return };
+        let request = ChildRequest { child, packet, reqid: None };
+        // It may have ended while the message was on its way.
+        match self.by_unique_id(unique_id) {
+            Some(spi) => self.initiate_below_spi(context, &connection, spi, request),
+            None => self.initiate_new(context, &connection, Some(request)),
         }
     }
 
     fn initiate_new(&mut self, context: &Context<'_>, connection: &Arc<Connection>, request: Option<ChildRequest>) {
+        let child = request.as_ref().map(|request| request.child.clone());
         let requests = request.into_iter().collect();
         match IkeSa::initiate(&mut self.shared.turn(context), connection.clone(), requests) {
             Ok(ike) => {
@@ -230,7 +246,8 @@ impl Endpoint {
             }
             Err(error) => {
                 tracing::warn!(conn = connection.name, "{error}");
-                self.watch_failed(&connection.name, None, &error.cause());
+                let (connection, cause) = (connection.clone(), error.cause());
+                self.shared.notices.push_back(Notice::ChildFailed { connection, child, cause });
             }
         }
     }

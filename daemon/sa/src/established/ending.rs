@@ -1,0 +1,184 @@
+//! The ways in which CHILD SAs and the IKE SA end.
+
+use ike_model::snapshot::ChildSaState;
+use ike_model::{Cause, CauseKind, EventBody};
+use ipsec::{Answer, OffloadError, Op};
+
+use crate::children::ChildSa;
+use crate::core::{Core, log_down};
+use crate::deadline::ChildTimer;
+use crate::established::{Active, Authenticated, Incoming, Intent, Standing};
+use crate::exchange::rekey_ike;
+use crate::notice::Notice;
+use crate::turn::{Purpose, Turn};
+
+impl Authenticated {
+    /// Takes a CHILD SA out of the backend and forgets it. `cause` = it was up and ended without a successor.
+    pub(crate) fn remove_child(&mut self, core: &Core, turn: &mut Turn<'_>, unique_id: u32, cause: Option<&Cause>) {
+        let Some(at) = self.children.iter().position(|child| child.unique_id == unique_id) else { return };
+        if let Some(cause) = cause {
+            self.tell_down(core, turn, unique_id, cause);
+        }
+        let mut child = self.children.swap_remove(at);
+        let ops = child.remove_ops(turn.ids);
+        turn.apply(ops, Purpose::Remove);
+        turn.deadlines.clear_child(unique_id);
+        turn.registry.home.remove(&unique_id);
+        turn.notices.push_back(Notice::ChildGone { unique_id });
+    }
+
+    /// Tells that a CHILD SA has ended without a successor.
+    pub(crate) fn tell_down(&self, core: &Core, turn: &mut Turn<'_>, unique_id: u32, cause: &Cause) {
+        let told_up = |child: &&ChildSa| child.installed_at.is_some() && !child.replaced && !child.redundant;
+        let Some(child) = self.child(unique_id).filter(told_up) else { return };
+        log_down(core, &format!("CHILD SA {}{{{unique_id}}}", child.config.name), cause);
+        let ike = Box::new(self.snapshot_alone(core, turn.now()));
+        let snapshot = Box::new(child.snapshot(turn.now(), turn.ids.shard()));
+        turn.event(EventBody::ChildSaClosed { ike, child: snapshot, cause: cause.clone() });
+        turn.notices.push_back(Notice::ChildDown {
+            connection: core.connection.clone(),
+            child: child.config.clone(),
+            unique_id,
+            cause: cause.clone(),
+        });
+    }
+
+    /// The last packets of a rekeyed CHILD SA may still arrive for a while.
+    pub(crate) fn linger(&mut self, core: &Core, turn: &mut Turn<'_>, unique_id: u32) {
+        let delay = turn.context.config.settings.delete_rekeyed_delay;
+        let ids = &*turn.ids;
+        let Some(child) = self.children.iter_mut().find(|child| child.unique_id == unique_id) else { return };
+        let ops = child.remove_outbound_ops(ids);
+        child.retire(turn, ChildSaState::Deleted);
+        let at = turn.after(delay);
+        turn.deadlines.set(child.timer(ChildTimer::Linger), at);
+        turn.apply(ops, Purpose::Remove);
+        self.bound_lingering(core, turn);
+    }
+
+    /// Keeps the number of lingering CHILD SAs small: the oldest go first.
+    fn bound_lingering(&mut self, core: &Core, turn: &mut Turn<'_>) {
+        let mut lingering: Vec<u32> = self
+            .children
+            .iter()
+            .filter(|child| child.state == ChildSaState::Deleted)
+            .map(|child| child.unique_id)
+            .collect();
+        lingering.sort_unstable();
+        let excess = lingering.len().saturating_sub(LINGERING);
+        for unique_id in lingering.into_iter().take(excess) {
+            self.remove_child(core, turn, unique_id, None);
+        }
+    }
+
+    /// A lingering inbound SA: gone when it was idle for long enough.
+    pub(crate) fn on_linger(
+        &mut self,
+        core: &Core,
+        turn: &mut Turn<'_>,
+        unique_id: u32,
+        result: Result<Answer, OffloadError>,
+    ) {
+        let delay = turn.context.config.settings.delete_rekeyed_delay;
+        let Some(child) = self.child(unique_id).filter(|child| child.state == ChildSaState::Deleted) else { return };
+        let idle = match result {
+            Ok(Answer::Status(status)) => status.idle_seconds.map(std::time::Duration::from_secs),
+            Ok(Answer::Applied(_) | Answer::Installed(_)) | Err(_) => None,
+        };
+        match idle.and_then(|idle| delay.checked_sub(idle)).filter(|rest| !rest.is_zero()) {
+            Some(rest) => {
+                let at = turn.after(rest);
+                turn.deadlines.set(child.timer(ChildTimer::Linger), at);
+            }
+            None => self.remove_child(core, turn, unique_id, None),
+        }
+    }
+
+    /// Deletes a CHILD SA with the peer.
+    pub(crate) fn close_child(&mut self, core: &mut Core, turn: &mut Turn<'_>, unique_id: u32, cause: Cause) {
+        let Some(child) = self.child_mut(unique_id) else { return };
+        child.cause.get_or_insert(cause);
+        self.intend(core, turn, Intent::DeleteChild(unique_id));
+    }
+
+    /// Closes the IKE SA with the peer.
+    pub(crate) fn close(&mut self, core: &mut Core, turn: &mut Turn<'_>, cause: Cause) {
+        if self.standing != Standing::Deleting && !self.finished {
+            self.cause.get_or_insert(cause);
+            self.intend(core, turn, Intent::DeleteIke);
+        }
+    }
+
+    /// The peer has closed the IKE SA.
+    pub(crate) fn on_peer_closed(&mut self, core: &Core, turn: &mut Turn<'_>) {
+        rekey_ike::peer_closed(self, core, turn);
+        self.finish(core, turn, Cause::new(CauseKind::PeerDeleted, "closed by the peer"));
+    }
+
+    /// The IKE SA has ended: all its CHILD SAs go.
+    pub(crate) fn finish(&mut self, core: &Core, turn: &mut Turn<'_>, cause: Cause) {
+        if self.finished {
+            return;
+        }
+        self.finished = true;
+        let cause = self.cause.clone().unwrap_or(cause);
+        self.fail_requests(core, turn, &cause);
+        self.finish_half_switched(core, turn);
+        let mut ops: Vec<Op> = Vec::new();
+        let all: Vec<u32> = self.children.iter().map(|child| child.unique_id).collect();
+        let ended = |child: &ChildSa| {
+            let live = matches!(child.state, ChildSaState::Installed | ChildSaState::Rekeying | ChildSaState::Deleting);
+            live && child.replaces.is_none() && !child.redundant && !child.replaced
+        };
+        for unique_id in all {
+            let own = self.child(unique_id).filter(|child| ended(child)).map(|child| child.cause.clone());
+            if let Some(own) = own {
+                self.tell_down(core, turn, unique_id, &own.unwrap_or_else(|| cause.clone()));
+            }
+            if let Some(child) = self.child_mut(unique_id) {
+                ops.extend(child.remove_ops(turn.ids));
+            }
+            turn.deadlines.clear_child(unique_id);
+            turn.registry.home.remove(&unique_id);
+            turn.notices.push_back(Notice::ChildGone { unique_id });
+        }
+        let snapshot = self.snapshot_alone(core, turn.now());
+        turn.apply(ops, Purpose::Remove);
+        self.children.clear();
+        if self.standing != Standing::Replaced && self.standing != Standing::Undecided {
+            log_down(core, "IKE SA", &cause);
+            turn.event(EventBody::IkeSaClosed { ike: Box::new(snapshot), cause });
+        }
+    }
+
+    /// Successors whose peer has not yet said that the switch is done: it is, as far as anybody will ever be told.
+    fn finish_half_switched(&mut self, core: &Core, turn: &mut Turn<'_>) {
+        let switching = self.children.iter().filter_map(|child| Some((child.unique_id, child.replaces?)));
+        let rekeyed = |old: u32| self.child(old).is_some_and(|child| child.state == ChildSaState::Rekeyed);
+        let half: Vec<_> = switching.filter(|(_, old)| rekeyed(*old)).collect();
+        for (new, old) in half {
+            self.finish_replaced(core, turn, new, old);
+        }
+    }
+
+    /// What was asked for and will not come.
+    fn fail_requests(&mut self, core: &Core, turn: &mut Turn<'_>, cause: &Cause) {
+        if let Some(Active::Child(exchange)) = self.active.take()
+            && let Some(request) = exchange.abandon(turn)
+        {
+            self.child_failed(core, turn, &request.child, cause);
+        }
+        let deferred = std::mem::take(&mut self.deferred);
+        for intent in std::mem::take(&mut self.intents).into_iter().chain(deferred) {
+            if let Intent::CreateChild(request) = intent {
+                self.child_failed(core, turn, &request.child, cause);
+            }
+        }
+        if let Some(Incoming::ChildKeyExchange(pending)) = self.incoming.take() {
+            pending.abandon(turn);
+        }
+    }
+}
+
+/// Lingering CHILD SAs per IKE SA at most.
+const LINGERING: usize = 16;

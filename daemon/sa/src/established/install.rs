@@ -1,0 +1,187 @@
+//! Installing what was agreed on, and letting traffic take it.
+//!
+//! Waiting for the backend is one state for all exchanges: whoever waits is found by the unique id of the CHILD SA.
+
+use std::sync::Arc;
+
+use ike_model::snapshot::ChildSaState;
+use ike_model::{Cause, Child, EventBody};
+use ike_wire::ids::NotifyType;
+use ike_wire::{Notify, Payload};
+use ipsec::{Answer, Direction, ModeInUse, OffloadError};
+
+use crate::children::{Agreement, ChildKeys, ChildSa, Outbound};
+use crate::core::Core;
+use crate::error::Error;
+use crate::established::{Active, Authenticated, Incoming, Intent, Pending};
+use crate::exchange::create_child;
+use crate::notice::Notice;
+use crate::turn::{Purpose, Turn};
+
+impl Authenticated {
+    /// Installs the first CHILD SA as initiator.
+    pub(crate) fn install_first(&mut self, core: &mut Core, turn: &mut Turn<'_>, agreed: Agreement, keys: ChildKeys) {
+        let unique_id = self.install(core, turn, agreed, keys, None);
+        self.active = Some(Active::First(unique_id));
+    }
+
+    /// Installs a CHILD SA and answers the peer when the backend has answered us.
+    pub(crate) fn install_then_answer(
+        &mut self,
+        core: &mut Core,
+        turn: &mut Turn<'_>,
+        agreed: Agreement,
+        keys: ChildKeys,
+        pending: Pending,
+    ) -> u32 {
+        let unique_id = self.install(core, turn, agreed, keys, pending.rekeys);
+        self.incoming = Some(Incoming::Install(unique_id, pending));
+        unique_id
+    }
+
+    /// Has a CHILD SA installed, with its outbound SA reserved.
+    pub(crate) fn install(
+        &mut self,
+        core: &Core,
+        turn: &mut Turn<'_>,
+        agreed: Agreement,
+        keys: ChildKeys,
+        replaces: Option<u32>,
+    ) -> u32 {
+        let old = replaces.and_then(|id| self.children.iter().find(|child| child.unique_id == id));
+        let mut child = ChildSa::new(turn, core, agreed, old);
+        let ops = child.install_ops(turn, keys, old);
+        let unique_id = child.unique_id;
+        self.children.push(child);
+        turn.apply(ops, Purpose::Install(unique_id));
+        unique_id
+    }
+
+    /// The backend has answered an install.
+    pub(crate) fn on_install(
+        &mut self,
+        core: &mut Core,
+        turn: &mut Turn<'_>,
+        unique_id: u32,
+        result: Result<Answer, OffloadError>,
+    ) {
+        let result = result.map(|answer| mode_of(&answer, turn.ids.sa(unique_id, Direction::Inbound)));
+        if let Err(error) = &result {
+            self.install_failed(core, turn, unique_id, error);
+        } else if let (Ok(mode), Some(child)) = (&result, self.child_mut(unique_id))
+            && child.state == ChildSaState::Installing
+        {
+            child.installed(turn, mode.clone());
+        }
+        match (self.active.take(), self.incoming.take()) {
+            (Some(Active::First(id)), incoming) if id == unique_id => {
+                self.incoming = incoming;
+                if result.is_ok() {
+                    self.child_up(core, turn, unique_id);
+                }
+            }
+            (Some(Active::Child(exchange)), incoming) if exchange.installs(unique_id) => {
+                self.incoming = incoming;
+                create_child::installed(self, core, turn, *exchange, result.is_ok());
+            }
+            (active, Some(Incoming::Install(id, pending))) if id == unique_id => {
+                self.active = active;
+                self.answer_installed(core, turn, unique_id, pending, result.is_ok());
+            }
+            (active, incoming) => (self.active, self.incoming) = (active, incoming),
+        }
+        self.advance(core, turn);
+    }
+
+    fn install_failed(&mut self, core: &Core, turn: &mut Turn<'_>, unique_id: u32, error: &OffloadError) {
+        let cause = Error::Offload(error.clone()).cause();
+        let Some(at) = self.children.iter().position(|child| child.unique_id == unique_id) else { return };
+        let child = self.children.remove(at);
+        tracing::warn!(
+            conn = core.connection.name,
+            child = child.config.name,
+            ike = core.unique_id,
+            "backend refused CHILD SA: {error}"
+        );
+        turn.context.spis.release_spi(child.device, child.spi_in);
+        turn.registry.home.remove(&unique_id);
+        turn.deadlines.clear_child(unique_id);
+        let ike = Box::new(self.snapshot_alone(core, turn.now()));
+        turn.event(EventBody::ChildSaInstallFailed { ike, child: child.config.name.clone(), cause: cause.clone() });
+        if child.replaces.is_none() {
+            self.child_failed(core, turn, &child.config, &cause);
+        }
+        turn.notices.push_back(Notice::ChildGone { unique_id });
+        // An initiator has agreed with the peer already, which must not go on sending to an SA that is not there.
+        if matches!(&self.active, Some(Active::First(id)) if *id == unique_id)
+            || matches!(&self.active, Some(Active::Child(exchange)) if exchange.installs(unique_id))
+        {
+            self.intents.push_back(Intent::DeleteSpi(child.spi_in));
+        }
+    }
+
+    fn answer_installed(&mut self, core: &mut Core, turn: &mut Turn<'_>, unique_id: u32, pending: Pending, ok: bool) {
+        let mut payloads = pending.payloads;
+        if !ok {
+            payloads.truncate(pending.always);
+            payloads.push(Payload::Notify(Notify::plain(NotifyType::NO_ADDITIONAL_SAS)));
+        }
+        if let Err(error) = core.respond(turn, pending.exchange, &payloads) {
+            tracing::warn!(conn = core.connection.name, ike = core.unique_id, "{error}");
+        }
+        if !ok {
+            return;
+        }
+        match pending.rekeys {
+            None => self.child_up(core, turn, unique_id),
+            Some(old) => create_child::answered_rekey(self, turn, old),
+        }
+    }
+
+    /// A CHILD SA without predecessor is installed: use it.
+    pub(crate) fn child_up(&mut self, core: &Core, turn: &mut Turn<'_>, unique_id: u32) {
+        self.activate(turn, unique_id);
+        let Some(child) = self.child(unique_id) else { return };
+        tracing::info!(
+            conn = core.connection.name, child = child.config.name, ike = core.unique_id, peer = %core.path.remote,
+            spi_in = %child.spi_in, spi_out = %child.spi_out,
+            "CHILD SA up: {} === {}", crate::selectors::describe(&child.local_ts), crate::selectors::describe(&child.remote_ts)
+        );
+        let snapshot = Box::new(child.snapshot(turn.now(), turn.ids.shard()));
+        let ike = Box::new(self.snapshot_alone(core, turn.now()));
+        let config = child.config.clone();
+        turn.event(EventBody::ChildSaInstalled { ike, child: snapshot });
+        turn.notices.push_back(Notice::ChildUp { connection: core.connection.clone(), child: config });
+    }
+
+    /// Lets traffic take the outbound SA of a CHILD SA, away from the one it replaces.
+    pub(crate) fn activate(&mut self, turn: &mut Turn<'_>, unique_id: u32) {
+        let Some(at) = self.children.iter().position(|child| child.unique_id == unique_id) else { return };
+        let mut child = self.children.swap_remove(at);
+        if child.outbound == Outbound::Reserved {
+            let old = child.replaces.and_then(|id| self.children.iter_mut().find(|other| other.unique_id == id));
+            let ops = child.activate_ops(turn.ids, old);
+            turn.apply(ops, Purpose::Activate(unique_id));
+        }
+        self.children.push(child);
+    }
+
+    /// A child that was asked for does not come up.
+    pub(crate) fn child_failed(&self, core: &Core, turn: &mut Turn<'_>, child: &Arc<Child>, cause: &Cause) {
+        tracing::warn!(conn = core.connection.name, child = child.name, ike = core.unique_id, peer = %core.path.remote, "CHILD SA failed: {cause}");
+        turn.notices.push_back(Notice::ChildFailed {
+            connection: core.connection.clone(),
+            child: Some(child.clone()),
+            cause: cause.clone(),
+        });
+    }
+}
+
+fn mode_of(answer: &Answer, sa: ipsec::SaHandle) -> ModeInUse {
+    match answer {
+        Answer::Applied(modes) => {
+            modes.iter().find(|(handle, _)| *handle == sa).map_or(ModeInUse::SOFTWARE, |(_, mode)| mode.clone())
+        }
+        Answer::Status(_) | Answer::Installed(_) => ModeInUse::SOFTWARE,
+    }
+}

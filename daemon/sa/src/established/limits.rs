@@ -1,0 +1,185 @@
+//! What happens to a CHILD SA in its life: limits, inactivity, the switch to a successor, loss of its device state.
+
+use ike_model::snapshot::ChildSaState;
+use ike_model::{Cause, CauseKind, EventBody};
+use ipsec::{Answer, Direction, OffloadError, OuterAddresses, Path, Request};
+
+use crate::children::Outbound;
+use crate::core::Core;
+use crate::deadline::ChildTimer;
+use crate::established::{Active, Authenticated, Intent};
+use crate::turn::{Purpose, Turn};
+
+impl Authenticated {
+    /// A deadline of a CHILD SA has come.
+    pub(crate) fn on_child_timer(&mut self, core: &mut Core, turn: &mut Turn<'_>, unique_id: u32, timer: ChildTimer) {
+        match timer {
+            ChildTimer::Soft => self.soft_expired(core, turn, unique_id, ipsec::LimitUnit::Time),
+            ChildTimer::Hard => self.hard_expired(core, turn, unique_id, ipsec::LimitUnit::Time),
+            ChildTimer::Retry => self.rekey_child(core, turn, unique_id),
+            ChildTimer::Linger => {
+                let sa = turn.ids.sa(unique_id, Direction::Inbound);
+                turn.submit(Request::Query(sa), Purpose::Linger(unique_id));
+            }
+            ChildTimer::Inactivity => {
+                let sa = turn.ids.sa(unique_id, Direction::Inbound);
+                turn.submit(Request::Query(sa), Purpose::Inactivity(unique_id));
+            }
+        }
+    }
+
+    /// Whether a CHILD SA was used within its inactivity time. The inbound SA decides: a peer that only receives keeps nothing alive.
+    pub(crate) fn on_inactivity(
+        &mut self,
+        core: &mut Core,
+        turn: &mut Turn<'_>,
+        unique_id: u32,
+        result: &Result<Answer, OffloadError>,
+    ) {
+        let Some(child) = self.child(unique_id).filter(|child| child.is_up()) else { return };
+        let Ok(Answer::Status(status)) = result else { return };
+        let since = child.installed_at.map(|at| turn.now().saturating_since(at)).unwrap_or_default();
+        let idle = status.idle_seconds.map_or(since, std::time::Duration::from_secs);
+        match child.config.inactivity.checked_sub(idle).filter(|rest| !rest.is_zero()) {
+            Some(rest) => {
+                let at = turn.after(rest);
+                turn.deadlines.set(child.timer(ChildTimer::Inactivity), at);
+            }
+            None => {
+                let cause = Cause::new(CauseKind::Inactive, format!("no traffic for {} s", idle.as_secs()));
+                self.close_child(core, turn, unique_id, cause);
+            }
+        }
+    }
+
+    /// A soft limit was reached.
+    pub(crate) fn soft_expired(
+        &mut self,
+        core: &mut Core,
+        turn: &mut Turn<'_>,
+        unique_id: u32,
+        unit: ipsec::LimitUnit,
+    ) {
+        let Some(child) = self.child_mut(unique_id).filter(|child| child.is_up() && !child.soft_expired) else {
+            return;
+        };
+        child.soft_expired = true;
+        let snapshot = Box::new(child.snapshot(turn.now(), turn.ids.shard()));
+        tracing::debug!(
+            conn = core.connection.name,
+            child = child.config.name,
+            ike = core.unique_id,
+            ?unit,
+            "soft limit reached"
+        );
+        let ike = Box::new(self.snapshot_alone(core, turn.now()));
+        turn.event(EventBody::ChildSaSoftExpired { ike, child: snapshot, unit });
+        self.rekey_child(core, turn, unique_id);
+    }
+
+    /// Rekeys a CHILD SA unless that is under way.
+    pub(crate) fn rekey_child(&mut self, core: &mut Core, turn: &mut Turn<'_>, unique_id: u32) {
+        if self.child(unique_id).is_some_and(|child| child.state == ChildSaState::Installed) {
+            self.intend(core, turn, Intent::RekeyChild(unique_id));
+        }
+    }
+
+    /// A hard limit was reached: the SA carries nothing any more. The child is made again.
+    pub(crate) fn hard_expired(
+        &mut self,
+        core: &mut Core,
+        turn: &mut Turn<'_>,
+        unique_id: u32,
+        unit: ipsec::LimitUnit,
+    ) {
+        let Some(child) = self.child(unique_id) else { return };
+        if !matches!(child.state, ChildSaState::Installed | ChildSaState::Rekeying | ChildSaState::Rekeyed) {
+            return;
+        }
+        let snapshot = Box::new(child.snapshot(turn.now(), turn.ids.shard()));
+        let ike = Box::new(self.snapshot_alone(core, turn.now()));
+        turn.event(EventBody::ChildSaHardExpired { ike, child: snapshot, unit });
+        let successor =
+            self.children.iter().find(|other| other.replaces == Some(unique_id)).map(|other| other.unique_id);
+        if let Some(successor) = successor {
+            // The peer rekeyed it and has not said that it is done: it is done now.
+            self.activate(turn, successor);
+            self.finish_replaced(core, turn, successor, unique_id);
+            self.intend(core, turn, Intent::DeleteChild(unique_id));
+            return;
+        }
+        let cause = Cause::new(CauseKind::HardLimit, format!("hard {} limit reached", unit_name(unit)));
+        self.close_child(core, turn, unique_id, cause);
+    }
+
+    /// The device does not hold a CHILD SA any more: it is made again with fresh keys.
+    pub(crate) fn state_lost(&mut self, core: &mut Core, turn: &mut Turn<'_>, unique_id: u32) {
+        let Some(child) = self.child(unique_id) else { return };
+        let snapshot = Box::new(child.snapshot(turn.now(), turn.ids.shard()));
+        let (up, installing) = (child.is_up(), child.state == ChildSaState::Installing);
+        if installing {
+            return;
+        }
+        let ike = Box::new(self.snapshot_alone(core, turn.now()));
+        turn.event(EventBody::StateLost { ike, child: snapshot });
+        if up {
+            let cause = Cause::new(CauseKind::DeviceLost, "the device does not hold it any more");
+            self.close_child(core, turn, unique_id, cause);
+        }
+    }
+
+    /// The first packet came on the inbound SA of a CHILD SA: the peer has switched to it.
+    pub(crate) fn first_use(&mut self, core: &mut Core, turn: &mut Turn<'_>, unique_id: u32) {
+        let Some(child) = self.child_mut(unique_id) else { return };
+        child.used = true;
+        if child.outbound != Outbound::Reserved || child.state == ChildSaState::Installing {
+            return;
+        }
+        let Some(old) = child.replaces else { return };
+        // While both ends rekey, which of the two new SAs stays is decided by the nonces alone.
+        if matches!(&self.active, Some(Active::Child(exchange)) if exchange.rekeys(old)) {
+            return;
+        }
+        self.activate(turn, unique_id);
+        self.finish_replaced(core, turn, unique_id, old);
+    }
+
+    /// The switch from a rekeyed CHILD SA to its successor is complete: told once.
+    pub(crate) fn finish_replaced(&mut self, core: &Core, turn: &mut Turn<'_>, new: u32, old: u32) {
+        let now = turn.now();
+        let shard = turn.ids.shard();
+        let Some(child) = self.child_mut(new) else { return };
+        if child.replaces.take().is_none() {
+            return;
+        }
+        let (new_snapshot, name) = (Box::new(child.snapshot(now, shard)), child.config.name.clone());
+        let (spi_in, spi_out) = (child.spi_in, child.spi_out);
+        let Some(before) = self.child_mut(old) else { return };
+        before.replaced = true;
+        let old_snapshot = Box::new(before.snapshot(now, shard));
+        tracing::info!(
+            conn = core.connection.name, child = name, ike = core.unique_id, peer = %core.path.remote,
+            %spi_in, %spi_out, "CHILD SA rekeyed: {{{old}}} to {{{new}}}"
+        );
+        let ike = Box::new(self.snapshot_alone(core, now));
+        turn.event(EventBody::ChildSaRekeyed { ike, old: old_snapshot, new: new_snapshot });
+    }
+
+    /// Moves all CHILD SAs to another way to the peer.
+    pub(crate) fn move_children(&mut self, core: &Core, turn: &mut Turn<'_>, path: Path) {
+        let outer = OuterAddresses { local: path.local.ip(), remote: path.remote.ip() };
+        let encapsulation = core.nat.encapsulation(path);
+        for child in &mut self.children {
+            let ops = child.move_ops(turn.ids, outer, encapsulation);
+            turn.apply(ops, Purpose::Remove);
+        }
+    }
+}
+
+fn unit_name(unit: ipsec::LimitUnit) -> &'static str {
+    match unit {
+        ipsec::LimitUnit::Time => "time",
+        ipsec::LimitUnit::Bytes => "byte",
+        ipsec::LimitUnit::Packets => "packet",
+    }
+}

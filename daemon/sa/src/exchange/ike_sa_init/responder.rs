@@ -1,0 +1,265 @@
+//! The responder: what is refused without state, and the answer.
+
+use std::sync::Arc;
+
+use ike_model::{Cause, CauseKind, Connection};
+use ike_wire::ids::{ExchangeType, NotifyType};
+use ike_wire::{
+    Flags, Header, IkeSpi, KeyExchange, Message, Nonce, Notify, Payload, Proposal, SecurityAssociation, encode,
+};
+use ipsec::Path;
+
+use super::InitParts;
+use crate::choose;
+use crate::cookie::{Binding, Cookies};
+use crate::core::Core;
+use crate::deadline::IkeTimer;
+use crate::error::Error;
+use crate::io::Context;
+use crate::key_schedule::{AuthKeys, Contributions, Keys};
+use crate::nat;
+use crate::suite;
+use crate::turn::Turn;
+use crate::work::{Computation, Job, Outcome, WorkId};
+
+/// An IKE SA that a peer initiates and that is not authenticated yet.
+pub(crate) struct Responding {
+    /// What it waits for.
+    pub(crate) step: RespondStep,
+    /// Connections that may serve the peer.
+    pub(crate) candidates: Vec<Arc<Connection>>,
+    number: u8,
+    /// The peer's nonce.
+    pub(crate) peer_nonce: Vec<u8>,
+    /// Our nonce.
+    pub(crate) nonce: Vec<u8>,
+    /// The peer's IKE_SA_INIT message.
+    pub(crate) request: Vec<u8>,
+    /// Ours.
+    pub(crate) response: Vec<u8>,
+    /// Keys for AUTH.
+    pub(crate) auth: Option<AuthKeys>,
+}
+
+/// What a responder waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RespondStep {
+    /// Our public value and the secret.
+    KeyExchange(WorkId),
+    /// The IKE_AUTH request.
+    Auth,
+}
+
+/// What becomes of a first request.
+pub(crate) enum FirstRequest {
+    /// It is answered and forgotten.
+    Stateless(Vec<u8>),
+    /// An IKE SA begins.
+    Begin(Box<Beginning>),
+    /// Nothing.
+    Drop(&'static str),
+}
+
+/// What an IKE SA begins with.
+pub(crate) struct Beginning {
+    /// Algorithms.
+    pub(crate) suite: suite::IkeSuite,
+    /// Connections that may serve the peer, the first for the time being.
+    pub(crate) candidates: Vec<Arc<Connection>>,
+    first: Arc<Connection>,
+    number: u8,
+    peer_nonce: Vec<u8>,
+    public: Vec<u8>,
+}
+
+impl Beginning {
+    /// The connection to use until identities are known.
+    pub(crate) fn connection(&self) -> Arc<Connection> {
+        self.first.clone()
+    }
+}
+
+/// Examines a first request. `cookies` is given when the initiator has to show that it can be reached.
+pub(crate) fn first_request(
+    context: &Context<'_>,
+    cookies: Option<&mut Cookies>,
+    path: Path,
+    message: &Message<'_>,
+) -> FirstRequest {
+    match examine(context, cookies, path, message) {
+        Ok(beginning) => FirstRequest::Begin(Box::new(beginning)),
+        Err(Refusal::Answer(payload)) => match stateless(&message.header, &[payload]) {
+            Some(octets) => FirstRequest::Stateless(octets),
+            None => FirstRequest::Drop("answer cannot be encoded"),
+        },
+        Err(Refusal::Drop(reason)) => FirstRequest::Drop(reason),
+    }
+}
+
+enum Refusal {
+    Answer(Payload<'static>),
+    Drop(&'static str),
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        error.notify().map_or(Self::Drop("nothing to answer"), |notify| Self::Answer(Payload::Notify(notify)))
+    }
+}
+
+fn examine(
+    context: &Context<'_>,
+    cookies: Option<&mut Cookies>,
+    path: Path,
+    message: &Message<'_>,
+) -> Result<Beginning, Refusal> {
+    if let Some(kind) = message.payloads.unsupported_critical() {
+        return Err(Error::UnsupportedCritical(kind).into());
+    }
+    let parts = InitParts::find(&message.payloads)?;
+    if let Some(cookies) = cookies {
+        demand_cookie(context, cookies, path, message, parts.nonce)?;
+    }
+    let candidates = choose::by_addresses(context.config, path);
+    let peer = path.remote;
+    if candidates.is_empty() {
+        tracing::warn!(%peer, local = %path.local, "IKE_SA_INIT refused: no connection for these addresses");
+        return Err(Refusal::Answer(Payload::Notify(Notify::plain(NotifyType::NO_PROPOSAL_CHOSEN))));
+    }
+    let chosen = candidates.iter().find_map(|connection| {
+        let ours = &connection.proposals;
+        let chosen = suite::choose_ike(ours, context.provider, &parts.sa.proposals, Some(parts.method))?;
+        Some((chosen, connection.clone()))
+    });
+    let Some((chosen, first)) = chosen else {
+        return Err(no_proposal(context, &candidates, &parts.sa.proposals, path));
+    };
+    if chosen.suite.method != parts.method {
+        tracing::debug!(%peer, wanted = %chosen.suite.method, sent = %parts.method, "asking for another key exchange method");
+        return Err(Error::InvalidKe(chosen.suite.method).into());
+    }
+    Ok(Beginning {
+        suite: chosen.suite,
+        candidates,
+        first,
+        number: chosen.number,
+        peer_nonce: parts.nonce.to_vec(),
+        public: parts.public.to_vec(),
+    })
+}
+
+fn no_proposal(context: &Context<'_>, candidates: &[Arc<Connection>], theirs: &[Proposal], path: Path) -> Refusal {
+    let sets =
+        candidates.iter().map(|c| format!("{}: {}", c.name, suite::describe_ike(&c.proposals, context.provider)));
+    let error = Error::NoProposal { ours: sets.collect::<Vec<_>>().join("; "), theirs: suite::describe(theirs) };
+    tracing::warn!(peer = %path.remote, "IKE_SA_INIT refused: {error}");
+    error.into()
+}
+
+fn demand_cookie(
+    context: &Context<'_>,
+    cookies: &mut Cookies,
+    path: Path,
+    message: &Message<'_>,
+    nonce: &[u8],
+) -> Result<(), Refusal> {
+    let binding = Binding { nonce, address: path.remote.ip(), spi: message.header.initiator_spi };
+    let shown = message.payloads.notify(NotifyType::COOKIE);
+    if shown.is_some_and(|notify| cookies.is_valid(context, binding, &notify.data)) {
+        return Ok(());
+    }
+    let cookie = cookies.make(context, binding).ok_or(Refusal::Drop("no cookie can be made"))?;
+    Err(Refusal::Answer(Payload::Notify(Notify::new(NotifyType::COOKIE, cookie))))
+}
+
+/// A response in clear that leaves no state; it repeats both SPIs of the request.
+pub(crate) fn stateless(request: &Header, payloads: &[Payload<'_>]) -> Option<Vec<u8>> {
+    let flags = Flags { initiator: !request.flags.initiator, version: false, response: true };
+    let header = Header::new(request.initiator_spi, request.responder_spi, request.exchange, flags, request.message_id);
+    encode(&header, payloads).ok()
+}
+
+impl Responding {
+    /// Begins: has our public value and the secret computed.
+    pub(crate) fn begin(
+        core: &mut Core,
+        turn: &mut Turn<'_>,
+        message: &Message<'_>,
+        beginning: Beginning,
+    ) -> Result<Self, Error> {
+        let method = turn.context.provider.key_exchange(beginning.suite.method);
+        let method = method.ok_or(Error::Temporary("key exchange method is gone"))?;
+        core.suite = Some(beginning.suite);
+        core.nat = nat::detect(&message.payloads, core.spi_i, IkeSpi(0), core.path, core.connection.encap);
+        core.window.processing();
+        let at = turn.after(turn.context.config.settings.half_open_timeout);
+        turn.deadlines.set(core.timer(IkeTimer::HalfOpen), at);
+        let job = Job::Compute(Computation::Respond(method, beginning.public));
+        Ok(Self {
+            step: RespondStep::KeyExchange(turn.work(core.spi(), job)),
+            candidates: beginning.candidates,
+            number: beginning.number,
+            peer_nonce: beginning.peer_nonce,
+            nonce: turn.nonce()?,
+            request: message.octets().to_vec(),
+            response: Vec::new(),
+            auth: None,
+        })
+    }
+
+    /// The key exchange is done: answer.
+    pub(crate) fn on_work(
+        &mut self,
+        core: &mut Core,
+        turn: &mut Turn<'_>,
+        id: WorkId,
+        outcome: Outcome,
+    ) -> Result<(), Error> {
+        let (RespondStep::KeyExchange(waiting), Outcome::Responded(result)) = (self.step, outcome) else {
+            return Ok(());
+        };
+        if waiting != id {
+            return Ok(());
+        }
+        let (public, secret) = result?;
+        let suite = core.suite.ok_or(Error::Temporary("no algorithms"))?;
+        let from = Contributions {
+            nonce_i: &self.peer_nonce,
+            nonce_r: &self.nonce,
+            spi_i: core.spi_i,
+            spi_r: core.spi_r,
+            secret: secret.as_ref(),
+        };
+        let (keys, auth) = Keys::initial(turn.context.provider, suite, from, false)?;
+        core.keys = Some(keys);
+        self.auth = Some(auth);
+        self.step = RespondStep::Auth;
+        self.respond(core, turn, suite, public)
+    }
+
+    fn respond(
+        &mut self,
+        core: &mut Core,
+        turn: &mut Turn<'_>,
+        suite: suite::IkeSuite,
+        public: Vec<u8>,
+    ) -> Result<(), Error> {
+        let mut payloads = vec![
+            Payload::Sa(SecurityAssociation::new(vec![suite.proposal(self.number, None)])),
+            Payload::KeyExchange(KeyExchange::new(suite.method, public)),
+            Payload::Nonce(Nonce::new(self.nonce.clone())),
+        ];
+        payloads.extend(nat::notifies(core.spi_i, core.spi_r, core.path, core.connection.encap));
+        payloads.push(Payload::Notify(Notify::plain(NotifyType::CHILDLESS_IKEV2_SUPPORTED)));
+        let id = core.window.processing();
+        let octets = core.plain(ExchangeType::IKE_SA_INIT, id, true, &payloads)?;
+        self.response.clone_from(&octets);
+        core.send_response(turn, octets);
+        Ok(())
+    }
+}
+
+/// Why a half-open IKE SA is forgotten.
+pub(crate) fn half_open_cause() -> Cause {
+    Cause::new(CauseKind::PeerUnreachable, "the peer did not go on with IKE_AUTH")
+}

@@ -1,0 +1,171 @@
+//! Everything that reaches an IKE SA and is no message: deadlines, finished work, installs, wishes.
+
+use ike_model::{Cause, CauseKind, EventBody};
+use ike_wire::ids::ExchangeType;
+use ipsec::{Answer, OffloadError};
+
+use crate::core::Core;
+use crate::deadline::{ChildTimer, IkeTimer};
+use crate::error::Error;
+use crate::established::{Active, Authenticated, Incoming, Intent, Standing};
+use crate::exchange::{create_child, ike_auth, ike_sa_init, liveness, rekey_ike};
+use crate::negotiation::ChildRequest;
+use crate::turn::Turn;
+use crate::work::{Outcome, WorkId};
+
+use super::{IkeSa, Phase};
+
+impl IkeSa {
+    /// One of our deadlines has come.
+    pub(crate) fn on_timer(&mut self, turn: &mut Turn<'_>, timer: IkeTimer) {
+        match timer {
+            IkeTimer::Retransmit => self.retransmit(turn),
+            IkeTimer::HalfOpen => {
+                if matches!(self.phase, Phase::Responding(_)) {
+                    self.give_up(turn, &ike_sa_init::half_open_cause());
+                }
+            }
+            IkeTimer::Keepalive => liveness::keepalive(&self.core, turn),
+            IkeTimer::Liveness => self.with_authenticated(turn, liveness::due),
+            IkeTimer::Rekey => self.with_authenticated(turn, |authenticated, core, turn| {
+                if authenticated.standing == Standing::Up {
+                    authenticated.intend(core, turn, Intent::RekeyIke);
+                }
+            }),
+            IkeTimer::Expire => self.with_authenticated(turn, |authenticated, core, turn| {
+                authenticated.close(
+                    core,
+                    turn,
+                    Cause::new(CauseKind::HardLimit, "the IKE SA has reached its hard lifetime"),
+                );
+            }),
+            IkeTimer::Resume => self.with_authenticated(turn, |authenticated, _, _| {
+                let deferred = std::mem::take(&mut authenticated.deferred);
+                authenticated.intents.extend(deferred);
+            }),
+            IkeTimer::Reap => self.with_authenticated(turn, |authenticated, core, turn| {
+                authenticated.finish(core, turn, Cause::new(CauseKind::Rekeyed, "replaced"));
+            }),
+        }
+    }
+
+    fn retransmit(&mut self, turn: &mut Turn<'_>) {
+        let Err(error) = self.core.repeat_request(turn) else { return };
+        match &mut self.phase {
+            Phase::Initiating(_) => self.guarded(turn, |phase, core, turn| match phase {
+                Phase::Initiating(init) => init.unanswered(core, turn, error),
+                Phase::Responding(_) | Phase::Authenticated(_) | Phase::Closed => Err(error),
+            }),
+            Phase::Authenticated(authenticated) => {
+                let cause = error.cause();
+                if authenticated.standing == Standing::Up {
+                    let ike = Box::new(authenticated.snapshot_alone(&self.core, turn.now()));
+                    turn.event(EventBody::PeerUnreachable { ike, cause: cause.clone() });
+                }
+                authenticated.finish(&self.core, turn, cause);
+                self.reap(turn);
+            }
+            Phase::Responding(_) | Phase::Closed => {}
+        }
+    }
+
+    /// A deadline of a CHILD SA has come.
+    pub(crate) fn on_child_timer(&mut self, turn: &mut Turn<'_>, child: u32, timer: ChildTimer) {
+        self.with_authenticated(turn, |authenticated, core, turn| {
+            authenticated.on_child_timer(core, turn, child, timer)
+        });
+    }
+
+    /// Work for us is done.
+    pub(crate) fn on_work(&mut self, turn: &mut Turn<'_>, id: WorkId, outcome: Outcome) {
+        match &mut self.phase {
+            Phase::Initiating(_) => self.guarded(turn, |phase, core, turn| {
+                let Phase::Initiating(init) = phase else { return Ok(()) };
+                if init.on_work(core, turn, id, outcome)? { ike_auth::start(init, core, turn) } else { Ok(()) }
+            }),
+            Phase::Responding(_) => self.guarded(turn, |phase, core, turn| match phase {
+                Phase::Responding(responding) => responding.on_work(core, turn, id, outcome),
+                Phase::Initiating(_) | Phase::Authenticated(_) | Phase::Closed => Ok(()),
+            }),
+            Phase::Authenticated(authenticated) => {
+                let result = established_work(authenticated, &mut self.core, turn, id, outcome);
+                if let Err(error) = result {
+                    self.request_failed(turn, ExchangeType::CREATE_CHILD_SA, &error);
+                }
+                self.advance(turn);
+                self.reap(turn);
+            }
+            Phase::Closed => {}
+        }
+    }
+
+    /// The backend has answered an install.
+    pub(crate) fn on_install(&mut self, turn: &mut Turn<'_>, child: u32, result: Result<Answer, OffloadError>) {
+        self.with_authenticated(turn, |authenticated, core, turn| authenticated.on_install(core, turn, child, result));
+    }
+
+    /// A child is wanted. Gives it back when this IKE SA cannot take it.
+    pub(crate) fn want_child(&mut self, turn: &mut Turn<'_>, request: ChildRequest) -> Option<ChildRequest> {
+        match &mut self.phase {
+            Phase::Initiating(init) => {
+                let known = init.requests.iter().any(|other| other.child.name == request.child.name)
+                    || init.offer.as_ref().is_some_and(|offer| offer.request.child.name == request.child.name);
+                if !known {
+                    init.requests.push_back(request);
+                }
+                None
+            }
+            Phase::Authenticated(authenticated) if authenticated.standing == Standing::Up => {
+                authenticated.want_child(&mut self.core, turn, request);
+                None
+            }
+            Phase::Authenticated(_) | Phase::Responding(_) | Phase::Closed => Some(request),
+        }
+    }
+
+    /// Closes it with the peer, or at once when it is not authenticated or `force` says so.
+    pub(crate) fn close(&mut self, turn: &mut Turn<'_>, cause: Cause, force: bool) {
+        match &mut self.phase {
+            Phase::Initiating(_) | Phase::Responding(_) => self.give_up(turn, &cause),
+            Phase::Authenticated(authenticated) => {
+                authenticated.close(&mut self.core, turn, cause.clone());
+                if force {
+                    authenticated.finish(&self.core, turn, cause);
+                }
+                self.reap(turn);
+            }
+            Phase::Closed => {}
+        }
+    }
+}
+
+fn established_work(
+    authenticated: &mut Authenticated,
+    core: &mut Core,
+    turn: &mut Turn<'_>,
+    id: WorkId,
+    outcome: Outcome,
+) -> Result<(), Error> {
+    // Computing a response is told from computing for our own exchange by the kind of outcome.
+    let answers = matches!(outcome, Outcome::Responded(_));
+    if answers {
+        return match authenticated.incoming.take() {
+            Some(Incoming::ChildKeyExchange(pending)) => {
+                create_child::on_key_exchange(authenticated, core, turn, pending, id, outcome)
+            }
+            Some(Incoming::IkeKeyExchange(pending)) => {
+                rekey_ike::on_key_exchange(authenticated, core, turn, pending, id, outcome)
+            }
+            other => {
+                authenticated.incoming = other;
+                Ok(())
+            }
+        };
+    }
+    match authenticated.active.take() {
+        Some(Active::Child(exchange)) => create_child::on_work(authenticated, core, turn, exchange, id, outcome),
+        Some(Active::RekeyIke(exchange)) => rekey_ike::on_work(authenticated, core, turn, exchange, id, outcome),
+        other => authenticated.active = other,
+    }
+    Ok(())
+}

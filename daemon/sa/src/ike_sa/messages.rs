@@ -1,0 +1,242 @@
+//! Messages of the peer: window, integrity, and the exchange that each belongs to.
+
+use ike_model::{Cause, CauseKind, EventBody};
+use ike_wire::ids::{ExchangeType, NotifyType};
+use ike_wire::{Message, Payload, Payloads};
+use ipsec::Path;
+
+use crate::core::Core;
+use crate::error::{Error, Reaction};
+use crate::established::{Active, Authenticated};
+use crate::exchange::ike_sa_init::Step;
+use crate::exchange::{create_child, delete, ike_auth, rekey_ike};
+use crate::turn::Turn;
+use crate::window::Fit;
+
+use super::{IkeSa, Phase};
+
+impl IkeSa {
+    /// A message with our SPI.
+    pub(crate) fn on_message(&mut self, turn: &mut Turn<'_>, path: Path, message: &Message<'_>) {
+        let header = &message.header;
+        if header.flags.initiator == self.core.initiator {
+            return self.ignore("message from our own direction");
+        }
+        if header.exchange == ExchangeType::IKE_SA_INIT {
+            return self.on_init(turn, path, message);
+        }
+        let peer_spi = if self.core.initiator { header.responder_spi } else { header.initiator_spi };
+        let expected = if self.core.initiator { self.core.spi_r } else { self.core.spi_i };
+        if peer_spi != expected {
+            return self.ignore("the peer's SPI is another one");
+        }
+        if header.flags.response { self.on_response(turn, message) } else { self.on_request(turn, path, message) }
+    }
+
+    pub(super) fn ignore(&self, reason: &str) {
+        tracing::debug!(conn = self.core.connection.name, ike = self.core.unique_id, "ignored: {reason}");
+    }
+
+    fn on_init(&mut self, turn: &mut Turn<'_>, path: Path, message: &Message<'_>) {
+        self.guarded(turn, |phase, core, turn| match phase {
+            Phase::Initiating(init) if message.header.flags.response => init.on_response(core, turn, path, message),
+            Phase::Initiating(_) | Phase::Responding(_) | Phase::Authenticated(_) | Phase::Closed => {
+                Err(Error::Unauthentic("IKE_SA_INIT out of place"))
+            }
+        });
+    }
+
+    fn on_response(&mut self, turn: &mut Turn<'_>, message: &Message<'_>) {
+        if !self.core.window.awaits(message.header.message_id) {
+            return self.ignore("response that nobody waits for");
+        }
+        let opened = match self.core.open(message) {
+            Ok(opened) => opened,
+            Err(error) => return self.ignore(&error.to_string()),
+        };
+        let payloads = match opened.payloads() {
+            Ok(payloads) => payloads,
+            Err(error) => return self.broken(turn, &error.into()),
+        };
+        let repeated = self.core.window.was_repeated();
+        self.core.answered(turn);
+        self.core.heard_at = turn.now();
+        match &mut self.phase {
+            Phase::Initiating(_) => self.on_auth_response(turn, message.header.exchange, &payloads),
+            Phase::Authenticated(authenticated) => {
+                if repeated {
+                    tracing::debug!(
+                        conn = self.core.connection.name,
+                        ike = self.core.unique_id,
+                        "the peer answers again"
+                    );
+                }
+                established_response(authenticated, &mut self.core, turn, &payloads);
+                authenticated.advance(&mut self.core, turn);
+                self.reap(turn);
+            }
+            Phase::Responding(_) | Phase::Closed => {}
+        }
+    }
+
+    fn on_auth_response(&mut self, turn: &mut Turn<'_>, exchange: ExchangeType, payloads: &Payloads<'_>) {
+        let Phase::Initiating(init) = &mut self.phase else { return };
+        if init.step != Step::AuthSent || exchange != ExchangeType::IKE_AUTH {
+            return self.ignore("IKE_AUTH response out of place");
+        }
+        match ike_auth::on_response(init, &mut self.core, turn, payloads) {
+            Ok(authenticated) => {
+                self.phase = Phase::Authenticated(Box::new(authenticated));
+                self.advance(turn);
+            }
+            Err(error) => {
+                if matches!(error.reaction(), Reaction::NotifyAndClose(_)) {
+                    ike_auth::tell_failure(&mut self.core, turn);
+                }
+                self.attempt_failed(turn, &error);
+            }
+        }
+    }
+
+    fn on_request(&mut self, turn: &mut Turn<'_>, path: Path, message: &Message<'_>) {
+        match self.core.window.fit(message.header.message_id) {
+            Fit::New => {}
+            Fit::Processing => return self.ignore("request that is being processed"),
+            Fit::Outside => return self.ignore("message ID outside of the window"),
+            Fit::Repeated(octets) => {
+                let octets = octets.to_vec();
+                //= RFC 7296 §2.1: a repeated request is answered again; only an authentic one, or anybody could make us send
+                match self.core.open(message) {
+                    Ok(_) => turn.transmit(self.core.path, octets, self.core.connection.dscp),
+                    Err(error) => self.ignore(&error.to_string()),
+                }
+                return;
+            }
+        }
+        let opened = match self.core.open(message) {
+            Ok(opened) => opened,
+            Err(error) => return self.ignore(&error.to_string()),
+        };
+        self.core.heard_at = turn.now();
+        self.follow(turn, path);
+        self.core.window.processing();
+        let exchange = message.header.exchange;
+        let result = match opened.payloads() {
+            Ok(payloads) => self.dispatch_request(turn, exchange, &payloads),
+            Err(error) => Err(error.into()),
+        };
+        if let Err(error) = result {
+            self.request_failed(turn, exchange, &error);
+        }
+        self.advance(turn);
+        self.reap(turn);
+    }
+
+    /// The way an authentic request took is the way to the peer, while the peer is behind NAT or has moved to the NAT-T port (RFC 7296 §2.23).
+    fn follow(&mut self, turn: &mut Turn<'_>, path: Path) {
+        let floats = matches!(self.phase, Phase::Responding(_));
+        if path == self.core.path || !(floats || self.core.nat.remote && !self.core.nat.local) {
+            return;
+        }
+        self.core.path = path;
+        if let Phase::Authenticated(authenticated) = &mut self.phase {
+            let ike = Box::new(authenticated.snapshot_alone(&self.core, turn.now()));
+            turn.event(EventBody::IkeSaUpdated { ike, path });
+            authenticated.move_children(&self.core, turn, path);
+        }
+    }
+
+    fn dispatch_request(
+        &mut self,
+        turn: &mut Turn<'_>,
+        exchange: ExchangeType,
+        payloads: &Payloads<'_>,
+    ) -> Result<(), Error> {
+        if let Some(kind) = payloads.unsupported_critical() {
+            return Err(Error::UnsupportedCritical(kind));
+        }
+        let core = &mut self.core;
+        match (&mut self.phase, exchange) {
+            (Phase::Responding(responding), ExchangeType::IKE_AUTH) => {
+                let authenticated = ike_auth::on_request(responding, core, turn, payloads)?;
+                self.phase = Phase::Authenticated(Box::new(authenticated));
+                Ok(())
+            }
+            (Phase::Authenticated(authenticated), ExchangeType::CREATE_CHILD_SA) => {
+                if rekey_ike::is_meant(payloads) {
+                    rekey_ike::on_request(authenticated, core, turn, payloads)
+                } else {
+                    create_child::on_request(authenticated, core, turn, payloads)
+                }
+            }
+            (Phase::Authenticated(authenticated), ExchangeType::INFORMATIONAL) => {
+                delete::on_request(authenticated, core, turn, payloads)?;
+                peer_complains(authenticated, core, turn, payloads);
+                Ok(())
+            }
+            //= RFC 7296 §1.2: nothing else is allowed before authentication, and no exchange twice
+            (Phase::Initiating(_) | Phase::Responding(_), _) => Err(Error::Unauthentic("request out of place")),
+            (Phase::Authenticated(_), _) => Err(Error::PeerMisbehaved("exchange that does not belong here")),
+            (Phase::Closed, _) => Ok(()),
+        }
+    }
+
+    /// A request could not be served: the reaction decides.
+    pub(super) fn request_failed(&mut self, turn: &mut Turn<'_>, exchange: ExchangeType, error: &Error) {
+        let core = &mut self.core;
+        match error.reaction() {
+            Reaction::Drop | Reaction::EndExchange | Reaction::CloseSilently => {
+                core.window.forget_request();
+                tracing::debug!(conn = core.connection.name, ike = core.unique_id, "ignored: {error}");
+            }
+            Reaction::Notify(_) | Reaction::NotifyAndClose(_) => {
+                tracing::warn!(conn = core.connection.name, ike = core.unique_id, peer = %core.path.remote, %exchange, "request refused: {error}");
+                let notify: Vec<_> = error.notify().map(Payload::Notify).into_iter().collect();
+                if let Err(error) = core.respond(turn, exchange, &notify) {
+                    tracing::warn!(conn = core.connection.name, ike = core.unique_id, "{error}");
+                }
+            }
+        }
+        if matches!(error.reaction(), Reaction::NotifyAndClose(_)) {
+            self.broken(turn, error);
+        }
+    }
+
+    /// An authentic message breaks the protocol, or authentication failed: the IKE SA ends.
+    pub(super) fn broken(&mut self, turn: &mut Turn<'_>, error: &Error) {
+        match &mut self.phase {
+            Phase::Authenticated(authenticated) => {
+                authenticated.finish(&self.core, turn, error.cause());
+                self.reap(turn);
+            }
+            Phase::Initiating(_) | Phase::Responding(_) => self.attempt_failed(turn, error),
+            Phase::Closed => {}
+        }
+    }
+}
+
+/// The response to our exchange of an authenticated IKE SA.
+fn established_response(
+    authenticated: &mut Authenticated,
+    core: &mut Core,
+    turn: &mut Turn<'_>,
+    payloads: &Payloads<'_>,
+) {
+    match authenticated.active.take() {
+        Some(Active::Child(exchange)) => create_child::on_response(authenticated, core, turn, exchange, payloads),
+        Some(Active::RekeyIke(exchange)) => rekey_ike::on_response(authenticated, core, turn, exchange, payloads),
+        Some(Active::DeleteChildren(children)) => delete::children_deleted(authenticated, core, turn, &children),
+        Some(Active::DeleteIke) => authenticated.finish(core, turn, Cause::new(CauseKind::Operator, "closed")),
+        Some(Active::Liveness) | None => {}
+        Some(first @ Active::First(_)) => authenticated.active = Some(first),
+    }
+}
+
+/// Errors that the peer reports outside of any exchange of ours.
+fn peer_complains(authenticated: &mut Authenticated, core: &Core, turn: &mut Turn<'_>, payloads: &Payloads<'_>) {
+    let fatal = [NotifyType::AUTHENTICATION_FAILED, NotifyType::INVALID_SYNTAX];
+    let found = payloads.notifies().map(|notify| notify.kind).find(|kind| fatal.contains(kind));
+    if let Some(kind) = found {
+        authenticated.finish(core, turn, Error::PeerNotified(kind).cause());
+    }
+}
