@@ -126,14 +126,21 @@ impl Plan {
 
 fn connection(view: &View<'_>, settings: &Settings, findings: &mut Vec<Diagnostic>) -> PlannedConnection {
     let name = view.name().to_owned();
-    let mut spans = Spans::default();
-    let content = translate::section(view, &format!("connections.{name}"), settings, &mut spans);
+    let mut translation = translate::Translation::new(settings);
+    let content = translation.section(view, &format!("connections.{name}"));
+    let spans = translation.spans;
+    let mut message = Message::new();
+    if let Some(span) = translation.endless {
+        let text = format!("connection `{name}` inherits from itself without end");
+        let help = "a section cannot refer to a section that contains it";
+        findings.push(Diagnostic::error("endless-reference", Some(span), text).with_help(help));
+        return PlannedConnection { name, message, spans, connection: None };
+    }
     let (connection, found) = match load_conn::parse(&name, &content) {
         Ok(loaded) => (Some(loaded.connection), loaded.notes),
         Err(rejected) => (None, [rejected.errors, rejected.notes].concat()),
     };
     findings.extend(found.iter().map(|finding| spans.diagnostic(finding, settings)));
-    let mut message = Message::new();
     message.section(name.as_str(), content);
     PlannedConnection { name, message, spans, connection }
 }

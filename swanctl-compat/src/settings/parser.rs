@@ -113,7 +113,7 @@ impl<'s> Loader<'s> {
         }
         let name = self.checked_name(name, span)?;
         let after_name = cursor.mark();
-        cursor.skip_blanks();
+        cursor.skip_space();
         match cursor.peek() {
             Some(b'=') => {
                 cursor.bump();
@@ -126,13 +126,10 @@ impl<'s> Loader<'s> {
                 let references = self.references(cursor)?;
                 self.open_brace(cursor, name, span, references)
             }
+            Some(b'{') => self.open_brace(cursor, name, span, Vec::new()),
             Some(_) | None => {
-                cursor.skip_space();
-                if cursor.peek() != Some(b'{') {
-                    cursor.reset(after_name);
-                    return Err(self.expected_assignment(cursor, &name, span));
-                }
-                self.open_brace(cursor, name, span, Vec::new())
+                cursor.reset(after_name);
+                Err(self.expected_assignment(cursor, &name, span))
             }
         }
     }

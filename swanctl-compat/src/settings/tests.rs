@@ -90,6 +90,8 @@ fn statements() {
     accepts("a # why\n{ }", "a{}");
     accepts("a {\n  b {\n    c = 1\n  }\n}\r\n", "a{b{c=1}}");
     accepts("a{b{c=1}}", "a{b{c=1}}");
+    accepts("a\n = 1", "a=1");
+    accepts("t { x = 1 }\na\n : t\n{ }", "t{x=1} a{x=1}");
 }
 
 #[test]

@@ -49,7 +49,9 @@ fn head(name: &str, connection: &Message, out: &mut String) {
         [("local: ", "local_addrs", "local_port"), ("remote:", "remote_addrs", "remote_port")]
     {
         let port = optional(connection, port).map(|port| format!("[{port}]")).unwrap_or_default();
-        let _ = writeln!(out, "  {title} {}{port}", joined(connection, addresses).unwrap_or_default());
+        for address in connection.get_list(addresses).unwrap_or_default() {
+            let _ = writeln!(out, "  {title} {}{port}", super::show(address));
+        }
     }
 }
 
@@ -58,7 +60,8 @@ fn nonzero(message: &Message, key: &str) -> Option<String> {
 }
 
 fn auth_round(side: &str, round: &Message, out: &mut String) {
-    let class = optional(round, "class").unwrap_or_else(|| "unspecified".to_owned());
+    let class = optional(round, "eap-type").or_else(|| optional(round, "class"));
+    let class = class.unwrap_or_else(|| "unspecified".to_owned());
     let _ = writeln!(out, "  {side} {class} authentication:");
     for key in ["id", "ca_id", "eap_id", "xauth_id", "aaa_id"] {
         if let Some(value) = optional(round, key) {

@@ -27,11 +27,22 @@ fn show(value: &Value) -> String {
     let printable = |text: &&str| text.chars().all(|c| !c.is_control() || c == '\n' || c == '\t');
     match value.as_str().filter(printable) {
         Some(text) => text.to_owned(),
-        None => {
-            let hex: String = value.as_bytes().iter().map(|octet| format!("{octet:02x}")).collect();
-            format!("0x{hex}")
-        }
+        None => hex(value),
     }
+}
+
+/// A value in the raw forms, which show anything but printable ASCII in hexadecimal.
+fn show_raw(value: &Value) -> String {
+    let printable = value.as_bytes().iter().all(|octet| matches!(octet, b' '..=b'~'));
+    match value.as_str().filter(|_| printable) {
+        Some(text) => text.to_owned(),
+        None => hex(value),
+    }
+}
+
+fn hex(value: &Value) -> String {
+    let digits: String = value.as_bytes().iter().map(|octet| format!("{octet:02x}")).collect();
+    format!("0x{digits}")
 }
 
 /// The value of `key`, or nothing.

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::show;
+use super::show_raw as show;
 use crate::vici::{Element, Message};
 
 /// `LABEL {` elements `}` on one line.

@@ -163,12 +163,12 @@ fn direction(child: &Message, way: &str, out: &mut String) {
     if let Some(cpi) = o("cpi") {
         let _ = write!(out, "/{cpi}");
     }
-    match (o("mark"), o("if-id")) {
-        (None, None) => {}
-        (mark, interface) => {
-            let hex = |value: Option<String>| value.map_or_else(|| "-".to_owned(), |value| format!("0x{value}"));
-            let _ = write!(out, " ({}|{})", hex(mark), hex(interface));
-        }
+    let mask = o("mark-mask").map(|mask| format!("/0x{mask}")).unwrap_or_default();
+    let mark = o("mark").map(|mark| format!("0x{mark}{mask}"));
+    let interface = o("if-id").map(|id| format!("0x{id}"));
+    if mark.is_some() || interface.is_some() {
+        let none = || "-".to_owned();
+        let _ = write!(out, " ({}|{})", mark.unwrap_or_else(none), interface.unwrap_or_else(none));
     }
     let _ = write!(out, ", {:>6} bytes, {:>5} packets", f("bytes"), f("packets"));
     if let Some(seconds) = o("use") {
