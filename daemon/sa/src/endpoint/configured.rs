@@ -162,6 +162,7 @@ impl Endpoint {
                     self.initiate_new(context, connection, Some(request));
                 }
             }
+            (None, None) if self.is_established_elsewhere(&connection.name) => self.watch_up(&connection.name, None),
             (None, None) => self.initiate_new(context, connection, None),
         }
     }
@@ -200,6 +201,11 @@ impl Endpoint {
         if let Some(request) = self.with_ike(context, spi, |ike, turn| ike.want_child(turn, request)).flatten() {
             self.initiate_new(context, connection, Some(request));
         }
+    }
+
+    fn is_established_elsewhere(&self, connection: &str) -> bool {
+        let shard = self.shared.ids.shard();
+        self.shared.registry.established.values().any(|entry| entry.shard != shard && entry.connection == connection)
     }
 
     /// Hands the wish to the shard that has an IKE SA of the connection.
@@ -267,9 +273,6 @@ impl Endpoint {
         if let Some(keeper) = self.keepers.by_number.get_mut(&number) {
             keeper.failures = 0;
             keeper.up_elsewhere = elsewhere;
-        }
-        if elsewhere {
-            self.watch_up(connection, Some(child));
         }
     }
 

@@ -9,7 +9,7 @@ use crate::deadline::{IkeTimer, Timer};
 use crate::directory::DirectoryMessage;
 use crate::endpoint::Endpoint;
 use crate::endpoint::reload::same_peer;
-use crate::established::{Intent, Standing};
+use crate::established::{Authenticated, Intent, Standing};
 use crate::ike_sa::Phase;
 use crate::io::{Context, Output, Recipient};
 use crate::notice::Notice;
@@ -34,13 +34,11 @@ impl Endpoint {
                 Notice::Inherit { old, to, children, intents } => self.inherit(context, &old, to, children, intents),
                 Notice::Replace { unique_id, silently } => self.replace(context, unique_id, silently),
                 Notice::ChildUp { connection, child } => {
-                    self.watch_up(&connection.name, Some(&child.name));
                     let (connection, child) = (connection.name.clone(), child.name.clone());
                     self.tell_home(&connection.clone(), DirectoryMessage::ChildUp { connection, child }, context);
                 }
                 Notice::ChildFailed { connection, child, cause } => {
                     let child = child.map(|child| child.name.clone());
-                    self.watch_failed(&connection.name, child.as_deref(), &cause);
                     let connection = connection.name.clone();
                     let message = DirectoryMessage::ChildFailed { connection: connection.clone(), child, cause };
                     self.tell_home(&connection, message, context);
@@ -99,6 +97,9 @@ impl Endpoint {
         for child in &children {
             self.shared.registry.home.insert(child.unique_id, to);
         }
+        if !self.ikes.contains_key(&to) {
+            return self.ended_with_successor(context, old, children, intents);
+        }
         self.watch_rekeyed(old.unique_id, self.ikes.get(&to).map(|ike| ike.core.unique_id));
         let old = Box::new(old.clone());
         self.with_ike(context, to, |ike, turn| {
@@ -112,6 +113,23 @@ impl Endpoint {
                 turn.event(EventBody::IkeSaRekeyed { old, new });
                 authenticated.advance(&mut ike.core, turn);
             }
+        });
+    }
+
+    /// The peer had switched to a successor and closed that before we knew that it was the one: everything has ended.
+    fn ended_with_successor(
+        &mut self,
+        context: &Context<'_>,
+        old: &IkeSaSnapshot,
+        children: Vec<ChildSa>,
+        intents: Vec<Intent>,
+    ) {
+        let Some(spi) = self.by_unique_id(old.unique_id) else { return };
+        self.with_ike(context, spi, |ike, turn| {
+            let mut rest = Authenticated::new();
+            rest.children = children;
+            rest.intents = intents.into();
+            rest.finish(&ike.core, turn, Cause::new(CauseKind::PeerDeleted, "closed by the peer"));
         });
     }
 

@@ -2,12 +2,12 @@
 
 use ike_model::{Cause, CauseKind, EventBody};
 use ike_wire::ids::{ExchangeType, NotifyType};
-use ike_wire::{Message, Payload, Payloads};
+use ike_wire::{Delete, Message, Payload, Payloads};
 use ipsec::Path;
 
 use crate::core::Core;
 use crate::error::{Error, Reaction};
-use crate::established::{Active, Authenticated};
+use crate::established::{Active, Authenticated, Standing};
 use crate::exchange::ike_sa_init::Step;
 use crate::exchange::{create_child, delete, ike_auth, rekey_ike};
 use crate::turn::Turn;
@@ -162,6 +162,12 @@ impl IkeSa {
                 self.phase = Phase::Authenticated(Box::new(authenticated));
                 Ok(())
             }
+            // Both ends rekeyed, and the peer knows already that this is the IKE SA that stays: it repeats until we know too.
+            (Phase::Authenticated(authenticated), _)
+                if authenticated.standing == Standing::Undecided && !payloads.deletes().any(Delete::is_ike_sa) =>
+            {
+                Err(Error::Unauthentic("request while it is not decided which IKE SA stays"))
+            }
             (Phase::Authenticated(authenticated), ExchangeType::CREATE_CHILD_SA) => {
                 if rekey_ike::is_meant(payloads) {
                     rekey_ike::on_request(authenticated, core, turn, payloads)
@@ -177,7 +183,8 @@ impl IkeSa {
             //= RFC 7296 §1.2: nothing else is allowed before authentication, and no exchange twice
             (Phase::Initiating(_) | Phase::Responding(_), _) => Err(Error::Unauthentic("request out of place")),
             (Phase::Authenticated(_), _) => Err(Error::PeerMisbehaved("exchange that does not belong here")),
-            (Phase::Closed, _) => Ok(()),
+            // The peer may close what we have just forgotten.
+            (Phase::Closed, _) => core.respond(turn, exchange, &[]),
         }
     }
 
