@@ -11,6 +11,7 @@ pub mod capture;
 pub mod classify;
 pub mod enter;
 pub mod frame;
+pub mod hostile;
 pub mod netns;
 pub mod packet;
 pub mod peer;

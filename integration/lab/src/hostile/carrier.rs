@@ -63,8 +63,10 @@ impl Udp {
 
 /// Errors that say something of one datagram only.
 fn is_passing(error: &std::io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::ConnectionRefused | ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted)
-        || matches!(error.raw_os_error(), Some(libc::EMSGSIZE | libc::ENOBUFS))
+    matches!(
+        error.kind(),
+        ErrorKind::ConnectionRefused | ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted
+    ) || matches!(error.raw_os_error(), Some(libc::EMSGSIZE | libc::ENOBUFS))
 }
 
 impl Carrier for Udp {

@@ -5,7 +5,7 @@
 use anyhow::{Context, Result};
 use ike_crypto::{CryptoProvider, IkeAead, Prf, PrfOutput, SystemRandom, prf_plus, ring_provider};
 use ike_wire::ids::{EncryptionId, PayloadType, PrfId};
-use ike_wire::{Chain, Header, IkeSpi, Message, SkBuffer, SkSizes};
+use ike_wire::{Chain, HEADER_LEN, Header, IkeSpi, Message, PAYLOAD_HEADER_LEN, SkBuffer, SkSizes};
 
 /// Octets of an AES-128-GCM key with its salt.
 pub const GCM_KEY: usize = 20;
@@ -132,6 +132,33 @@ impl Keys {
         let parts = buffer.parts();
         self.ours.seal(&SystemRandom, parts.associated, parts.iv, parts.body, parts.icv)?;
         Ok(buffer.into_octets())
+    }
+
+    /// A message with a payload in clear in front of SK; the ICV covers it.
+    ///
+    /// # Errors
+    /// The cryptography refused.
+    pub fn seal_behind(&self, header: &Header, front: (PayloadType, &[u8]), chain: &Chain) -> Result<Vec<u8>> {
+        let (kind, front) = front;
+        let sizes = sizes(self.ours.as_ref());
+        let sealed = SkBuffer::seal(header, chain, sizes)?.into_octets();
+        let (head, sk) = sealed.split_at_checked(HEADER_LEN).context("a message is longer than its header")?;
+        let length = u16::try_from(front.len() + PAYLOAD_HEADER_LEN)?;
+        let mut octets = head.to_vec();
+        octets.extend([PayloadType::SK.0, 0]);
+        octets.extend(length.to_be_bytes());
+        octets.extend(front);
+        octets.extend(sk);
+        let total = u32::try_from(octets.len())?;
+        for (at, value) in [(16, vec![kind.0]), (24, total.to_be_bytes().to_vec())] {
+            octets.iter_mut().skip(at).zip(value).for_each(|(to, from)| *to = from);
+        }
+        let (associated, rest) =
+            octets.split_at_mut(HEADER_LEN + PAYLOAD_HEADER_LEN + front.len() + PAYLOAD_HEADER_LEN);
+        let (iv, rest) = rest.split_at_mut(sizes.iv);
+        let (body, icv) = rest.split_at_mut(rest.len() - sizes.icv);
+        self.ours.seal(&SystemRandom, associated, iv, body, icv)?;
+        Ok(octets)
     }
 
     /// Fragment `number` of `total` (RFC 7383) with `piece` of a chain.

@@ -113,10 +113,15 @@ fn transform(dice: &mut Dice) -> Transform {
     let id = if dice.one_in(5) { dice.next_u64() as u16 } else { dice.below(40) as u16 };
     let mut transform = Transform::new(kind, id);
     if dice.one_in(2) {
-        transform.key_length = dice.pick(&[Some(0), Some(1), Some(128), Some(192), Some(256), Some(0xffff), None]).flatten();
+        transform.key_length =
+            dice.pick(&[Some(0), Some(1), Some(128), Some(192), Some(256), Some(0xffff), None]).flatten();
     }
     if dice.one_in(6) {
-        let value = if dice.one_in(2) { AttributeValue::Short(dice.next_u64() as u16) } else { AttributeValue::Long(dice.octets(9)) };
+        let value = if dice.one_in(2) {
+            AttributeValue::Short(dice.next_u64() as u16)
+        } else {
+            AttributeValue::Long(dice.octets(9))
+        };
         transform.attributes.push(Attribute { kind: AttributeType(dice.between(1, 40) as u16), value });
     }
     transform
@@ -130,7 +135,12 @@ fn key_exchange(dice: &mut Dice, ke: &mut KeyExchange<'static>) {
     match dice.below(5) {
         0 => ke.data = vec![0; length].into(),
         1 => ke.data = vec![0xff; length].into(),
-        2 => ke.data = dice.pick(&[0_usize, 1, 31, 33, 64, 96, 256, 384, 1_568]).map_or_else(Vec::new, |count| dice.octets(count)).into(),
+        2 => {
+            ke.data = dice
+                .pick(&[0_usize, 1, 31, 33, 64, 96, 256, 384, 1_568])
+                .map_or_else(Vec::new, |count| dice.octets(count))
+                .into()
+        }
         // The point of order two, and others of small order on Curve25519.
         3 => {
             let mut octets = vec![0; length];
@@ -191,7 +201,8 @@ fn notification(dice: &mut Dice, old: &Notify<'static>) -> Notify<'static> {
 }
 
 fn deletion(dice: &mut Dice, old: &Delete<'static>) -> Delete<'static> {
-    let protocol = if dice.one_in(20) { ProtocolId::IKE } else { dice.pick(&[ProtocolId::ESP, ProtocolId::AH]).unwrap_or_default() };
+    let protocol =
+        dice.pick(&[ProtocolId::ESP, ProtocolId::AH]).filter(|_| !dice.one_in(20)).unwrap_or(ProtocolId::IKE);
     match dice.below(6) {
         0 => Delete { protocol, ..old.clone() },
         1 => Delete { protocol, spi_size: 4, octets: old.octets.repeat(dice.between(2, 40)).into() },
@@ -239,7 +250,11 @@ fn change_range(dice: &mut Dice, range: &mut SelectorRange) {
 fn selector(dice: &mut Dice) -> TrafficSelector {
     if dice.one_in(12) {
         let length = dice.below(40);
-        return TrafficSelector::Other(OtherSelector { kind: TsType(dice.between(9, 20) as u8), protocol: dice.octet(), body: dice.octets(length) });
+        return TrafficSelector::Other(OtherSelector {
+            kind: TsType(dice.between(9, 20) as u8),
+            protocol: dice.octet(),
+            body: dice.octets(length),
+        });
     }
     let address = |dice: &mut Dice, v6: bool| -> IpAddr {
         match (dice.below(4), v6) {

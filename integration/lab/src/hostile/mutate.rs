@@ -23,7 +23,10 @@ pub fn datagram(dice: &mut Dice, message: &mut Vec<u8>, others: &[Vec<u8>]) {
             3 => truncate(dice, message),
             4 => extend(dice, message),
             5 => flip_below(dice, message, HEADER),
-            6 => number(dice, message, HEADER.min(message.len().saturating_sub(1))),
+            6 => {
+                let from = HEADER.min(message.len().saturating_sub(1));
+                number(dice, message, from);
+            }
             7 => put(message, LENGTH_AT, &dice.next_u64().to_be_bytes()),
             8 => splice(dice, message, others),
             9 => repeat_piece(dice, message),
@@ -215,7 +218,8 @@ fn piece(dice: &mut Dice, pieces: &mut Vec<Piece>) {
 
 /// A payload that nobody asked for.
 fn stray(dice: &mut Dice) -> Piece {
-    let kind = dice.pick(&[33_u8, 34, 35, 36, 37, 38, 39, 40, 41, 41, 42, 43, 44, 45, 46, 47, 48, 53, 60, 200]).unwrap_or(41);
+    let kind =
+        dice.pick(&[33_u8, 34, 35, 36, 37, 38, 39, 40, 41, 41, 42, 43, 44, 45, 46, 47, 48, 53, 60, 200]).unwrap_or(41);
     let count = dice.below(48);
     let mut body = dice.octets(count);
     // Notifications and deletions get fields that mean something.

@@ -135,7 +135,8 @@ pub fn ike_proposal() -> Proposal {
 /// The ESP proposal of this peer, with a key exchange or without.
 #[must_use]
 pub fn esp_proposal(spi: u32, key_exchange: bool) -> Proposal {
-    let mut transforms = vec![Transform::encryption(EncryptionId::AES_GCM_16, Some(128)), Transform::esn(EsnId::NO_EXT_SEQ)];
+    let mut transforms =
+        vec![Transform::encryption(EncryptionId::AES_GCM_16, Some(128)), Transform::esn(EsnId::NO_EXT_SEQ)];
     if key_exchange {
         transforms.insert(1, Transform::key_exchange(KeyExchangeId::CURVE_25519));
     }
@@ -359,10 +360,25 @@ impl IkeSa {
         chain: &Chain,
         answerer: Answerer<'_>,
     ) -> Result<Reply> {
+        self.request_within(carrier, exchange, chain, PATIENCE, answerer)
+    }
+
+    /// The same with another time to wait before the request is sent again.
+    ///
+    /// # Errors
+    /// There is no way to the daemon.
+    pub fn request_within(
+        &mut self,
+        carrier: &mut dyn Carrier,
+        exchange: ExchangeType,
+        chain: &Chain,
+        wait: Duration,
+        answerer: Answerer<'_>,
+    ) -> Result<Reply> {
         let octets = self.seal(exchange, self.next, false, chain)?;
         for _ in 0..2 {
             carrier.send(&octets)?;
-            if let Some(answer) = self.await_response(carrier, PATIENCE, answerer)? {
+            if let Some(answer) = self.await_response(carrier, wait, answerer)? {
                 self.next += 1;
                 return Ok(Reply::Response(answer));
             }
@@ -450,14 +466,7 @@ impl IkeSa {
     pub fn successor(&mut self, spis: (IkeSpi, IkeSpi), secret: &SharedSecret, nonces: [&[u8]; 2]) -> Result<Self> {
         let [nonce_i, nonce_r] = nonces;
         let keys = self.keys.rekeyed(contributions(nonce_i, nonce_r, spis, secret))?;
-        Ok(IkeSa {
-            spis,
-            keys,
-            next: 0,
-            children: std::mem::take(&mut self.children),
-            answered: 0,
-            last_answer: None,
-        })
+        Ok(IkeSa { spis, keys, next: 0, children: std::mem::take(&mut self.children), answered: 0, last_answer: None })
     }
 }
 

@@ -3,9 +3,7 @@
 use anyhow::Result;
 use ike_crypto::StartedKeyExchange;
 use ike_wire::ids::{ConfigurationType, ExchangeType, KeyExchangeId, NotifyType, ProtocolId};
-use ike_wire::{
-    Configuration, Delete, IkeSpi, KeyExchange, Nonce, Notify, Payload, SecurityAssociation, VendorId,
-};
+use ike_wire::{Configuration, Delete, IkeSpi, KeyExchange, Nonce, Notify, Payload, SecurityAssociation, VendorId};
 
 use super::dice::Dice;
 use super::peer::{IkeSa, Profile, draw_spi, esp_proposal, ike_proposal, start_key_exchange};
@@ -141,8 +139,13 @@ fn informational(ike: &IkeSa, dice: &mut Dice) -> Vec<Payload<'static>> {
             Payload::Notify(Notify::new(NotifyType::COOKIE2, dice.octets(16))),
             Payload::Notify(Notify::new(NotifyType::NAT_DETECTION_SOURCE_IP, dice.octets(20))),
         ],
-        5 => vec![Payload::Configuration(Configuration { kind: ConfigurationType::CFG_REQUEST, attributes: Vec::new() })],
-        6 => vec![Payload::VendorId(VendorId::new(dice.octets(16))), Payload::Delete(Delete::child_sas(ProtocolId::AH, &[spi]))],
+        5 => {
+            vec![Payload::Configuration(Configuration { kind: ConfigurationType::CFG_REQUEST, attributes: Vec::new() })]
+        }
+        6 => vec![
+            Payload::VendorId(VendorId::new(dice.octets(16))),
+            Payload::Delete(Delete::child_sas(ProtocolId::AH, &[spi])),
+        ],
         _ => vec![Payload::Notify(Notify::about(NotifyType::INVALID_SELECTORS, ProtocolId::ESP, spi))],
     }
 }

@@ -10,8 +10,8 @@ use super::requests::Purpose;
 pub struct Tally {
     /// Datagrams changed outside of any encryption.
     pub raw: u64,
-    /// Messages changed below SK, by what they were before.
-    pub below: BTreeMap<Purpose, u64>,
+    /// Messages changed below SK, and IKE_SA_INIT requests changed in what they say, by what they were before.
+    pub sent: BTreeMap<Purpose, u64>,
     /// Those of them that the daemon has answered, authentically: a handler had them.
     pub reached: BTreeMap<Purpose, u64>,
     /// Those that changed the daemon's state: it agreed.
@@ -30,20 +30,27 @@ impl Tally {
     /// Mutated messages in all.
     #[must_use]
     pub fn total(&self) -> u64 {
-        self.raw + self.below_sk()
+        self.raw + self.sent.values().sum::<u64>()
     }
 
     /// Those changed below SK.
     #[must_use]
     pub fn below_sk(&self) -> u64 {
-        self.below.values().sum()
+        self.sent.iter().filter(|(purpose, _)| **purpose != Purpose::Init).map(|(_, count)| count).sum()
+    }
+
+    /// The fewest messages that reached any handler behind IKE_AUTH, and the handler.
+    #[must_use]
+    pub fn least_reached(&self) -> Option<(Purpose, u64)> {
+        let asked = Purpose::ALL.into_iter().filter(|purpose| *purpose != Purpose::Answer);
+        asked.map(|purpose| (purpose, self.reached.get(&purpose).copied().unwrap_or(0))).min_by_key(|(_, count)| *count)
     }
 
     /// Adds another one.
     pub fn add(&mut self, other: &Tally) {
         self.raw += other.raw;
         for (to, from) in
-            [(&mut self.below, &other.below), (&mut self.reached, &other.reached), (&mut self.agreed, &other.agreed)]
+            [(&mut self.sent, &other.sent), (&mut self.reached, &other.reached), (&mut self.agreed, &other.agreed)]
         {
             for (purpose, count) in from {
                 *to.entry(*purpose).or_default() += count;
@@ -62,9 +69,11 @@ impl Tally {
         let percent = |count: u64| 100.0 * count as f64 / self.total().max(1) as f64;
         let mut text = format!("{:<34} {:>9} {:>9} {:>7} {:>9}\n", "handler", "sent", "reached", "share", "agreed");
         for purpose in Purpose::ALL {
-            let (sent, reached, agreed) = (of(&self.below, purpose), of(&self.reached, purpose), of(&self.agreed, purpose));
+            let (sent, reached, agreed) =
+                (of(&self.sent, purpose), of(&self.reached, purpose), of(&self.agreed, purpose));
             // Writing to a String cannot fail.
-            let _ = writeln!(text, "{:<34} {sent:>9} {reached:>9} {:>6.2}% {agreed:>9}", purpose.name(), percent(reached));
+            let _ =
+                writeln!(text, "{:<34} {sent:>9} {reached:>9} {:>6.2}% {agreed:>9}", purpose.name(), percent(reached));
         }
         let _ = write!(
             text,
