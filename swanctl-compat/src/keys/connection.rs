@@ -7,6 +7,8 @@ const fn no_effect(quiet: &'static [&'static str], reason: &'static str) -> Stat
     Status::NoEffect { quiet, reason }
 }
 
+const REAUTHENTICATION: Status =
+    no_effect(&["0", "0s"], "there is no reauthentication; the IKE SA is rekeyed when this time is over");
 const IKEV1: Status = no_effect(&["no", "0"], "it concerns IKEv1 only");
 const EAP_ONLY: Status = no_effect(&[], "it concerns EAP and XAuth only, which are refused as methods");
 const CERTIFICATES: Status =
@@ -26,7 +28,7 @@ pub(super) const CONNECTION: &[Key] = &[
     ),
     many("local_addrs", Kind::Host, "%any", Supported),
     many("remote_addrs", Kind::Host, "%any", Supported),
-    one("local_port", Kind::Port, "500", Supported),
+    one("local_port", Kind::Port, "500", no_effect(&["0", "500", "4500"], "IKE is sent from the daemon's own ports")),
     one("remote_port", Kind::Port, "500", Supported),
     many("proposals", Kind::IkeProposal, "default", Supported),
     many("vips", Kind::Text, "", Refused { harmless: &[], reason: "virtual IP addresses are not supported" }),
@@ -66,7 +68,7 @@ pub(super) const CONNECTION: &[Key] = &[
     ),
     one("keyingtries", Kind::U32, "1", Supported),
     one("unique", Kind::Words(&["never", "no", "keep", "replace"]), "no", Supported),
-    one("reauth_time", Kind::Time, "0", Supported),
+    one("reauth_time", Kind::Time, "0", REAUTHENTICATION),
     one("rekey_time", Kind::Time, "4h, or 0 if reauth_time is set", Supported),
     one("over_time", Kind::Time, "10% of the longer of rekey_time and reauth_time", Supported),
     one("rand_time", Kind::Time, "over_time, at most half of the lifetime", Supported),

@@ -6,6 +6,7 @@
 mod build;
 mod check;
 mod finding;
+pub mod offload;
 
 #[cfg(test)]
 mod tests;

@@ -266,6 +266,20 @@ fn all_errors_are_found() {
 }
 
 #[test]
+fn offload_that_no_device_has_is_refused() {
+    let support = offload::OffloadSupport { crypto: false, packet: true, reason: "there is no NIC" };
+    let check = |mode: &str| {
+        let connection = with(|_, child| child.set("hw_offload", mode)).unwrap().connection;
+        offload::check(&connection, &support).map_err(|rejected| (rejected.errmsg(), rejected.errors[0].path.clone()))
+    };
+    for allowed in ["no", "auto", "packet"] {
+        assert_eq!(check(allowed), Ok(()), "{allowed}");
+    }
+    let text = "unsupported: hw_offload: there is no NIC, config discarded".to_owned();
+    assert_eq!(check("crypto"), Err((text, "connections.c.children.net.hw_offload".to_owned())));
+}
+
+#[test]
 fn one_connection_per_message() {
     assert!(parse_message(&Message::new()).is_err());
     let mut two = Message::new();

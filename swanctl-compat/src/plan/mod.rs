@@ -19,6 +19,7 @@ use ike_model::{Connection, SharedSecret};
 pub use spans::Spans;
 
 use crate::load_conn;
+use crate::load_conn::offload::{self, OffloadSupport};
 use crate::settings::{Diagnostic, FileSource, Settings, Severity, View};
 use crate::vici::Message;
 
@@ -114,6 +115,19 @@ impl Plan {
     pub fn secrets_to_unload(&self, loaded: &[String]) -> Vec<String> {
         let wanted: BTreeSet<&str> = self.secrets.iter().map(|planned| planned.name.as_str()).collect();
         loaded.iter().filter(|id| !wanted.contains(id.as_str())).cloned().collect()
+    }
+
+    /// Refuses the connections whose children ask for offload that the running backend does not have.
+    pub fn refuse_offload(&mut self, settings: &Settings, support: &OffloadSupport) {
+        for planned in &mut self.connections {
+            let Some(connection) = &planned.connection else { continue };
+            let found = offload::unavailable(connection, support);
+            if !found.is_empty() {
+                self.findings.extend(found.iter().map(|finding| planned.spans.diagnostic(finding, settings)));
+                planned.connection = None;
+            }
+        }
+        self.sort_findings();
     }
 
     /// By position, each finding once: a template's mistake is found in every connection that inherits it.

@@ -190,6 +190,24 @@ fn a_file_with_secrets_open_to_all_is_a_warning() {
     );
 }
 
+#[test]
+fn offload_that_is_not_there_refuses_its_connection_alone() {
+    let text = "connections {
+        a { local { auth = psk }
+          children { net { hw_offload = packet } } }
+        b { local { auth = psk } }
+    }";
+    let files = crate::settings::tests::MemoryFiles::new(&[("/etc/s.conf", text)]);
+    let settings = Settings::load(&files, "/etc/s.conf");
+    let mut plan = Plan::make(&settings, &files);
+    let support = OffloadSupport { crypto: false, packet: false, reason: "there is no NIC" };
+    plan.refuse_offload(&settings, &support);
+    assert_eq!(plan.usable_connections().map(|c| c.name.as_str()).collect::<Vec<_>>(), ["b"]);
+    let error = plan.findings.iter().find(|finding| finding.severity == Severity::Error).unwrap();
+    assert_eq!(error.message, "`hw_offload` cannot be used: there is no NIC");
+    assert_eq!(error.span.map(|span| (span.line, span.column)), Some((3, 41)));
+}
+
 /// Where an error of the daemon belongs, by its `errpath`.
 #[test]
 fn daemon_errors_find_their_place() {
