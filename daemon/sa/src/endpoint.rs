@@ -355,11 +355,15 @@ impl Endpoint {
             DirectoryMessage::Initiate { unique_id, connection, child, packet } => {
                 self.initiate_below(context, unique_id, &connection, &child, packet);
             }
-            DirectoryMessage::ChildUp { connection, child } => self.kept_up(&connection, &child),
+            DirectoryMessage::ChildUp { connection, child } => {
+                self.watch_up(&connection, Some(&child));
+                self.kept_up(&connection, &child);
+            }
             DirectoryMessage::ChildDown { connection, child, cause } => {
                 self.kept_down(context, &connection, &child, cause);
             }
             DirectoryMessage::ChildFailed { connection, child, cause } => {
+                self.watch_failed(&connection, child.as_deref(), &cause);
                 self.kept_failed(context, &connection, child.as_deref(), &cause);
             }
             DirectoryMessage::Replace { unique_id, silently } => self.replace(context, unique_id, silently),

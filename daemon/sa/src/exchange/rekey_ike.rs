@@ -280,12 +280,17 @@ fn complete(
             redundant.intents.push_back(Intent::DeleteIke);
             let ike = Box::new(IkeSa::authenticated(new, redundant));
             turn.notices.push_back(Notice::Successor { ike });
-            hand_over(authenticated, core, turn, rival.spi.0);
-            let at = turn.after(REAP);
-            turn.deadlines.set(core.timer(IkeTimer::Reap), at);
+            yield_to(authenticated, core, turn, &rival);
         }
     }
     Ok(())
+}
+
+/// The peer's new IKE SA stays.
+fn yield_to(authenticated: &mut Authenticated, core: &Core, turn: &mut Turn<'_>, rival: &Rival) {
+    hand_over(authenticated, core, turn, rival.spi.0);
+    let at = turn.after(REAP);
+    turn.deadlines.set(core.timer(IkeTimer::Reap), at);
 }
 
 /// Everything passes to the IKE SA with our SPI `to`.
@@ -336,9 +341,7 @@ fn failed(authenticated: &mut Authenticated, core: &mut Core, turn: &mut Turn<'_
     let temporary = matches!(error, Error::PeerNotified(NotifyType::TEMPORARY_FAILURE));
     if let Some(rival) = authenticated.rival.take() {
         // The peer's own rekeying is what is left.
-        hand_over(authenticated, core, turn, rival.spi.0);
-        let at = turn.after(REAP);
-        return turn.deadlines.set(core.timer(IkeTimer::Reap), at);
+        return yield_to(authenticated, core, turn, &rival);
     }
     let at = turn.after(retry::temporary_failure(turn.random()));
     turn.deadlines.set(core.timer(IkeTimer::Rekey), at);
