@@ -4,8 +4,11 @@
 mod gateway;
 mod lab;
 
+use std::net::UdpSocket;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
 use gateway::{Gateway, Style, V4, V6, connect, guard, pair};
-use ipsec::{Direction, Event, OffloadBackend, OnStop, Op, PolicyAction, Reqid};
+use ipsec::{Direction, Event, OffloadBackend, OnStop, Op, Path, PolicyAction, Reqid};
 use lab::{Lab, eventually, possible};
 use offload_userspace::UserspaceConfig;
 
@@ -116,6 +119,79 @@ fn bulk_transfers_do_not_stall_on_size() {
         let octets = lab.transfer("la", "lb", "10.2.0.2", 3 << 20);
         assert_eq!(octets, 3 << 20, "{style:?}, drops: {} / {}", a.drops(), b.drops());
     }
+}
+
+/// Selectors that cover everything: the LANs, the peer's outer address and the gateways themselves stay reachable, and nothing goes in circles.
+#[test]
+fn selectors_of_everything_cut_nothing_off() {
+    if !possible() {
+        return;
+    }
+    let lab = Lab::new(false);
+    let (a, b) = gateways(&lab);
+    connect(&a, &b, ("10.1.0.0/24", "0.0.0.0/0"), &Style::default());
+    let capture = lab.capture("ga", "wan");
+    assert_eq!(lab.ping("la", "10.2.0.2", 20, &[]), 20, "drops: {} / {}", a.drops(), b.drops());
+    let counts = capture.counts();
+    assert!((40..=44).contains(&counts.native) && counts.clear == 0, "{counts:?}");
+    // Our own LAN and the gateway's addresses are still there, from both sides.
+    assert_eq!(lab.ping("la", "10.1.0.1", 3, &[]), 3);
+    assert_eq!(lab.ping("ga", "10.1.0.2", 3, &[]), 3);
+    assert_eq!(lab.ping("ga", "192.0.2.2", 3, &["-I", "192.0.2.1"]), 3);
+    // Traffic of the gateway itself with an address inside is protected too.
+    capture.counts();
+    assert_eq!(lab.ping("ga", "10.2.0.2", 5, &["-I", "10.1.0.1"]), 5);
+    assert_eq!(lab.ping("ga", "10.2.0.2", 5, &[]), 5);
+    assert_eq!(capture.counts().clear, 0);
+}
+
+/// Two children with one remote network and different local ones; the packet's source decides.
+#[test]
+fn equal_remote_selectors_with_different_local_ones_work() {
+    if !possible() {
+        return;
+    }
+    let lab = Lab::new(false);
+    lab.exec("la", &["ip", "addr", "add", "10.1.0.130/24", "dev", "lan"]);
+    let (a, b) = gateways(&lab);
+    let ((_, low), _) = connect(&a, &b, ("10.1.0.0/25", "10.2.0.0/24"), &Style::default());
+    let ((_, high), _) = connect(&a, &b, ("10.1.0.128/25", "10.2.0.0/24"), &Style { udp: true, ..Style::default() });
+    assert_eq!(lab.ping("la", "10.2.0.2", 4, &["-I", "10.1.0.2"]), 4);
+    assert_eq!(lab.ping("la", "10.2.0.2", 6, &["-I", "10.1.0.130"]), 6);
+    assert_eq!((a.status(low).packets, a.status(high).packets), (4, 6));
+}
+
+/// IKE on the adopted sockets goes up with its path, the marker removed; keepalives go nowhere. An ESP flood does not stop it.
+#[test]
+fn ike_passes_a_flood_of_esp() {
+    if !possible() {
+        return;
+    }
+    let lab = Lab::new(false);
+    let a = Gateway::start(&lab, "ga", UserspaceConfig::default());
+    let socket = || lab.inside("gb", || UdpSocket::bind(("192.0.2.2", 0)).unwrap());
+    let (flood, ike) = (socket(), socket());
+    let (stop, to) = (AtomicBool::new(false), ("192.0.2.1", 4500));
+    let sent = 200;
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let forged = [0x77; 1_400];
+            while !stop.load(Relaxed) {
+                let _ = flood.send_to(&forged, to);
+            }
+        });
+        ike.send_to(&[0xff], to).unwrap();
+        for number in 0..sent {
+            ike.send_to(&[0, 0, 0, 0, b'I', number], to).unwrap();
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        stop.store(true, Relaxed);
+    });
+    let arrived = a.queue.ike.lock().unwrap().clone();
+    let expected = Path { local: "192.0.2.1:4500".parse().unwrap(), remote: ike.local_addr().unwrap() };
+    assert!(arrived.iter().all(|(path, octets)| *path == expected && octets.len() == 2 && octets[0] == b'I'));
+    assert!(arrived.len() >= usize::from(sent) * 95 / 100, "{} of {sent} datagrams came up", arrived.len());
 }
 
 /// How fast it is here; compare only runs of one sitting. `cargo test -p offload-userspace --test namespaces -- --ignored --nocapture`
