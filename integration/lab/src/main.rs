@@ -21,6 +21,12 @@ struct Arguments {
 enum Task {
     /// Two gateways, one tunnel, real packets: a pass/fail line per step
     Demo(demo::Options),
+    /// Mutated IKE messages at a running daemon, most of them below SK with the right keys
+    HostileIke(lab::hostile::ike_run::Options),
+    /// Mutated ESP packets at a running daemon, native and in UDP
+    HostileEsp(lab::hostile::esp_run::Options),
+    /// What an established pair of IKE SA and CHILD SA costs a running daemon
+    HostileMemory(lab::hostile::memory_run::Options),
     /// Runs a program inside namespaces of its own, for tests that make network namespaces
     Inside {
         /// The program and its arguments
@@ -36,6 +42,9 @@ fn main() -> ExitCode {
     let outcome = lab::enter::enter().and_then(|()| match &arguments.task {
         Task::Demo(options) => demo::run(options),
         Task::SoakRekey(options) => soak::run(options),
+        Task::HostileIke(options) => lab::hostile::ike_run::run(options),
+        Task::HostileEsp(options) => lab::hostile::esp_run::run(options),
+        Task::HostileMemory(options) => lab::hostile::memory_run::run(options),
         Task::Inside { command } => inside(command),
     });
     match outcome {

@@ -40,8 +40,8 @@ fn mutations_below_sk_reach_every_handler_and_leave_nothing() {
         let number = attacker.tally.total();
         let step = catch_unwind(AssertUnwindSafe(|| {
             attacker.step().unwrap_or_else(|error| panic!("{error:?}"));
-            if number % 7 == 0 {
-                loopback.0.borrow_mut().rekey(number % 3 != 0);
+            if number.is_multiple_of(7) {
+                loopback.0.borrow_mut().rekey(!number.is_multiple_of(3));
                 attacker.listen(Duration::ZERO).unwrap_or_else(|error| panic!("{error:?}"));
             }
         }));
