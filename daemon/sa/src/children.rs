@@ -174,6 +174,11 @@ impl ChildSa {
         matches!(self.state, ChildSaState::Installed | ChildSaState::Rekeying) && !self.redundant
     }
 
+    /// Whether it ends, or is to end as soon as the window is free.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.cause.is_some() || matches!(self.state, ChildSaState::Deleting | ChildSaState::Deleted)
+    }
+
     /// One of its deadlines.
     pub(crate) fn timer(&self, timer: ChildTimer) -> Timer {
         Timer::Child(self.unique_id, timer)

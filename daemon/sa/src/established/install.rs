@@ -122,15 +122,23 @@ impl Authenticated {
 
     fn answer_installed(&mut self, core: &mut Core, turn: &mut Turn<'_>, unique_id: u32, pending: Pending, ok: bool) {
         let mut payloads = pending.payloads;
-        if !ok {
+        let closing = |old| self.child(old).is_none_or(ChildSa::is_closing);
+        let refusal = match pending.rekeys {
+            _ if !ok => Some(NotifyType::NO_ADDITIONAL_SAS),
+            //= RFC 7296 §2.25.1: no rekeying of a CHILD SA that is being closed, be it since the install began
+            Some(old) if closing(old) => Some(NotifyType::TEMPORARY_FAILURE),
+            Some(_) | None => None,
+        };
+        if let Some(kind) = refusal {
             payloads.truncate(pending.always);
-            payloads.push(Payload::Notify(Notify::plain(NotifyType::NO_ADDITIONAL_SAS)));
+            payloads.push(Payload::Notify(Notify::plain(kind)));
         }
         if let Err(error) = core.respond(turn, pending.exchange, &payloads) {
             tracing::warn!(conn = core.connection.name, ike = core.unique_id, "{error}");
         }
-        if !ok {
-            return;
+        if refusal.is_some() {
+            self.remove_child(core, turn, unique_id, None);
+            return pending.rekeys.into_iter().for_each(|old| create_child::refused_rekey(self, unique_id, old));
         }
         match pending.rekeys {
             None => self.child_up(core, turn, unique_id),

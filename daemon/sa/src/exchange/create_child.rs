@@ -6,7 +6,7 @@
 mod answer;
 mod outcome;
 
-pub(crate) use answer::{KeyExchangePending, answered_rekey, on_key_exchange, on_request};
+pub(crate) use answer::{KeyExchangePending, answered_rekey, on_key_exchange, on_request, refused_rekey};
 use outcome::{deleted_again, failed, give_up_rekey, make_redundant, refused, rekey_failed};
 pub(crate) use outcome::{note_early_delete, old_deleted};
 
@@ -382,6 +382,12 @@ pub(crate) fn installed(
     authenticated.activate(turn, new);
     authenticated.finish_replaced(core, turn, new, old);
     make_redundant(authenticated, exchange.rival.take());
+    // It was to be closed while it was being rekeyed: that goes for its successor.
+    let cause = authenticated.child(old).and_then(|old| old.cause.clone());
+    if let Some(child) = authenticated.child_mut(new).filter(|_| cause.is_some()) {
+        child.cause = cause;
+        authenticated.intents.push_back(Intent::DeleteChild(new));
+    }
     if exchange.old_deleted {
         return authenticated.linger(core, turn, old);
     }

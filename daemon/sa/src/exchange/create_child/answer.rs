@@ -7,7 +7,7 @@ use ike_wire::ids::{ExchangeType, NotifyType, ProtocolId};
 use ike_wire::{KeyExchange, Nonce, Payload, Payloads};
 use std::sync::Arc;
 
-use crate::children::ChildKeys;
+use crate::children::{ChildKeys, ChildSa};
 use crate::collision::lowest;
 use crate::core::Core;
 use crate::deadline::ChildTimer;
@@ -120,7 +120,11 @@ fn may_rekey(authenticated: &Authenticated, unique_id: u32) -> Result<(), Error>
         }
         Some(_) | None => false,
     };
-    if decided || !child.is_up() { Err(Error::Temporary("it is being rekeyed or closed")) } else { Ok(()) }
+    if decided || !child.is_up() || child.is_closing() {
+        Err(Error::Temporary("it is being rekeyed or closed"))
+    } else {
+        Ok(())
+    }
 }
 
 /// The key exchange for the peer's request is done.
@@ -186,6 +190,17 @@ fn reply(
         exchange.rival = Some(Rival { child, lowest_nonce });
     }
     Ok(())
+}
+
+/// The peer's rekeying has come to nothing at our end: its CHILD SA is no rival to ours, and the old one goes on.
+pub(crate) fn refused_rekey(authenticated: &mut Authenticated, new: u32, old: u32) {
+    if let Some(Active::Child(exchange)) = &mut authenticated.active {
+        exchange.rival.take_if(|rival| rival.child == new);
+    }
+    let given_up = |child: &&mut ChildSa| child.state == ChildSaState::Rekeyed && !child.replaced;
+    if let Some(child) = authenticated.child_mut(old).filter(given_up) {
+        child.state = ChildSaState::Installed;
+    }
 }
 
 /// The peer's rekeying is answered: the new CHILD SA waits for its first packet or for the DELETE of the old one.
