@@ -98,6 +98,10 @@ impl Core {
     /// Checks and decrypts a message of the peer.
     pub(crate) fn open(&self, message: &Message<'_>) -> Result<SkBuffer, Error> {
         let keys = self.keys.as_ref().ok_or(Error::Unauthentic("no keys yet"))?;
+        //= RFC 7296 §1.2, §1.3: every payload of these exchanges is encrypted; one in front of SK has no place in them
+        if message.payloads.len() != 1 {
+            return Err(Error::Unauthentic("payloads outside of SK"));
+        }
         // Before the integrity check nothing is known to come from the peer, so every fault here is just dropped.
         let mut buffer = SkBuffer::open(message, Keys::sizes(keys.inbound.as_ref()))
             .map_err(|_| Error::Unauthentic("nothing that could be decrypted"))?;

@@ -31,6 +31,9 @@ impl Endpoint {
         if header.message_id.0 != 0 {
             return tracing::debug!(peer = %path.remote, "IKE_SA_INIT with a message ID other than 0 ignored");
         }
+        if message.payloads.repeated().is_some() {
+            return tracing::debug!(peer = %path.remote, "IKE_SA_INIT with a payload twice ignored");
+        }
         let key = (header.initiator_spi.0, path.remote, sha1(&[message.octets()]));
         if let Some(spi) = self.firsts.0.get(&key).copied() {
             return self.repeat_first(spi, path);

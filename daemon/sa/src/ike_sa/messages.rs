@@ -15,6 +15,9 @@ use crate::window::Fit;
 
 use super::{IkeSa, Phase};
 
+/// A message that holds a payload twice of which there is one says two things at once; taking either would be a guess.
+const TWICE: Error = Error::PeerMisbehaved("a payload of which there is one stands twice in a message");
+
 impl IkeSa {
     /// A message with our SPI.
     pub(crate) fn on_message(&mut self, turn: &mut Turn<'_>, path: Path, message: &Message<'_>) {
@@ -38,6 +41,9 @@ impl IkeSa {
     }
 
     fn on_init(&mut self, turn: &mut Turn<'_>, path: Path, message: &Message<'_>) {
+        if message.payloads.repeated().is_some() {
+            return self.ignore("a payload of which there is one stands twice in IKE_SA_INIT");
+        }
         self.guarded(turn, |phase, core, turn| match phase {
             Phase::Initiating(init) if message.header.flags.response => init.on_response(core, turn, path, message),
             Phase::Initiating(_) | Phase::Responding(_) | Phase::Authenticated(_) | Phase::Closed => {
@@ -58,6 +64,9 @@ impl IkeSa {
             Ok(payloads) => payloads,
             Err(error) => return self.broken(turn, &error.into()),
         };
+        if payloads.repeated().is_some() {
+            return self.broken(turn, &TWICE);
+        }
         let repeated = self.core.window.was_repeated();
         self.core.answered(turn);
         self.core.heard_at = turn.now();
@@ -154,6 +163,9 @@ impl IkeSa {
     ) -> Result<(), Error> {
         if let Some(kind) = payloads.unsupported_critical() {
             return Err(Error::UnsupportedCritical(kind));
+        }
+        if payloads.repeated().is_some() {
+            return Err(TWICE);
         }
         let core = &mut self.core;
         match (&mut self.phase, exchange) {

@@ -3,6 +3,7 @@
 //! `HOSTILE_COUNT` and `HOSTILE_SEED` choose another run.
 
 mod core;
+mod rules;
 
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
