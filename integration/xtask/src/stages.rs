@@ -41,7 +41,7 @@ const STAGES: [Stage; 8] = [
         name: "soak cuts",
         quick: false,
         steps: &[
-            Step::Lab("soak-rekey --minutes 0.25"),
+            Step::Lab("soak-rekey --minutes 0.25 --rate 1000"),
             Step::Lab("soak-rekey --minutes 0.1 --rate 500 --sabotage drop-old-inbound"),
         ],
     },

@@ -88,11 +88,12 @@ pub(crate) fn delete_ike(pair: &Pair<'_>, from: Side) -> Result<()> {
     Ok(())
 }
 
+/// The one established IKE SA; half-open ones that nobody authenticated do not count.
 fn only_ike_sa(pair: &Pair<'_>, side: Side) -> Result<IkeSa> {
-    let sas = pair.side(side).sas()?;
-    match <[IkeSa; 1]>::try_from(sas) {
+    let established: Vec<IkeSa> = pair.side(side).sas()?.into_iter().filter(|sa| sa.state == "ESTABLISHED").collect();
+    match <[IkeSa; 1]>::try_from(established) {
         Ok([sa]) => Ok(sa),
-        Err(sas) => bail!("{} IKE SAs at {side:?}", sas.len()),
+        Err(sas) => bail!("{} established IKE SAs at {side:?}", sas.len()),
     }
 }
 
