@@ -119,6 +119,8 @@ pub(crate) struct ChildSa {
     pub(crate) redundant: bool,
     /// That its successor took over is told: it has no end of its own.
     pub(crate) replaced: bool,
+    /// The peer deleted it while our backend was still at it.
+    pub(crate) taken_back: bool,
 }
 
 /// Keys of both SAs.
@@ -166,6 +168,7 @@ impl ChildSa {
             used: false,
             redundant: false,
             replaced: false,
+            taken_back: false,
         }
     }
 

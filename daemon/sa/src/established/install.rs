@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use ike_model::snapshot::ChildSaState;
-use ike_model::{Cause, Child, EventBody};
+use ike_model::{Cause, CauseKind, Child, EventBody};
 use ike_wire::ids::NotifyType;
 use ike_wire::{Notify, Payload};
 use ipsec::{Answer, Direction, ModeInUse, OffloadError};
@@ -77,7 +77,7 @@ impl Authenticated {
             (Some(Active::First(id)), incoming) if id == unique_id => {
                 self.incoming = incoming;
                 if result.is_ok() {
-                    self.child_up(core, turn, unique_id);
+                    self.first_installed(core, turn, unique_id);
                 }
             }
             (Some(Active::Child(exchange)), incoming) if exchange.installs(unique_id) => {
@@ -91,6 +91,16 @@ impl Authenticated {
             (active, incoming) => (self.active, self.incoming) = (active, incoming),
         }
         self.advance(core, turn);
+    }
+
+    fn first_installed(&mut self, core: &Core, turn: &mut Turn<'_>, unique_id: u32) {
+        match self.child(unique_id).filter(|child| child.taken_back).map(|child| child.config.clone()) {
+            None => self.child_up(core, turn, unique_id),
+            Some(config) => {
+                self.remove_child(core, turn, unique_id, None);
+                self.child_failed(core, turn, &config, &Cause::new(CauseKind::PeerDeleted, "deleted again by the peer"));
+            }
+        }
     }
 
     fn install_failed(&mut self, core: &Core, turn: &mut Turn<'_>, unique_id: u32, error: &OffloadError) {

@@ -368,6 +368,10 @@ pub(crate) fn installed(
     ok: bool,
 ) {
     let Step::Installing(new) = exchange.step else { return };
+    if ok && authenticated.child(new).is_some_and(|child| child.taken_back) {
+        authenticated.remove_child(core, turn, new, None);
+        return deleted_again(authenticated, core, turn, Box::new(exchange));
+    }
     let Some(old) = exchange.rekeys else {
         if ok {
             authenticated.child_up(core, turn, new);

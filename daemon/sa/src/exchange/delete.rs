@@ -132,6 +132,12 @@ fn peer_deletes(
     let child = authenticated.child(unique_id)?;
     let (spi, state, redundant, replaces) = (child.spi_in, child.state, child.redundant, child.replaces);
     let own_cause = child.cause.clone();
+    if state == ChildSaState::Installing {
+        // Whoever waits for the install sees to it.
+        let child = authenticated.child_mut(unique_id)?;
+        child.taken_back = true;
+        return Some(spi);
+    }
     authenticated.intents.retain(|intent| !matches!(intent, Intent::DeleteChild(id) if *id == unique_id));
     if create_child::old_deleted(authenticated, core, turn, unique_id) {
         return Some(spi);
