@@ -12,8 +12,8 @@ impl Dice {
         Self(seed)
     }
 
-    /// Any number.
-    pub fn next(&mut self) -> u64 {
+    /// Any number of 64 bits.
+    pub fn throw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -23,7 +23,7 @@ impl Dice {
 
     /// A number below `bound`; 0 for a bound of 0.
     pub fn below(&mut self, bound: u64) -> u64 {
-        self.next().checked_rem(bound).unwrap_or(0)
+        self.throw().checked_rem(bound).unwrap_or(0)
     }
 
     /// True `share` times out of 1,000.

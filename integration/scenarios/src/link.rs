@@ -11,6 +11,8 @@ use ipsec::{Instant, Path};
 use crate::Who;
 use crate::dice::Dice;
 
+type Rule = dyn FnMut(&Sending<'_>) -> Verdict;
+
 /// How the network behaves. The default: 10 ms each way, nothing lost.
 pub struct Link {
     /// One way.
@@ -23,7 +25,7 @@ pub struct Link {
     pub duplicates: u32,
     /// Ways, from and to, on which nothing passes.
     pub cut: BTreeSet<(Who, Who)>,
-    rules: Vec<Box<dyn FnMut(&Sending<'_>) -> Verdict>>,
+    rules: Vec<Box<Rule>>,
 }
 
 impl Default for Link {

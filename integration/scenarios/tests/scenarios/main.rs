@@ -1,6 +1,8 @@
 //! Scenarios of the core: one behaviour per module.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a panic here is a failed test")]
 
+mod any_order;
+mod at_once;
 mod collisions_child;
 mod collisions_ike;
 mod cookie;

@@ -258,6 +258,33 @@ fn closed_while_half_switched() {
     }
 }
 
+/// The operator closes the child while either end's rekeying is under way: nothing of it may stay.
+#[test]
+fn closed_while_rekeyed() {
+    for rekeyer in [A, B] {
+        for closer in [A, B] {
+            for (wait, slow) in [(0, None), (0, Some(30)), (15, None), (15, Some(30)), (25, Some(30)), (45, Some(30))] {
+                let mut world = World::pair(1);
+                world.establish();
+                world.strict(false);
+                world.gateway_mut(A).report_delay = slow.map(Duration::from_millis);
+                world.gateway_mut(B).report_delay = slow.map(Duration::from_millis);
+                world.rekey_child(rekeyer, "net");
+                world.run_for(Duration::from_millis(wait));
+                let ticket = world.terminate_child(closer, "net");
+                world.run_for(Duration::from_secs(60));
+                world.note(format!("rekeyed by {rekeyer}, closed by {closer} after {wait} ms, backend {slow:?} ms"));
+                world.check_tunnels(A, B, 0);
+                assert!(world.reply(closer, ticket).unwrap().is_ok());
+                for who in [A, B] {
+                    world.check(world.gateway(who).tables().sas.is_empty(), "SAs are left");
+                    world.check(world.gateway(who).count("child-sa.closed") == 1, "not told once");
+                }
+            }
+        }
+    }
+}
+
 /// C10: nobody answers the DELETE of the old SA.
 #[test]
 fn the_delete_is_never_answered() {
