@@ -3,6 +3,7 @@
 mod command;
 mod configured;
 mod first;
+mod ikes;
 mod notices;
 mod reload;
 mod traps;
@@ -23,6 +24,7 @@ use crate::directory::DirectoryMessage;
 use crate::endpoint::command::Watch;
 use crate::endpoint::configured::Keepers;
 use crate::endpoint::first::Firsts;
+use crate::endpoint::ikes::Ikes;
 use crate::established::{Authenticated, SnapshotContext};
 use crate::ike_sa::{IkeSa, Phase};
 use crate::io::{Context, Input, Output};
@@ -53,8 +55,7 @@ pub struct Counts {
 /// | state | [`ike_sas`](Self::ike_sas), [`configured`](Self::configured), [`policies`](Self::policies), [`counts`](Self::counts) |
 pub struct Endpoint {
     shared: Shared,
-    /// IKE SAs by our SPI.
-    ikes: BTreeMap<u64, IkeSa>,
+    ikes: Ikes,
     /// IKE SAs that have ended, kept for a while to answer a repeated DELETE.
     departed: BTreeMap<u64, IkeSa>,
     firsts: Firsts,
@@ -99,7 +100,7 @@ impl Endpoint {
                 outputs: VecDeque::new(),
                 notices: VecDeque::new(),
             },
-            ikes: BTreeMap::new(),
+            ikes: Ikes::default(),
             departed: BTreeMap::new(),
             firsts: Firsts::default(),
             cookies: Cookies::default(),
@@ -176,7 +177,7 @@ impl Endpoint {
         spi: u64,
         run: impl FnOnce(&mut IkeSa, &mut Turn<'_>) -> R,
     ) -> Option<R> {
-        let ike = self.ikes.get_mut(&spi)?;
+        let ike = self.ikes.get_mut(spi)?;
         Some(run(ike, &mut self.shared.turn(context)))
     }
 
@@ -206,7 +207,7 @@ impl Endpoint {
         if first && ours.is_zero() {
             return self.on_first_request(context, path, &message);
         }
-        let Some(ike) = self.ikes.get_mut(&ours.0).or_else(|| self.departed.get_mut(&ours.0)) else {
+        let Some(ike) = self.ikes.get_mut(ours.0).or_else(|| self.departed.get_mut(&ours.0)) else {
             //= RFC 7296 §2.21.4: a message for an unknown IKE SA may be ignored, and an answer would only serve a flood
             return tracing::debug!(peer = %path.remote, spi = %ours, exchange = %header.exchange, "message for an unknown IKE SA ignored");
         };
@@ -347,10 +348,10 @@ impl Endpoint {
     fn on_directory(&mut self, context: &Context<'_>, message: DirectoryMessage) {
         match message {
             DirectoryMessage::Established(entry) => {
-                self.shared.registry.established.insert(entry.unique_id, entry);
+                self.shared.registry.established.insert(entry);
             }
             DirectoryMessage::Gone { unique_id } => {
-                self.shared.registry.established.remove(&unique_id);
+                self.shared.registry.established.remove(unique_id);
             }
             DirectoryMessage::Initiate { unique_id, connection, child, packet } => {
                 self.initiate_below(context, unique_id, &connection, &child, packet);
@@ -372,6 +373,6 @@ impl Endpoint {
 
     /// Our SPI of the IKE SA with this unique id.
     fn by_unique_id(&self, unique_id: u32) -> Option<u64> {
-        self.ikes.iter().find(|(_, ike)| ike.core.unique_id == unique_id).map(|(spi, _)| *spi)
+        self.ikes.by_unique_id(unique_id)
     }
 }

@@ -171,7 +171,7 @@ impl Authenticated {
             let message = DirectoryMessage::Established(entry.clone());
             turn.outputs.push_back(Output::Directory(Recipient::Others, message));
         }
-        turn.registry.established.insert(core.unique_id, entry);
+        turn.registry.established.insert(entry);
         liveness::schedule(core, turn);
         schedule_lifetime(core, turn);
     }

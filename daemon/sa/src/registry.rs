@@ -1,6 +1,7 @@
 //! What is known across the IKE SAs of a shard: who waits for which answer, which IKE SA owns which CHILD SA, and who is established.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use ike_model::{Connection, Identity};
 use ipsec::{GuardSpec, Op, SelectorPair, Tag};
@@ -18,38 +19,82 @@ pub(crate) struct Registry {
     pub(crate) working: BTreeMap<WorkId, u64>,
     /// The IKE SA, by our SPI, of each CHILD SA.
     pub(crate) home: BTreeMap<u32, u64>,
-    /// Established IKE SAs by unique id, also those of other shards.
-    pub(crate) established: BTreeMap<u32, DirectoryEntry>,
+    /// Established IKE SAs, also those of other shards.
+    pub(crate) established: Established,
     /// Identities of IKE SAs that we are authenticating, by unique id.
     pub(crate) connecting: BTreeMap<u32, (Identity, Identity)>,
     /// Guards that stand.
     pub(crate) guards: BTreeSet<GuardSpec>,
 }
 
+/// Established IKE SAs by unique id, by connection and by the peer's identity.
+#[derive(Debug, Default)]
+pub(crate) struct Established {
+    by_id: BTreeMap<u32, DirectoryEntry>,
+    by_connection: BTreeMap<String, BTreeSet<u32>>,
+    by_peer: BTreeMap<Identity, BTreeSet<u32>>,
+}
+
+impl Established {
+    pub(crate) fn insert(&mut self, entry: DirectoryEntry) {
+        self.by_connection.entry(entry.connection.clone()).or_default().insert(entry.unique_id);
+        self.by_peer.entry(entry.remote_id.clone()).or_default().insert(entry.unique_id);
+        self.by_id.insert(entry.unique_id, entry);
+    }
+
+    pub(crate) fn remove(&mut self, unique_id: u32) -> Option<DirectoryEntry> {
+        let entry = self.by_id.remove(&unique_id)?;
+        take_out(&mut self.by_connection, &entry.connection, unique_id);
+        take_out(&mut self.by_peer, &entry.remote_id, unique_id);
+        Some(entry)
+    }
+
+    pub(crate) fn get(&self, unique_id: u32) -> Option<&DirectoryEntry> {
+        self.by_id.get(&unique_id)
+    }
+
+    /// Those of a connection.
+    pub(crate) fn of(&self, connection: &str) -> impl Iterator<Item = &DirectoryEntry> {
+        self.by_connection.get(connection).into_iter().flatten().filter_map(|id| self.by_id.get(id))
+    }
+
+    /// Those between two identities.
+    fn between(&self, local: &Identity, remote: &Identity) -> impl Iterator<Item = &DirectoryEntry> {
+        let ids = self.by_peer.get(remote).into_iter().flatten();
+        ids.filter_map(|id| self.by_id.get(id)).filter(move |entry| entry.local_id == *local)
+    }
+}
+
+fn take_out<K: Ord>(table: &mut BTreeMap<K, BTreeSet<u32>>, key: &K, id: u32) {
+    if let Some(ids) = table.get_mut(key) {
+        ids.remove(&id);
+        if ids.is_empty() {
+            table.remove(key);
+        }
+    }
+}
+
 impl Registry {
     /// Other IKE SAs of a connection with the same two identities.
     pub(crate) fn twins(&self, connection: &Connection, local: &Identity, remote: &Identity, not: u32) -> Vec<u32> {
-        self.established
-            .values()
-            .filter(|entry| entry.unique_id != not && entry.connection == connection.name)
-            .filter(|entry| entry.local_id == *local && entry.remote_id == *remote)
-            .map(|entry| entry.unique_id)
-            .collect()
+        let twins = self.established.between(local, remote);
+        let others = twins.filter(|entry| entry.unique_id != not && entry.connection == connection.name);
+        others.map(|entry| entry.unique_id).collect()
     }
 
     /// Whether any IKE SA, of whatever connection, is established between two identities.
     pub(crate) fn knows_peer(&self, local: &Identity, remote: &Identity) -> bool {
-        self.established.values().any(|entry| entry.local_id == *local && entry.remote_id == *remote)
+        self.established.between(local, remote).next().is_some()
     }
 
     /// Operations that put up the guards which do not stand yet.
-    pub(crate) fn missing_guards(&self, name: &std::sync::Arc<str>, pairs: &[SelectorPair]) -> Vec<Op> {
+    pub(crate) fn missing_guards(&self, name: &Arc<str>, pairs: &[SelectorPair]) -> Vec<Op> {
         let specs = pairs.iter().map(|pair| GuardSpec { name: name.clone(), selectors: *pair });
         specs.filter(|spec| !self.guards.contains(spec)).map(Op::InstallGuard).collect()
     }
 
     /// These guards stand now.
-    pub(crate) fn guarded(&mut self, name: &std::sync::Arc<str>, pairs: &[SelectorPair]) {
+    pub(crate) fn guarded(&mut self, name: &Arc<str>, pairs: &[SelectorPair]) {
         self.guards.extend(pairs.iter().map(|pair| GuardSpec { name: name.clone(), selectors: *pair }));
     }
 
@@ -60,5 +105,37 @@ impl Registry {
             self.guards.remove(guard);
         });
         gone.into_iter().map(Op::RemoveGuard).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(unique_id: u32, connection: &str, remote: &str) -> DirectoryEntry {
+        DirectoryEntry {
+            shard: ipsec::Shard(0),
+            unique_id,
+            connection: connection.into(),
+            local_id: Identity::Fqdn("me".into()),
+            remote_id: Identity::Fqdn(remote.into()),
+        }
+    }
+
+    #[test]
+    fn entries_are_found_by_all_names_and_leave_nothing() {
+        let mut established = Established::default();
+        established.insert(entry(1, "gw", "a"));
+        established.insert(entry(2, "gw", "b"));
+        established.insert(entry(3, "other", "a"));
+        let ids = |found: Vec<&DirectoryEntry>| found.iter().map(|entry| entry.unique_id).collect::<Vec<_>>();
+        let (me, a) = (Identity::Fqdn("me".into()), Identity::Fqdn("a".into()));
+        assert_eq!(ids(established.of("gw").collect()), [1, 2]);
+        assert_eq!(ids(established.between(&me, &a).collect()), [1, 3]);
+        assert_eq!(established.between(&a, &me).count(), 0);
+        for id in 1..4 {
+            assert!(established.remove(id).is_some() && established.get(id).is_none());
+        }
+        assert!(established.by_connection.is_empty() && established.by_peer.is_empty());
     }
 }

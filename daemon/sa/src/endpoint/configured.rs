@@ -169,15 +169,14 @@ impl Endpoint {
 
     /// An IKE SA of a connection that can take a child: an authenticated one before one that is being made.
     fn usable_ike(&self, connection: &Arc<Connection>) -> Option<u64> {
-        let of_connection = self.ikes.iter().filter(|(_, ike)| {
-            ike.core.connection.name == connection.name && same_peer(&ike.core.connection, connection)
-        });
+        let of_connection =
+            self.ikes.of(&connection.name).filter(|(_, ike)| same_peer(&ike.core.connection, connection));
         let rank = |ike: &IkeSa| match &ike.phase {
             Phase::Authenticated(authenticated) if authenticated.standing == Standing::Up => Some(1),
             Phase::Initiating(_) => Some(0),
             Phase::Authenticated(_) | Phase::Responding(_) | Phase::Closed => None,
         };
-        let ranked = of_connection.filter_map(|(spi, ike)| Some((rank(ike)?, ike.core.unique_id, *spi)));
+        let ranked = of_connection.filter_map(|(spi, ike)| Some((rank(ike)?, ike.core.unique_id, spi)));
         ranked.max().map(|(_, _, spi)| spi)
     }
 
@@ -205,14 +204,14 @@ impl Endpoint {
 
     fn is_established_elsewhere(&self, connection: &str) -> bool {
         let shard = self.shared.ids.shard();
-        self.shared.registry.established.values().any(|entry| entry.shard != shard && entry.connection == connection)
+        self.shared.registry.established.of(connection).any(|entry| entry.shard != shard)
     }
 
     /// Hands the wish to the shard that has an IKE SA of the connection.
     fn initiate_elsewhere(&mut self, connection: &Connection, request: ChildRequest) -> Result<(), ChildRequest> {
-        let entries = self.shared.registry.established.values();
+        let entries = self.shared.registry.established.of(&connection.name);
         let shard = self.shared.ids.shard();
-        let found = entries.filter(|e| e.shard != shard && e.connection == connection.name).max_by_key(|e| e.unique_id);
+        let found = entries.filter(|e| e.shard != shard).max_by_key(|e| e.unique_id);
         let Some(entry) = found else { return Err(request) };
         let message = DirectoryMessage::Initiate {
             unique_id: entry.unique_id,
@@ -248,7 +247,7 @@ impl Endpoint {
         let requests = request.into_iter().collect();
         match IkeSa::initiate(&mut self.shared.turn(context), connection.clone(), requests) {
             Ok(ike) => {
-                self.ikes.insert(ike.core.spi().0, ike);
+                self.ikes.insert(ike);
             }
             Err(error) => {
                 tracing::warn!(conn = connection.name, "{error}");
@@ -374,8 +373,7 @@ impl Endpoint {
     }
 
     fn mode_of(&self, connection: &str, child: &str) -> Option<ModeInUse> {
-        let of_connection = self.ikes.values().filter(|ike| ike.core.connection.name == connection);
-        of_connection.into_iter().find_map(|ike| match &ike.phase {
+        self.ikes.of(connection).find_map(|(_, ike)| match &ike.phase {
             Phase::Authenticated(authenticated) => authenticated
                 .children
                 .iter()
@@ -386,7 +384,7 @@ impl Endpoint {
     }
 
     fn is_coming(&self, connection: &str, child: &str) -> bool {
-        self.ikes.values().filter(|ike| ike.core.connection.name == connection).any(|ike| match &ike.phase {
+        self.ikes.of(connection).any(|(_, ike)| match &ike.phase {
             Phase::Initiating(init) => {
                 init.requests.iter().any(|request| request.child.name == child)
                     || init.offer.as_ref().is_some_and(|offer| offer.request.child.name == child)

@@ -58,7 +58,7 @@ impl Endpoint {
                         let spi = ike.core.spi().0;
                         tracing::debug!(conn = ike.core.connection.name, ike = ike.core.unique_id, peer = %path.remote, "IKE_SA_INIT received");
                         self.firsts.0.insert(key, spi);
-                        self.ikes.insert(spi, ike);
+                        self.ikes.insert(ike);
                     }
                     Err(error) => tracing::warn!(peer = %path.remote, "IKE_SA_INIT not answered: {error}"),
                 }

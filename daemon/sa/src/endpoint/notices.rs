@@ -28,7 +28,7 @@ impl Endpoint {
                 Notice::Established { spi } => self.established(context, spi),
                 Notice::Successor { ike } => {
                     let spi = ike.core.spi().0;
-                    self.ikes.insert(spi, *ike);
+                    self.ikes.insert(*ike);
                     self.with_ike(context, spi, |ike, turn| ike.with_authenticated(turn, |_, _, _| {}));
                 }
                 Notice::Inherit { old, to, children, intents } => self.inherit(context, &old, to, children, intents),
@@ -67,16 +67,16 @@ impl Endpoint {
 
     fn established(&mut self, context: &Context<'_>, spi: u64) {
         self.firsts.forget(spi);
+        self.ikes.file(spi);
         let Some(ike) = self.ikes.get(&spi) else { return };
         let connection = ike.core.connection.clone();
         self.watch_up(&connection.name, None);
         // Made under the present configuration: those of the same connection made under another one are not needed any more.
         let obsolete: Vec<u64> = self
             .ikes
-            .iter()
-            .filter(|(other, ike)| **other != spi && ike.core.connection.name == connection.name)
-            .filter(|(_, ike)| !same_peer(&ike.core.connection, &connection))
-            .map(|(other, _)| *other)
+            .of(&connection.name)
+            .filter(|(other, ike)| *other != spi && !same_peer(&ike.core.connection, &connection))
+            .map(|(other, _)| other)
             .collect();
         for other in obsolete {
             let cause = Cause::new(CauseKind::Reload, "replaced after a change of the configuration");
@@ -92,7 +92,7 @@ impl Endpoint {
         children: Vec<ChildSa>,
         intents: Vec<Intent>,
     ) {
-        self.shared.registry.established.remove(&old.unique_id);
+        self.shared.registry.established.remove(old.unique_id);
         self.tell_others(DirectoryMessage::Gone { unique_id: old.unique_id });
         for child in &children {
             self.shared.registry.home.insert(child.unique_id, to);
@@ -135,7 +135,7 @@ impl Endpoint {
 
     pub(super) fn replace(&mut self, context: &Context<'_>, unique_id: u32, silently: bool) {
         let Some(spi) = self.by_unique_id(unique_id) else {
-            let owner = self.shared.registry.established.get(&unique_id).map(|entry| entry.shard);
+            let owner = self.shared.registry.established.get(unique_id).map(|entry| entry.shard);
             if let Some(shard) = owner.filter(|shard| *shard != self.shared.ids.shard()) {
                 let message = DirectoryMessage::Replace { unique_id, silently };
                 self.shared.outputs.push_back(Output::Directory(Recipient::Shard(shard), message));
@@ -148,7 +148,7 @@ impl Endpoint {
 
     fn closed(&mut self, context: &Context<'_>, spi: u64, unique_id: u32) {
         self.firsts.forget(spi);
-        let ended = self.ikes.remove(&spi);
+        let ended = self.ikes.remove(spi);
         self.shared.deadlines.clear_ike(spi);
         if let Some(ike) = ended.filter(|ike| ike.core.keys.is_some())
             && self.departed.len() < DEPARTED
@@ -158,7 +158,7 @@ impl Endpoint {
         }
         let registry = &mut self.shared.registry;
         registry.connecting.remove(&unique_id);
-        let known = registry.established.remove(&unique_id).is_some();
+        let known = registry.established.remove(unique_id).is_some();
         let works: Vec<_> = registry.working.iter().filter(|(_, owner)| **owner == spi).map(|(id, _)| *id).collect();
         for id in works {
             self.shared.registry.working.remove(&id);

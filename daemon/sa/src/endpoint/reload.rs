@@ -120,7 +120,7 @@ impl Endpoint {
 
     fn close_children(&mut self, context: &Context<'_>, connection: &str, child: &str) {
         let mut found = Vec::new();
-        for ike in self.ikes.values().filter(|ike| ike.core.connection.name == connection) {
+        for (_, ike) in self.ikes.of(connection) {
             let Phase::Authenticated(authenticated) = &ike.phase else { continue };
             let live = authenticated.children.iter().filter(|sa| sa.is_up() && sa.config.name == child);
             found.extend(live.map(|sa| sa.unique_id));
@@ -135,14 +135,13 @@ impl Endpoint {
     fn close_idle(&mut self, context: &Context<'_>, connection: &str) {
         let idle: Vec<u64> = self
             .ikes
-            .iter()
-            .filter(|(_, ike)| ike.core.connection.name == connection)
+            .of(connection)
             .filter(|(_, ike)| match &ike.phase {
                 Phase::Authenticated(authenticated) => !authenticated.children.iter().any(|child| child.is_up()),
                 Phase::Initiating(_) => true,
                 Phase::Responding(_) | Phase::Closed => false,
             })
-            .map(|(spi, _)| *spi)
+            .map(|(spi, _)| spi)
             .collect();
         for spi in idle {
             let cause = Cause::new(CauseKind::Reload, "its configuration was removed");
@@ -166,9 +165,9 @@ impl Endpoint {
         }
         let attempts: Vec<u64> = self
             .ikes
-            .iter()
-            .filter(|(_, ike)| ike.core.connection.name == old.name && matches!(ike.phase, Phase::Initiating(_)))
-            .map(|(spi, _)| *spi)
+            .of(&old.name)
+            .filter(|(_, ike)| matches!(ike.phase, Phase::Initiating(_)))
+            .map(|(spi, _)| spi)
             .collect();
         for spi in attempts {
             let cause = Cause::new(CauseKind::Reload, "its configuration was changed");
@@ -227,8 +226,7 @@ impl Endpoint {
 
     /// IKE SAs of a connection take over its new configuration.
     fn adopt(&mut self, context: &Context<'_>, new: &Arc<Connection>) {
-        let spis: Vec<u64> =
-            self.ikes.iter().filter(|(_, ike)| ike.core.connection.name == new.name).map(|(spi, _)| *spi).collect();
+        let spis: Vec<u64> = self.ikes.of(&new.name).map(|(spi, _)| spi).collect();
         for spi in spis {
             self.with_ike(context, spi, |ike, turn| {
                 if !same_peer(&ike.core.connection, new) {

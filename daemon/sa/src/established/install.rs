@@ -98,7 +98,12 @@ impl Authenticated {
             None => self.child_up(core, turn, unique_id),
             Some(config) => {
                 self.remove_child(core, turn, unique_id, None);
-                self.child_failed(core, turn, &config, &Cause::new(CauseKind::PeerDeleted, "deleted again by the peer"));
+                self.child_failed(
+                    core,
+                    turn,
+                    &config,
+                    &Cause::new(CauseKind::PeerDeleted, "deleted again by the peer"),
+                );
             }
         }
     }
