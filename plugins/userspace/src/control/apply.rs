@@ -15,12 +15,15 @@ use crate::engine::Tables;
 use crate::sad::{OuterPath, Sa};
 use crate::spd::{Action, Policy};
 
+/// A policy as asked for and as published.
+type PolicyEntry = (PolicySpec, Arc<Policy>);
+
 /// A step back.
 enum Undo {
     ForgetSa(SaHandle),
     RestoreSa(Arc<Sa>),
     ForgetPolicy(PolicyHandle),
-    RestorePolicy(Box<(PolicySpec, Arc<Policy>)>),
+    RestorePolicy(Box<PolicyEntry>),
     RemoveGuard(GuardSpec),
     RemoveRoute(PolicySpec),
     RemoveOuter(OuterPath),
@@ -112,20 +115,19 @@ impl Control {
     fn install_sa(&self, state: &mut State, spec: &SaSpec, work: &mut Work, now: Instant) -> Result<(), OffloadError> {
         self.identity.check_sa(spec)?;
         let mode = self.identity.mode(spec.offload)?;
-        let taken = |other: &Sa| {
-            other.direction == spec.direction
-                && other.spi == spec.spi
-                && (other.direction == Direction::Inbound || other.path.remote == spec.outer.remote)
-        };
-        if state.sas.contains_key(&spec.handle) || state.sas.values().any(|sa| taken(sa)) {
-            return Err(OffloadError::Exists(format!("{:?} SA {}", spec.direction, spec.spi)));
-        }
         let slot = match spec.direction {
             Direction::Inbound => Some(lock(&self.spis).slot_of(spec.spi).ok_or_else(|| {
                 OffloadError::Invalid(format!("SPI {} of an inbound SA is not a reserved one", spec.spi))
             })?),
             Direction::Outbound | Direction::Forward => None,
         };
+        let taken = match slot {
+            Some(slot) => state.tables.inbound.get(slot).is_some(),
+            None => state.outbound_spis.contains(&(spec.spi, spec.outer.remote)),
+        };
+        if state.sas.contains_key(&spec.handle) || taken {
+            return Err(OffloadError::Exists(format!("{:?} SA {}", spec.direction, spec.spi)));
+        }
         let key = crypto::key(spec.algorithm, &spec.key)?;
         let spec = SaSpec { limits: effective_limits(spec), ..spec.clone() };
         let path = OuterPath { local: spec.outer.local, remote: spec.outer.remote, encapsulation: spec.encapsulation };
@@ -138,14 +140,14 @@ impl Control {
         if let Some(slot) = slot {
             state.tables.inbound.set(slot, Some(Arc::clone(&sa)));
         }
-        state.sas.insert(sa.handle, sa);
+        state.set_sa(spec.handle, Some(sa));
         work.undo.push(Undo::ForgetSa(spec.handle));
         work.modes.push((spec.handle, mode));
         Ok(())
     }
 
     fn remove_sa(&self, state: &mut State, handle: SaHandle, work: &mut Work) {
-        let Some(sa) = state.sas.remove(&handle) else { return };
+        let Some(sa) = state.set_sa(handle, None) else { return };
         match sa.direction {
             Direction::Inbound => {
                 if let Some(slot) = lock(&self.spis).slot_of(sa.spi) {
@@ -155,17 +157,7 @@ impl Control {
             }
             Direction::Outbound | Direction::Forward => {
                 work.after.push(After::RemoveOuter(sa.path));
-                let uses = |policy: &Policy| match &policy.action {
-                    Action::Protect(Some(active)) => active.handle == handle,
-                    Action::Protect(None) | Action::Bypass | Action::Discard | Action::Trap => false,
-                };
-                let users: Vec<Policy> = state
-                    .tables
-                    .outbound
-                    .iter()
-                    .filter(|policy| uses(policy))
-                    .map(|policy| (**policy).clone())
-                    .collect();
+                let users = state.users_of(handle);
                 for user in users {
                     state.replace_action(Policy { action: Action::Protect(None), ..user }, work);
                 }
@@ -181,10 +173,10 @@ impl Control {
             state.surroundings.install_route(spec)?;
             work.undo.push(Undo::RemoveRoute(spec.clone()));
         }
-        let old = state.policies.remove(&spec.handle);
-        if let Some((old_spec, _)) = &old {
+        let old = state.set_policy(spec.handle, None);
+        if let Some((old_spec, old_policy)) = &old {
             if let Some(spd) = state.tables.spd(old_spec.direction) {
-                spd.remove(spec.handle);
+                spd.remove(old_policy);
             }
             if old_spec.direction == Direction::Outbound {
                 work.after.push(After::RemoveRoute(old_spec.clone()));
@@ -204,8 +196,7 @@ impl Control {
         if let Some(spd) = state.tables.spd(spec.direction) {
             spd.insert(Arc::clone(&policy));
         }
-        state.tables.note_discards();
-        state.policies.insert(spec.handle, (spec.clone(), policy));
+        state.set_policy(spec.handle, Some((spec.clone(), policy)));
         work.undo.push(match old {
             Some(entry) => Undo::RestorePolicy(Box::new(entry)),
             None => Undo::ForgetPolicy(spec.handle),
@@ -268,19 +259,13 @@ impl State {
             }
             Direction::Outbound | Direction::Forward => {
                 work.after.push(After::RemoveOuter(sa.path));
-                let users: Vec<Policy> = self
-                    .tables
-                    .outbound
-                    .iter()
-                    .filter(|policy| matches!(&policy.action, Action::Protect(Some(active)) if active.handle == handle))
-                    .map(|policy| (**policy).clone())
-                    .collect();
+                let users = self.users_of(handle);
                 for user in users {
                     self.replace_action(Policy { action: Action::Protect(Some(Arc::clone(&moved))), ..user }, work);
                 }
             }
         }
-        self.sas.insert(handle, moved);
+        self.set_sa(handle, Some(moved));
         work.undo.push(Undo::RestoreSa(sa));
         Ok(())
     }
@@ -308,20 +293,19 @@ impl State {
 
     /// Puts a changed version of an outbound policy in place of the old one.
     fn replace_action(&mut self, policy: Policy, work: &mut Work) {
-        let Some(entry) = self.policies.get_mut(&policy.handle) else { return };
-        work.undo.push(Undo::RestorePolicy(Box::new(entry.clone())));
+        let Some(old) = self.policies.get(&policy.handle).cloned() else { return };
         let policy = Arc::new(policy);
-        entry.1 = Arc::clone(&policy);
-        self.tables.outbound.remove(policy.handle);
-        self.tables.outbound.insert(policy);
+        self.tables.outbound.remove(&old.1);
+        self.tables.outbound.insert(Arc::clone(&policy));
+        self.set_policy(policy.handle, Some((old.0.clone(), policy)));
+        work.undo.push(Undo::RestorePolicy(Box::new(old)));
     }
 
     fn remove_policy(&mut self, handle: PolicyHandle, work: &mut Work) {
-        let Some(entry) = self.policies.remove(&handle) else { return };
+        let Some(entry) = self.set_policy(handle, None) else { return };
         if let Some(spd) = self.tables.spd(entry.0.direction) {
-            spd.remove(handle);
+            spd.remove(&entry.1);
         }
-        self.tables.note_discards();
         if entry.0.direction == Direction::Outbound {
             work.after.push(After::RemoveRoute(entry.0.clone()));
         }
@@ -342,25 +326,76 @@ impl State {
         })
     }
 
+    /// Puts an SA into the books, or takes it out; returns what was there.
+    fn set_sa(&mut self, handle: SaHandle, sa: Option<Arc<Sa>>) -> Option<Arc<Sa>> {
+        let name = |sa: &Sa| (sa.direction == Direction::Outbound).then_some((sa.spi, sa.path.remote));
+        let inserted = sa.as_deref().and_then(name);
+        let old = match sa {
+            Some(sa) => self.sas.insert(handle, sa),
+            None => self.sas.remove(&handle),
+        };
+        if let Some(gone) = old.as_deref().and_then(name) {
+            self.outbound_spis.remove(&gone);
+        }
+        self.outbound_spis.extend(inserted);
+        old
+    }
+
+    /// Puts a policy into the books, or takes it out; returns what was there.
+    fn set_policy(&mut self, handle: PolicyHandle, entry: Option<PolicyEntry>) -> Option<PolicyEntry> {
+        let used = |entry: &PolicyEntry| match &entry.1.action {
+            Action::Protect(Some(sa)) => Some(sa.handle),
+            Action::Protect(None) | Action::Bypass | Action::Discard | Action::Trap => None,
+        };
+        let discards = |entry: &PolicyEntry| {
+            usize::from(entry.0.direction == Direction::Inbound && matches!(entry.1.action, Action::Discard))
+        };
+        let (now_used, now_discards) = (entry.as_ref().and_then(used), entry.as_ref().map_or(0, discards));
+        let old = match entry {
+            Some(entry) => self.policies.insert(handle, entry),
+            None => self.policies.remove(&handle),
+        };
+        if let Some(sa) = old.as_ref().and_then(used)
+            && let Some(users) = self.users.get_mut(&sa)
+        {
+            users.remove(&handle);
+            if users.is_empty() {
+                self.users.remove(&sa);
+            }
+        }
+        if let Some(sa) = now_used {
+            self.users.entry(sa).or_default().insert(handle);
+        }
+        self.inbound_discards = self.inbound_discards + now_discards - old.as_ref().map_or(0, discards);
+        self.tables.inbound_discards = self.inbound_discards > 0;
+        old
+    }
+
+    /// The outbound policies that use an SA.
+    fn users_of(&self, sa: SaHandle) -> Vec<Policy> {
+        let users = self.users.get(&sa).into_iter().flatten();
+        users.filter_map(|handle| self.policies.get(handle)).map(|(_, policy)| (**policy).clone()).collect()
+    }
+
     /// Goes back to `tables` and undoes the rest, newest first.
     fn undo(&mut self, tables: Tables, steps: Vec<Undo>) {
         self.tables = tables;
         for step in steps.into_iter().rev() {
             let outcome = match step {
                 Undo::ForgetSa(sa) => {
-                    self.sas.remove(&sa);
+                    self.set_sa(sa, None);
                     Ok(())
                 }
                 Undo::RestoreSa(sa) => {
-                    self.sas.insert(sa.handle, sa);
+                    self.set_sa(sa.handle, Some(sa));
                     Ok(())
                 }
                 Undo::ForgetPolicy(policy) => {
-                    self.policies.remove(&policy);
+                    self.set_policy(policy, None);
                     Ok(())
                 }
                 Undo::RestorePolicy(entry) => {
-                    self.policies.insert(entry.1.handle, *entry);
+                    self.set_policy(entry.1.handle, Some(*entry));
                     Ok(())
                 }
                 Undo::RemoveGuard(guard) => self.surroundings.remove_guard(&guard),
@@ -382,9 +417,5 @@ impl Tables {
             // The tunnel device hands forwarded packets to the kernel like any others: the inbound entry covers them.
             Direction::Forward => None,
         }
-    }
-
-    fn note_discards(&mut self) {
-        self.inbound_discards = self.inbound_policies.iter().any(|policy| matches!(policy.action, Action::Discard));
     }
 }

@@ -10,7 +10,7 @@ mod install;
 pub use install::MIN_WINDOW;
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -109,6 +109,12 @@ struct State {
     tables: Tables,
     sas: BTreeMap<SaHandle, Arc<Sa>>,
     policies: BTreeMap<PolicyHandle, (PolicySpec, Arc<Policy>)>,
+    /// Outbound policies by the SA they use.
+    users: BTreeMap<SaHandle, BTreeSet<PolicyHandle>>,
+    /// SPIs of outbound SAs with their receivers: no two are equal.
+    outbound_spis: BTreeSet<(Spi, IpAddr)>,
+    /// Inbound policies that discard.
+    inbound_discards: usize,
     deadlines: BinaryHeap<Reverse<(Instant, SaHandle, Limit)>>,
     surroundings: Box<dyn Surroundings>,
     /// Counts installations and activations of policies.
@@ -144,8 +150,8 @@ impl Control {
         let tables = Tables {
             generation: 1,
             inbound: InboundTable::default(),
-            outbound: Spd::default(),
-            inbound_policies: Spd::default(),
+            outbound: Spd::new(hash_seeds),
+            inbound_policies: Spd::new(hash_seeds),
             inbound_discards: false,
             addresses: surroundings.addresses().into(),
         };
@@ -160,6 +166,9 @@ impl Control {
             tables,
             sas: BTreeMap::new(),
             policies: BTreeMap::new(),
+            users: BTreeMap::new(),
+            outbound_spis: BTreeSet::new(),
+            inbound_discards: 0,
             deadlines: BinaryHeap::new(),
             surroundings,
             order: 0,

@@ -82,10 +82,9 @@ impl Hold {
         (packets, aged)
     }
 
-    /// Forgets acquires that hold nothing and are aged or no longer those of a trap in the SPD.
-    pub(super) fn sweep(&mut self, now: Instant, trapped: impl Fn(PolicyHandle) -> bool) {
-        self.acquires.retain(|policy, acquire| {
-            !acquire.packets.is_empty() || (now.saturating_since(acquire.raised) < HOLD_AGE && trapped(*policy))
-        });
+    /// Forgets acquires that hold nothing and have aged.
+    pub(super) fn sweep(&mut self, now: Instant) {
+        self.acquires
+            .retain(|_, acquire| !acquire.packets.is_empty() || now.saturating_since(acquire.raised) < HOLD_AGE);
     }
 }

@@ -171,7 +171,6 @@ fn check(tables: &Tables, sa: &Sa, parsed: &Packet) -> Result<(), Reason> {
         && tables
             .inbound_policies
             .find_inbound(&parsed.selectors)
-            .and_then(|index| tables.inbound_policies.get(index))
             .is_some_and(|policy| matches!(policy.action, Action::Discard));
     if discarded { Err(Reason::Discard) } else { Ok(()) }
 }

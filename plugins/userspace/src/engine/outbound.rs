@@ -51,7 +51,7 @@ impl Outbound {
         batch: &mut Batch,
         sink: &mut impl Sink,
     ) {
-        let tables = Arc::clone(self.tables.load());
+        let tables = self.load();
         for packet in packets {
             self.one(&tables, packet, now, now, batch, sink);
         }
@@ -59,7 +59,7 @@ impl Outbound {
 
     /// To be called after a publication and about once a second: sends held packets whose SA stands, drops aged ones.
     pub fn settle(&mut self, now: Instant, batch: &mut Batch, sink: &mut impl Sink) {
-        let tables = Arc::clone(self.tables.load());
+        let tables = self.load();
         if self.hold.is_empty() {
             self.held_generation = tables.generation;
             return;
@@ -71,15 +71,19 @@ impl Outbound {
         for (since, packet) in packets {
             self.one(&tables, &packet, since, now, batch, sink);
         }
-        self.hold.sweep(now, |handle| {
-            tables.outbound.iter().any(|policy| policy.handle == handle && matches!(policy.action, Action::Trap))
-        });
+        self.hold.sweep(now);
         self.held_generation = tables.generation;
     }
 
     /// Whether held packets may have become sendable since [`Self::settle`] ran last.
     pub fn is_unsettled(&mut self) -> bool {
         !self.hold.is_empty() && self.tables.load().generation != self.held_generation
+    }
+
+    fn load(&mut self) -> Arc<Tables> {
+        let tables = Arc::clone(self.tables.load());
+        self.flows.renew(tables.generation);
+        tables
     }
 
     fn one(
@@ -93,18 +97,17 @@ impl Outbound {
     ) {
         let Ok(parsed) = packet::parse(packet) else { return self.shared.count(Reason::MalformedInner) };
         let Some(packet) = packet.get(..parsed.length) else { return };
-        let found = self.flows.find(&tables.outbound, tables.generation, &parsed.selectors);
-        let Some(policy) = found.and_then(|index| tables.outbound.get(index)) else {
+        let Some(policy) = self.flows.find(&tables.outbound, &parsed.selectors).cloned() else {
             self.shared.count(Reason::NoPolicy);
             let own = icmp::own_address(&tables.addresses, &parsed);
             return self.answer(packet, Complaint::Prohibited, own, now, batch, sink);
         };
         match &policy.action {
-            Action::Protect(Some(sa)) => self.protect(policy, sa, packet, &parsed, now, batch, sink),
+            Action::Protect(Some(sa)) => self.protect(&policy, sa, packet, &parsed, now, batch, sink),
             Action::Protect(None) => self.shared.count(Reason::NoOutboundSa),
             Action::Bypass => self.shared.count(Reason::BypassInTunnel),
             Action::Discard => self.shared.count(Reason::Discard),
-            Action::Trap => self.trap(policy, packet, &parsed, since, now),
+            Action::Trap => self.trap(&policy, packet, &parsed, since, now),
         }
     }
 

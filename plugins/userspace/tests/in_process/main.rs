@@ -1,9 +1,10 @@
-//! The datapath without sockets: the rules of the backend contract, allocations, hostile packets.
+//! The datapath without sockets: the rules of the backend contract, allocations, many tunnels.
 #![allow(missing_docs, clippy::unwrap_used, clippy::indexing_slicing)]
 
 #[allow(unsafe_code)] // a global allocator is unsafe to implement
 mod allocations;
-mod mutations;
+mod scale;
+#[allow(dead_code)] // shared with the hostile packets
 mod subject;
 
 use ipsec::conformance::run;

@@ -1,0 +1,72 @@
+//! Many tunnels: what an install costs, and a packet among them.
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use ipsec::conformance::{Subject, Wire, udp_v4};
+use ipsec::{Direction, Op, PolicySpec, Request, SaHandle, SaSpec, SelectorPair, Shard, TrafficSelector};
+
+use crate::subject::InProcess;
+
+const TUNNELS: u32 = 20_000;
+
+/// Network number `n` below `first`.
+fn network(first: u8, n: u32) -> TrafficSelector {
+    let [_, a, b, c] = (n << 4).to_be_bytes();
+    TrafficSelector::prefix(IpAddr::from([first, a, b, c]), 28).unwrap()
+}
+
+#[test]
+fn twenty_thousand_tunnels_install_in_time_and_find_their_packets() {
+    let mut subject = InProcess::new(false);
+    let started = Instant::now();
+    for n in 0..TUNNELS {
+        let (ops, outbound) = subject.tunnel();
+        let Some(Op::InstallPolicy(policy)) = ops.into_iter().find(|op| matches!(op, Op::InstallPolicy(_))) else {
+            panic!()
+        };
+        let (there, back) = (
+            SelectorPair { local: network(10, n), remote: network(11, n) },
+            SelectorPair { local: network(11, n), remote: network(10, n) },
+        );
+        let handle = |count| SaHandle::new(Shard(0), u64::from(n) * 2 + count);
+        let inbound =
+            SaSpec { handle: handle(1), direction: Direction::Inbound, selectors: [back].into(), ..outbound.clone() };
+        let outbound = SaSpec { handle: handle(2), selectors: [there].into(), ..outbound };
+        let name = ipsec::PolicyHandle::new(Shard(0), u64::from(n));
+        let policy = PolicySpec { handle: name, selectors: there, ..policy };
+        let activate = Op::Activate { policy: name, sa: outbound.handle };
+        let ops = vec![
+            Op::InstallSa(Box::new(inbound)),
+            Op::InstallSa(Box::new(outbound)),
+            Op::InstallPolicy(policy),
+            activate,
+        ];
+        subject.backend.control.execute(&Request::Apply(ops)).unwrap();
+    }
+    let installed = started.elapsed();
+    let started = Instant::now();
+    // More flows than the cache holds, none twice.
+    let packets: Vec<Vec<u8>> = (0..TUNNELS)
+        .map(|n| {
+            let (IpAddr::V4(from), IpAddr::V4(to)) = (network(10, n).addresses.start(), network(11, n).addresses.end())
+            else {
+                panic!()
+            };
+            udp_v4(from, to, (1, 2), 20, false)
+        })
+        .collect();
+    subject.inject_inner(&packets);
+    let carried = started.elapsed();
+    let mut spis: Vec<_> = subject.captured_outer().iter().filter_map(ipsec::conformance::OuterPacket::spi).collect();
+    spis.sort_unstable();
+    spis.dedup();
+    assert_eq!(spis.len(), TUNNELS as usize, "each packet has its own SA");
+    println!("{TUNNELS} tunnels: install {:?} each, packet {:?} each", installed / TUNNELS, carried / TUNNELS);
+    // Far above what it takes; a cost that grows with the number of tunnels would exceed it.
+    assert!(
+        installed < Duration::from_secs(20) && carried < Duration::from_secs(2),
+        "install {installed:?}, packets {carried:?}"
+    );
+    subject.settle();
+}
