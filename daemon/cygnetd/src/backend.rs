@@ -7,6 +7,7 @@ use anyhow::Context as _;
 use ipsec::{OffloadBackend, Reports};
 use offload_userspace::host::{Family, sockets};
 use offload_userspace::{Userspace, UserspaceConfig};
+use swanctl_compat::load_conn::offload::OffloadSupport;
 
 use crate::config::{Backend, BackendKind};
 use crate::workers::Exempt;
@@ -34,6 +35,12 @@ pub(crate) fn start(config: &Backend, reports: Arc<dyn Reports>) -> anyhow::Resu
         simulate_packet_device: userspace.simulate_packet_device,
     };
     Ok(Userspace::start(config, reports).context("cannot start the userspace backend")?)
+}
+
+/// The offload that children may ask for.
+pub(crate) const fn offload(config: &Backend) -> OffloadSupport {
+    let reason = "the userspace datapath has no NIC to offload to";
+    OffloadSupport { crypto: false, packet: config.userspace.simulate_packet_device, reason }
 }
 
 /// Takes sockets out of what the backend routes and guards.

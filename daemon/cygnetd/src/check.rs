@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use swanctl_compat::plan::Plan;
 use swanctl_compat::settings::{Diagnostic, OsFiles, Settings, Severity};
 
+use crate::backend;
 use crate::config::{self, Config, Finding};
 use crate::load::FILE;
 
@@ -49,7 +50,9 @@ fn examine(path: Option<&Path>, swanctl: Option<&Path>) -> Report {
         None => &config.swanctl.directory,
     };
     let settings = Settings::load(&OsFiles, &directory.join(FILE).to_string_lossy());
-    for finding in &Plan::make(&settings, &OsFiles).findings {
+    let mut plan = Plan::make(&settings, &OsFiles);
+    plan.refuse_offload(&settings, &backend::offload(&config.backend));
+    for finding in &plan.findings {
         report.diagnostic(&settings, finding);
     }
     report

@@ -151,7 +151,7 @@ impl Daemon {
         let shards = shards.context("cannot start the shards' threads")?;
         let receiver = Receiver::start(sockets, nat_reader == NatReader::Daemon, reports)
             .context("cannot start the receiving thread")?;
-        let store = Store::new(Arc::clone(&shared), settings.clone());
+        let store = Store::new(Arc::clone(&shared), settings.clone(), backend::offload(&config.backend));
         let core = Arc::new(Core { shared, store, subscribers, backend: backend::NAME, started });
         Ok(Self { core, receiver, shards })
     }

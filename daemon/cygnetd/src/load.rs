@@ -31,7 +31,8 @@ pub(crate) fn directory(store: &Store, directory: &Path) {
         return;
     }
     let settings = Settings::load(&OsFiles, &path.to_string_lossy());
-    let plan = Plan::make(&settings, &OsFiles);
+    let mut plan = Plan::make(&settings, &OsFiles);
+    plan.refuse_offload(&settings, store.offload());
     for finding in &plan.findings {
         write_finding(&settings, finding);
     }

@@ -12,6 +12,7 @@ use ike_model::{
     Cause, CauseKind, Command, ConfigSnapshot, ConfiguredChildStatus, Connection, EventBody, IkeSettings, SharedSecret,
 };
 use ipsec::Request;
+use swanctl_compat::load_conn::offload::OffloadSupport;
 use swanctl_compat::reload::{Change, compare};
 use swanctl_compat::vici::Message;
 use tokio::sync::oneshot;
@@ -26,6 +27,7 @@ const SETTLE_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) struct Store {
     shared: Arc<Shared>,
     settings: IkeSettings,
+    offload: OffloadSupport,
     loaded: Mutex<Loaded>,
     /// Answers of the shards to changes that were published and that nobody has waited for.
     unsettled: Mutex<Vec<oneshot::Receiver<Done>>>,
@@ -46,10 +48,15 @@ struct Refused {
 
 impl Store {
     /// Nothing loaded yet.
-    pub(crate) fn new(shared: Arc<Shared>, settings: IkeSettings) -> Self {
-        let store = Self { shared, settings, loaded: Mutex::default(), unsettled: Mutex::default() };
+    pub(crate) fn new(shared: Arc<Shared>, settings: IkeSettings, offload: OffloadSupport) -> Self {
+        let store = Self { shared, settings, offload, loaded: Mutex::default(), unsettled: Mutex::default() };
         store.publish(&store.lock());
         store
+    }
+
+    /// The offload that children may ask for.
+    pub(crate) fn offload(&self) -> &OffloadSupport {
+        &self.offload
     }
 
     /// Adds a connection or puts it in the place of the one with its name.

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use ike_model::{Command, CommandError, CommandOutcome, Selector};
+use swanctl_compat::load_conn::offload;
 use swanctl_compat::render::{self, DaemonInfo, PolicyKind, PolicyListing};
 use swanctl_compat::request::{
     PolicyFilter, SaFilter, Wait, child_not_found, ike_not_found, not_established_in_time, unload_conn_error,
@@ -34,7 +35,7 @@ impl Commands for Core {
     }
 
     async fn execute(&self, client: &Arc<Client>, name: &str, message: &Message) -> Packet {
-        match Request::parse(name, message) {
+        match Request::parse(name, message).and_then(|request| installable(self, request)) {
             Ok(request) => Packet::CmdResponse(answer(self, client, request).await),
             Err(RequestError::Unknown) => Packet::CmdUnknown,
             Err(RequestError::Refused(refusal)) => {
@@ -45,6 +46,14 @@ impl Commands for Core {
             }
         }
     }
+}
+
+/// Lets a request through unless it loads a connection whose SAs this backend could never install.
+fn installable(core: &Core, request: Request) -> Result<Request, RequestError> {
+    if let Request::LoadConn { connection, .. } = &request {
+        offload::check(connection, core.store.offload()).map_err(|error| RequestError::Refused(error.reply()))?;
+    }
+    Ok(request)
 }
 
 async fn answer(core: &Core, client: &Arc<Client>, request: Request) -> Message {
