@@ -23,23 +23,27 @@ pub(crate) enum Error {
     #[error("{0}")]
     PeerMisbehaved(&'static str),
     /// No proposal in common; both sets in words.
-    #[error("no proposal in common: configured {ours}, received {theirs}")]
+    #[error("no proposal in common: configured {ours}, received {theirs}{difference}")]
     NoProposal {
         /// Configured.
         ours: String,
         /// Received.
         theirs: String,
+        /// The first element that differs in the closest pair, as the end of the sentence.
+        difference: String,
     },
     /// The KE payload is of another method than the one chosen.
     #[error("key exchange method {0} is wanted")]
     InvalidKe(KeyExchangeId),
     /// No selectors in common; both sets in words.
-    #[error("no traffic selectors in common: configured {ours}, received {theirs}")]
+    #[error("no traffic selectors in common: configured {ours}, received {theirs}{difference}")]
     SelectorsUnacceptable {
         /// Configured.
         ours: String,
         /// Received.
         theirs: String,
+        /// The first side that differs, as the end of the sentence.
+        difference: String,
     },
     /// The peer did not prove who it is, or is nobody we know.
     #[error("{text}")]

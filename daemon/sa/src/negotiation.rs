@@ -91,7 +91,7 @@ impl Offer {
             turn.context.spis.release_spi(device, spi);
             let theirs = "what the device can carry".to_owned();
             let ours = suite::describe_esp(&child.esp_proposals, capabilities, turn.context.provider, exchange);
-            return Err(Error::NoProposal { ours, theirs });
+            return Err(Error::NoProposal { ours, theirs, difference: String::new() });
         }
         let fixed = request.reqid.or(child.reqid.map(Reqid));
         let reqid = rekeys.map(|old| old.reqid).or(fixed).unwrap_or_else(|| turn.ids.reqid());
@@ -134,12 +134,13 @@ impl Offer {
             return Err(Error::PeerMisbehaved("the answer does not hold exactly one ESP proposal"));
         };
         let chosen = self.choose(turn, std::slice::from_ref(proposal), None);
-        let chosen = chosen.ok_or_else(|| self.no_proposal(turn, &sa.proposals))?;
+        let chosen = chosen.ok_or_else(|| self.no_proposal(&sa.proposals))?;
         let (local, remote) = (selectors::from_wire(ts_i), selectors::from_wire(ts_r));
         if !selectors::is_subset(&local, &self.local) || !selectors::is_subset(&remote, &self.remote) {
             return Err(Error::SelectorsUnacceptable {
                 ours: describe_pair(&self.local, &self.remote),
                 theirs: describe_pair(&local, &remote),
+                difference: "; the answer may only narrow what was offered".into(),
             });
         }
         let transport = payloads.notify(NotifyType::USE_TRANSPORT_MODE).is_some();
@@ -172,10 +173,10 @@ impl Offer {
         suite::choose_esp(ours, capabilities, turn.context.provider, offered, self.exchange, preferred)
     }
 
-    fn no_proposal(&self, turn: &Turn<'_>, theirs: &[Proposal]) -> Error {
+    fn no_proposal(&self, theirs: &[Proposal]) -> Error {
         let ours = suite::describe(&self.proposals);
-        let _ = turn;
-        Error::NoProposal { ours, theirs: suite::describe(theirs) }
+        let difference = suite::difference(&self.proposals, theirs);
+        Error::NoProposal { ours, theirs: suite::describe(theirs), difference }
     }
 
     /// Our selectors in words, for causes.
@@ -239,6 +240,7 @@ pub(crate) fn answer(
     let found = find_child(core, children, &local, &remote).ok_or_else(|| Error::SelectorsUnacceptable {
         ours: children.iter().map(|child| describe_child(core, child)).collect::<Vec<_>>().join(", "),
         theirs: describe_pair(&local, &remote),
+        difference: children.first().map(|child| difference(core, child, &local, &remote)).unwrap_or_default(),
     })?;
     let ours = &found.child.esp_proposals;
     let provider = turn.context.provider;
@@ -246,6 +248,7 @@ pub(crate) fn answer(
     let chosen = chosen.ok_or_else(|| Error::NoProposal {
         ours: suite::describe_esp(ours, capabilities, provider, exchange),
         theirs: suite::describe(&sa.proposals),
+        difference: suite::esp_difference(ours, capabilities, provider, exchange, &sa.proposals),
     })?;
     let transport = payloads.notify(NotifyType::USE_TRANSPORT_MODE).is_some();
     let mode = if transport { mode(&found.child) } else { SaMode::Tunnel };
@@ -326,6 +329,18 @@ fn describe_child(core: &Core, child: &Child) -> String {
     let local = selectors::resolve(&child.local_ts, core.path.local.ip());
     let remote = selectors::resolve(&child.remote_ts, core.path.remote.ip());
     format!("{} ({})", describe_pair(&local, &remote), child.name)
+}
+
+/// The first side of a child that has nothing in common with what was offered.
+fn difference(core: &Core, child: &Child, local: &[TrafficSelector], remote: &[TrafficSelector]) -> String {
+    let ours = selectors::resolve(&child.local_ts, core.path.local.ip());
+    let (side, ours, theirs) = if narrow(local, &ours).is_empty() {
+        ("our", ours, local)
+    } else {
+        ("the peer's", selectors::resolve(&child.remote_ts, core.path.remote.ip()), remote)
+    };
+    let (ours, theirs) = (selectors::describe(&ours), selectors::describe(theirs));
+    format!("; {side} side differs first: {ours} against {theirs} ({})", child.name)
 }
 
 /// The error that an answer's notifications report, with both sides' words where we know them.

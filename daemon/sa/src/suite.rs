@@ -342,6 +342,49 @@ pub(crate) fn describe(proposals: &[Proposal]) -> String {
     if text.is_empty() { "nothing".into() } else { text }
 }
 
+/// The first kind of transform in which the closest pair of proposals has nothing in common, as the end of a sentence.
+pub(crate) fn difference(ours: &[Proposal], theirs: &[Proposal]) -> String {
+    let pairs = ours.iter().flat_map(|a| theirs.iter().filter(move |b| a.protocol == b.protocol).map(move |b| (a, b)));
+    let closest = pairs.filter_map(|(a, b)| first_difference(a, b)).max_by_key(|(at, _)| *at);
+    closest.map_or_else(String::new, |(_, text)| format!("; first difference: {text}"))
+}
+
+/// Kinds in the order in which they are compared.
+const KINDS: [TransformType; 5] =
+    [TransformType::ENCR, TransformType::INTEG, TransformType::PRF, TransformType::KE, TransformType::ESN];
+
+fn first_difference(ours: &Proposal, theirs: &Proposal) -> Option<(usize, String)> {
+    let named = |proposal: &Proposal, kind: TransformType| -> Vec<String> {
+        proposal.transforms_of(kind).map(ToString::to_string).collect()
+    };
+    KINDS.into_iter().enumerate().find_map(|(at, kind)| {
+        let (ours, theirs) = (named(ours, kind), named(theirs, kind));
+        let differs =
+            ours.is_empty() != theirs.is_empty() || !ours.is_empty() && !ours.iter().any(|t| theirs.contains(t));
+        let shown = |names: Vec<String>| if names.is_empty() { "none".to_owned() } else { names.join("/") };
+        differs.then(|| (at, format!("{kind} {} configured, {} received", shown(ours), shown(theirs))))
+    })
+}
+
+/// [`difference`] between IKE proposals as configured and those received.
+pub(crate) fn ike_difference(configured: &[IkeProposal], provider: &CryptoProvider, theirs: &[Proposal]) -> String {
+    difference(&offer_ike(configured, provider, None), theirs)
+}
+
+/// [`difference`] between ESP proposals as configured and those received.
+pub(crate) fn esp_difference(
+    configured: &[EspProposal],
+    device: &Capabilities,
+    provider: &CryptoProvider,
+    exchange: ChildKeyExchange,
+    theirs: &[Proposal],
+) -> String {
+    match Spi::new(256) {
+        Some(spi) => difference(&offer_esp(configured, device, provider, spi, exchange), theirs),
+        None => String::new(),
+    }
+}
+
 /// IKE proposals as configured, in words.
 pub(crate) fn describe_ike(configured: &[IkeProposal], provider: &CryptoProvider) -> String {
     describe(&offer_ike(configured, provider, None))

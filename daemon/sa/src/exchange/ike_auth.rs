@@ -139,7 +139,7 @@ pub(crate) fn on_response(
     }
     let parts = AuthParts::find(payloads);
     let (Some(id), Some(auth)) = (parts.responder, parts.auth) else {
-        return Err(refused(init, payloads));
+        return Err(refused(init, core, payloads));
     };
     verify_responder(init, core, turn, id, auth)?;
     let mut authenticated = Authenticated::begin(core, turn);
@@ -150,7 +150,7 @@ pub(crate) fn on_response(
     Ok(authenticated)
 }
 
-fn refused(init: &Initiating, payloads: &Payloads<'_>) -> Error {
+fn refused(init: &Initiating, core: &Core, payloads: &Payloads<'_>) -> Error {
     let Some(kind) = negotiation::refusal(payloads) else {
         return Error::PeerMisbehaved("IDr or AUTH is missing in the IKE_AUTH response");
     };
@@ -159,7 +159,9 @@ fn refused(init: &Initiating, payloads: &Payloads<'_>) -> Error {
         NotifyType::NO_PROPOSAL_CHOSEN => init.offer.as_ref().map(Offer::describe_proposals),
         _ => None,
     };
-    Error::PeerRefused { kind, offered: offered.unwrap_or_else(|| "our identity and AUTH".into()) }
+    let pair =
+        || format!("our identity '{}' and AUTH for '{}'", core.local_id, choose::remote_pattern(&core.connection));
+    Error::PeerRefused { kind, offered: offered.unwrap_or_else(pair) }
 }
 
 fn verify_responder(

@@ -226,6 +226,7 @@ fn examine(
     let chosen = chosen.ok_or_else(|| Error::NoProposal {
         ours: suite::describe_ike(configured, turn.context.provider),
         theirs: suite::describe(&sa.proposals),
+        difference: suite::ike_difference(configured, turn.context.provider, &sa.proposals),
     })?;
     if ke.method != chosen.suite.method {
         return Err(Error::InvalidKe(chosen.suite.method));

@@ -146,3 +146,15 @@ fn missing_sequence_transform_means_32_bits() {
     let chosen = choose_esp(&ours, &device(), ring_provider(), &offered, ChildKeyExchange::Absent, None).unwrap();
     assert!(!chosen.suite.esn);
 }
+
+#[test]
+fn the_first_difference_of_the_closest_pair_is_named() {
+    let ours = offer_ike(&[ike(&[GCM_256], &[], &[P256])], ring_provider(), None);
+    let theirs = offer_ike(
+        &[ike(&[CBC_256], &[IntegrityId::HMAC_SHA2_256_128], &[P256]), ike(&[GCM_256, GCM_128], &[], &[X25519])],
+        ring_provider(),
+        None,
+    );
+    assert_eq!(difference(&ours, &theirs), "; first difference: KE ECP_256 configured, CURVE_25519 received");
+    assert_eq!(difference(&ours, &ours), "");
+}

@@ -154,6 +154,7 @@ impl Initiating {
         let method = wanted.and_then(|id| turn.context.provider.key_exchange(id)).ok_or_else(|| Error::NoProposal {
             ours: "nothing that this build can do".into(),
             theirs: "nothing".into(),
+            difference: String::new(),
         })?;
         self.step = Step::Starting(turn.work(core.spi(), Job::Compute(Computation::Start(method))));
         Ok(())
@@ -292,6 +293,7 @@ impl Initiating {
         let chosen = chosen.ok_or_else(|| Error::NoProposal {
             ours: suite::describe_ike(&core.connection.proposals, turn.context.provider),
             theirs: suite::describe(proposals),
+            difference: suite::ike_difference(&core.connection.proposals, turn.context.provider, proposals),
         })?;
         let Some(started) = self.started.take_if(|started| started.id() == method && chosen.suite.method == method)
         else {

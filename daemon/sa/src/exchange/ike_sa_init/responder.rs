@@ -151,7 +151,14 @@ fn examine(
 fn no_proposal(context: &Context<'_>, candidates: &[Arc<Connection>], theirs: &[Proposal], path: Path) -> Refusal {
     let sets =
         candidates.iter().map(|c| format!("{}: {}", c.name, suite::describe_ike(&c.proposals, context.provider)));
-    let error = Error::NoProposal { ours: sets.collect::<Vec<_>>().join("; "), theirs: suite::describe(theirs) };
+    let error = Error::NoProposal {
+        ours: sets.collect::<Vec<_>>().join("; "),
+        theirs: suite::describe(theirs),
+        difference: candidates
+            .first()
+            .map(|first| suite::ike_difference(&first.proposals, context.provider, theirs))
+            .unwrap_or_default(),
+    };
     tracing::warn!(peer = %path.remote, "IKE_SA_INIT refused: {error}");
     error.into()
 }
