@@ -1,0 +1,252 @@
+//! The programs `swanctl` and `cygnet` as a shell sees them, against a daemon that answers from a table.
+
+mod daemon;
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use daemon::{Daemon, Script};
+use swanctl_compat::vici::Message;
+
+fn swanctl(daemon: &Daemon, arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_swanctl"));
+    command.args(arguments).arg("--uri").arg(daemon.uri());
+    command.output().unwrap()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+fn cases(kind: &str) -> Vec<PathBuf> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/files").join(kind);
+    let mut cases: Vec<PathBuf> = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
+    cases.sort();
+    cases
+}
+
+/// What `expected` says, with the full path in front of each position.
+fn expected(case: &Path) -> String {
+    let text = std::fs::read_to_string(case.join("expected")).unwrap();
+    let whole = |line: &str| {
+        let placed = line.contains(".conf:") && !line.starts_with(' ');
+        if placed { format!("{}/{line}\n", case.display()) } else { format!("{line}\n") }
+    };
+    text.lines().map(whole).collect()
+}
+
+#[test]
+fn broken_files_send_nothing() {
+    for case in cases("broken") {
+        let daemon = Daemon::start(Script::default());
+        let file = case.join("swanctl.conf");
+        let output = swanctl(&daemon, &["--load-all", "--file", file.to_str().unwrap()]);
+        assert_eq!(output.status.code(), Some(22), "{}", case.display());
+        assert_eq!(stdout(&output), "");
+        let text = stderr(&output);
+        let positions = expected(&case);
+        let first = positions.lines().next().unwrap();
+        let place = first.split(": error").next().and_then(|t| t.split(": warning").next()).unwrap();
+        assert!(text.contains(place), "{}: {text}", case.display());
+        assert!(text.ends_with("nothing was loaded: correct the errors above and try again\n"), "{text}");
+        assert!(!text.contains("planted"), "{text}");
+        assert_eq!(daemon.connections(), 0, "{}", case.display());
+    }
+}
+
+#[test]
+fn doubtful_files_are_loaded_with_warnings() {
+    for case in cases("doubtful") {
+        let daemon = Daemon::start(Script::default());
+        let file = case.join("swanctl.conf");
+        let output = swanctl(&daemon, &["--load-all", "--file", file.to_str().unwrap()]);
+        assert_eq!(output.status.code(), Some(0), "{}: {}", case.display(), stderr(&output));
+        let text = stderr(&output);
+        assert!(text.contains(": warning: ") && text.contains(expected(&case).trim_end()), "{text}");
+        assert!(!text.contains("planted") && !stdout(&output).contains("planted"));
+        assert!(daemon.received().iter().any(|line| line.starts_with("load-conn ")));
+    }
+}
+
+#[test]
+fn a_load_says_and_sends_what_strongswan_does() {
+    let case = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/files/good/plain");
+    let script = Script::default()
+        .answers("get-conns", list("conns", &["old", "site-b"]))
+        .answers("get-shared", list("keys", &["ike-old"]));
+    let daemon = Daemon::start(script);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_swanctl"));
+    command.args(["-q", "--clear"]).arg("--uri").arg(daemon.uri()).env("SWANCTL_DIR", &case);
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert_eq!(
+        stdout(&output),
+        "loaded ike secret 'ike-ab'\nno authorities found, 0 unloaded\nno pools found, 0 unloaded\n\
+         loaded connection 'site-b'\nsuccessfully loaded 1 connections, 1 unloaded\n"
+    );
+    assert_eq!(
+        daemon.received(),
+        [
+            "clear-creds ",
+            "get-keys ",
+            "get-shared ",
+            "load-shared id=ike-ab type=ike data=planted-7f3a owners=[gw-a gw-b]",
+            "unload-shared id=ike-old",
+            "get-authorities ",
+            "get-pools ",
+            "get-conns ",
+            "load-conn site-b {remote_addrs=[203.0.113.9] local {auth=psk id=gw-a} remote {auth=psk id=gw-b} \
+             children {net {remote_ts=[10.2.0.0/16] local_ts=[10.1.0.0/16]}}}",
+            "unload-conn name=old",
+        ]
+    );
+}
+
+fn list(key: &str, items: &[&str]) -> Message {
+    let mut message = Message::new();
+    message.list(key, items.iter().copied());
+    message
+}
+
+#[test]
+fn an_error_of_the_daemon_gets_its_place() {
+    let refusal = Message::new()
+        .with("success", "no")
+        .with("errmsg", "unsupported: local_ts: too wide, config discarded")
+        .with("errpath", "connections.site-b.children.net.local_ts[0]")
+        .with("errhelp", "choose a smaller one");
+    let daemon = Daemon::start(Script::default().answers("load-conn", refusal));
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/files/good/plain/swanctl.conf");
+    let output = swanctl(&daemon, &["--load-conns", "--file", file.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(22));
+    assert_eq!(
+        stderr(&output),
+        format!(
+            "loading connection 'site-b' failed: unsupported: local_ts: too wide, config discarded\n\
+             {}:15:18: error: unsupported: local_ts: too wide, config discarded\n\
+             \x2015 |       local_ts = 10.1.0.0/16\n\
+             \x20   |                  ^^^^^^^^^^^\n\
+             \x20 help: choose a smaller one\n\
+             loaded 0 of 1 connections, 1 failed to load, 0 unloaded\n",
+            file.display()
+        )
+    );
+}
+
+#[test]
+fn outcomes_become_words_and_codes() {
+    let line = Message::new().with("group", "IKE").with("level", "1").with("msg", "initiating IKE_SA a[1]");
+    let script = Script::default().streams("initiate", "control-log", [line]).answers(
+        "terminate",
+        Message::new().with("success", "no").with("errmsg", "no matching SAs to terminate found"),
+    );
+    let daemon = Daemon::start(script);
+    let output = swanctl(&daemon, &["--initiate", "--child", "net", "--timeout", "2"]);
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(stdout(&output), "[IKE] initiating IKE_SA a[1]\ninitiate completed successfully\n");
+    let output = swanctl(&daemon, &["--terminate", "--ike", "a"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(stderr(&output), "terminate failed: no matching SAs to terminate found\n");
+    let output = swanctl(&daemon, &["--terminate", "--ike", "a", "--raw"]);
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(stdout(&output), "terminate reply {success=no errmsg=no matching SAs to terminate found}\n");
+    assert_eq!(
+        daemon.received(),
+        ["initiate child=net timeout=2000 loglevel=1", "terminate ike=a loglevel=1", "terminate ike=a loglevel=1"]
+    );
+}
+
+fn policy(name: &str) -> Message {
+    let mut policy = Message::new().with("child", "net").with("ike", "a").with("reqid", "3").with("mode", "TUNNEL");
+    policy.list("local-ts", ["10.1.0.0/16"]);
+    policy.list("remote-ts", ["10.2.0.0/16"]);
+    let mut event = Message::new();
+    event.section(name, policy);
+    event
+}
+
+#[test]
+fn listings_have_four_forms() {
+    let daemon =
+        Daemon::start(Script::default().streams("list-policies", "list-policy", [policy("a/net"), policy("a/x")]));
+    let run = |form: &[&str]| stdout(&swanctl(&daemon, &[&["--list-pols"], form].concat()));
+    assert!(run(&[]).starts_with("a/net, reqid 3, TUNNEL\n  local:  10.1.0.0/16\n  remote: 10.2.0.0/16\na/x, "));
+    assert!(run(&["--raw"]).ends_with(
+        "list-policy event {a/x {child=net ike=a reqid=3 mode=TUNNEL local-ts=[10.1.0.0/16] remote-ts=[10.2.0.0/16]}}\n\
+         list-policies reply {}\n"
+    ));
+    assert!(run(&["--pretty"]).ends_with("list-policies reply {\n}\n"));
+    let json: serde_json::Value = serde_json::from_str(&run(&["--json"])).unwrap();
+    assert_eq!(json[1]["name"], "a/x");
+    assert_eq!(json[0]["reqid"], 3);
+    assert_eq!(json[0]["local-ts"][0], "10.1.0.0/16");
+}
+
+/// Each event is out as soon as it is in, also into a pipe.
+#[test]
+fn followed_events_are_flushed() {
+    let line = Message::new().with("group", "IKE").with("thread", "5").with("msg", "one\ntwo");
+    let daemon = Daemon::start(Script::default().streams("register", "log", [line]));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_swanctl"));
+    let mut child = command.args(["--log", "--uri", &daemon.uri()]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert_eq!(lines.next().unwrap().unwrap(), "05[IKE] one");
+    assert_eq!(lines.next().unwrap().unwrap(), "05[IKE] two");
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn wrong_usage_and_no_daemon() {
+    let run = |arguments: &[&str]| Command::new(env!("CARGO_BIN_EXE_swanctl")).args(arguments).output().unwrap();
+    let output = run(&["--list-sas", "--bogus"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).starts_with("swanctl: unrecognized option '--bogus'\nError: invalid options\n"));
+    assert!(stderr(&output).contains("swanctl --list-sas [--ike <name>"));
+    let output = run(&["--help"]);
+    assert_eq!(output.status.code(), Some(0));
+    assert!(stdout(&output).contains("  swanctl --list-sas         (-l)  list currently active IKE_SAs\n"));
+    let output = run(&["--stats", "--uri", "unix:///nowhere/vici"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(
+        stderr(&output)
+            .starts_with("Error: connecting to 'unix:///nowhere/vici' URI failed: No such file or directory\n")
+    );
+    let output = run(&["--stats", "--uri", "nonsense"]);
+    assert_eq!(output.status.code(), Some(22));
+    assert_eq!(run(&["--version"]).status.code(), Some(0));
+}
+
+#[test]
+fn unknown_commands_are_told() {
+    let daemon = Daemon::start(Script::default().unknown("stats"));
+    let output = swanctl(&daemon, &["--stats"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(stderr(&output), "Error: the daemon does not know the command 'stats'\n");
+}
+
+#[test]
+fn status_of_children() {
+    let child = |name: &str, state: &str| {
+        let mut event = Message::new();
+        event.section(name, Message::new().with("connection", "c").with("child", "net").with("state", state));
+        event
+    };
+    let run = |children: Vec<Message>, arguments: &[&str]| {
+        let daemon = Daemon::start(Script::default().streams("cygnet-status", "cygnet-child", children));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_cygnet"));
+        command.arg("--uri").arg(daemon.uri()).arg("status").args(arguments).output().unwrap()
+    };
+    let output = run(vec![child("c/net", "up"), child("longer/net", "trapped")], &[]);
+    assert_eq!(stdout(&output), "c/net       up\nlonger/net  trapped\n");
+    assert_eq!(output.status.code(), Some(0));
+    let output = run(vec![child("c/net", "down")], &["--json"]);
+    assert_eq!(stdout(&output), "[{\"child\":\"net\",\"connection\":\"c\",\"state\":\"down\"}]\n");
+    assert_eq!(output.status.code(), Some(3));
+    assert_eq!(stdout(&run(Vec::new(), &[])), "no children are configured\n");
+}
