@@ -1,5 +1,7 @@
 //! The programs `swanctl` and `cygnet` as a shell sees them, against a daemon that answers from a table.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test ends where an expectation fails")]
+
 mod daemon;
 
 use std::io::{BufRead, BufReader};
