@@ -127,12 +127,11 @@ impl Rejected {
     #[must_use]
     pub fn reply(&self) -> Message {
         let Some(first) = self.errors.first() else { return render::failed("config discarded") };
-        let more: Vec<&str> = [first.reason.as_str(), first.help.as_deref().unwrap_or("")]
-            .into_iter()
-            .filter(|t| !t.is_empty())
-            .collect();
+        let errmsg = first.errmsg();
+        let more = [first.reason.as_str(), first.help.as_deref().unwrap_or_default()];
+        let more: Vec<&str> = more.into_iter().filter(|text| !text.is_empty() && !errmsg.contains(text)).collect();
         let help = more.join("; ");
-        render::refused(&first.errmsg(), &first.path, if help.is_empty() { None } else { Some(&help) })
+        render::refused(&errmsg, &first.path, if help.is_empty() { None } else { Some(&help) })
     }
 
     /// The first error's text.

@@ -18,7 +18,7 @@ pub fn list_conn(event: &Message) -> String {
             }
         }
         for (name, child) in connection.get_section("children").map(Message::sections).into_iter().flatten() {
-            child_config(name, child, &mut out);
+            child_config(name, child, nonzero(connection, "dpd_delay").is_some(), &mut out);
         }
     }
     out
@@ -77,7 +77,8 @@ fn auth_round(side: &str, round: &Message, out: &mut String) {
     }
 }
 
-fn child_config(name: &str, child: &Message, out: &mut String) {
+/// The action on a dead peer is shown only where peers are checked for life.
+fn child_config(name: &str, child: &Message, checked_for_life: bool, out: &mut String) {
     let mode = field(child, "mode");
     let _ = write!(out, "  {name}: {mode}, ");
     let shunt = matches!(mode.as_str(), "PASS" | "DROP");
@@ -90,7 +91,7 @@ fn child_config(name: &str, child: &Message, out: &mut String) {
     } else {
         let _ = write!(out, "rekeying every {}", limits.join(" or "));
     }
-    if let Some(action) = optional(child, "dpd_action") {
+    if let Some(action) = optional(child, "dpd_action").filter(|_| checked_for_life) {
         let _ = write!(out, ", dpd action is {action}");
     }
     out.push('\n');

@@ -45,7 +45,6 @@ fn priorities(message: &Message) -> String {
 #[must_use]
 pub fn version(reply: &Message) -> String {
     let f = |key: &str| field(reply, key);
-    // charon's own tool puts its product's name in front; a daemon that is not charon names itself.
-    let product = if f("daemon").starts_with("charon") { "strongSwan " } else { "" };
-    format!("{product}{} {} ({}, {}, {})\n", f("version"), f("daemon"), f("sysname"), f("release"), f("machine"))
+    let product = if f("daemon").starts_with("charon") { "strongSwan" } else { "Cygnet" };
+    format!("{product} {} {} ({}, {}, {})\n", f("version"), f("daemon"), f("sysname"), f("release"), f("machine"))
 }

@@ -133,6 +133,60 @@ fn sas() {
     );
 }
 
+/// As strongSwan's swanctl 5.9.8 prints the same event; it has no ports.
+#[test]
+fn connections() {
+    let mut child = Message::new().with("mode", "TUNNEL").with("rekey_time", "3600").with("rekey_bytes", "5");
+    child.set("rekey_packets", "0");
+    child.set("dpd_action", "none");
+    child.list("local-ts", ["10.1.0.0/16"]);
+    child.list("remote-ts", ["10.2.0.0/16", "dynamic"]);
+    let mut shunt = Message::new().with("mode", "PASS").with("rekey_time", "3600").with("priority", "9");
+    shunt.list("local-ts", ["10.1.0.0/16"]);
+    shunt.list("remote-ts", ["10.2.0.0/16"]);
+    let mut children = Message::new();
+    children.section("net", child);
+    children.section("sh", shunt);
+    let event = |dpd_delay: Option<&str>, port: Option<&str>| {
+        let mut conn = Message::new().with("version", "IKEv2").with("reauth_time", "0").with("rekey_time", "14400");
+        conn.list("local_addrs", ["198.51.100.1", "%any"]);
+        conn.list("remote_addrs", ["gw"]);
+        dpd_delay.into_iter().for_each(|delay| conn.set("dpd_delay", delay));
+        port.into_iter().for_each(|port| conn.set("remote_port", port));
+        let mut round = Message::new().with("id", "a").with("class", "pre-shared key");
+        round.list("groups", std::iter::empty::<&str>());
+        conn.section("local-1", round);
+        conn.section("remote-1", Message::new());
+        conn.section("children", children.clone());
+        let mut event = Message::new();
+        event.section("c", conn);
+        event
+    };
+    let expected = |dpd: &str, action: &str, port: &str| {
+        format!(
+            "c: IKEv2, no reauthentication, rekeying every 14400s{dpd}\n\
+             \x20 local:  198.51.100.1\n\
+             \x20 local:  %any\n\
+             \x20 remote: gw{port}\n\
+             \x20 local pre-shared key authentication:\n\
+             \x20   id: a\n\
+             \x20 remote unspecified authentication:\n\
+             \x20 net: TUNNEL, rekeying every 3600s or 5 bytes{action}\n\
+             \x20   local:  10.1.0.0/16\n\
+             \x20   remote: 10.2.0.0/16 dynamic\n\
+             \x20 sh: PASS, no rekeying\n\
+             \x20   local:  10.1.0.0/16\n\
+             \x20   remote: 10.2.0.0/16\n\
+             \x20   priority: 9\n"
+        )
+    };
+    assert_eq!(list_conn(&event(None, None)), expected("", "", ""));
+    assert_eq!(
+        list_conn(&event(Some("30"), Some("4500"))),
+        expected(", dpd delay 30s", ", dpd action is none", "[4500]")
+    );
+}
+
 #[test]
 fn policies() {
     let mut policy = Message::new().with("child", "net").with("ike", "site-a").with("mode", "PASS");
