@@ -7,7 +7,8 @@ use ike_model::{Command, CommandError, CommandOutcome, Selector};
 use swanctl_compat::load_conn::offload;
 use swanctl_compat::render::{self, DaemonInfo, PolicyKind, PolicyListing};
 use swanctl_compat::request::{
-    PolicyFilter, SaFilter, Wait, child_not_found, ike_not_found, not_established_in_time, unload_conn_error,
+    INSTALL_NOT_FOUND, PolicyFilter, SaFilter, Wait, child_not_found, ike_not_found, not_established_in_time,
+    policy_not_found, unload_conn_error,
 };
 use swanctl_compat::vici::{Message, Packet};
 use swanctl_compat::{Request, RequestError};
@@ -240,7 +241,7 @@ async fn rekey(core: &Core, selector: Selector) -> Message {
 
 async fn install(core: &Core, ike: Option<&str>, child: String, install: bool) -> Message {
     let Some(connection) = core.store.find(ike, Some(&child)) else {
-        return render::failed(&child_not_found(&child));
+        return render::failed(&if install { INSTALL_NOT_FOUND.to_owned() } else { policy_not_found(&child) });
     };
     let connection = connection.name.clone();
     let command =
