@@ -202,6 +202,7 @@ impl Endpoint {
             }
         };
         let header = &message.header;
+        tracing::trace!(peer = %path.remote, exchange = %header.exchange, mid = %header.message_id, response = header.flags.response, octets = octets.len(), "received");
         let ours = if header.flags.initiator { header.responder_spi } else { header.initiator_spi };
         let first = header.exchange == ExchangeType::IKE_SA_INIT && header.flags.initiator && !header.flags.response;
         if first && ours.is_zero() {

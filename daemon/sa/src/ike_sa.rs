@@ -129,6 +129,13 @@ impl IkeSa {
     pub(crate) fn give_up(&mut self, turn: &mut Turn<'_>, cause: &Cause) {
         let ike = Box::new(self.core.snapshot(turn.now(), IkeSaState::Connecting));
         let (core, cause) = (&self.core, cause.clone());
+        turn.notices.push_back(Notice::Closed { spi: core.spi().0, unique_id: core.unique_id });
+        if matches!(self.phase, Phase::Responding(_)) && core.remote_id == Identity::Any {
+            // Anybody can begin an IKE SA: before the first authentic message there is nothing to tell.
+            tracing::debug!(ike = core.unique_id, peer = %core.path.remote, "half-open IKE SA forgotten: {cause}");
+            self.phase = Phase::Closed;
+            return;
+        }
         tracing::warn!(conn = core.connection.name, ike = core.unique_id, peer = %core.path.remote, cause = ?cause.kind, "IKE SA failed: {cause}");
         match std::mem::replace(&mut self.phase, Phase::Closed) {
             Phase::Initiating(mut init) => ike_auth::all_failed(&mut init, core, turn, &cause),
@@ -141,7 +148,6 @@ impl IkeSa {
         } else {
             EventBody::IkeSaFailed { ike, cause }
         });
-        turn.notices.push_back(Notice::Closed { spi: core.spi().0, unique_id: core.unique_id });
     }
 
     /// Runs something of an authenticated IKE SA, and removes it should it end by that.

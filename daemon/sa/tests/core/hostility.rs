@@ -191,3 +191,20 @@ fn replayed_datagrams_change_nothing() {
     assert_eq!((world.live(A), types(A)), (before.0, before.1));
     assert!(!types(B).contains(&"IkeSaClosed".to_owned()));
 }
+
+#[test]
+fn one_address_cannot_fill_the_memory() {
+    let [a, mut b] = plain();
+    b.settings.cookie_threshold = 0;
+    let mut world = World::new(a, b);
+    let request = first_request(&mut world);
+    world.peers[B].hold_work = true;
+    for index in 0_u64..1_500 {
+        let mut octets = request.clone();
+        octets[..8].copy_from_slice(&(index + 1).to_be_bytes());
+        world.input(B, Input::Datagram { path: path(), octets: &octets });
+    }
+    assert_eq!(world.peers[B].endpoint.counts().half_open, 1_024);
+    world.run(Duration::from_secs(31));
+    assert_eq!(world.peers[B].endpoint.counts().half_open, 0);
+}

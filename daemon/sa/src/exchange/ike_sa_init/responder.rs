@@ -52,8 +52,8 @@ pub(crate) enum RespondStep {
 
 /// What becomes of a first request.
 pub(crate) enum FirstRequest {
-    /// It is answered and forgotten.
-    Stateless(Vec<u8>),
+    /// It is answered and forgotten; why, if somebody may want to know.
+    Stateless(Vec<u8>, Option<String>),
     /// An IKE SA begins.
     Begin(Box<Beginning>),
     /// Nothing.
@@ -88,8 +88,8 @@ pub(crate) fn first_request(
 ) -> FirstRequest {
     match examine(context, cookies, path, message) {
         Ok(beginning) => FirstRequest::Begin(Box::new(beginning)),
-        Err(Refusal::Answer(payload)) => match stateless(&message.header, &[payload]) {
-            Some(octets) => FirstRequest::Stateless(octets),
+        Err(Refusal::Answer(payload, reason)) => match stateless(&message.header, &[payload]) {
+            Some(octets) => FirstRequest::Stateless(octets, reason),
             None => FirstRequest::Drop("answer cannot be encoded"),
         },
         Err(Refusal::Drop(reason)) => FirstRequest::Drop(reason),
@@ -97,13 +97,13 @@ pub(crate) fn first_request(
 }
 
 enum Refusal {
-    Answer(Payload<'static>),
+    Answer(Payload<'static>, Option<String>),
     Drop(&'static str),
 }
 
 impl From<Error> for Refusal {
     fn from(error: Error) -> Self {
-        error.notify().map_or(Self::Drop("nothing to answer"), |notify| Self::Answer(Payload::Notify(notify)))
+        error.notify().map_or(Self::Drop("nothing to answer"), |notify| Self::Answer(Payload::Notify(notify), None))
     }
 }
 
@@ -123,8 +123,9 @@ fn examine(
     let candidates = choose::by_addresses(context.config, path);
     let peer = path.remote;
     if candidates.is_empty() {
-        tracing::warn!(%peer, local = %path.local, "IKE_SA_INIT refused: no connection for these addresses");
-        return Err(Refusal::Answer(Payload::Notify(Notify::plain(NotifyType::NO_PROPOSAL_CHOSEN))));
+        let reason = format!("no connection for {} ... {}", path.local.ip(), peer.ip());
+        let notify = Notify::plain(NotifyType::NO_PROPOSAL_CHOSEN);
+        return Err(Refusal::Answer(Payload::Notify(notify), Some(reason)));
     }
     let chosen = candidates.iter().find_map(|connection| {
         let ours = &connection.proposals;
@@ -132,7 +133,7 @@ fn examine(
         Some((chosen, connection.clone()))
     });
     let Some((chosen, first)) = chosen else {
-        return Err(no_proposal(context, &candidates, &parts.sa.proposals, path));
+        return Err(no_proposal(context, &candidates, &parts.sa.proposals));
     };
     if chosen.suite.method != parts.method {
         tracing::debug!(%peer, wanted = %chosen.suite.method, sent = %parts.method, "asking for another key exchange method");
@@ -148,7 +149,7 @@ fn examine(
     })
 }
 
-fn no_proposal(context: &Context<'_>, candidates: &[Arc<Connection>], theirs: &[Proposal], path: Path) -> Refusal {
+fn no_proposal(context: &Context<'_>, candidates: &[Arc<Connection>], theirs: &[Proposal]) -> Refusal {
     let sets =
         candidates.iter().map(|c| format!("{}: {}", c.name, suite::describe_ike(&c.proposals, context.provider)));
     let error = Error::NoProposal {
@@ -159,8 +160,8 @@ fn no_proposal(context: &Context<'_>, candidates: &[Arc<Connection>], theirs: &[
             .map(|first| suite::ike_difference(&first.proposals, context.provider, theirs))
             .unwrap_or_default(),
     };
-    tracing::warn!(peer = %path.remote, "IKE_SA_INIT refused: {error}");
-    error.into()
+    let notify = Notify::plain(NotifyType::NO_PROPOSAL_CHOSEN);
+    Refusal::Answer(Payload::Notify(notify), Some(error.to_string()))
 }
 
 fn demand_cookie(
@@ -176,7 +177,7 @@ fn demand_cookie(
         return Ok(());
     }
     let cookie = cookies.make(context, binding).ok_or(Refusal::Drop("no cookie can be made"))?;
-    Err(Refusal::Answer(Payload::Notify(Notify::new(NotifyType::COOKIE, cookie))))
+    Err(Refusal::Answer(Payload::Notify(Notify::new(NotifyType::COOKIE, cookie)), None))
 }
 
 /// A response in clear that leaves no state; it repeats both SPIs of the request.
