@@ -17,6 +17,8 @@ use crate::shard::Shared;
 use crate::store::Store;
 use crate::subscribers::Subscribers;
 
+/// How long a shard may take to answer a question.
+const ASK_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a backend may take to list its SAs before they are shown without counters.
 const LIST_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -83,7 +85,7 @@ impl Core {
         }
     }
 
-    /// Asks every shard; one that has stopped gives no answer.
+    /// Asks every shard.
     async fn ask<T>(&self, question: impl Fn(oneshot::Sender<T>) -> Question) -> Vec<T> {
         let mut answers = Vec::new();
         for inbox in self.shared.router.inboxes() {
@@ -93,7 +95,10 @@ impl Core {
         }
         let mut all = Vec::new();
         for answer in answers {
-            all.extend(answer.await.ok());
+            match tokio::time::timeout(ASK_TIMEOUT, answer).await {
+                Ok(answer) => all.extend(answer.ok()),
+                Err(_) => tracing::error!("a shard does not answer: what is listed is incomplete"),
+            }
         }
         all
     }

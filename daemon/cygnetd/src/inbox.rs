@@ -1,8 +1,9 @@
 //! The inbox of a shard: several threads put, one takes, and a flood of datagrams delays nothing else.
 //!
-//! Two lanes. *Control* holds commands, backend reports, finished work and messages of other shards; each of these answers something that was
-//! asked or is bounded by state, so the lane has no bound of its own. *Datagrams* come from anybody: beyond the bound they are dropped and
-//! counted. A turn takes everything from control and at most a burst of datagrams.
+//! Three lanes. *Control* holds commands, backend reports, finished work and messages of other shards; each of these answers something that was
+//! asked or is bounded by state, so the lane has no bound of its own. Datagrams come from anybody: beyond their bound they are dropped and
+//! counted. *First requests*, which name no IKE SA of ours yet and are what a flood is made of, have a lane apart from the *others*, so that
+//! established IKE SAs go on. A turn takes everything from control and at most a burst from each lane of datagrams.
 
 use std::collections::VecDeque;
 use std::io;
@@ -16,10 +17,12 @@ use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
 };
 
-/// Datagrams waiting at most.
+/// Datagrams waiting at most, in each lane.
 const DATAGRAMS: usize = 4096;
 /// Datagrams taken per turn.
 const BURST: usize = 64;
+/// First requests taken per turn.
+const FIRST_BURST: usize = 16;
 
 /// A datagram on its way to the core.
 pub(crate) struct Datagram {
@@ -31,7 +34,8 @@ pub(crate) struct Datagram {
 
 struct Lanes<T> {
     control: VecDeque<T>,
-    datagrams: VecDeque<Datagram>,
+    others: VecDeque<Datagram>,
+    first: VecDeque<Datagram>,
     awake: bool,
 }
 
@@ -54,7 +58,7 @@ pub(crate) struct Inbox<T> {
 impl<T> Inbox<T> {
     /// An empty inbox.
     pub(crate) fn new() -> io::Result<Self> {
-        let lanes = Lanes { control: VecDeque::new(), datagrams: VecDeque::new(), awake: false };
+        let lanes = Lanes { control: VecDeque::new(), others: VecDeque::new(), first: VecDeque::new(), awake: false };
         Ok(Self {
             lanes: Mutex::new(lanes),
             wake: rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
@@ -70,15 +74,16 @@ impl<T> Inbox<T> {
         self.wake(&mut lanes);
     }
 
-    /// Puts into the datagram lane; drops when it is full.
+    /// Puts into its lane of datagrams; drops when that is full.
     pub(crate) fn datagram(&self, path: Path, octets: &[u8]) {
         let mut lanes = self.lock();
-        if lanes.datagrams.len() >= DATAGRAMS {
+        let lane = if is_first_request(octets) { &mut lanes.first } else { &mut lanes.others };
+        if lane.len() >= DATAGRAMS {
             drop(lanes);
             self.dropped.fetch_add(1, Ordering::Relaxed);
             return;
         }
-        lanes.datagrams.push_back(Datagram { path, octets: octets.into() });
+        lane.push_back(Datagram { path, octets: octets.into() });
         self.wake(&mut lanes);
     }
 
@@ -90,25 +95,27 @@ impl<T> Inbox<T> {
     /// Messages waiting: control, datagrams.
     pub(crate) fn waiting(&self) -> (usize, usize) {
         let lanes = self.lock();
-        (lanes.control.len(), lanes.datagrams.len())
+        (lanes.control.len(), lanes.others.len() + lanes.first.len())
     }
 
-    /// What has come; waits until something does or `deadline` passes. Without `datagrams` their lane is left to fill up.
-    pub(crate) fn turn(&self, deadline: Option<Instant>, datagrams: bool) -> Turn<T> {
-        let turn = self.take(datagrams);
+    /// What has come; waits until something does or `deadline` passes. Without `first` the lane of first requests is left to fill up.
+    pub(crate) fn turn(&self, deadline: Option<Instant>, first: bool) -> Turn<T> {
+        let turn = self.take(first);
         if !turn.control.is_empty() || !turn.datagrams.is_empty() {
             return turn;
         }
         self.wait(deadline);
-        self.take(datagrams)
+        self.take(first)
     }
 
-    fn take(&self, datagrams: bool) -> Turn<T> {
+    fn take(&self, first: bool) -> Turn<T> {
         let mut lanes = self.lock();
-        let burst = if datagrams { lanes.datagrams.len().min(BURST) } else { 0 };
-        let turn =
-            Turn { control: std::mem::take(&mut lanes.control), datagrams: lanes.datagrams.drain(..burst).collect() };
-        // What is left in the datagram lane is taken by the next turn without waiting, or must not end its wait.
+        let others = lanes.others.len().min(BURST);
+        let first = if first { lanes.first.len().min(FIRST_BURST) } else { 0 };
+        let mut datagrams: VecDeque<Datagram> = lanes.others.drain(..others).collect();
+        datagrams.extend(lanes.first.drain(..first));
+        let turn = Turn { control: std::mem::take(&mut lanes.control), datagrams };
+        // What is left is taken by the next turn without waiting, or must not end its wait.
         if lanes.awake {
             lanes.awake = false;
             let _ = rustix::io::read(&self.wake, &mut [0; 8]);
@@ -145,6 +152,11 @@ impl<T> Inbox<T> {
     }
 }
 
+/// Whether the responder's SPI is still zero: a request to establish an IKE SA.
+fn is_first_request(octets: &[u8]) -> bool {
+    octets.get(8..16).is_none_or(|spi| spi.iter().all(|octet| *octet == 0))
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -158,24 +170,28 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_is_bounded_and_control_gets_through() {
+    fn a_flood_is_bounded_and_the_rest_gets_through() {
         let inbox = Inbox::new().unwrap();
         for _ in 0..DATAGRAMS + 10 {
-            inbox.datagram(path(), b"x");
+            inbox.datagram(path(), &[0; 28]);
         }
+        inbox.datagram(path(), &[1; 28]);
         inbox.control(7);
         assert_eq!(inbox.dropped(), 10);
         let turn = inbox.turn(None, true);
-        assert_eq!((turn.control.len(), turn.datagrams.len()), (1, BURST));
-        assert_eq!(inbox.waiting(), (0, DATAGRAMS - BURST));
+        assert_eq!((turn.control.len(), turn.datagrams.len()), (1, 1 + FIRST_BURST));
+        assert_eq!(*turn.datagrams[0].octets, [1; 28]);
+        assert_eq!(inbox.waiting(), (0, DATAGRAMS - FIRST_BURST));
     }
 
     #[test]
-    fn datagrams_can_be_left_waiting() {
+    fn first_requests_can_be_left_waiting() {
         let inbox = Inbox::<()>::new().unwrap();
-        inbox.datagram(path(), b"x");
+        inbox.datagram(path(), &[0; 28]);
         let start = clock::now();
         assert!(inbox.turn(Some(start + Duration::from_millis(20)), false).datagrams.is_empty());
+        inbox.datagram(path(), &[1; 28]);
+        assert_eq!(inbox.turn(None, false).datagrams.len(), 1);
         assert_eq!(inbox.turn(None, true).datagrams.len(), 1);
     }
 

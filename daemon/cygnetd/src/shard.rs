@@ -21,9 +21,11 @@ use crate::net::Sockets;
 use crate::router::{Message, Question, Router};
 use crate::workers::Workers;
 
-/// Work under way for one shard above which it takes no datagrams: with handshakes coming in faster than the processor can do their
+/// Work under way for one shard above which it takes no first requests: with handshakes coming in faster than the processor can do their
 /// arithmetic, it is the flood that waits and gets dropped, not the established SAs.
 const WORK_LIMIT: usize = 256;
+/// Pause before deadlines are tried again after one panicked.
+const PANIC_PAUSE: Duration = Duration::from_secs(1);
 /// At least this long between two log lines about dropped datagrams.
 const FLOOD_PAUSE: Duration = Duration::from_secs(10);
 
@@ -54,7 +56,17 @@ pub(crate) fn start(shard: Shard, shared: Arc<Shared>) -> io::Result<JoinHandle<
         let endpoint = Endpoint::new(shard, shared.router.shards());
         let spis = Spis(Arc::clone(&shared.backend));
         let flood = Flood { reported: 0, at: clock::now() };
-        Driver { shard, endpoint, shared, spis, finished: VecDeque::new(), working: 0, flood }.run(&inbox);
+        Driver {
+            shard,
+            endpoint,
+            shared,
+            spis,
+            finished: VecDeque::new(),
+            working: 0,
+            not_before: Instant::START,
+            flood,
+        }
+        .run(&inbox);
     })
 }
 
@@ -84,6 +96,8 @@ struct Driver {
     finished: VecDeque<(WorkId, Outcome)>,
     /// Jobs given to the workers and not yet back.
     working: usize,
+    /// Deadlines wait for this after a panic.
+    not_before: Instant,
     flood: Flood,
 }
 
@@ -96,7 +110,8 @@ struct Flood {
 impl Driver {
     fn run(&mut self, inbox: &Inbox<Message>) {
         loop {
-            let turn = inbox.turn(self.endpoint.poll_deadline(), self.working < WORK_LIMIT);
+            let deadline = self.endpoint.poll_deadline().map(|deadline| deadline.max(self.not_before));
+            let turn = inbox.turn(deadline, self.working < WORK_LIMIT);
             for message in turn.control {
                 if let Message::Stop = message {
                     return;
@@ -106,10 +121,17 @@ impl Driver {
             for datagram in turn.datagrams {
                 self.advance(Input::Datagram { path: datagram.path, octets: &datagram.octets });
             }
-            if self.endpoint.poll_deadline().is_some_and(|deadline| deadline <= clock::now()) {
-                self.advance(Input::Deadline);
-            }
+            self.pass_deadline();
             self.tell_of_flood(inbox);
+        }
+    }
+
+    fn pass_deadline(&mut self) {
+        let now = clock::now();
+        let is_due = |deadline: Instant| deadline.max(self.not_before) <= now;
+        if self.endpoint.poll_deadline().is_some_and(is_due) && !self.advance(Input::Deadline) {
+            // The deadline that panicked may still be the next one: without a pause nothing else would be done any more.
+            self.not_before = now + PANIC_PAUSE;
         }
     }
 
@@ -123,18 +145,22 @@ impl Driver {
     }
 
     fn message(&mut self, message: Message) {
-        match message {
-            Message::Command(id, command) => self.advance(Input::Command(id, command)),
-            Message::Report(tag, outcome) => self.advance(Input::Report(tag, outcome)),
-            Message::Backend(event) => self.advance(Input::Backend(event)),
+        let input = match message {
+            Message::Command(id, command) => Input::Command(id, command),
+            Message::Report(tag, outcome) => Input::Report(tag, outcome),
+            Message::Backend(event) => Input::Backend(event),
             Message::Work(id, outcome) => {
                 self.working = self.working.saturating_sub(1);
-                self.advance(Input::Work(id, outcome));
+                Input::Work(id, outcome)
             }
-            Message::Directory(message) => self.advance(Input::Directory(message)),
-            Message::Ask(question) => self.answer(question),
-            Message::Stop => {}
-        }
+            Message::Directory(message) => Input::Directory(message),
+            Message::Ask(question) => {
+                self.guarded(|driver| driver.answer(question));
+                return;
+            }
+            Message::Stop => return,
+        };
+        self.advance(input);
     }
 
     /// Whoever asked may have gone; then the answer goes nowhere.
@@ -149,16 +175,27 @@ impl Driver {
         }
     }
 
-    /// Hands in one input, carries out what comes of it, and hands in what was finished on the spot.
-    fn advance(&mut self, input: Input<'_>) {
-        self.handle(input);
-        while let Some((id, outcome)) = self.finished.pop_front() {
-            self.handle(Input::Work(id, outcome));
-        }
+    /// Hands in one input and does everything that comes of it; `false` after a panic.
+    fn advance(&mut self, input: Input<'_>) -> bool {
+        self.guarded(|driver| {
+            driver.handle(input);
+            // Work that was done on the spot.
+            while let Some((id, outcome)) = driver.finished.pop_front() {
+                driver.handle(Input::Work(id, outcome));
+            }
+        })
     }
 
-    /// A panic in the core is a defect. It is reported and the shard goes on: the SA that was being worked on may be left half-changed and then
-    /// ends by its own time-outs; the others are untouched, since an input changes one SA only.
+    /// A panic is a defect: it is reported and the shard goes on. The SA that was being worked on may be left half-changed and then ends by its own
+    /// time-outs; the others are untouched, since an input changes one SA only. `false` after a panic.
+    fn guarded(&mut self, work: impl FnOnce(&mut Self)) -> bool {
+        let went_well = catch_unwind(AssertUnwindSafe(|| work(self))).is_ok();
+        if !went_well {
+            tracing::error!(shard = self.shard.0, "a shard panicked on an input; please report the lines above");
+        }
+        went_well
+    }
+
     fn handle(&mut self, input: Input<'_>) {
         let config = self.shared.config.load_full();
         let devices = self.shared.backend.devices();
@@ -171,10 +208,7 @@ impl Driver {
             devices: &devices,
             config: &config,
         };
-        let endpoint = &mut self.endpoint;
-        if catch_unwind(AssertUnwindSafe(|| endpoint.handle(&context, input))).is_err() {
-            tracing::error!(shard = self.shard.0, "the core panicked on an input; please report the lines above");
-        }
+        self.endpoint.handle(&context, input);
         while let Some(output) = self.endpoint.poll_output() {
             self.carry_out(output);
         }

@@ -21,7 +21,7 @@ pub(crate) type Exempt = dyn Fn(BorrowedFd<'_>, bool) -> anyhow::Result<()> + Se
 /// Threads for lookups; a slow name server must not hold up arithmetic.
 const LOOKUP_THREADS: usize = 2;
 
-/// The worker threads. Jobs are bounded by the shards, each of which waits for a limited number of outcomes before it reads more datagrams.
+/// The worker threads. Jobs are bounded by the shards, each of which takes no first requests while many outcomes are outstanding.
 pub(crate) struct Workers {
     compute: Pool,
     lookup: Pool,
