@@ -24,6 +24,7 @@ mod config;
 mod crypto;
 mod icmp;
 mod io;
+mod mss;
 mod spi;
 mod surroundings;
 mod userspace;

@@ -26,6 +26,8 @@ pub struct Packet {
     pub length: usize,
     /// Header length (IPv6: 40).
     pub header: usize,
+    /// Whether the upper-layer header follows at once (IPv6: without extension headers).
+    pub bare: bool,
     /// Whether it is a fragment.
     pub fragment: bool,
     /// Whether routers may not fragment it (always for IPv6).
@@ -74,6 +76,7 @@ fn v4(packet: &[u8]) -> Option<Packet> {
         },
         length,
         header,
+        bare: true,
         fragment,
         dont_fragment: offset & DONT_FRAGMENT != 0,
         traffic_class: fixed[1],
@@ -97,6 +100,7 @@ fn v6(packet: &[u8]) -> Option<Packet> {
         },
         length,
         header: IPV6_HEADER,
+        bare: protocol == fixed[6],
         fragment,
         dont_fragment: true,
         traffic_class: (fixed[0] << 4) | (fixed[1] >> 4),

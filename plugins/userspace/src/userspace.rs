@@ -80,7 +80,11 @@ impl Userspace {
         let wires = Arc::new(wires(sockets, answers, tun.queues.pop(), sender.clone())?);
         let waker = Arc::clone(&wires);
         let control = Control::new(
-            Identity { device: config.device.as_str().into(), simulated: config.simulate_packet_device },
+            Identity {
+                device: config.device.as_str().into(),
+                simulated: config.simulate_packet_device,
+                mtu: config.device_mtu() as usize,
+            },
             Arc::clone(&reports),
             Box::new(Machine::new(host)),
             Arc::new(datapath_io::now),

@@ -64,6 +64,7 @@ impl Control {
         for after in work.after {
             self.follow(&mut state, after, now);
         }
+        state.trim_deadlines();
         drop(state);
         Ok(Answer::Applied(work.modes))
     }
@@ -221,6 +222,15 @@ impl Control {
 }
 
 impl State {
+    /// Time limits of SAs that are gone stay queued until they come; a peer that makes and ends one SA after the other must not let the queue
+    /// grow for as long as lifetimes are. An SA has two at most, so half of a queue that is trimmed is stale.
+    fn trim_deadlines(&mut self) {
+        if self.deadlines.len() > 4 * self.sas.len() + 64 {
+            let sas = &self.sas;
+            self.deadlines.retain(|Reverse((_, sa, _))| sas.contains_key(sa));
+        }
+    }
+
     fn mtu_for(&mut self, path: &OuterPath, direction: Direction, key: &dyn ike_crypto::EspKey) -> usize {
         match direction {
             Direction::Outbound => inner_mtu(path, key, self.surroundings.path_mtu(path.local, path.remote)),

@@ -89,6 +89,8 @@ pub struct Identity {
     pub device: Arc<str>,
     /// Whether it poses as a NIC with packet offload.
     pub simulated: bool,
+    /// MTU of the device.
+    pub mtu: usize,
 }
 
 /// A clock: time since the start of the machine, suspended time included.
@@ -159,6 +161,7 @@ impl Control {
             tables: Arc::new(ArcSwap::from_pointee(tables.clone())),
             reports,
             drops: DropCounters::default(),
+            device_mtu: identity.mtu,
             permutation: permutation.clone(),
             seeds: hash_seeds,
         };

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use ahash::RandomState;
 use arc_swap::{ArcSwap, Cache};
-use ipsec::{Event, Instant, UdpEncapsulation};
+use ipsec::{Event, Instant, PacketSelectors, UdpEncapsulation};
 
 use super::{Shared, Tables};
 use crate::drops::Reason;
 use crate::esp::{self, OpenError, next_header};
+use crate::mss;
 use crate::packet::{self, Packet};
 use crate::sad::{Once, Sa};
 use crate::spd::Action;
@@ -114,8 +115,27 @@ impl Inbound {
         if class != parsed.traffic_class {
             packet::set_traffic_class(inner, class);
         }
+        if mss::opens_connection(inner, &parsed) {
+            self.clamp(tables, &parsed, inner);
+        }
         sa.book(inner.len(), now, &*self.shared.reports);
         Ok(Some(inner))
+    }
+
+    /// Lets a host of ours know from the start what fits on the way back.
+    fn clamp(&self, tables: &Tables, parsed: &Packet, inner: &mut [u8]) {
+        let forward = parsed.selectors;
+        let back = PacketSelectors {
+            source: forward.destination,
+            destination: forward.source,
+            protocol: forward.protocol,
+            ports: forward.ports.map(|(source, destination)| (destination, source)),
+        };
+        let fits = match tables.outbound.find_outbound(&back).map(|policy| &policy.action) {
+            Some(Action::Protect(Some(sa))) => sa.hot.mtu(),
+            Some(Action::Protect(None) | Action::Bypass | Action::Discard | Action::Trap) | None => usize::MAX,
+        };
+        mss::clamp(inner, parsed, fits.min(self.shared.device_mtu));
     }
 
     /// What an authentic packet that advanced the window tells about the peer.

@@ -48,6 +48,8 @@ pub struct Shared {
     pub reports: Arc<dyn Reports>,
     /// Drop counters.
     pub drops: DropCounters,
+    /// MTU of the tunnel device.
+    pub device_mtu: usize,
     /// From SPI to slot.
     pub(crate) permutation: Permutation,
     /// Seeds of hash tables whose keys others choose.
@@ -68,8 +70,17 @@ pub struct Datagram {
     pub path: OuterPath,
     /// Outer TOS or traffic class.
     pub class: u8,
+    /// Whether routers may not fragment the outer packet.
+    pub dont_fragment: bool,
     start: usize,
     length: usize,
+}
+
+impl Datagram {
+    /// Whether both leave through one socket in one state.
+    pub fn goes_with(&self, other: &Self) -> bool {
+        (self.path, self.dont_fragment) == (other.path, other.dont_fragment)
+    }
 }
 
 /// Packets on their way out of an [`Outbound`]: ESP packets next to each other in one arena, so that equal ones can leave in one system call.
@@ -129,7 +140,7 @@ impl Batch {
         let Some(head) = self.datagrams.get(first) else { return 1 };
         let (mut count, mut end) = (1, head.start + head.length);
         for next in self.datagrams.iter().skip(first + 1).take(most.saturating_sub(1)) {
-            let like = (next.path, next.class) == (head.path, head.class) && next.start == end;
+            let like = next.goes_with(head) && next.class == head.class && next.start == end;
             if !like || next.length > head.length {
                 break;
             }
@@ -163,8 +174,8 @@ impl Batch {
         self.arena.get_mut(self.used..).unwrap_or_default()
     }
 
-    fn push_datagram(&mut self, path: OuterPath, class: u8, length: usize) {
-        self.datagrams.push(Datagram { path, class, start: self.used, length });
+    fn push_datagram(&mut self, path: OuterPath, class: u8, dont_fragment: bool, length: usize) {
+        self.datagrams.push(Datagram { path, class, dont_fragment, start: self.used, length });
         self.used += length;
     }
 

@@ -12,6 +12,7 @@ use crate::drops::Reason;
 use crate::esp::{self, MAX_OVERHEAD, next_header};
 use crate::host::icmp::Complaint;
 use crate::icmp::{self, Errors};
+use crate::mss;
 use crate::packet::{self, Packet};
 use crate::sad::Sa;
 use crate::spd::{Action, FlowCache, Policy};
@@ -135,6 +136,9 @@ impl Outbound {
         // IPv6 links carry 1280 octets (RFC 8200 §5); if need be the outer packet is fragmented.
         let is_v4 = parsed.selectors.source.is_ipv4();
         let mtu = if is_v4 { sa.hot.mtu() } else { sa.hot.mtu().max(IPV6_MINIMUM_MTU) };
+        if mss::opens_connection(packet, parsed) && parsed.length <= mtu {
+            return self.clamped(sa, packet, parsed, mtu, now, batch, sink);
+        }
         if parsed.length <= mtu {
             return self.encapsulate(sa, packet, parsed, now, batch, sink);
         }
@@ -147,6 +151,26 @@ impl Outbound {
         packet::fragment_v4(packet, parsed, mtu, &mut scratch, |fragment| {
             self.encapsulate(sa, fragment, parsed, now, batch, sink);
         });
+        self.scratch = scratch;
+    }
+
+    #[allow(clippy::too_many_arguments)] // as above
+    fn clamped(
+        &mut self,
+        sa: &Sa,
+        packet: &[u8],
+        parsed: &Packet,
+        mtu: usize,
+        now: Instant,
+        batch: &mut Batch,
+        sink: &mut impl Sink,
+    ) {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        if let Some(copy) = scratch.get_mut(..packet.len()) {
+            copy.copy_from_slice(packet);
+            mss::clamp(copy, parsed, mtu.min(self.shared.device_mtu));
+            self.encapsulate(sa, copy, parsed, now, batch, sink);
+        }
         self.scratch = scratch;
     }
 
@@ -170,7 +194,9 @@ impl Outbound {
             return self.shared.count(Reason::TooBig);
         };
         let class = packet::outer_class(parsed.traffic_class, sa.copy.dscp, sa.copy.ecn);
-        batch.push_datagram(sa.path, class, length);
+        // RFC 4301 §8.1: the outer bit is the inner one's copy, or clear.
+        let dont_fragment = sa.copy.df && parsed.dont_fragment;
+        batch.push_datagram(sa.path, class, dont_fragment, length);
         sa.book(packet.len(), now, reports);
     }
 

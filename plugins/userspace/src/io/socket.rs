@@ -90,6 +90,14 @@ impl OuterSocket {
         if outcome == 0 { Ok(()) } else { Err(SocketError::Option(io::Error::last_os_error())) }
     }
 
+    /// Whether routers may fragment what an IPv4 socket sends.
+    pub(crate) fn set_fragmentable(&self, fragmentable: bool) {
+        let discovery = if fragmentable { libc::IP_PMTUDISC_DONT } else { libc::IP_PMTUDISC_WANT };
+        if let Err(error) = self.set(libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, discovery) {
+            tracing::debug!(%error, "cannot switch path MTU discovery");
+        }
+    }
+
     /// Whether an SA with this local address and UDP port (`None` for native ESP) sends through this socket; bound addresses first.
     pub(crate) fn suits(&self, local: IpAddr, port: Option<u16>) -> bool {
         let form = match self.form {

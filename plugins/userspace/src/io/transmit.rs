@@ -171,13 +171,21 @@ impl Sink for Wire<'_> {
         let sockets = self.wires.sockets.load();
         let mut first = 0;
         while let Some((head, _)) = batch.datagrams().nth(first) {
-            let count = batch.datagrams().skip(first).take_while(|(datagram, _)| datagram.path == head.path).count();
+            let count = batch.datagrams().skip(first).take_while(|(datagram, _)| datagram.goes_with(head)).count();
             let port = head.path.encapsulation.map(|ports| ports.local_port);
             // A socket bound to the very address comes before one bound to all.
             let fit = |socket: &&Arc<OuterSocket>| socket.suits(head.path.local, port);
             let exact = sockets.iter().filter(fit).find(|socket| socket.local.ip() == head.path.local);
             match exact.or_else(|| sockets.iter().find(fit)) {
-                Some(socket) => self.send(socket, batch, first, count),
+                Some(socket) if head.dont_fragment || !head.path.remote.is_ipv4() => {
+                    self.send(socket, batch, first, count);
+                }
+                Some(socket) => {
+                    // IKE that leaves through the same socket meanwhile may be fragmented too: no harm.
+                    socket.set_fragmentable(true);
+                    self.send(socket, batch, first, count);
+                    socket.set_fragmentable(false);
+                }
                 None => (0..count).for_each(|_| self.shared.count(Reason::NoSocket)),
             }
             first += count;

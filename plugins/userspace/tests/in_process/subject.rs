@@ -57,7 +57,7 @@ impl InProcess {
             *octet = (at as u8).wrapping_mul(151).rotate_left(3) ^ 0x3c;
         }
         let control = Control::new(
-            Identity { device: "cygnet0".into(), simulated },
+            Identity { device: "cygnet0".into(), simulated, mtu: 1438 },
             reports,
             Box::new(machine),
             Arc::new(move || Instant::new(Duration::from_millis(read.load(Ordering::Relaxed)))),

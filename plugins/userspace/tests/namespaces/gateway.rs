@@ -58,11 +58,12 @@ pub(crate) struct Style {
     pub(crate) udp: bool,
     pub(crate) esn: bool,
     pub(crate) limits: Limits,
+    pub(crate) copy_df: bool,
 }
 
 impl Default for Style {
     fn default() -> Self {
-        Self { algorithm: EspAlgorithm::AES_256_GCM, udp: false, esn: false, limits: Limits::default() }
+        Self { algorithm: EspAlgorithm::AES_256_GCM, udp: false, esn: false, limits: Limits::default(), copy_df: true }
     }
 }
 
@@ -131,7 +132,7 @@ impl Gateway {
             selectors: Arc::new([pair]),
             limits: style.limits,
             reqid: Reqid(1),
-            copy: HeaderCopy { df: true, ecn: true, dscp: CopyDscp::Out },
+            copy: HeaderCopy { df: style.copy_df, ecn: true, dscp: CopyDscp::Out },
             offload: OffloadMode::No,
             initial_sequence: 0,
             name: "net/child".into(),

@@ -147,6 +147,29 @@ fn selectors_of_everything_cut_nothing_off() {
     assert_eq!(capture.counts().clear, 0);
 }
 
+/// The outer don't-fragment bit follows the inner one, and is clear where the configuration does not copy it.
+#[test]
+fn the_outer_fragment_bit_follows_the_inner_one() {
+    if !possible() {
+        return;
+    }
+    let lab = Lab::new(false);
+    let (a, b) = gateways(&lab);
+    let capture = lab.capture("ga", "wan");
+    for (udp, copy) in [(true, true), (false, true), (true, false)] {
+        let ((_, outbound), _) = connect(&a, &b, V4, &Style { udp, copy_df: copy, ..Style::default() });
+        for (discovery, set) in [("do", copy), ("dont", false)] {
+            capture.counts();
+            assert_eq!(lab.ping("la", "10.2.0.2", 3, &["-M", discovery]), 3);
+            let from_us = |packet: &&Vec<u8>| packet[0] == 0x45 && packet[12..16] == [192, 0, 2, 1];
+            let bits: Vec<bool> =
+                capture.packets().iter().filter(from_us).map(|packet| packet[6] & 0x40 != 0).collect();
+            assert_eq!(bits, [set; 3], "UDP {udp}, copied {copy}, ping -M {discovery}");
+        }
+        assert_eq!(a.status(outbound).packets, 6);
+    }
+}
+
 /// Two children with one remote network and different local ones; the packet's source decides.
 #[test]
 fn equal_remote_selectors_with_different_local_ones_work() {
