@@ -275,14 +275,15 @@ struct Found {
     remote: Vec<TrafficSelector>,
 }
 
-/// The first child whose selectors allow all that was offered, else the first that allows a part of it.
+/// The first child whose selectors allow all that was offered, else the first that allows the first of each side, else the first that allows
+/// a part of it.
 fn find_child(
     core: &Core,
     children: &[Arc<Child>],
     offered_local: &[TrafficSelector],
     offered_remote: &[TrafficSelector],
 ) -> Option<Found> {
-    let mut partial = None;
+    let (mut first, mut partial) = (None, None);
     for child in children.iter().filter(|child| matches!(child.mode, ChildMode::Tunnel | ChildMode::Transport)) {
         let allowed_local = selectors::resolve(&child.local_ts, core.path.local.ip());
         let allowed_remote = selectors::resolve(&child.remote_ts, core.path.remote.ip());
@@ -292,13 +293,18 @@ fn find_child(
             continue;
         }
         let whole = selectors::is_subset(offered_local, &local) && selectors::is_subset(offered_remote, &remote);
+        //= RFC 7296 §2.9: the subset must include the initiator's first choices: they are those of the packet that asked for the SA
+        let includes = |offered: &[TrafficSelector], narrowed: &[TrafficSelector]| {
+            offered.first().is_some_and(|choice| narrowed.iter().any(|selector| selector.contains(choice)))
+        };
+        let firsts = includes(offered_local, &local) && includes(offered_remote, &remote);
         let found = Found { child: child.clone(), local, remote };
         if whole {
             return Some(found);
         }
-        partial.get_or_insert(found);
+        if firsts { first.get_or_insert(found) } else { partial.get_or_insert(found) };
     }
-    partial
+    first.or(partial)
 }
 
 impl Answer {

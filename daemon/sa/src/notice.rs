@@ -69,6 +69,18 @@ pub(crate) enum Notice {
         children: Vec<ChildSa>,
         /// What is still to be done.
         intents: Vec<Intent>,
+        /// Why it is to end, if it is.
+        cause: Option<Cause>,
+    },
+    /// The peer is to be authenticated afresh: a new IKE SA takes the place of this one.
+    Reauthenticate {
+        /// Our SPI.
+        spi: u64,
+    },
+    /// The peer stopped answering.
+    Unreachable {
+        /// Connection.
+        connection: String,
     },
     /// Another IKE SA of the same peer is to be closed.
     Replace {

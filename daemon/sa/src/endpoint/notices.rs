@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use ike_model::snapshot::IkeSaState;
 use ike_model::{Cause, CauseKind, EventBody, IkeSaSnapshot};
 
 use crate::children::ChildSa;
@@ -31,10 +32,17 @@ impl Endpoint {
                     self.ikes.insert(*ike);
                     self.with_ike(context, spi, |ike, turn| ike.with_authenticated(turn, |_, _, _| {}));
                 }
-                Notice::Inherit { old, to, children, intents } => self.inherit(context, &old, to, children, intents),
+                Notice::Inherit { old, to, children, intents, cause } => {
+                    self.inherit(context, &old, to, (children, intents, cause));
+                }
+                Notice::Reauthenticate { spi } => self.reauthenticate(context, spi),
+                Notice::Unreachable { connection } => {
+                    self.unreachable.insert(connection);
+                }
                 Notice::Replace { unique_id, silently } => self.replace(context, unique_id, silently),
                 Notice::ChildUp { connection, child } => {
                     let (connection, child) = (connection.name.clone(), child.name.clone());
+                    self.finish_reauthentication(context, &connection);
                     self.tell_home(&connection.clone(), DirectoryMessage::ChildUp { connection, child }, context);
                 }
                 Notice::ChildFailed { connection, child, cause } => {
@@ -71,6 +79,12 @@ impl Endpoint {
         let Some(ike) = self.ikes.get(&spi) else { return };
         let connection = ike.core.connection.clone();
         self.watch_up(&connection.name, None);
+        if self.unreachable.remove(&connection.name) {
+            self.with_ike(context, spi, |ike, turn| {
+                let ike = Box::new(ike.core.snapshot(turn.now(), IkeSaState::Established));
+                turn.event(EventBody::PeerReachable { ike });
+            });
+        }
         // Made under the present configuration: those of the same connection made under another one are not needed any more.
         let obsolete: Vec<u64> = self
             .ikes
@@ -89,8 +103,7 @@ impl Endpoint {
         context: &Context<'_>,
         old: &IkeSaSnapshot,
         to: u64,
-        children: Vec<ChildSa>,
-        intents: Vec<Intent>,
+        (children, intents, cause): (Vec<ChildSa>, Vec<Intent>, Option<Cause>),
     ) {
         self.shared.registry.established.remove(old.unique_id);
         self.tell_others(DirectoryMessage::Gone { unique_id: old.unique_id });
@@ -101,10 +114,12 @@ impl Endpoint {
             return self.ended_with_successor(context, old, children, intents);
         }
         self.watch_rekeyed(old.unique_id, self.ikes.get(&to).map(|ike| ike.core.unique_id));
+        self.reauthenticates_instead(old.unique_id, to);
         let old = Box::new(old.clone());
         self.with_ike(context, to, |ike, turn| {
             if let Phase::Authenticated(authenticated) = &mut ike.phase {
                 authenticated.standing = Standing::Up;
+                authenticated.cause = cause;
                 authenticated.children.extend(children);
                 authenticated.intents.extend(intents.into_iter().filter(|intent| !matches!(intent, Intent::RekeyIke)));
                 authenticated.enter(&mut ike.core, turn);

@@ -137,7 +137,7 @@ impl Endpoint {
             .ikes
             .of(connection)
             .filter(|(_, ike)| match &ike.phase {
-                Phase::Authenticated(authenticated) => !authenticated.children.iter().any(|child| child.is_up()),
+                Phase::Authenticated(authenticated) => !authenticated.children.iter().any(|child| child.is_up() && !child.is_closing()),
                 Phase::Initiating(_) => true,
                 Phase::Responding(_) | Phase::Closed => false,
             })

@@ -297,17 +297,20 @@ fn yield_to(authenticated: &mut Authenticated, core: &Core, turn: &mut Turn<'_>,
 /// Everything passes to the IKE SA with our SPI `to`.
 fn hand_over(authenticated: &mut Authenticated, core: &Core, turn: &mut Turn<'_>, to: u64) {
     authenticated.standing = Standing::Replaced;
-    for timer in [IkeTimer::Rekey, IkeTimer::Expire, IkeTimer::Liveness, IkeTimer::Keepalive, IkeTimer::Resume] {
+    for timer in [IkeTimer::Rekey, IkeTimer::Reauth, IkeTimer::Expire, IkeTimer::Liveness, IkeTimer::Keepalive, IkeTimer::Resume] {
         turn.deadlines.clear(core.timer(timer));
     }
+    let cause = authenticated.cause.take();
+    // Only the old one is at its hard lifetime.
+    let expired = cause.as_ref().is_some_and(|cause| cause.kind == CauseKind::HardLimit);
+    let deferred = std::mem::take(&mut authenticated.deferred);
+    let intents = std::mem::take(&mut authenticated.intents).into_iter().chain(deferred);
     turn.notices.push_back(Notice::Inherit {
         old: Box::new(authenticated.snapshot_alone(core, turn.now())),
         to,
         children: std::mem::take(&mut authenticated.children),
-        intents: std::mem::take(&mut authenticated.intents)
-            .into_iter()
-            .chain(authenticated.deferred.drain(..))
-            .collect(),
+        intents: intents.filter(|intent| !(expired && matches!(intent, Intent::DeleteIke))).collect(),
+        cause: cause.filter(|_| !expired),
     });
 }
 
@@ -334,6 +337,7 @@ fn successor_core(
         local_id: core.local_id.clone(),
         remote_id: core.remote_id.clone(),
         heard_at: turn.now(),
+        reauthenticates: None,
         established_at: None,
     })
 }
