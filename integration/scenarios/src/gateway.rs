@@ -61,6 +61,7 @@ pub struct Gateway {
     /// Random octets, with the first octet of coming nonces settable.
     pub random: GatewayRandom,
     pub(crate) shards: Vec<Endpoint>,
+    pub(crate) life: u32,
     pub(crate) held: bool,
     pub(crate) reports: Arc<ReportQueue>,
     pub(crate) inbox: VecDeque<(Shard, Message)>,
@@ -159,9 +160,9 @@ pub fn provider() -> &'static CryptoProvider {
 const WALL: u64 = 1_700_000_000;
 
 impl Gateway {
-    pub(crate) fn new(who: Who, shards: u8, seed: u64) -> Self {
+    pub(crate) fn new(who: Who, shards: u8, seed: u64, life: u32) -> Self {
         let reports = Arc::new(ReportQueue::default());
-        let first_spi = 0x1000_0000 * (u32::try_from(who).unwrap() + 0xa);
+        let first_spi = 0x1000_0000 * (u32::try_from(who).unwrap() + 0xa) + 0x0100_0000 * life;
         Self {
             who,
             config: ConfigSnapshot::default(),
@@ -175,6 +176,7 @@ impl Gateway {
             keepalives: 0,
             random: GatewayRandom::new(seed.wrapping_mul(16).wrapping_add(who as u64)),
             shards: (0..shards).map(|shard| Endpoint::new(Shard(shard), shards)).collect(),
+            life,
             held: false,
             reports,
             inbox: VecDeque::new(),

@@ -49,6 +49,11 @@ impl Oracle {
         self.stories.entry(who).or_default().told(body)
     }
 
+    /// A gateway has lost its memory.
+    pub(crate) fn restarted(&mut self, who: Who) {
+        self.stories.remove(&who);
+    }
+
     /// The backend is asked.
     pub(crate) fn asked(&mut self, who: Who, ops: &[Op]) -> Violation {
         for op in ops {

@@ -90,7 +90,7 @@ impl World {
             traffic_every: None,
             dice: Dice::new(seed),
             now: Instant::START + Duration::from_secs(1),
-            gateways: shards.iter().enumerate().map(|(who, shards)| Gateway::new(who, *shards, seed)).collect(),
+            gateways: shards.iter().enumerate().map(|(who, shards)| Gateway::new(who, *shards, seed, 0)).collect(),
             queue: BTreeMap::new(),
             held: Vec::new(),
             count: 0,
@@ -146,6 +146,20 @@ impl World {
     /// A gateway, to change its configuration, nonces or delays.
     pub fn gateway_mut(&mut self, who: Who) -> &mut Gateway {
         &mut self.gateways[who]
+    }
+
+    /// A gateway dies and starts again with its configuration, knowing nothing of before.
+    pub fn restart(&mut self, who: Who) {
+        self.note(format!("{} starts again", letter(who)));
+        let old = &mut self.gateways[who];
+        let mut new = Gateway::new(who, old.shard_count(), self.seed.wrapping_add(1_000), old.life + 1);
+        new.config = std::mem::take(&mut old.config);
+        new.nat = old.nat.take();
+        self.gateways[who] = new;
+        self.oracle.borrow_mut().restarted(who);
+        let names: Vec<_> = self.gateways[who].config.connections.keys().cloned().collect();
+        let names: Vec<_> = names.iter().map(String::as_str).collect();
+        self.reload(who, &names, &[]);
     }
 
     /// Puts an address translator in front of a gateway.

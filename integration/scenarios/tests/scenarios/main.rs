@@ -1,6 +1,7 @@
 //! Scenarios of the core: one behaviour per module.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a panic here is a failed test")]
 
+mod acquire;
 mod any_order;
 mod at_once;
 mod collisions_child;
@@ -9,6 +10,7 @@ mod cookie;
 mod delete;
 mod handshake;
 mod harness;
+mod hostile;
 mod install;
 mod invalid_ke;
 mod liveness;
@@ -16,4 +18,8 @@ mod nat;
 mod refusals;
 mod rekey_child;
 mod rekey_ike;
+mod reload;
 mod retransmission;
+mod several;
+mod shutdown;
+mod start;

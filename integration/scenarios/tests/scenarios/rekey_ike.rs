@@ -103,6 +103,23 @@ fn the_old_one_is_never_deleted() {
     }
 }
 
+/// The hard lifetime comes while the rekeying is under way: the new IKE SA is not at its end.
+#[test]
+fn the_hard_lifetime_comes_while_rekeying() {
+    let mut short = config::connection("gw", A, B);
+    short.rekey_time = Duration::from_secs(100);
+    let mut world = World::pair_of(1, short, config::connection("gw", B, A));
+    world.establish();
+    let tunnels = world.tunnels(A, B);
+    world.run_for(Duration::from_secs(150));
+    world.check_one_tunnel(A, B);
+    assert_eq!(world.tunnels(A, B), tunnels);
+    for who in [A, B] {
+        let gateway = world.gateway(who);
+        assert_eq!((gateway.count("ike-sa.rekeyed"), gateway.count("ike-sa.closed")), (1, 0));
+    }
+}
+
 /// Hard lifetime: an IKE SA that cannot be rekeyed is closed with its children, at the peer when that finds us gone.
 #[test]
 fn the_hard_lifetime_ends_it() {

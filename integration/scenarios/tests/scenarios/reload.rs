@@ -1,0 +1,154 @@
+//! Changes of the configuration while tunnels are up: what is unchanged is not touched.
+
+use std::time::Duration;
+
+use ike_model::Connection;
+use scenarios::{A, B, World, config};
+
+fn two_children(who: usize, other: usize) -> Connection {
+    let mut connection = config::connection("gw", who, other);
+    connection.children = (0..2)
+        .map(|n| {
+            let mut child = config::child(&format!("net{n}"), who, other, n);
+            if who == A {
+                child.start_action = config::START;
+            }
+            child.into()
+        })
+        .collect();
+    connection
+}
+
+fn up() -> World {
+    let mut world = World::with_shards(1, &[2, 1]);
+    world.configure(B, two_children(B, A));
+    world.configure(A, two_children(A, B));
+    world.run_for(Duration::from_secs(2));
+    world.check_tunnels(A, B, 2);
+    world
+}
+
+/// A run of the same length in which nothing happens sends nothing, so every message counts.
+#[test]
+fn unchanged_touches_nothing() {
+    let mut world = up();
+    let (tunnels, sent) = (world.tunnels(A, B), (world.sent(A), world.sent(B)));
+    for who in [A, B] {
+        world.configure(who, two_children(who, if who == A { B } else { A }));
+    }
+    world.run_for(Duration::from_secs(100));
+    assert_eq!((world.tunnels(A, B), (world.sent(A), world.sent(B))), (tunnels, sent));
+}
+
+#[test]
+fn one_child_changed() {
+    let mut world = up();
+    world.traffic_every = Some(Duration::from_millis(20));
+    let before = world.tunnels(A, B);
+    let mut changed = two_children(A, B);
+    std::sync::Arc::make_mut(&mut changed.children[1]).replay_window = Some(128);
+    world.configure(A, changed);
+    world.run_for(Duration::from_secs(30));
+    world.check_tunnels(A, B, 2);
+    let after = world.tunnels(A, B);
+    let of = |all: &[(String, ipsec::Spi, ipsec::Spi)], name: &str| all.iter().find(|tunnel| tunnel.0 == name).cloned();
+    assert_eq!(of(&before, "net0"), of(&after, "net0"));
+    assert_ne!(of(&before, "net1"), of(&after, "net1"));
+    assert_eq!(world.gateway(A).counts().ike_sas, 1);
+    assert_eq!(world.gateway(A).count("ike-sa.closed"), 0);
+    let windows: Vec<_> = world.gateway(A).with_tables(|tables| {
+        let inbound = tables.sas.values().filter(|sa| sa.direction == ipsec::Direction::Inbound);
+        inbound.map(|sa| sa.replay_window).collect()
+    });
+    assert_eq!(windows, [32, 128]);
+}
+
+/// Lifetimes, liveness and actions change in place.
+#[test]
+fn a_lifetime_changed() {
+    let mut world = up();
+    let tunnels = world.tunnels(A, B);
+    let mut changed = two_children(A, B);
+    changed.dpd_delay = Duration::from_secs(10);
+    changed.rekey_time = Duration::from_secs(100);
+    changed.over_time = Duration::from_secs(10);
+    world.configure(A, changed);
+    let sent = world.sent(A);
+    world.run_for(Duration::from_secs(60));
+    assert_eq!(world.tunnels(A, B), tunnels);
+    assert!((5..=6).contains(&(world.sent(A) - sent)), "liveness is asked for now");
+    world.run_for(Duration::from_secs(60));
+    assert_eq!((world.tunnels(A, B), world.gateway(A).count("ike-sa.rekeyed")), (tunnels, 1));
+}
+
+#[test]
+fn a_child_added_and_one_removed() {
+    let mut world = up();
+    let mut changed = two_children(A, B);
+    let mut third = config::child("net2", A, B, 2);
+    third.start_action = config::START;
+    changed.children[0] = third.into();
+    let mut other = two_children(B, A);
+    other.children.push(config::child("net2", B, A, 2).into());
+    world.configure(B, other);
+    world.configure(A, changed);
+    world.run_for(Duration::from_secs(10));
+    world.check_tunnels(A, B, 2);
+    let mut names: Vec<_> = world.tunnels(A, B).into_iter().map(|tunnel| tunnel.0).collect();
+    names.sort();
+    assert_eq!(names, ["net1", "net2"]);
+    assert_eq!(world.gateway(A).count("ike-sa.closed"), 0);
+}
+
+/// Another identity is another IKE SA: the new one is there before the old one goes.
+#[test]
+fn an_identity_changed() {
+    let mut world = up();
+    let renamed = |who: usize, other: usize| {
+        let mut connection = two_children(who, other);
+        let round = if who == A { &mut connection.local } else { &mut connection.remote };
+        round[0].id = ike_model::Identity::Fqdn("new.a.example".into());
+        connection
+    };
+    for who in [A, B] {
+        let shared = ike_model::SharedSecret { owners: Vec::new(), ..config::secret(A, B) };
+        world.gateway_mut(who).config.secrets = vec![shared.into()];
+    }
+    world.configure(B, renamed(B, A));
+    world.configure(A, renamed(A, B));
+    world.run_for(Duration::from_secs(30));
+    world.check_tunnels(A, B, 2);
+    for who in [A, B] {
+        let ike_sas = world.gateway(who).ike_sas(world.now());
+        assert_eq!(ike_sas.len(), 1, "{who}");
+    }
+    assert_eq!(world.gateway(A).ike_sas(world.now())[0].local_id.to_string(), "new.a.example");
+}
+
+#[test]
+fn a_connection_removed() {
+    let mut world = up();
+    world.gateway_mut(A).config.connections.clear();
+    world.reload(A, &[], &["gw"]);
+    world.run_for(Duration::from_secs(60));
+    world.check_nothing_left();
+    assert!(world.gateway(A).tables().guards.is_empty());
+}
+
+/// X8: while the IKE SA is being made.
+#[test]
+fn while_connecting() {
+    for after in [1, 15, 25, 35] {
+        let mut world = World::with_shards(1, &[2, 1]);
+        world.configure(B, two_children(B, A));
+        world.configure(A, two_children(A, B));
+        world.run_for(Duration::from_millis(after));
+        let mut changed = two_children(A, B);
+        changed.dpd_delay = Duration::from_secs(1_000);
+        std::sync::Arc::make_mut(&mut changed.children[0]).replay_window = Some(64);
+        world.configure(A, changed);
+        world.run_for(Duration::from_secs(60));
+        world.check_tunnels(A, B, 2);
+        assert_eq!(world.gateway(A).counts().ike_sas, 1, "after {after} ms");
+    }
+}
