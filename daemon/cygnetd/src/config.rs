@@ -55,16 +55,12 @@ pub(crate) struct Ike {
     pub(crate) listen: Vec<IpAddr>,
     /// Endpoints working side by side.
     pub(crate) shards: u8,
-    /// Smallest ESP SPI.
-    pub(crate) spi_min: u32,
-    /// Largest ESP SPI.
-    pub(crate) spi_max: u32,
 }
 
 impl Default for Ike {
     fn default() -> Self {
         let settings = IkeSettings::default();
-        Self { settings, listen: Vec::new(), shards: 1, spi_min: 0xc000_0000, spi_max: 0xcfff_ffff }
+        Self { settings, listen: Vec::new(), shards: 1 }
     }
 }
 

@@ -94,6 +94,10 @@ impl Reader<'_> {
         if let Some(reason) = keys::absent(path) {
             return self.report(at, reason);
         }
+        let is_section = value.get_ref().is_table() || value.get_ref().is_array();
+        if !SECTIONS.contains(&path) && !is_section {
+            return self.report(at, keys::stray_key(path));
+        }
         if !SECTIONS.contains(&path) {
             return self.report(at, keys::unknown_section(path));
         }

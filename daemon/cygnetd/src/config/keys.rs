@@ -26,6 +26,8 @@ const ABSENT: [(&str, &str); 4] = [
 
 const PORT_MAX: i64 = 65_535;
 const U32_MAX: i64 = u32::MAX as i64;
+const SPI_RANGE: &str =
+    "cannot be set: the userspace backend derives SPIs from its own table, from the whole range above 255";
 
 /// Every key. All of them apply at restart; connections and secrets, which apply at reload, are not here.
 const KEYS: &[(&str, Set)] = &[
@@ -44,8 +46,8 @@ const KEYS: &[(&str, Set)] = &[
     ("ike.keep_alive", |c, v| duration(v).map(|time| c.ike.settings.keep_alive = time)),
     ("ike.delete_rekeyed_delay", |c, v| duration(v).map(|time| c.ike.settings.delete_rekeyed_delay = time)),
     ("ike.replay_window", |c, v| number(v, 0, 4096).map(|packets| c.ike.settings.replay_window = packets)),
-    ("ike.spi_min", |c, v| number(v, 0x100, U32_MAX).map(|spi| c.ike.spi_min = spi)),
-    ("ike.spi_max", |c, v| number(v, 0x100, U32_MAX).map(|spi| c.ike.spi_max = spi)),
+    ("ike.spi_min", |_, _| Err(SPI_RANGE.into())),
+    ("ike.spi_max", |_, _| Err(SPI_RANGE.into())),
     ("backend.kind", backend_kind),
     ("backend.on_stop", |c, v| {
         word(v, &[("block", OnStop::Block), ("open", OnStop::Open)]).map(|stop| c.backend.on_stop = stop)
@@ -81,6 +83,12 @@ pub(super) fn find(path: &str) -> Option<Set> {
     KEYS.iter().find(|(name, _)| *name == path).map(|(_, set)| *set)
 }
 
+/// Dotted names of all keys.
+#[cfg(test)]
+pub(super) fn names() -> impl Iterator<Item = &'static str> {
+    KEYS.iter().map(|(name, _)| *name)
+}
+
 /// Why a section cannot be used, when it belongs to a part that is not in this build.
 pub(super) fn absent(path: &str) -> Option<String> {
     ABSENT
@@ -95,6 +103,15 @@ pub(super) fn unknown_section(path: &str) -> String {
     format!("unknown section [{path}]{hint}")
 }
 
+/// What to say of a key outside of any section.
+pub(super) fn stray_key(key: &str) -> String {
+    let suffix = format!(".{key}");
+    match KEYS.iter().find_map(|(name, _)| name.strip_suffix(&suffix)) {
+        Some(section) => format!("`{key}` stands outside of any section; it belongs to [{section}]"),
+        None => format!("unknown key `{key}`, and it stands outside of any section"),
+    }
+}
+
 /// What to say of an unknown key in a known section.
 pub(super) fn unknown_key(section: &str, key: &str) -> String {
     let prefix = format!("{section}.");
@@ -105,11 +122,8 @@ pub(super) fn unknown_key(section: &str, key: &str) -> String {
 
 /// What only several keys together can get wrong.
 pub(super) fn cross_check(config: &Config) -> Result<(), String> {
-    let ike = &config.ike;
-    if ike.spi_min > ike.spi_max {
-        return Err(format!("ike.spi_min ({:#x}) is above ike.spi_max ({:#x})", ike.spi_min, ike.spi_max));
-    }
-    let (port, nat_port) = (ike.settings.port, ike.settings.nat_port);
+    let settings = &config.ike.settings;
+    let (port, nat_port) = (settings.port, settings.nat_port);
     if port == 0 && nat_port == 0 {
         return Err("ike.port and ike.nat_port are both off: nothing could ever be negotiated".into());
     }

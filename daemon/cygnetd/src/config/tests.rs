@@ -14,6 +14,20 @@ fn read(text: &str) -> (Config, Vec<String>) {
     (config, findings.iter().map(ToString::to_string).collect())
 }
 
+/// The example file says what holds without any file, so that nobody reads one thing and gets another.
+#[test]
+fn the_example_file_holds_every_key_with_its_default() {
+    let text = include_str!("../../cygnetd.example.toml");
+    let (config, findings) = read(text);
+    assert_eq!(findings, Vec::<String>::new());
+    assert_eq!(config, Config::default());
+    for key in super::keys::names().filter(|key| !key.starts_with("ike.spi_")) {
+        let (section, name) = key.rsplit_once('.').unwrap();
+        let body = text.split(&format!("\n[{section}]\n")).nth(1).unwrap().split("\n[").next().unwrap();
+        assert!(body.lines().any(|line| line.starts_with(&format!("{name} = "))), "{key} is not in the example");
+    }
+}
+
 struct Directory(PathBuf);
 
 impl Directory {
@@ -42,7 +56,6 @@ fn every_documented_key_is_taken() {
         retransmit_timeout = 1.5
         half_open_timeout = "2m"
         shards = 4
-        spi_min = 0xc000_0000
         [backend]
         kind = "auto"
         on_stop = "open"
@@ -93,6 +106,11 @@ fn errors_name_file_line_column_and_remedy() {
         (
             "[ike]\nlisten = [\"nowhere\"]\n",
             "c.toml:2:10: error: `ike.listen` holds `nowhere`, which is not an address",
+        ),
+        ("port = 500\n", "c.toml:1:1: error: `port` stands outside of any section; it belongs to [ike]"),
+        (
+            "[ike]\nspi_min = 256\n",
+            "c.toml:2:11: error: `ike.spi_min` cannot be set: the userspace backend derives SPIs from its own table, from the whole range above 255",
         ),
         ("ike = 1\n", "c.toml:1:1: error: `ike` is a section: write [ike]"),
     ];
