@@ -27,6 +27,8 @@ reasons! {
     MalformedInner = "malformed-inner",
     /// No SPD entry matches an outbound packet.
     NoPolicy = "no-policy",
+    /// The same for a multicast or broadcast packet: the kernel sends some of its own into every device.
+    NoPolicyMulticast = "no-policy-multicast",
     /// An SPD entry says discard.
     Discard = "discard",
     /// An SPD entry says bypass, but the packet was routed into the tunnel device.

@@ -36,6 +36,8 @@ const FOLLOW: Duration = Duration::from_secs(1);
 const REFRESH: Duration = Duration::from_secs(10);
 /// The same when a packet did not fit.
 const STALE: Duration = Duration::from_millis(200);
+/// One thread transmits, one receives.
+const THREADS: u16 = 2;
 /// Pause between attempts to get a lost device back.
 const DEVICE_RETRY: Duration = Duration::from_millis(200);
 /// The control thread looks around at least this often: its sleep does not count suspended time.
@@ -71,6 +73,9 @@ impl Userspace {
     /// [`StartError`], one sentence that names the object.
     pub fn start(config: UserspaceConfig, reports: Arc<dyn Reports>) -> Result<Arc<Self>, StartError> {
         check(&config)?;
+        if config.threads > THREADS {
+            tracing::info!(threads = config.threads, "the datapath uses {THREADS} threads");
+        }
         let mut tun = open_device(&config)?;
         let mut host = Host::open(host_config(&config))?;
         host.renew_device(Some(tun.ifindex))?;

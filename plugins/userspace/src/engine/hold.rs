@@ -10,6 +10,8 @@ use ipsec::{Instant, PolicyHandle};
 
 /// Packets held for one policy at most.
 pub const HOLD_PACKETS: usize = 64;
+/// Octets held for one policy at most.
+pub const HOLD_OCTETS: usize = 256 * 1024;
 /// How long an acquire is outstanding and a packet waits.
 pub const HOLD_AGE: Duration = Duration::from_secs(30);
 
@@ -20,6 +22,7 @@ struct Acquire {
     raised: Instant,
     serial: u64,
     packets: VecDeque<Waiting>,
+    octets: usize,
 }
 
 /// All held packets of the transmitting thread.
@@ -53,14 +56,15 @@ impl Hold {
         let mut raise = false;
         let acquire = self.acquires.entry(policy).or_insert_with(|| {
             raise = true;
-            Acquire { raised: now, serial, packets: VecDeque::new() }
+            Acquire { raised: now, serial, packets: VecDeque::new(), octets: 0 }
         });
         if acquire.serial != serial || now.saturating_since(acquire.raised) >= HOLD_AGE {
             raise = true;
             (acquire.raised, acquire.serial) = (now, serial);
         }
-        let kept = acquire.packets.len() < HOLD_PACKETS;
+        let kept = acquire.packets.len() < HOLD_PACKETS && acquire.octets + packet.len() <= HOLD_OCTETS;
         if kept {
+            acquire.octets += packet.len();
             acquire.packets.push_back((since, packet.into()));
         }
         Held { raise, kept }
@@ -71,6 +75,7 @@ impl Hold {
     pub(super) fn take(&mut self, now: Instant) -> (Vec<Waiting>, usize) {
         let (mut packets, mut aged) = (Vec::new(), 0);
         for acquire in self.acquires.values_mut() {
+            acquire.octets = 0;
             for (since, packet) in acquire.packets.drain(..) {
                 if now.saturating_since(since) < HOLD_AGE {
                     packets.push((since, packet));

@@ -52,6 +52,11 @@ impl Inbound {
         Self { tables: Cache::new(Arc::clone(&shared.tables)), hasher: RandomState::with_seeds(a, b, c, d), shared }
     }
 
+    /// Lets go of an old published state, and with it of removed SAs and their keys. To be called when no packets come.
+    pub fn renew(&mut self) {
+        self.tables.load();
+    }
+
     /// Takes ESP packets (SPI first), opens them in place and hands inner packets to `deliver` in order.
     pub fn process<'a>(
         &mut self,

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use ipsec::Reports;
 
-pub use hold::{HOLD_AGE, HOLD_PACKETS};
+pub use hold::{HOLD_AGE, HOLD_OCTETS, HOLD_PACKETS};
 pub use inbound::{Arrival, Form, Inbound};
 pub use outbound::Outbound;
 

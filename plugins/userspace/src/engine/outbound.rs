@@ -99,6 +99,13 @@ impl Outbound {
         let Ok(parsed) = packet::parse(packet) else { return self.shared.count(Reason::MalformedInner) };
         let Some(packet) = packet.get(..parsed.length) else { return };
         let Some(policy) = self.flows.find(&tables.outbound, &parsed.selectors).cloned() else {
+            let multicast = match parsed.selectors.destination {
+                IpAddr::V4(to) => to.is_multicast() || to.is_broadcast(),
+                IpAddr::V6(to) => to.is_multicast(),
+            };
+            if multicast {
+                return self.shared.count(Reason::NoPolicyMulticast);
+            }
             self.shared.count(Reason::NoPolicy);
             let own = icmp::own_address(&tables.addresses, &parsed);
             return self.answer(packet, Complaint::Prohibited, own, now, batch, sink);

@@ -41,8 +41,13 @@ pub(crate) fn run(shared: &Arc<Shared>, wires: &Wires) {
                 break;
             }
             let ready = fds.iter().skip(1).map(|fd| !fd.revents().is_empty());
+            let mut idle = true;
             for (socket, _) in sockets.iter().zip(ready).filter(|(_, ready)| *ready) {
+                idle = false;
                 take_batch(socket, &mut buffers, &mut inner, &mut inbound, shared, wires);
+            }
+            if idle {
+                inbound.renew();
             }
         }
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use ipsec::conformance::{Subject, Wire, udp_v4};
 use ipsec::{Direction, Op, PolicySpec, Request, SaHandle, SaSpec, SelectorPair, Shard, TrafficSelector};
 
-use crate::subject::InProcess;
+use crate::subject::{Carrier, InProcess, connect};
 
 const TUNNELS: u32 = 20_000;
 
@@ -69,4 +69,32 @@ fn twenty_thousand_tunnels_install_in_time_and_find_their_packets() {
         "install {installed:?}, packets {carried:?}"
     );
     subject.settle();
+}
+
+/// Processor time of this thread: other work on the machine does not count.
+fn used() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+/// What a packet costs without I/O: `cargo test --release -p offload-userspace --test in-process -- --ignored --nocapture figures`
+#[test]
+#[ignore = "a measurement, not a check"]
+fn figures() {
+    for size in [36, 1_372] {
+        let mut subject = connect();
+        let packets = vec![udp_v4([10, 1, 0, 1].into(), [10, 2, 0, 1].into(), (1, 2), size, false); 64];
+        let mut carrier = Carrier::default();
+        let started = used();
+        for _ in 0..10_000 {
+            subject.carry(&packets, &mut carrier);
+        }
+        let each = (used() - started).as_nanos() as f64 / carrier.delivered as f64;
+        let octets = packets[0].len();
+        println!(
+            "{octets} octets: {each:.0} ns out and in again, {:.2} Mpps, {:.1} Gbit/s",
+            1e3 / each,
+            octets as f64 * 8.0 / each
+        );
+    }
 }
