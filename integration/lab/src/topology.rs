@@ -254,13 +254,24 @@ impl Lab {
         sites.iter().flat_map(|site| FAMILIES.map(|family| Prefix::parse(&site.lan(family)))).flatten().collect()
     }
 
-    /// Starts capturing both outer links.
+    /// Starts capturing both outer links. As long as it lasts, large sends are cut into packets before they reach the links, so that
+    /// a frame is a packet and is counted as one.
     ///
     /// # Errors
     /// Raw sockets are not allowed.
     pub fn capture(&self) -> anyhow::Result<OuterCapture<'_>> {
+        self.cut_segments(true)?;
         let start = |site: &Site| Capture::start(&site.gateway, OUTER, &self.protected());
         Ok(OuterCapture { lab: self, a: start(&self.a)?, b: start(&self.b)? })
+    }
+
+    /// Whether the gateways' outer links take bundles of segments or only single packets.
+    fn cut_segments(&self, cut: bool) -> anyhow::Result<()> {
+        let most = if cut { "1" } else { "65535" };
+        for site in [&self.a, &self.b] {
+            site.gateway.ip(&["link", "set", OUTER, "gso_max_segs", most])?;
+        }
+        Ok(())
     }
 
     fn build_direct(&self) -> anyhow::Result<()> {
@@ -274,11 +285,11 @@ impl Lab {
         for site in [&self.a, &self.b] {
             let end = format!("to-{}", site.side.letter());
             link(&site.gateway, OUTER, site.outer_mac(), &middle, &end, mac(site.side, 4))?;
-            // Segments leave as frames of the link's own size: the relay counts and delays what a real path would see.
-            site.gateway.ip(&["link", "set", OUTER, "gso_max_segs", "1"])?;
             middle.ip(&["link", "set", &end, "up"])?;
         }
         self.address_shared_link()?;
+        // The relay delays and loses packets as a real path would, never whole bundles.
+        self.cut_segments(true)?;
         self.relay = Some(Relay::start(&middle, "to-a", "to-b", profile)?);
         self.middle = Some(middle);
         Ok(())
@@ -351,6 +362,9 @@ impl OuterCapture<'_> {
     /// # Errors
     /// A link vanished meanwhile.
     pub fn finish(self) -> anyhow::Result<[Captured; 2]> {
+        if self.lab.relay.is_none() {
+            self.lab.cut_segments(false)?;
+        }
         Ok([self.a.finish(&self.lab.a.gateway, OUTER)?, self.b.finish(&self.lab.b.gateway, OUTER)?])
     }
 }

@@ -27,9 +27,9 @@ pub(crate) fn establish(pair: &Pair<'_>, from: Side) -> Result<()> {
     Ok(())
 }
 
-/// Light streams of both families and sizes, both ways.
+/// Light streams of both families and sizes, both ways: what waits for a busy charon must fit its receive buffer.
 pub(crate) fn streams(lab: &Lab) -> Result<Vec<Stream>> {
-    let load = |family, octets| Load { octets, rate: 150.0, family };
+    let load = |family, octets| Load { octets, rate: 40.0, family };
     stream::start_both_ways(
         &lab.a,
         &lab.b,

@@ -47,10 +47,23 @@ pub struct Report {
     pub duplicated: u64,
     /// Packets that came after a later one.
     pub reordered: u64,
-    /// The first runs of lost packets: first number, count.
-    pub gaps: Vec<(u64, u64)>,
+    /// Runs of lost packets.
+    pub gaps: Vec<Gap>,
     /// The time in which a packet was sent last, since the start.
     pub duration: Duration,
+}
+
+/// Consecutive packets that never arrived.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// The stream they belong to.
+    pub stream: Arc<str>,
+    /// Number of the first.
+    pub first: u64,
+    /// How many.
+    pub count: u64,
+    /// When the first was due, since the start of the stream.
+    pub after: Duration,
 }
 
 impl Report {
@@ -61,7 +74,7 @@ impl Report {
         self.lost += other.lost;
         self.duplicated += other.duplicated;
         self.reordered += other.reordered;
-        self.gaps.extend_from_slice(&other.gaps);
+        self.gaps.extend(other.gaps.iter().cloned());
         self.duration = self.duration.max(other.duration);
     }
 
@@ -79,8 +92,8 @@ impl fmt::Display for Report {
             "sent {} received {} lost {} duplicated {} reordered {}",
             self.sent, self.received, self.lost, self.duplicated, self.reordered
         )?;
-        for (first, count) in self.gaps.iter().take(5) {
-            write!(f, " [{count} from #{first}]")?;
+        for Gap { stream, first, count, after } in self.gaps.iter().take(6) {
+            write!(f, " [{stream}: {count} from #{first}, {:.2} s]", after.as_secs_f64())?;
         }
         Ok(())
     }
@@ -89,6 +102,8 @@ impl fmt::Display for Report {
 /// A running stream between the hosts of two sites.
 #[derive(Debug)]
 pub struct Stream {
+    name: Arc<str>,
+    rate: f64,
     stop: Arc<AtomicBool>,
     /// Zero until the sender has stopped; then one more than the packets sent.
     sent_all: Arc<AtomicU64>,
@@ -104,7 +119,10 @@ impl Stream {
     pub fn start(from: &Site, to: &Site, load: Load) -> anyhow::Result<Self> {
         let receiver = to.host.run(|| UdpSocket::bind(SocketAddr::new(to.host_address(load.family), 0)))??;
         let sender = from.host.run(|| UdpSocket::bind(SocketAddr::new(from.host_address(load.family), 0)))??;
-        Self::between(sender, receiver, load)
+        let mut stream = Self::between(sender, receiver, load)?;
+        let (from, to) = (from.side.letter(), to.side.letter());
+        stream.name = format!("{from} to {to}, {:?}, {} B", load.family, load.octets).into();
+        Ok(stream)
     }
 
     /// Starts sending from a socket to another.
@@ -128,7 +146,14 @@ impl Stream {
         let total = Arc::clone(&sent_all);
         let receiving =
             thread::Builder::new().name("stream receiver".into()).spawn(move || receive(&receiver, &total))?;
-        Ok(Stream { stop, sent_all, sender: Some(sending), receiver: Some(receiving) })
+        Ok(Stream {
+            name: "stream".into(),
+            rate: load.rate,
+            stop,
+            sent_all,
+            sender: Some(sending),
+            receiver: Some(receiving),
+        })
     }
 
     /// Stops sending, waits for what is under way and gives the account.
@@ -139,7 +164,12 @@ impl Stream {
         self.stop.store(true, Ordering::Relaxed);
         let (sent, duration) = self.sender.take().and_then(|thread| thread.join().ok()).context("the sender failed")?;
         let seen = self.receiver.take().and_then(|thread| thread.join().ok()).context("the receiver failed")?;
-        Ok(seen.account(sent, duration))
+        let mut report = seen.account(sent, duration);
+        for gap in &mut report.gaps {
+            gap.stream = Arc::clone(&self.name);
+            gap.after = Duration::from_secs_f64(gap.first as f64 / self.rate);
+        }
+        Ok(report)
     }
 }
 
@@ -277,14 +307,14 @@ impl Seen {
     }
 
     fn account(&self, sent: u64, duration: Duration) -> Report {
-        let mut gaps: Vec<(u64, u64)> = Vec::new();
+        let mut gaps: Vec<Gap> = Vec::new();
         for number in 0..sent {
             let arrived =
                 usize::try_from(number).ok().and_then(|index| self.numbers.get(index)).is_some_and(|seen| *seen);
             match gaps.last_mut() {
                 _ if arrived => {}
-                Some((first, count)) if *first + *count == number => *count += 1,
-                Some(_) | None => gaps.push((number, 1)),
+                Some(gap) if gap.first + gap.count == number => gap.count += 1,
+                Some(_) | None => gaps.push(Gap { stream: "".into(), first: number, count: 1, after: Duration::ZERO }),
             }
         }
         let lost = sent.saturating_sub(self.received);
@@ -316,7 +346,7 @@ mod tests {
     fn every_fate_is_counted() {
         let report = account(&[0, 1, 1, 4, 3, 6], 8);
         assert_eq!((report.received, report.lost, report.duplicated, report.reordered), (5, 3, 1, 1));
-        assert_eq!(report.gaps, [(2, 1), (5, 1), (7, 1)]);
+        assert_eq!(report.gaps.iter().map(|gap| (gap.first, gap.count)).collect::<Vec<_>>(), [(2, 1), (5, 1), (7, 1)]);
         assert!(!report.is_clean());
         assert!(account(&[0, 1, 2], 3).is_clean());
     }
