@@ -1,5 +1,6 @@
 //! What is legal but doubtful across connections: identity pairs without a key, overlapping selectors.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ike_model::{Child, ChildMode, ConfiguredSelector, Connection, HostSpec, Identity, SharedSecret};
@@ -13,12 +14,12 @@ const MAX_OVERLAPS: usize = 20;
 
 pub(super) fn check(settings: &Settings, plan: &mut Plan) {
     let mut found = Vec::new();
-    let secrets: Vec<&SharedSecret> = plan.pre_shared_keys().collect();
+    let owners = Owners::of(plan.pre_shared_keys());
     let unread = plan.findings.iter().any(|f| f.severity == Severity::Error && in_secrets(f));
     for planned in plan.connections.iter().filter(|_| !unread) {
         if let Some(connection) = &planned.connection {
             let span = planned.spans.find(&format!("connections.{}", planned.name));
-            found.extend(missing_key(connection, &secrets, span));
+            found.extend(missing_key(connection, &owners, span));
         }
     }
     found.extend(overlaps(plan));
@@ -31,16 +32,14 @@ fn in_secrets(finding: &Diagnostic) -> bool {
 }
 
 /// A warning if no pre-shared key serves the connection's identities, as far as they are known from the configuration.
-fn missing_key(connection: &Connection, secrets: &[&SharedSecret], span: Option<Span>) -> Option<Diagnostic> {
+fn missing_key(connection: &Connection, owners: &Owners, span: Option<Span>) -> Option<Diagnostic> {
     let local = side(connection.local.first().map(|round| &round.id), &connection.local_addrs);
     let remote = side(connection.remote.first().map(|round| &round.id), &connection.remote_addrs);
     let served = match (&local, &remote) {
-        (Some(local), Some(remote)) => find(secrets, local, remote),
-        // Only one end is known: a key that names somebody else may still serve the other end.
-        (Some(one), None) | (None, Some(one)) => {
-            find(secrets, one, one) || secrets.iter().any(|secret| secret.owners.len() > 1)
-        }
-        (None, None) => !secrets.is_empty(),
+        (Some(local), Some(remote)) => owners.serve(local) || owners.serve(remote),
+        // Only one end is known: a key with several owners may still serve the other end.
+        (Some(one), None) | (None, Some(one)) => owners.serve(one) || owners.pairs,
+        (None, None) => owners.any_key,
     };
     if served {
         return None;
@@ -55,8 +54,56 @@ fn missing_key(connection: &Connection, secrets: &[&SharedSecret], span: Option<
     Some(Diagnostic::warning("no-secret", span, message).with_help(help).with_path(format!("connections.{name}")))
 }
 
-fn find(secrets: &[&SharedSecret], local: &Identity, remote: &Identity) -> bool {
-    ike_model::secret::select(secrets.iter().copied(), local, remote).is_some()
+/// Whom the keys belong to, for many questions about it. A key serves a pair as soon as it names one end, as [`ike_model::secret::select`] has it.
+#[derive(Default)]
+struct Owners {
+    /// Owners without wildcards, names in lower case.
+    exact: BTreeSet<Identity>,
+    /// The others.
+    patterns: Vec<Identity>,
+    /// A key without owners serves everybody.
+    everybody: bool,
+    /// A key has several owners.
+    pairs: bool,
+    /// There is a key.
+    any_key: bool,
+}
+
+impl Owners {
+    fn of<'a>(secrets: impl Iterator<Item = &'a SharedSecret>) -> Self {
+        let mut owners = Self::default();
+        for secret in secrets {
+            owners.any_key = true;
+            owners.everybody |= secret.owners.is_empty();
+            owners.pairs |= secret.owners.len() > 1;
+            for owner in &secret.owners {
+                if owner.is_concrete() {
+                    owners.exact.insert(lower_case(owner));
+                } else {
+                    owners.patterns.push(owner.clone());
+                }
+            }
+        }
+        owners
+    }
+
+    fn serve(&self, identity: &Identity) -> bool {
+        self.everybody
+            || self.exact.contains(&lower_case(identity))
+            || self.patterns.iter().any(|pattern| pattern.matches(identity))
+    }
+}
+
+fn lower_case(identity: &Identity) -> Identity {
+    match identity {
+        Identity::Fqdn(name) => Identity::Fqdn(name.to_ascii_lowercase()),
+        Identity::Rfc822(name) => Identity::Rfc822(name.to_ascii_lowercase()),
+        Identity::Any
+        | Identity::Address(_)
+        | Identity::DistinguishedName(_)
+        | Identity::KeyId(_)
+        | Identity::Other(..) => identity.clone(),
+    }
 }
 
 /// The identity of one end: as configured, or its address, if there is one of these.
