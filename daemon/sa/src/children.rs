@@ -16,6 +16,7 @@ use ipsec::{
 
 use crate::core::{Core, seconds_until};
 use crate::deadline::{ChildTimer, Timer};
+use crate::selectors;
 use crate::suite::EspSuite;
 use crate::turn::{Ids, Turn};
 
@@ -187,11 +188,19 @@ impl ChildSa {
         Timer::Child(self.unique_id, timer)
     }
 
+    /// What the guard covers: all that is configured, of which the agreed selectors are a part. A guard stays until it is unloaded, so a peer
+    /// that narrows in ever new ways must not leave one each time.
+    fn guarded_pairs(&self) -> Vec<SelectorPair> {
+        let local = selectors::resolve(&self.config.local_ts, self.outer.local);
+        let remote = selectors::resolve(&self.config.remote_ts, self.outer.remote);
+        SelectorPair::product(&local, &remote)
+    }
+
     /// Operations that install both SAs with the outbound one reserved, and the inbound policies unless `predecessor` has the same selectors.
     pub(crate) fn install_ops(&mut self, turn: &mut Turn<'_>, keys: ChildKeys, predecessor: Option<&Self>) -> Vec<Op> {
         let mut ops = Vec::new();
         if turn.context.config.settings.fail_closed != FailClosed::Off {
-            ops.extend(turn.registry.missing_guards(&self.name, &self.pairs));
+            ops.extend(turn.registry.missing_guards(&self.name, &self.guarded_pairs()));
         }
         let inherits = predecessor.is_some_and(|old| old.pairs == self.pairs);
         if self.config.policies && !inherits {
@@ -335,7 +344,7 @@ impl ChildSa {
         self.state = ChildSaState::Installed;
         self.installed_at = Some(now);
         self.offload = offload;
-        turn.registry.guarded(&self.name, &self.pairs);
+        turn.registry.guarded(&self.name, &self.guarded_pairs());
         for (timer, span) in [(ChildTimer::Soft, self.limits.soft.time), (ChildTimer::Hard, self.limits.hard.time)] {
             if let Some(span) = span {
                 turn.deadlines.set(self.timer(timer), now + span);

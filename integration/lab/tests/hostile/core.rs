@@ -97,6 +97,11 @@ impl Core {
         tables.sas.len() + tables.policies.len()
     }
 
+    /// Guards in the backend.
+    pub(crate) fn guards(&self) -> usize {
+        self.backend.tables().guards.len()
+    }
+
     fn datagram(&mut self, octets: &[u8]) {
         let path = self.path;
         self.input(Input::Datagram { path, octets });

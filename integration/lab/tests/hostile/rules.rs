@@ -121,3 +121,26 @@ fn a_delete_of_thousands_of_strangers_leaves_everything() {
     let counts = loopback.0.borrow().counts();
     assert_eq!((counts.established, counts.children), (1, 1));
 }
+
+/// Guards outlive their SAs: what a peer narrows to must not add to them.
+#[test]
+fn narrowing_in_ever_new_ways_leaves_one_guard() {
+    let (mut loopback, mut ike) = start();
+    for last in 1..=50_u8 {
+        let mut profile = profile();
+        profile.local = [std::net::Ipv4Addr::new(10, 66, 0, last); 2];
+        let mut payloads = create_child(&profile);
+        payloads.splice(
+            0..1,
+            [Payload::Sa(ike_wire::SecurityAssociation::new(vec![peer::esp_proposal(
+                0x5000 + u32::from(last),
+                false,
+            )]))],
+        );
+        let chain = encode_chain(&payloads).unwrap_or_else(|error| panic!("{error}"));
+        let said = answer(&mut loopback, &mut ike, ExchangeType::CREATE_CHILD_SA, &chain);
+        assert_eq!(said, Some(Vec::new()), "child {last} was refused");
+    }
+    let core = loopback.0.borrow();
+    assert_eq!((core.counts().children, core.guards()), (51, 1));
+}
