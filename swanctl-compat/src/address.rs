@@ -86,7 +86,7 @@ pub fn selector(text: &str) -> Result<ConfiguredSelector, AddressError> {
         None => (text, None),
     };
     let (protocol, ports) = upper.map_or(Ok((0, PortRange::ANY)), upper_layer)?;
-    if addresses.eq_ignore_ascii_case("dynamic") {
+    if addresses == "dynamic" {
         return Ok(ConfiguredSelector::Dynamic { protocol, ports });
     }
     let addresses = selector_addresses(addresses)?;

@@ -9,7 +9,7 @@ use ike_model::{
 use ipsec::sa::{CopyDscp, HeaderCopy};
 use ipsec::{Lifetime, LifetimeConfig, OffloadMode, PortRange};
 
-use super::check::auth_scope;
+use super::check::{auth_scope, is_children};
 use super::finding::{Finding, FindingKind};
 use crate::keys::Scope;
 use crate::vici::Message;
@@ -181,11 +181,11 @@ fn round(section: &Message) -> AuthRound {
 }
 
 fn children(path: &str, content: &Message, findings: &mut Vec<Finding>) -> Vec<Arc<Child>> {
-    let Some(children) = content.get_section("children") else { return Vec::new() };
-    children
-        .sections()
-        .map(|(name, section)| {
-            let path = format!("{path}.children.{name}");
+    let sections = content.sections().filter(|(name, _)| is_children(name));
+    sections
+        .flat_map(|(parent, all)| all.sections().map(move |(name, section)| (parent, name, section)))
+        .map(|(parent, name, section)| {
+            let path = format!("{path}.{parent}.{name}");
             doubts(&path, Fields(section), findings);
             Arc::new(child(name, Fields(section)))
         })

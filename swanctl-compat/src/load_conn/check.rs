@@ -24,6 +24,11 @@ pub(super) fn auth_scope(name: &str) -> Option<Scope> {
     }
 }
 
+/// Names of sections compare without regard to case, those of keys do not.
+pub(super) fn is_children(name: &str) -> bool {
+    name.eq_ignore_ascii_case("children")
+}
+
 fn section(scope: Scope, path: &str, content: &Message, findings: &mut Vec<Finding>) {
     for element in content.elements() {
         let path = format!("{path}.{}", element.name());
@@ -38,7 +43,7 @@ fn section(scope: Scope, path: &str, content: &Message, findings: &mut Vec<Findi
 fn subsection(scope: Scope, name: &str, path: &str, content: &Message, findings: &mut Vec<Finding>) {
     match (scope, auth_scope(name)) {
         (Scope::Connection, Some(round)) => section(round, path, content, findings),
-        (Scope::Connection, None) if name == "children" => children(path, content, findings),
+        (Scope::Connection, None) if is_children(name) => children(path, content, findings),
         (Scope::Local, _) if name.starts_with("cert") => certificates(name, path, findings),
         (Scope::Remote, _) if name.starts_with("cert") || name.starts_with("cacert") => {
             certificates(name, path, findings)

@@ -58,9 +58,9 @@ pub(crate) fn actions(text: &str) -> Option<Actions> {
     let mut actions = Actions::NONE;
     for word in text.split('|').map(str::trim) {
         match word.to_ascii_lowercase().as_str() {
-            "trap" | "route" | "hold" => actions.trap = true,
+            "trap" | "route" => actions.trap = true,
             "start" | "restart" => actions.start = true,
-            "none" | "clear" => {}
+            "none" | "clear" | "" => {}
             _ => return None,
         }
     }
@@ -69,10 +69,12 @@ pub(crate) fn actions(text: &str) -> Option<Actions> {
 
 /// An authentication method. Those that are known but not built say so.
 pub(crate) fn auth_method(text: &str) -> Result<AuthMethod, Misfit> {
-    if text == "psk" {
+    if text.eq_ignore_ascii_case("psk") {
         return Ok(AuthMethod::Psk);
     }
-    let method = ["ike:", "pubkey", "rsa", "ecdsa", "xauth", "eap"].iter().any(|word| text.starts_with(word));
+    let method = ["ike:", "pubkey", "rsa", "ecdsa", "xauth", "eap"]
+        .iter()
+        .any(|word| text.get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word)));
     if method {
         return Err(Misfit::unsupported(
             "only authentication by pre-shared key is supported",

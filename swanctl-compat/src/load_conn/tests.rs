@@ -207,6 +207,17 @@ fn the_default_method_is_refused() {
 }
 
 #[test]
+fn sections_and_methods_in_either_case() {
+    let mut children = Message::new();
+    children.section("net", Message::new().with("start_action", ""));
+    let mut content = Message::new();
+    content.section("LOCAL", Message::new().with("auth", "PSK"));
+    content.section("Children", children);
+    let connection = parse("c", &content).unwrap().connection;
+    assert_eq!(connection.children[0].name, "net");
+}
+
+#[test]
 fn harmless_values_of_refused_keys_pass() {
     let loaded = with(|conn, child| {
         conn.set("version", "0");

@@ -82,6 +82,7 @@ impl Plan {
                 plan.connections.push(planned);
             }
         }
+        secrets::unused_files(settings, source, &mut plan.findings);
         doubts::check(settings, &mut plan);
         plan.sort_findings();
         plan

@@ -125,6 +125,24 @@ fn unknown(view: &View<'_>) -> Diagnostic {
     Diagnostic::warning("unknown-secret", view.span(), message).with_help(help)
 }
 
+/// Directories beside the configuration where swanctl looks for certificates and keys.
+const CREDENTIAL_DIRECTORIES: [&str; 12] = [
+    "x509", "x509ca", "x509aa", "x509ocsp", "x509crl", "x509ac", "pubkey", "private", "rsa", "ecdsa", "pkcs8", "pkcs12",
+];
+
+/// Certificates and keys that lie there and have no effect.
+pub(super) fn unused_files(settings: &Settings, source: &dyn FileSource, findings: &mut Vec<Diagnostic>) {
+    let Some((directory, _)) = settings.sources().paths().next().and_then(|path| path.rsplit_once('/')) else { return };
+    for name in CREDENTIAL_DIRECTORIES {
+        let files = source.expand(&format!("{}/{name}/*", crate::settings::escape_pattern(directory)));
+        if let Some(first) = files.first() {
+            let more = if files.len() > 1 { format!(" and {} more", files.len() - 1) } else { String::new() };
+            let message = format!("{first}{more} in {directory}/{name}: not used, authentication is by pre-shared key");
+            findings.push(Diagnostic::warning("unused-credentials", None, message));
+        }
+    }
+}
+
 /// Files with secrets in them that everybody on the machine can read.
 fn world_readable(secrets: &View<'_>, settings: &Settings, source: &dyn FileSource, findings: &mut Vec<Diagnostic>) {
     let mut seen = Vec::new();

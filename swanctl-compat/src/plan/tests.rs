@@ -208,6 +208,25 @@ fn offload_that_is_not_there_refuses_its_connection_alone() {
     assert_eq!(error.span.map(|span| (span.line, span.column)), Some((3, 41)));
 }
 
+#[test]
+fn credentials_without_use_are_told() {
+    let files = crate::settings::tests::MemoryFiles::new(&[
+        ("/etc/s.conf", ""),
+        ("/etc/private/a.pem", ""),
+        ("/etc/x509ca/a.pem", ""),
+        ("/etc/x509ca/b.pem", ""),
+    ]);
+    let settings = Settings::load(&files, "/etc/s.conf");
+    let messages: Vec<String> = Plan::make(&settings, &files).findings.into_iter().map(|f| f.message).collect();
+    assert_eq!(
+        messages,
+        [
+            "/etc/x509ca/a.pem and 1 more in /etc/x509ca: not used, authentication is by pre-shared key",
+            "/etc/private/a.pem in /etc/private: not used, authentication is by pre-shared key",
+        ]
+    );
+}
+
 /// Where an error of the daemon belongs, by its `errpath`.
 #[test]
 fn daemon_errors_find_their_place() {

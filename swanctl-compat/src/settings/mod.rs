@@ -13,6 +13,8 @@ mod tree;
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub(crate) use glob::escape as escape_pattern;
+
 pub use diagnostic::{Diagnostic, Severity, did_you_mean};
 pub use source::{FileId, FileSource, OsFiles, Sources, Span};
 pub use tree::{Entry, MAX_DEPTH, Reference, Section, Value, View};
