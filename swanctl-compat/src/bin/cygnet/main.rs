@@ -24,7 +24,8 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Show every configured child: up, connecting, retrying or refused, and why it last ended or failed.
+    /// Show every configured child: up, connecting, retrying or refused, and why it last ended or failed. Ends with 3 when one is neither up nor
+    /// waiting for traffic.
     Status(status::Arguments),
 }
 
