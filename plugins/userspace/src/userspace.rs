@@ -23,7 +23,7 @@ use crate::crypto;
 use crate::drops::Reason;
 use crate::esp::MAX_WINDOW;
 use crate::host::{Host, HostConfig, Tun, TunConfig};
-use crate::io::socket::{Answers, OuterSocket};
+use crate::io::socket::{Answers, OuterSocket, set_up};
 use crate::io::transmit::Wires;
 use crate::io::wake::Wake;
 use crate::io::{self as datapath_io, receive, transmit};
@@ -149,7 +149,13 @@ impl OffloadBackend for Userspace {
         let common = &self.shared_state;
         let mut adopted = Vec::new();
         for socket in sockets {
-            adopted.push(Arc::new(OuterSocket::adopt(socket, common.config.mark).map_err(io::Error::other)?));
+            let socket = OuterSocket::adopt(socket, common.config.mark).map_err(io::Error::other)?;
+            let beside = socket.beside(common.config.mark);
+            adopted.push(Arc::new(socket));
+            match beside {
+                Ok(beside) => adopted.push(Arc::new(beside)),
+                Err(error) => tracing::warn!(%error, "IKE and ESP on the NAT-T port share one queue"),
+            }
         }
         common.wires.sockets.rcu(|present| {
             let mut all = Vec::clone(present);
@@ -205,6 +211,7 @@ impl Common {
             let stale = self.wires.path_mtu_stale.load(Relaxed) && now.saturating_since(refreshed) >= STALE;
             if now.saturating_since(followed) >= FOLLOW {
                 followed = now;
+                self.set_up();
                 if let Err(error) = self.control.refresh() {
                     tracing::warn!(%error, "cannot follow the host's addresses and routes");
                 }
@@ -232,6 +239,17 @@ impl Common {
     fn set_device(&self, state: DeviceState) {
         self.devices.store(Arc::new(device_table(&self.config, state)));
         self.control.set_device_up(state == DeviceState::Up);
+    }
+
+    /// A device that somebody set down lost its routes; the refresh after this puts them back.
+    fn set_up(&self) {
+        match set_up(&self.config.device) {
+            Ok(true) => {
+                tracing::warn!(device = self.config.device, "somebody set the tunnel device down: it is up again")
+            }
+            Ok(false) => {}
+            Err(error) => tracing::debug!(%error, "cannot see whether the tunnel device is up"),
+        }
     }
 
     /// Routes are gone with the device; the guard's blocks hold, its exemption for the device is taken back. SAD and SPD stay as they are: no

@@ -1,8 +1,8 @@
 //! The receiving thread: from the outer sockets through [`Inbound`] to the tunnel device, and IKE to the daemon.
 //!
-//! **IKE under a flood of ESP.** All datagrams of a batch are looked at before any is decrypted: IKE (marker of four zero octets, RFC 3948 §2.2) goes
-//! up at once, so it waits for at most one batch of cryptography. Sockets take turns, one batch each. A forged ESP packet costs a table
-//! lookup; the receive buffer is as large as the system allows.
+//! **IKE under a flood of ESP.** IKE (marker of four zero octets, RFC 3948 §2.2) has a socket and so a queue of its own beside each adopted one,
+//! and sockets take turns, one batch each: IKE waits for at most one batch of cryptography for each other socket. Where the kernel refuses the second
+//! socket both share a queue; then the IKE of a batch still goes up before any ESP of it is decrypted.
 
 use std::net::SocketAddr;
 use std::ops::Range;

@@ -60,6 +60,53 @@ impl OuterSocket {
         Ok(socket)
     }
 
+    /// A second socket on the address of an adopted one, with a queue of its own for IKE: a filter of the kernel sends there what starts with the
+    /// marker (RFC 3948 §2.2) and leaves ESP where it is, so that a flood of ESP pushes no IKE out.
+    pub(crate) fn beside(&self, mark: u32) -> Result<Self, SocketError> {
+        let family = if self.local.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+        // SAFETY: no pointers are passed.
+        let raw = unsafe { libc::socket(family, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK, 0) };
+        if raw < 0 {
+            return Err(SocketError::Open(io::Error::last_os_error()));
+        }
+        // SAFETY: the descriptor was just made and belongs to nobody else.
+        let fd = unsafe { OwnedFd::from_raw_fd(raw) };
+        let beside = Self { fd, local: self.local, form: self.form, segments: AtomicBool::new(false) };
+        if !self.local.is_ipv4() {
+            beside.set(libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 1)?;
+        }
+        for socket in [self, &beside] {
+            socket.set(libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
+        }
+        beside.prepare(mark)?;
+        rustix::net::bind(&beside.fd, &self.local).map_err(|error| SocketError::Open(error.into()))?;
+        self.steer()?;
+        Ok(beside)
+    }
+
+    /// Attaches the filter: four octets of zero choose the second socket of the group, everything else the first.
+    fn steer(&self) -> Result<(), SocketError> {
+        let step = |code: u32, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };
+        let mut steps = [
+            step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
+            step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, 0),
+            step(libc::BPF_RET | libc::BPF_K, 0, 0, 1),
+            step(libc::BPF_RET | libc::BPF_K, 0, 0, 0),
+        ];
+        let program = libc::sock_fprog { len: steps.len() as u16, filter: steps.as_mut_ptr() };
+        // SAFETY: the descriptor is open; the program and its steps live on our stack during the call, in which the kernel copies them.
+        let outcome = unsafe {
+            libc::setsockopt(
+                self.fd.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_ATTACH_REUSEPORT_CBPF,
+                (&raw const program).cast(),
+                size_of::<libc::sock_fprog>() as libc::socklen_t,
+            )
+        };
+        if outcome == 0 { Ok(()) } else { Err(SocketError::Option(io::Error::last_os_error())) }
+    }
+
     fn prepare(&self, mark: u32) -> Result<(), SocketError> {
         sockets::set_mark(self.fd.as_fd(), mark)?;
         sockets::socket_bypass(&self.fd, if self.local.is_ipv4() { Family::V4 } else { Family::V6 })?;
@@ -170,6 +217,31 @@ pub(crate) fn path_mtu(local: IpAddr, remote: IpAddr, mark: u32) -> io::Result<u
     let outcome =
         unsafe { libc::getsockopt(socket.as_raw_fd(), level, option, (&raw mut value).cast(), &raw mut length) };
     if outcome == 0 { usize::try_from(value).map_err(io::Error::other) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Sets an interface up that somebody set down; true when it was.
+pub(crate) fn set_up(device: &str) -> io::Result<bool> {
+    let socket = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let mut ifr_name = [0; libc::IFNAMSIZ];
+    // The last octet stays zero.
+    for (to, from) in ifr_name.iter_mut().take(libc::IFNAMSIZ - 1).zip(device.bytes()) {
+        *to = libc::c_char::from_ne_bytes([from]);
+    }
+    let mut request = libc::ifreq { ifr_name, ifr_ifru: libc::__c_anonymous_ifr_ifru { ifru_flags: 0 } };
+    // SAFETY: SIOCGIFFLAGS reads and writes one `struct ifreq`, which lives on our stack; the descriptor is open.
+    if unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFFLAGS, &raw mut request) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let up = libc::IFF_UP as libc::c_short;
+    // SAFETY: `ifru_flags` is what was set and read.
+    let flags = unsafe { request.ifr_ifru.ifru_flags };
+    if flags & up != 0 {
+        return Ok(false);
+    }
+    request.ifr_ifru.ifru_flags = flags | up;
+    // SAFETY: as above; SIOCSIFFLAGS only reads.
+    let outcome = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) };
+    if outcome < 0 { Err(io::Error::last_os_error()) } else { Ok(true) }
 }
 
 /// Why an outer socket cannot be used.

@@ -223,9 +223,9 @@ pub(crate) struct Counts {
     pub(crate) clear: usize,
 }
 
-/// Waits until `condition` holds, at most five seconds.
+/// Waits until `condition` holds, at most fifteen seconds.
 pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
-    let end = Instant::now() + Duration::from_secs(5);
+    let end = Instant::now() + Duration::from_secs(15);
     while !condition() {
         assert!(Instant::now() < end, "{what} did not happen");
         thread::sleep(Duration::from_millis(5));

@@ -147,6 +147,48 @@ fn selectors_of_everything_cut_nothing_off() {
     assert_eq!(capture.counts().clear, 0);
 }
 
+/// The outer path becomes narrower: traffic goes on at once, and hosts learn what fits.
+#[test]
+fn a_smaller_outer_mtu_is_followed() {
+    if !possible() {
+        return;
+    }
+    let lab = Lab::new(false);
+    let (a, b) = gateways(&lab);
+    // Native ESP: joined UDP datagrams would be seen as one.
+    connect(&a, &b, V4, &Style::default());
+    assert_eq!(lab.ping("la", "10.2.0.2", 3, &["-s", "1400", "-M", "dont"]), 3);
+    for gateway in ["ga", "gb"] {
+        lab.exec(gateway, &["ip", "link", "set", "wan", "mtu", "1300"]);
+    }
+    assert_eq!(lab.ping("la", "10.2.0.2", 3, &["-s", "1400", "-M", "dont"]), 3, "drops: {} / {}", a.drops(), b.drops());
+    assert_eq!(lab.transfer("la", "lb", "10.2.0.2", 1 << 20), 1 << 20, "drops: {} / {}", a.drops(), b.drops());
+    let capture = lab.capture("ga", "wan");
+    eventually("packets fit the narrower path", || {
+        capture.packets();
+        lab.ping("la", "10.2.0.2", 2, &["-s", "1400", "-M", "dont"]);
+        let packets = capture.packets();
+        packets.len() >= 8
+            && packets.iter().all(|packet| packet.len() <= 1300 && packet[6] & 0x3f == 0 && packet[7] == 0)
+    });
+}
+
+/// Somebody sets the device down: routes are gone and nothing passes, but it comes back.
+#[test]
+fn a_device_set_down_comes_back() {
+    if !possible() {
+        return;
+    }
+    let lab = Lab::new(false);
+    let (a, b) = gateways(&lab);
+    connect(&a, &b, V4, &Style::default());
+    assert_eq!(lab.ping("la", "10.2.0.2", 3, &[]), 3);
+    let capture = lab.capture("ga", "wan");
+    lab.exec("ga", &["ip", "link", "set", "cygnet0", "down"]);
+    eventually("the tunnel came back", || lab.ping("la", "10.2.0.2", 1, &[]) == 1);
+    assert_eq!(capture.counts().clear, 0);
+}
+
 /// The outer don't-fragment bit follows the inner one, and is clear where the configuration does not copy it.
 #[test]
 fn the_outer_fragment_bit_follows_the_inner_one() {
@@ -199,12 +241,14 @@ fn ike_passes_a_flood_of_esp() {
     let (stop, to) = (AtomicBool::new(false), ("192.0.2.1", 4500));
     let sent = 200;
     std::thread::scope(|scope| {
-        scope.spawn(|| {
-            let forged = [0x77; 1_400];
-            while !stop.load(Relaxed) {
-                let _ = flood.send_to(&forged, to);
-            }
-        });
+        for _ in 0..2 {
+            scope.spawn(|| {
+                let forged = [0x77; 1_400];
+                while !stop.load(Relaxed) {
+                    let _ = flood.send_to(&forged, to);
+                }
+            });
+        }
         ike.send_to(&[0xff], to).unwrap();
         for number in 0..sent {
             ike.send_to(&[0, 0, 0, 0, b'I', number], to).unwrap();
@@ -216,7 +260,7 @@ fn ike_passes_a_flood_of_esp() {
     let arrived = a.queue.ike.lock().unwrap().clone();
     let expected = Path { local: "192.0.2.1:4500".parse().unwrap(), remote: ike.local_addr().unwrap() };
     assert!(arrived.iter().all(|(path, octets)| *path == expected && octets.len() == 2 && octets[0] == b'I'));
-    assert!(arrived.len() >= usize::from(sent) * 95 / 100, "{} of {sent} datagrams came up", arrived.len());
+    assert_eq!(arrived.len(), usize::from(sent), "datagrams came up");
 }
 
 /// How fast it is here; compare only runs of one sitting. `cargo test -p offload-userspace --test namespaces -- --ignored --nocapture`
