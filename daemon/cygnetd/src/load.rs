@@ -20,7 +20,7 @@ pub(crate) fn connection(store: &Store, connection: Connection, notes: &[Finding
     for note in notes {
         tracing::warn!(conn = connection.name, path = note.path, "{}", note.sentence());
     }
-    store.load(connection);
+    store.load([connection]);
 }
 
 /// Makes what is loaded the same as what `directory` says.
@@ -40,20 +40,14 @@ pub(crate) fn directory(store: &Store, directory: &Path) {
         tracing::error!(path = %path.display(), "nothing was loaded: the file cannot be read as it was meant");
         return;
     }
-    for id in plan.secrets_to_unload(&store.secret_ids()) {
-        store.retain_secrets(|known| known != id);
-    }
-    for secret in plan.pre_shared_keys() {
-        store.load_secret(secret.clone());
-    }
-    for name in plan.connections_to_unload(&store.names()) {
-        store.unload(&name);
-    }
-    for planned in &plan.connections {
-        match &planned.connection {
-            Some(connection) => store.load(connection.clone()),
-            None => refuse(store, &settings, &plan, planned),
-        }
+    let unwanted = plan.secrets_to_unload(&store.secret_ids());
+    store.retain_secrets(|known| !unwanted.iter().any(|id| id == known));
+    store.load_secrets(plan.pre_shared_keys().cloned());
+    store.unload(&plan.connections_to_unload(&store.names()));
+    store.retain_refused(|name| plan.connections.iter().any(|planned| planned.name == name));
+    store.load(plan.usable_connections().cloned());
+    for planned in plan.connections.iter().filter(|planned| planned.connection.is_none()) {
+        refuse(store, &settings, &plan, planned);
     }
     let (usable, all) = (plan.usable_connections().count(), plan.connections.len());
     tracing::info!(path = %path.display(), "{usable} of {all} connections loaded");

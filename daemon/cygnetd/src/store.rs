@@ -3,7 +3,7 @@
 //! Every change is published to the shards as a whole new snapshot, together with the names of what changed; a refused connection stays listed
 //! with its reason and leaves what ran under its name alone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -59,22 +59,30 @@ impl Store {
         &self.offload
     }
 
-    /// Adds a connection or puts it in the place of the one with its name.
-    pub(crate) fn load(&self, connection: Connection) {
-        let name = connection.name.clone();
+    /// Adds connections, each in the place of the one with its name; one that says the same as before changes nothing.
+    pub(crate) fn load(&self, connections: impl IntoIterator<Item = Connection>) {
+        let mut changed = Vec::new();
         let mut loaded = self.lock();
-        loaded.refused.remove(&name);
-        let change = loaded.connections.get(&name).map(|old| compare(old, &connection));
-        match &change {
-            Some(Change::Unchanged) => return,
-            Some(change) => tracing::debug!(conn = name, ?change, "connection changed"),
-            None => {}
+        for connection in connections {
+            let name = connection.name.clone();
+            loaded.refused.remove(&name);
+            match loaded.connections.get(&name).map(|old| compare(old, &connection)) {
+                Some(Change::Unchanged) => continue,
+                Some(change) => tracing::debug!(conn = name, ?change, "connection changed"),
+                None => {}
+            }
+            loaded.connections.insert(name.clone(), Arc::new(connection));
+            changed.push(name);
         }
-        loaded.connections.insert(name.clone(), Arc::new(connection));
+        if changed.is_empty() {
+            return;
+        }
         self.publish(&loaded);
-        self.tell_shards(vec![name.clone()], Vec::new());
+        self.tell_shards(changed.clone(), Vec::new());
         drop(loaded);
-        self.shared.events.publish(EventBody::ConfigLoaded { connection: name });
+        for connection in changed {
+            self.shared.events.publish(EventBody::ConfigLoaded { connection });
+        }
     }
 
     /// Notes that a connection was refused; `content` is its section as far as there was one.
@@ -87,29 +95,52 @@ impl Store {
         self.shared.events.publish(EventBody::ConfigRejected { connection: name.to_owned(), cause });
     }
 
-    /// Takes a connection out; `false` when there is none of this name.
-    pub(crate) fn unload(&self, name: &str) -> bool {
+    /// Takes connections out; `false` when there is none of these names.
+    pub(crate) fn unload(&self, names: &[String]) -> bool {
         let mut loaded = self.lock();
-        let refused = loaded.refused.remove(name).is_some();
-        if loaded.connections.remove(name).is_none() {
+        let mut refused = false;
+        let mut removed = Vec::new();
+        for name in names {
+            refused |= loaded.refused.remove(name).is_some();
+            if loaded.connections.remove(name).is_some() {
+                tracing::info!(conn = name, "connection {name} unloaded");
+                removed.push(name.clone());
+            }
+        }
+        if removed.is_empty() {
             return refused;
         }
         self.publish(&loaded);
-        self.tell_shards(Vec::new(), vec![name.to_owned()]);
-        tracing::info!(conn = name, "connection {name} unloaded");
+        self.tell_shards(Vec::new(), removed);
         true
     }
 
-    /// Adds a secret, in the place of the one with its id where it has one.
-    pub(crate) fn load_secret(&self, secret: SharedSecret) {
+    /// Forgets the refused connections that `keep` does not want to see any more.
+    pub(crate) fn retain_refused(&self, keep: impl Fn(&str) -> bool) {
+        self.lock().refused.retain(|name, _| keep(name));
+    }
+
+    /// Adds secrets, each in the place of the one with its id where it has one.
+    pub(crate) fn load_secrets(&self, secrets: impl IntoIterator<Item = SharedSecret>) {
         let mut loaded = self.lock();
-        let known = loaded.secrets.iter_mut().find(|known| !secret.id.is_empty() && known.id == secret.id);
-        match known {
-            Some(known) if **known == secret => return,
-            Some(known) => *known = Arc::new(secret),
-            None => loaded.secrets.push(Arc::new(secret)),
+        let places = loaded.secrets.iter().enumerate();
+        let mut places: HashMap<String, usize> = places.map(|(place, secret)| (secret.id.clone(), place)).collect();
+        let mut changed = false;
+        for secret in secrets {
+            let place = places.get(&secret.id).filter(|_| !secret.id.is_empty()).copied();
+            match place.and_then(|place| loaded.secrets.get_mut(place)) {
+                Some(known) if **known == secret => continue,
+                Some(known) => *known = Arc::new(secret),
+                None => {
+                    places.insert(secret.id.clone(), loaded.secrets.len());
+                    loaded.secrets.push(Arc::new(secret));
+                }
+            }
+            changed = true;
         }
-        self.publish(&loaded);
+        if changed {
+            self.publish(&loaded);
+        }
     }
 
     /// Keeps the secrets that `keep` says.

@@ -87,13 +87,13 @@ async fn answer(core: &Core, client: &Arc<Client>, request: Request) -> Message 
             core.store.settled().await;
             render::ok()
         }
-        Request::UnloadConn { name } if core.store.unload(&name) => {
+        Request::UnloadConn { name } if core.store.unload(std::slice::from_ref(&name)) => {
             core.store.settled().await;
             render::ok()
         }
         Request::UnloadConn { name } => render::failed(&unload_conn_error(&name)),
         Request::LoadShared(secret) => {
-            core.store.load_secret(secret);
+            core.store.load_secrets([secret]);
             render::ok()
         }
         Request::IgnoredShared { reason } => {
