@@ -47,6 +47,8 @@ pub(crate) struct Core {
     pub(crate) remote_id: Identity,
     /// When the peer was last heard, authentically.
     pub(crate) heard_at: Instant,
+    /// Our SPI of the IKE SA that this one is to replace by full authentication, children and all.
+    pub(crate) reauthenticates: Option<u64>,
     /// Since when the peer is authenticated.
     pub(crate) established_at: Option<Instant>,
 }

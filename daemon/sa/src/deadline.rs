@@ -28,6 +28,8 @@ pub(crate) enum IkeTimer {
     Keepalive,
     /// Soft lifetime.
     Rekey,
+    /// Time to authenticate afresh.
+    Reauth,
     /// Hard lifetime.
     Expire,
     /// Start what was put off after TEMPORARY_FAILURE.

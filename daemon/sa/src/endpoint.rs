@@ -5,10 +5,11 @@ mod configured;
 mod first;
 mod ikes;
 mod notices;
+mod reauth;
 mod reload;
 mod traps;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use ike_model::snapshot::PolicySnapshot;
@@ -64,6 +65,12 @@ pub struct Endpoint {
     watches: Vec<Watch>,
     /// Connections as they were last applied.
     applied: BTreeMap<String, Arc<Connection>>,
+    /// By connection: IKE SAs made under a configuration that means another peer; they go once there is one under the present.
+    obsolete: BTreeMap<String, Vec<u64>>,
+    /// IKE SAs that are to replace another one by full authentication.
+    reauthenticating: BTreeSet<u64>,
+    /// Connections whose peer stopped answering.
+    unreachable: BTreeSet<String>,
     stopping: bool,
 }
 
@@ -107,6 +114,9 @@ impl Endpoint {
             keepers: Keepers::default(),
             watches: Vec::new(),
             applied: BTreeMap::new(),
+            obsolete: BTreeMap::new(),
+            reauthenticating: BTreeSet::new(),
+            unreachable: BTreeSet::new(),
             stopping: false,
         }
     }

@@ -294,6 +294,8 @@ impl Authenticated {
         let mut ike = self.snapshot_alone(core, turn.now);
         let rekey = turn.deadlines.get(core.timer(IkeTimer::Rekey));
         ike.rekey_seconds = rekey.map(|at| seconds_until(turn.now, at));
+        let reauth = turn.deadlines.get(core.timer(IkeTimer::Reauth));
+        ike.reauth_seconds = reauth.map(|at| seconds_until(turn.now, at));
         ike.tasks_queued = self.intents.iter().map(intent_name).collect();
         ike.tasks_active = self.active.iter().map(active_name).collect();
         let mut children: Vec<ChildSaSnapshot> =
@@ -337,17 +339,22 @@ fn active_name(active: &Active) -> &'static str {
     }
 }
 
-/// Starts the soft and the hard lifetime of the IKE SA.
+/// Starts the soft lifetimes, for rekeying and for authenticating afresh, and the hard lifetime of the IKE SA.
 pub(crate) fn schedule_lifetime(core: &Core, turn: &mut Turn<'_>) {
     let connection = core.connection.clone();
-    let base = [connection.rekey_time, connection.reauth_time].into_iter().filter(|time| !time.is_zero()).min();
-    for timer in [IkeTimer::Rekey, IkeTimer::Expire] {
-        turn.deadlines.clear(core.timer(timer));
-    }
-    let Some(base) = base else { return };
-    let share = f64::from(turn.random()) / f64::from(u32::MAX);
-    let soft = base.saturating_sub(connection.rand_time.mul_f64(share));
     let begun = core.established_at.unwrap_or(turn.now());
-    turn.deadlines.set(core.timer(IkeTimer::Rekey), begun + soft);
-    turn.deadlines.set(core.timer(IkeTimer::Expire), begun + soft + connection.over_time);
+    let mut earliest = None;
+    for (timer, time) in [(IkeTimer::Rekey, connection.rekey_time), (IkeTimer::Reauth, connection.reauth_time)] {
+        turn.deadlines.clear(core.timer(timer));
+        if !time.is_zero() {
+            let share = f64::from(turn.random()) / f64::from(u32::MAX);
+            let at = begun + time.saturating_sub(connection.rand_time.mul_f64(share));
+            turn.deadlines.set(core.timer(timer), at);
+            earliest = earliest.map_or(Some(at), |known: Instant| Some(known.min(at)));
+        }
+    }
+    turn.deadlines.clear(core.timer(IkeTimer::Expire));
+    if let Some(at) = earliest {
+        turn.deadlines.set(core.timer(IkeTimer::Expire), at + connection.over_time);
+    }
 }

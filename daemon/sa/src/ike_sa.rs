@@ -102,6 +102,7 @@ impl IkeSa {
             local_id: Identity::Any,
             remote_id: Identity::Any,
             heard_at: turn.now(),
+            reauthenticates: None,
             established_at: None,
         }
     }

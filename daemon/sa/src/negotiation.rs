@@ -302,7 +302,11 @@ fn find_child(
         if whole {
             return Some(found);
         }
-        if firsts { first.get_or_insert(found) } else { partial.get_or_insert(found) };
+        if firsts {
+            first.get_or_insert(found)
+        } else {
+            partial.get_or_insert(found)
+        };
     }
     first.or(partial)
 }

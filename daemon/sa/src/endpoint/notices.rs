@@ -9,7 +9,6 @@ use crate::children::ChildSa;
 use crate::deadline::{IkeTimer, Timer};
 use crate::directory::DirectoryMessage;
 use crate::endpoint::Endpoint;
-use crate::endpoint::reload::same_peer;
 use crate::established::{Authenticated, Intent, Standing};
 use crate::ike_sa::Phase;
 use crate::io::{Context, Output, Recipient};
@@ -85,14 +84,9 @@ impl Endpoint {
                 turn.event(EventBody::PeerReachable { ike });
             });
         }
-        // Made under the present configuration: those of the same connection made under another one are not needed any more.
-        let obsolete: Vec<u64> = self
-            .ikes
-            .of(&connection.name)
-            .filter(|(other, ike)| *other != spi && !same_peer(&ike.core.connection, &connection))
-            .map(|(other, _)| other)
-            .collect();
-        for other in obsolete {
+        // Those that were made under another configuration of the same connection are not needed any more.
+        let obsolete = self.obsolete.remove(&connection.name).unwrap_or_default();
+        for other in obsolete.into_iter().filter(|other| *other != spi) {
             let cause = Cause::new(CauseKind::Reload, "replaced after a change of the configuration");
             self.with_ike(context, other, |ike, turn| ike.close(turn, cause, false));
         }
@@ -163,6 +157,7 @@ impl Endpoint {
 
     fn closed(&mut self, context: &Context<'_>, spi: u64, unique_id: u32) {
         self.firsts.forget(spi);
+        self.reauthenticating.remove(&spi);
         let ended = self.ikes.remove(spi);
         self.shared.deadlines.clear_ike(spi);
         if let Some(ike) = ended.filter(|ike| ike.core.keys.is_some())

@@ -137,7 +137,9 @@ impl Endpoint {
             .ikes
             .of(connection)
             .filter(|(_, ike)| match &ike.phase {
-                Phase::Authenticated(authenticated) => !authenticated.children.iter().any(|child| child.is_up() && !child.is_closing()),
+                Phase::Authenticated(authenticated) => {
+                    !authenticated.children.iter().any(|child| child.is_up() && !child.is_closing())
+                }
                 Phase::Initiating(_) => true,
                 Phase::Responding(_) | Phase::Closed => false,
             })
@@ -169,6 +171,9 @@ impl Endpoint {
             .filter(|(_, ike)| matches!(ike.phase, Phase::Initiating(_)))
             .map(|(spi, _)| spi)
             .collect();
+        let others = self.ikes.of(&old.name).filter(|(_, ike)| !same_peer(&ike.core.connection, new));
+        let others = others.map(|(spi, _)| spi).collect();
+        self.obsolete.insert(old.name.clone(), others);
         for spi in attempts {
             let cause = Cause::new(CauseKind::Reload, "its configuration was changed");
             self.with_ike(context, spi, |ike, turn| ike.close(turn, cause, false));

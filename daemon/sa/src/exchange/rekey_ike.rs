@@ -297,7 +297,9 @@ fn yield_to(authenticated: &mut Authenticated, core: &Core, turn: &mut Turn<'_>,
 /// Everything passes to the IKE SA with our SPI `to`.
 fn hand_over(authenticated: &mut Authenticated, core: &Core, turn: &mut Turn<'_>, to: u64) {
     authenticated.standing = Standing::Replaced;
-    for timer in [IkeTimer::Rekey, IkeTimer::Reauth, IkeTimer::Expire, IkeTimer::Liveness, IkeTimer::Keepalive, IkeTimer::Resume] {
+    for timer in
+        [IkeTimer::Rekey, IkeTimer::Reauth, IkeTimer::Expire, IkeTimer::Liveness, IkeTimer::Keepalive, IkeTimer::Resume]
+    {
         turn.deadlines.clear(core.timer(timer));
     }
     let cause = authenticated.cause.take();

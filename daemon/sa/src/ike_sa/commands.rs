@@ -1,5 +1,7 @@
 //! Everything that reaches an IKE SA and is no message: deadlines, finished work, installs, wishes.
 
+use std::time::Duration;
+
 use ike_model::{Cause, CauseKind, EventBody};
 use ike_wire::ids::ExchangeType;
 use ipsec::{Answer, OffloadError};
@@ -10,6 +12,7 @@ use crate::error::Error;
 use crate::established::{Active, Authenticated, Incoming, Intent, Standing};
 use crate::exchange::{create_child, ike_auth, ike_sa_init, liveness, rekey_ike};
 use crate::negotiation::ChildRequest;
+use crate::notice::Notice;
 use crate::turn::Turn;
 use crate::work::{Outcome, WorkId};
 
@@ -30,6 +33,13 @@ impl IkeSa {
             IkeTimer::Rekey => self.with_authenticated(turn, |authenticated, core, turn| {
                 if authenticated.standing == Standing::Up {
                     authenticated.intend(core, turn, Intent::RekeyIke);
+                }
+            }),
+            IkeTimer::Reauth => self.with_authenticated(turn, |authenticated, core, turn| {
+                if authenticated.standing == Standing::Up {
+                    let at = turn.after(REAUTH_AGAIN);
+                    turn.deadlines.set(core.timer(IkeTimer::Reauth), at);
+                    turn.notices.push_back(Notice::Reauthenticate { spi: core.spi().0 });
                 }
             }),
             IkeTimer::Expire => self.with_authenticated(turn, |authenticated, core, turn| {
@@ -61,6 +71,8 @@ impl IkeSa {
                 if authenticated.standing == Standing::Up {
                     let ike = Box::new(authenticated.snapshot_alone(&self.core, turn.now()));
                     turn.event(EventBody::PeerUnreachable { ike, cause: cause.clone() });
+                    let connection = self.core.connection.name.clone();
+                    turn.notices.push_back(Notice::Unreachable { connection });
                 }
                 authenticated.finish(&self.core, turn, cause);
                 self.reap(turn);
@@ -138,6 +150,9 @@ impl IkeSa {
         }
     }
 }
+
+/// When authenticating afresh came to nothing it is tried again after this long.
+const REAUTH_AGAIN: Duration = Duration::from_secs(60);
 
 fn established_work(
     authenticated: &mut Authenticated,

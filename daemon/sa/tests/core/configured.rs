@@ -108,6 +108,7 @@ fn dead_peer_is_noticed_and_waited_for() {
     world.drop = Box::new(|_, _| false);
     world.run(Duration::from_secs(400));
     assert_eq!(world.live(A).len(), 1, "{:?}", world.types(A));
+    assert_eq!(world.types(A).iter().filter(|name| *name == "PeerReachable").count(), 1);
 }
 
 #[test]

@@ -164,3 +164,26 @@ fn lost_datagrams_do_not_matter() {
         }
     }
 }
+
+#[test]
+fn reauthentication_makes_before_it_breaks() {
+    let [a, b] = configs(|who, connection, _| {
+        connection.rekey_time = Duration::ZERO;
+        if who == A {
+            connection.reauth_time = Duration::from_secs(1_000);
+            connection.rand_time = Duration::ZERO;
+        }
+    });
+    let mut world = World::up(a, b);
+    let before = world.live(A);
+    world.run(Duration::from_secs(900));
+    assert_eq!(world.live(A), before);
+    assert_eq!(world.peers[A].endpoint.ike_sas(world.now)[0].reauth_seconds, Some(99));
+    world.run(Duration::from_secs(110));
+    world.assert_one_tunnel();
+    assert_ne!(world.live(A), before);
+    let types = world.types(A);
+    let at = |name: &str| types.iter().rposition(|other| other == name).unwrap();
+    assert!(at("ChildSaInstalled") < at("ChildSaClosed"), "{types:?}");
+    assert_eq!(world.peers[B].endpoint.ike_sas(world.now).len(), 1);
+}
