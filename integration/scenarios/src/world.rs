@@ -6,24 +6,23 @@ use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use ike_model::{Command, CommandId, EventBody, Selector};
-use ike_sa::{
-    CommandRoute, DirectoryMessage, Input, Job, Outcome, Output, Recipient, Transmit, WorkId, command_route, route,
-};
+use ike_model::{CommandId, EventBody};
+use ike_sa::{DirectoryMessage, Input, Job, Outcome, Output, Recipient, WorkId};
 use ike_wire::Header;
-use ipsec::{
-    Direction, Event, Instant, LimitUnit, OffloadBackend, Op, PacketSelectors, Path, PolicyAction, Request, SaHandle,
-    Shard,
-};
+use ipsec::{Instant, OffloadBackend, Request, SaHandle, Shard};
 
+use self::text::{describe, letter, subject};
 use crate::dice::Dice;
-use crate::gateway::{Done, Gateway, Message, Ticket, cause, name};
-use crate::link::{Fate, Link, Nat, Sending};
-use crate::oracle::{self, Oracle};
-use crate::packets::{Packet, Traffic, Way, ways};
+use crate::gateway::{Done, Gateway, Message, cause, name};
+use crate::link::{Link, Nat};
+use crate::oracle::Oracle;
+use crate::packets::{Packet, Traffic};
 use crate::{A, B, Who, config};
 
 mod checks;
+mod orders;
+mod text;
+mod wire;
 
 /// Steps at one instant above which a world counts as going round in circles.
 const BUSY: u32 = 20_000;
@@ -221,177 +220,6 @@ impl World {
     }
 }
 
-/// Commands.
-impl World {
-    /// Gives a command to a gateway.
-    pub fn command(&mut self, who: Who, command: Command) -> Ticket {
-        self.note(format!("{} <- {command:?}", letter(who)));
-        let gateway = &mut self.gateways[who];
-        let ticket = gateway.next_command;
-        gateway.next_command += 1;
-        let count = gateway.shard_count();
-        let shards: Vec<_> = match command_route(&command, count) {
-            CommandRoute::Shard(shard) => vec![shard],
-            CommandRoute::All => (0..count).map(Shard).collect(),
-        };
-        gateway.commands.entry(ticket).or_default().waiting = shards.len();
-        for shard in shards {
-            gateway.inbox.push_back((shard, Message::Command(CommandId(ticket), command.clone())));
-        }
-        self.settle(who);
-        Ticket(ticket)
-    }
-
-    /// What came of a command; `None` while it runs.
-    pub fn reply(&self, who: Who, ticket: Ticket) -> Option<Done> {
-        self.gateways[who].commands.get(&ticket.0)?.outcome()
-    }
-
-    /// Establishes a child.
-    pub fn initiate(&mut self, who: Who, connection: &str, child: &str) -> Ticket {
-        self.command(who, Command::Initiate { connection: connection.into(), child: Some(child.into()) })
-    }
-
-    /// Closes CHILD SAs by name.
-    pub fn terminate_child(&mut self, who: Who, child: &str) -> Ticket {
-        let selector = Selector { child: Some(child.into()), ..Selector::default() };
-        self.command(who, Command::Terminate { selector, force: false })
-    }
-
-    /// Closes IKE SAs by connection.
-    pub fn terminate_ike(&mut self, who: Who, connection: &str) -> Ticket {
-        let selector = Selector { ike: Some(connection.into()), ..Selector::default() };
-        self.command(who, Command::Terminate { selector, force: false })
-    }
-
-    /// Rekeys CHILD SAs by name.
-    pub fn rekey_child(&mut self, who: Who, child: &str) -> Ticket {
-        self.command(who, Command::Rekey { selector: Selector { child: Some(child.into()), ..Selector::default() } })
-    }
-
-    /// Rekeys IKE SAs by connection.
-    pub fn rekey_ike(&mut self, who: Who, connection: &str) -> Ticket {
-        self.command(who, Command::Rekey { selector: Selector { ike: Some(connection.into()), ..Selector::default() } })
-    }
-
-    /// Tells a gateway that connections were loaded or changed.
-    pub fn reload(&mut self, who: Who, changed: &[&str], removed: &[&str]) -> Ticket {
-        let names = |all: &[&str]| all.iter().map(|name| (*name).to_owned()).collect();
-        self.command(who, Command::Reload { changed: names(changed), removed: names(removed) })
-    }
-
-    /// Initiates child `net` of connection `gw` at A and runs until both ends are up; then strict checks begin.
-    ///
-    /// # Panics
-    /// When they do not come up within a minute.
-    #[track_caller]
-    pub fn establish(&mut self) {
-        let ticket = self.initiate(A, "gw", "net");
-        self.run_until(Duration::from_secs(60), |world| world.reply(A, ticket).is_some());
-        let outcome = self.reply(A, ticket);
-        self.check(matches!(outcome, Some(Ok(_))), &format!("initiate: {outcome:?}"));
-        self.run_for(Duration::from_millis(500));
-        self.check_one_tunnel(A, B);
-        self.strict(true);
-    }
-}
-
-/// What the backend tells.
-impl World {
-    /// The backend of a gateway tells something.
-    pub fn backend_event(&mut self, who: Who, event: Event) {
-        self.note(format!("{} <- {event:?}", letter(who)));
-        let shards: Vec<Shard> = match &event {
-            Event::Acquire { policy, .. } => vec![policy.shard()],
-            Event::InboundFirstUse { sa }
-            | Event::SoftExpire { sa, .. }
-            | Event::HardExpire { sa, .. }
-            | Event::MappingChange { sa, .. }
-            | Event::PeerForm { sa, .. }
-            | Event::StateLost { sa } => vec![sa.shard()],
-            Event::DeviceDown(_) | Event::DeviceUp(_) | Event::DeviceGone(_) | Event::Drops { .. } => {
-                (0..self.gateways[who].shard_count()).map(Shard).collect()
-            }
-        };
-        for shard in shards {
-            self.gateways[who].inbox.push_back((shard, Message::Backend(event.clone())));
-        }
-        self.settle(who);
-    }
-
-    /// A packet limit of the outbound SA in use is reached: softly.
-    ///
-    /// # Panics
-    /// Without an SA in use.
-    #[track_caller]
-    pub fn soft_expire(&mut self, who: Who) {
-        let sa = self.sa_in_use(who);
-        self.backend_event(who, Event::SoftExpire { sa, unit: LimitUnit::Packets });
-    }
-
-    /// The hard packet limit of the outbound SA in use is reached.
-    ///
-    /// # Panics
-    /// Without an SA in use.
-    #[track_caller]
-    pub fn hard_expire(&mut self, who: Who) {
-        let sa = self.sa_in_use(who);
-        self.backend_event(who, Event::HardExpire { sa, unit: LimitUnit::Packets });
-    }
-
-    #[track_caller]
-    fn sa_in_use(&self, who: Who) -> SaHandle {
-        let ways = ways(&self.gateways[who].tables());
-        match ways.iter().find_map(|way| way.sa) {
-            Some(sa) => sa,
-            None => self.fail(&format!("{} has no SA in use", letter(who))),
-        }
-    }
-
-    /// A packet of a host behind a gateway meets a trap. False when there is none.
-    pub fn acquire(&mut self, who: Who, packet: PacketSelectors) -> bool {
-        let tables = self.gateways[who].tables();
-        let trap = tables.policies.values().find(|policy| {
-            matches!(policy.action, PolicyAction::Trap { .. }) && policy.selectors.matches_outbound(&packet)
-        });
-        let Some(trap) = trap else { return false };
-        self.backend_event(who, Event::Acquire { policy: trap.handle, packet });
-        true
-    }
-
-    /// Sends one packet over every tunnel of a gateway.
-    pub fn send_packets(&mut self, who: Who) {
-        let sending: Vec<_> = self.gateways[who].with_tables(|tables| {
-            let sa = |way: Way| way.sa.and_then(|sa| tables.sas.get(&sa));
-            ways(tables).into_iter().map(|way| sa(way).map(|sa| (sa.outer.remote, Packet::under(sa)))).collect()
-        });
-        for sending in sending {
-            let Some((remote, packet)) = sending else {
-                self.traffic.blocked += 1;
-                continue;
-            };
-            self.traffic.sent += 1;
-            let to = self.gateways.iter().position(|gateway| gateway.public_address() == remote);
-            let Some(to) = to.filter(|to| !self.link.cut.contains(&(who, *to))) else { continue };
-            let at = self.now + self.link.travel(&mut self.dice);
-            self.schedule(at, Due::Esp(to, packet));
-        }
-    }
-
-    fn deliver_packet(&mut self, to: Who, packet: &Packet) {
-        let handle = self.gateways[to].with_tables(|tables| packet.receiver(tables).map(|sa| sa.handle));
-        let Some(handle) = handle else {
-            self.traffic.lost += 1;
-            self.note(format!("{} has no SA for ESP {}", letter(to), packet.spi));
-            return;
-        };
-        self.traffic.delivered += 1;
-        if self.used.insert((to, handle)) {
-            self.backend_event(to, Event::InboundFirstUse { sa: handle });
-        }
-    }
-}
-
 /// The clock.
 impl World {
     /// Jumps to the next delivery or deadline and handles it. False when nothing is left to happen.
@@ -482,93 +310,6 @@ impl World {
                 }
             }
         }
-    }
-}
-
-/// Datagrams.
-impl World {
-    fn transmit(&mut self, from: Who, transmit: Transmit) {
-        let Transmit { path, octets, .. } = transmit;
-        let header = match Header::parse(&octets) {
-            Ok(header) => header,
-            Err(error) => self.fail(&format!("{} sends a malformed message: {error}", letter(from))),
-        };
-        if !self.quiet {
-            self.insist(self.oracle.borrow_mut().sent(from, &header, &octets));
-        }
-        let n = self.gateways[from].sent.len();
-        self.gateways[from].sent.push((self.now, path, if self.quiet { Vec::new() } else { octets.clone() }));
-        let source = self.gateways[from].nat.as_mut().map_or(path.local, |nat| nat.outward(path.local));
-        let flying = Flying { from, source, destination: path.remote, octets };
-        let to = self.gateways.iter().position(|gateway| gateway.arrival(flying.destination).is_some());
-        let sending = Sending { from, n, at: self.now, path, octets: &flying.octets, header };
-        let fate = match to {
-            Some(to) => self.link.fate(&sending, to, &mut self.dice),
-            None => Fate::Lost,
-        };
-        let line = format!("{} > {} {}", letter(from), path.remote, oracle::describe(&header));
-        match fate {
-            Fate::Lost => self.note(format!("{line} LOST")),
-            Fate::Held => {
-                self.note(format!("{line} held"));
-                self.held.push(flying);
-            }
-            Fate::Delivered(times) => {
-                self.note(if times.len() > 1 { format!("{line} twice") } else { line });
-                for time in times {
-                    self.schedule(self.now + time, Due::Datagram(flying.clone()));
-                }
-            }
-        }
-    }
-
-    fn deliver(&mut self, flying: &Flying) {
-        let to = (0..self.gateways.len()).find_map(|who| Some((who, self.gateways[who].arrival(flying.destination)?)));
-        let Some((to, local)) = to else { return };
-        self.inject(to, Path { local, remote: flying.source }, &flying.octets);
-    }
-
-    /// Hands a datagram to a gateway.
-    pub fn inject(&mut self, to: Who, path: Path, octets: &[u8]) {
-        if let Ok(header) = Header::parse(octets) {
-            self.note(format!("{} < {} {}", letter(to), path.remote, oracle::describe(&header)));
-            self.oracle.borrow_mut().arrived(to, &header);
-        }
-        let shard = route(octets, path.remote, self.gateways[to].shard_count());
-        self.turn(to, shard, Input::Datagram { path, octets });
-        self.settle(to);
-    }
-
-    /// What rules have held, oldest first.
-    pub fn held(&self) -> &[Flying] {
-        &self.held
-    }
-
-    /// Lets the first held datagram that fits arrive now.
-    ///
-    /// # Panics
-    /// When there is none.
-    #[track_caller]
-    pub fn let_go(&mut self, fits: impl Fn(&Flying) -> bool) {
-        match self.held.iter().position(fits) {
-            Some(at) => {
-                let flying = self.held.remove(at);
-                self.deliver(&flying);
-            }
-            None => self.fail("no held datagram fits"),
-        }
-    }
-
-    /// Lets everything held arrive now, in order.
-    pub fn let_all_go(&mut self) {
-        for flying in std::mem::take(&mut self.held) {
-            self.deliver(&flying);
-        }
-    }
-
-    /// Forgets everything held.
-    pub fn lose_held(&mut self) {
-        self.held.clear();
     }
 }
 
@@ -701,65 +442,6 @@ impl World {
         if !self.quiet {
             self.look(who);
         }
-    }
-}
-
-fn letter(who: Who) -> char {
-    char::from(b'A' + u8::try_from(who).unwrap_or(25))
-}
-
-fn subject(body: &EventBody) -> String {
-    match body {
-        EventBody::ChildSaInstalled { child, .. } | EventBody::ChildSaClosed { child, .. } => {
-            format!(" {}{{{}}} {:?}/{:?}", child.name, child.unique_id, child.spi_in, child.spi_out)
-        }
-        EventBody::ChildSaRekeyed { old, new, .. } => {
-            format!(" {}{{{}}} -> {{{}}} {:?}/{:?}", new.name, old.unique_id, new.unique_id, new.spi_in, new.spi_out)
-        }
-        EventBody::IkeSaEstablished { ike }
-        | EventBody::IkeSaClosed { ike, .. }
-        | EventBody::IkeSaFailed { ike, .. }
-        | EventBody::IkeSaAuthFailed { ike, .. } => format!(" {}[{}]", ike.connection, ike.unique_id),
-        EventBody::IkeSaRekeyed { old, new } => {
-            format!(" {}[{}] -> [{}]", new.connection, old.unique_id, new.unique_id)
-        }
-        EventBody::IkeSaUpdated { .. }
-        | EventBody::IkeSaRekeyFailed { .. }
-        | EventBody::ChildSaRekeyFailed { .. }
-        | EventBody::ChildSaInstallFailed { .. }
-        | EventBody::ChildSaSoftExpired { .. }
-        | EventBody::ChildSaHardExpired { .. }
-        | EventBody::PolicyAcquire { .. }
-        | EventBody::DeviceDown { .. }
-        | EventBody::DeviceUp { .. }
-        | EventBody::StateLost { .. }
-        | EventBody::PeerUnreachable { .. }
-        | EventBody::PeerReachable { .. }
-        | EventBody::ConfigLoaded { .. }
-        | EventBody::ConfigRejected { .. } => String::new(),
-    }
-}
-
-fn describe(op: &Op) -> String {
-    match op {
-        Op::InstallSa(sa) => format!("+{} {}", arrow(sa.direction), sa.spi),
-        Op::UpdateSa { sa, .. } => format!("move {:x}", sa.raw()),
-        Op::RemoveSa(sa) => format!("-sa {:x}", sa.raw()),
-        Op::InstallPolicy(policy) => format!("+policy {} {:x}", arrow(policy.direction), policy.handle.raw()),
-        Op::UpdatePolicy(policy) => format!("policy {} {:x}", arrow(policy.direction), policy.handle.raw()),
-        Op::RemovePolicy(policy) => format!("-policy {:x}", policy.raw()),
-        Op::Activate { policy, sa } => format!("policy {:x} => sa {:x}", policy.raw(), sa.raw()),
-        Op::InstallGuard(_) => "+guard".into(),
-        Op::RemoveGuard(_) => "-guard".into(),
-        Op::Flush => "flush".into(),
-    }
-}
-
-fn arrow(direction: Direction) -> &'static str {
-    match direction {
-        Direction::Inbound => "in",
-        Direction::Outbound => "out",
-        Direction::Forward => "fwd",
     }
 }
 

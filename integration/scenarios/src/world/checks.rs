@@ -6,7 +6,8 @@ use ike_model::ChildSaSnapshot;
 use ipsec::Spi;
 use ipsec::recording::Tables;
 
-use super::{World, letter};
+use super::World;
+use super::text::letter;
 use crate::Who;
 use crate::oracle;
 use crate::packets::{Way, ways};

@@ -56,19 +56,19 @@ fn damage(world: &mut World, dice: &mut Dice, per_message: usize) {
 fn script(world: &mut World, step: usize) -> bool {
     match step {
         0 => drop(world.initiate(A, "gw", "net")),
-        1 | 2 | 3 | 4 => {
-            drop(world.run_until(Duration::from_secs(9), move |world| world.sent(A) + world.sent(B) >= step))
+        1..=4 => {
+            world.run_until(Duration::from_secs(9), move |world| world.sent(A) + world.sent(B) >= step);
         }
         5 => world.run_for(Duration::from_secs(1)),
         6 => drop(world.rekey_child(A, "net")),
-        7 | 8 | 9 => world.run_for(Duration::from_millis(10)),
+        7..=9 => world.run_for(Duration::from_millis(10)),
         10 => drop(world.rekey_ike(B, "gw")),
-        11 | 12 | 13 => world.run_for(Duration::from_millis(10)),
+        11..=13 => world.run_for(Duration::from_millis(10)),
         14 => {
             world.rekey_child(A, "net");
             world.rekey_child(B, "net");
         }
-        15 | 16 | 17 | 18 => world.run_for(Duration::from_millis(10)),
+        15..=18 => world.run_for(Duration::from_millis(10)),
         19 => world.run_for(Duration::from_secs(60)),
         _ => return false,
     }

@@ -14,6 +14,7 @@ mod hostile;
 mod install;
 mod invalid_ke;
 mod liveness;
+mod memory;
 mod nat;
 mod refusals;
 mod rekey_child;

@@ -1,0 +1,97 @@
+//! Datagrams between the gateways of a world: sent, lost, held, delivered, injected.
+
+use ike_sa::{Input, Transmit, route};
+use ike_wire::Header;
+use ipsec::Path;
+
+use super::text::letter;
+use super::{Due, Flying, World};
+use crate::link::{Fate, Sending};
+use crate::{Who, oracle};
+
+/// Datagrams.
+impl World {
+    pub(super) fn transmit(&mut self, from: Who, transmit: Transmit) {
+        let Transmit { path, octets, .. } = transmit;
+        let header = match Header::parse(&octets) {
+            Ok(header) => header,
+            Err(error) => self.fail(&format!("{} sends a malformed message: {error}", letter(from))),
+        };
+        if !self.quiet {
+            self.insist(self.oracle.borrow_mut().sent(from, &header, &octets));
+        }
+        let n = self.gateways[from].sent.len();
+        self.gateways[from].sent.push((self.now, path, if self.quiet { Vec::new() } else { octets.clone() }));
+        let source = self.gateways[from].nat.as_mut().map_or(path.local, |nat| nat.outward(path.local));
+        let flying = Flying { from, source, destination: path.remote, octets };
+        let to = self.gateways.iter().position(|gateway| gateway.arrival(flying.destination).is_some());
+        let sending = Sending { from, n, at: self.now, path, octets: &flying.octets, header };
+        let fate = match to {
+            Some(to) => self.link.fate(&sending, to, &mut self.dice),
+            None => Fate::Lost,
+        };
+        let line = format!("{} > {} {}", letter(from), path.remote, oracle::describe(&header));
+        match fate {
+            Fate::Lost => self.note(format!("{line} LOST")),
+            Fate::Held => {
+                self.note(format!("{line} held"));
+                self.held.push(flying);
+            }
+            Fate::Delivered(times) => {
+                self.note(if times.len() > 1 { format!("{line} twice") } else { line });
+                for time in times {
+                    self.schedule(self.now + time, Due::Datagram(flying.clone()));
+                }
+            }
+        }
+    }
+
+    pub(super) fn deliver(&mut self, flying: &Flying) {
+        let to = (0..self.gateways.len()).find_map(|who| Some((who, self.gateways[who].arrival(flying.destination)?)));
+        let Some((to, local)) = to else { return };
+        self.inject(to, Path { local, remote: flying.source }, &flying.octets);
+    }
+
+    /// Hands a datagram to a gateway.
+    pub fn inject(&mut self, to: Who, path: Path, octets: &[u8]) {
+        if let Ok(header) = Header::parse(octets) {
+            self.note(format!("{} < {} {}", letter(to), path.remote, oracle::describe(&header)));
+            self.oracle.borrow_mut().arrived(to, &header);
+        }
+        let shard = route(octets, path.remote, self.gateways[to].shard_count());
+        self.turn(to, shard, Input::Datagram { path, octets });
+        self.settle(to);
+    }
+
+    /// What rules have held, oldest first.
+    pub fn held(&self) -> &[Flying] {
+        &self.held
+    }
+
+    /// Lets the first held datagram that fits arrive now.
+    ///
+    /// # Panics
+    /// When there is none.
+    #[track_caller]
+    pub fn let_go(&mut self, fits: impl Fn(&Flying) -> bool) {
+        match self.held.iter().position(fits) {
+            Some(at) => {
+                let flying = self.held.remove(at);
+                self.deliver(&flying);
+            }
+            None => self.fail("no held datagram fits"),
+        }
+    }
+
+    /// Lets everything held arrive now, in order.
+    pub fn let_all_go(&mut self) {
+        for flying in std::mem::take(&mut self.held) {
+            self.deliver(&flying);
+        }
+    }
+
+    /// Forgets everything held.
+    pub fn lose_held(&mut self) {
+        self.held.clear();
+    }
+}
