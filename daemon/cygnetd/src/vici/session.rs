@@ -9,6 +9,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::mpsc;
+use zeroize::Zeroizing;
 
 use super::commands::Commands;
 use crate::subscribers::{Client, Frame};
@@ -59,11 +60,13 @@ struct Session<C> {
 
 impl<C: Commands> Session<C> {
     async fn run(&mut self) -> End {
-        let mut buffer = vec![0; 64 * 1024];
+        // What a client sends may be a secret.
+        let mut buffer = Zeroizing::new(vec![0; 64 * 1024]);
         loop {
             match self.deframer.next_packet() {
                 Err(error) => return End::Broken(error.to_string()),
                 Ok(Some(octets)) => {
+                    let octets = Zeroizing::new(octets);
                     if let Some(end) = self.packet(&octets, &mut buffer).await {
                         return end;
                     }
