@@ -10,6 +10,25 @@
 //!  Report, Backend, Work, Directory ───► │ half-open table ─► IKE SA ─► CHILD│ ► Event, Reply, Directory
 //!                                        └─────────────────────────────────┘
 //! ```
+//!
+//! Reading order, from the outside in:
+//!
+//! | module | what |
+//! |---|---|
+//! | `io`, `work`, `directory`, `route` | the surface: inputs, outputs, jobs, messages between shards, which shard gets what |
+//! | `endpoint` | one shard: tables, half-open IKE SAs, commands, configured children with their traps and retries, reload |
+//! | `ike_sa`, `core` | one IKE SA: its phase, the way of each message to its exchange, sealing and opening |
+//! | `established` | an authenticated IKE SA: what it is doing and going to do, installs, limits, the ways in which things end |
+//! | `exchange` | one module for each exchange: IKE_SA_INIT, IKE_AUTH, CREATE_CHILD_SA, rekeying, deletes, liveness |
+//! | `negotiation`, `suite`, `selectors`, `choose` | agreeing on a CHILD SA, proposals, selectors, the connection for a peer |
+//! | `children` | a CHILD SA: its entries in SAD and SPD and their order |
+//! | `window`, `retry`, `deadline`, `collision`, `key_schedule`, `cookie`, `nat` | one idea each, without state of others |
+//! | `error` | whose fault it is, and the one function that decides what goes on the wire |
+//!
+//! Three rules hold it together. Exchanges never name each other: what one wants of another is queued as an intent. Only an authenticated IKE
+//! SA has CREATE_CHILD_SA at all: it is another type. Waiting for the backend is one state, whoever waits.
+//!
+//! The tests in `tests/core` show two endpoints on one clock; `establish.rs` is the place to begin.
 #![forbid(unsafe_code)]
 
 mod children;

@@ -77,8 +77,14 @@ fn candidates(core: &Core, old: Option<&Arc<Child>>) -> Vec<Arc<Child>> {
     }
 }
 
+/// CHILD SAs below one IKE SA at most, so that no peer can fill our tables.
+const CHILDREN: usize = 1024;
+
 //= RFC 7296 §2.25.2: no CHILD SA is made while the IKE SA is rekeyed or closed
 fn may_create(authenticated: &Authenticated) -> Result<(), Error> {
+    if authenticated.children.len() >= CHILDREN {
+        return Err(Error::NoAdditionalSas(format!("{CHILDREN} CHILD SAs below one IKE SA are enough")));
+    }
     match authenticated.standing {
         Standing::Up => {}
         Standing::Undecided | Standing::Replaced => return Err(Error::Temporary("the IKE SA is being rekeyed")),
