@@ -6,6 +6,7 @@ use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -18,13 +19,16 @@ pub(crate) struct Lab {
     pub(crate) outer_v6: bool,
 }
 
-/// Whether namespaces can be made here; tests say so and stop when not.
-pub(crate) fn possible() -> bool {
+static TURN: Mutex<()> = Mutex::new(());
+
+/// The right to use the machine's network, one test at a time: a flood in one namespace costs packets in all. `None` where no namespaces
+/// can be made, which is said.
+pub(crate) fn turn() -> Option<MutexGuard<'static, ()>> {
     let able = rustix::process::geteuid().is_root() && std::path::Path::new("/dev/net/tun").exists();
     if !able {
         eprintln!("skipped: network namespaces need root and /dev/net/tun");
     }
-    able
+    able.then(|| TURN.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
 impl Lab {

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use gateway::{Gateway, Style, V4, V6, connect, guard, pair};
 use ipsec::{Direction, Event, OffloadBackend, OnStop, Op, Path, PolicyAction, Reqid};
-use lab::{Lab, eventually, possible};
+use lab::{Lab, eventually, turn};
 use offload_userspace::UserspaceConfig;
 
 fn gateways(lab: &Lab) -> (Gateway, Gateway) {
@@ -19,9 +19,7 @@ fn gateways(lab: &Lab) -> (Gateway, Gateway) {
 /// A trap asks once, holds what comes, and lets it go when the SA stands.
 #[test]
 fn the_first_packet_raises_an_acquire_and_is_not_lost() {
-    if !possible() {
-        return;
-    }
+    let Some(_turn) = turn() else { return };
     let lab = Lab::new(false);
     let (a, b) = gateways(&lab);
     let networks = pair(V4.0, V4.1);
@@ -44,9 +42,7 @@ fn the_first_packet_raises_an_acquire_and_is_not_lost() {
 /// Somebody deletes the device: this is noticed, nothing leaves in clear, and the tunnel comes back.
 #[test]
 fn a_deleted_device_comes_back_and_nothing_leaves_in_clear() {
-    if !possible() {
-        return;
-    }
+    let Some(_turn) = turn() else { return };
     let lab = Lab::new(false);
     let (a, b) = gateways(&lab);
     connect(&a, &b, V4, &Style::default());
@@ -71,9 +67,7 @@ fn a_deleted_device_comes_back_and_nothing_leaves_in_clear() {
 /// Every packet of the protected networks is ESP or nothing: before, during and after the tunnel; also a forged one from outside.
 #[test]
 fn nothing_is_in_clear_before_and_after() {
-    if !possible() {
-        return;
-    }
+    let Some(_turn) = turn() else { return };
     let lab = Lab::new(false);
     let capture = lab.capture("ga", "wan");
     let (a, b) = gateways(&lab);
@@ -99,9 +93,7 @@ fn nothing_is_in_clear_before_and_after() {
 /// TCP and large pings over every algorithm and both forms: nothing stalls on size.
 #[test]
 fn bulk_transfers_do_not_stall_on_size() {
-    if !possible() {
-        return;
-    }
+    let Some(_turn) = turn() else { return };
     let lab = Lab::new(false);
     let (a, b) = gateways(&lab);
     let algorithms = a.backend.devices().devices[0].capabilities.algorithms.clone();
@@ -126,9 +118,7 @@ fn bulk_transfers_do_not_stall_on_size() {
 /// Selectors that cover everything: the LANs, the peer's outer address and the gateways themselves stay reachable, and nothing goes in circles.
 #[test]
 fn selectors_of_everything_cut_nothing_off() {
-    if !possible() {
-        return;
-    }
+    let Some(_turn) = turn() else { return };
     let lab = Lab::new(false);
     let (a, b) = gateways(&lab);
     connect(&a, &b, ("10.1.0.0/24", "0.0.0.0/0"), &Style::default());
@@ -150,9 +140,7 @@ fn selectors_of_everything_cut_nothing_off() {
 /// The outer path becomes narrower: traffic goes on at once, and hosts learn what fits.
 #[test]
 fn a_smaller_outer_mtu_is_followed() {
-    if !possible() {
-        return;
-    }
+    let Some(_turn) = turn() else { return };
     let lab = Lab::new(false);
     let (a, b) = gateways(&lab);
     // Native ESP: joined UDP datagrams would be seen as one.
@@ -176,9 +164,7 @@ fn a_smaller_outer_mtu_is_followed() {
 /// Somebody sets the device down: routes are gone and nothing passes, but it comes back.
 #[test]
 fn a_device_set_down_comes_back() {
-    if !possible() {
-        return;
-    }
+    let Some(_turn) = turn() else { return };
     let lab = Lab::new(false);
     let (a, b) = gateways(&lab);
     connect(&a, &b, V4, &Style::default());
@@ -192,9 +178,7 @@ fn a_device_set_down_comes_back() {
 /// The outer don't-fragment bit follows the inner one, and is clear where the configuration does not copy it.
 #[test]
 fn the_outer_fragment_bit_follows_the_inner_one() {
-    if !possible() {
-        return;
-    }
+    let Some(_turn) = turn() else { return };
     let lab = Lab::new(false);
     let (a, b) = gateways(&lab);
     let capture = lab.capture("ga", "wan");
@@ -215,9 +199,7 @@ fn the_outer_fragment_bit_follows_the_inner_one() {
 /// Two children with one remote network and different local ones; the packet's source decides.
 #[test]
 fn equal_remote_selectors_with_different_local_ones_work() {
-    if !possible() {
-        return;
-    }
+    let Some(_turn) = turn() else { return };
     let lab = Lab::new(false);
     lab.exec("la", &["ip", "addr", "add", "10.1.0.130/24", "dev", "lan"]);
     let (a, b) = gateways(&lab);
@@ -231,9 +213,7 @@ fn equal_remote_selectors_with_different_local_ones_work() {
 /// IKE on the adopted sockets goes up with its path, the marker removed; keepalives go nowhere. An ESP flood does not stop it.
 #[test]
 fn ike_passes_a_flood_of_esp() {
-    if !possible() {
-        return;
-    }
+    let Some(_turn) = turn() else { return };
     let lab = Lab::new(false);
     let a = Gateway::start(&lab, "ga", UserspaceConfig::default());
     let socket = || lab.inside("gb", || UdpSocket::bind(("192.0.2.2", 0)).unwrap());
@@ -267,12 +247,10 @@ fn ike_passes_a_flood_of_esp() {
 #[test]
 #[ignore = "a measurement, not a check"]
 fn throughput() {
-    if !possible() {
-        return;
-    }
-    let lab = Lab::new(false);
-    let (a, b) = gateways(&lab);
-    for udp in [true, false] {
+    let Some(_turn) = turn() else { return };
+    for (outer_v6, udp) in [(false, true), (false, false), (true, true), (true, false)] {
+        let lab = Lab::new(outer_v6);
+        let (a, b) = gateways(&lab);
         connect(&a, &b, V4, &Style { udp, ..Style::default() });
         for streams in [1, 4] {
             let started = std::time::Instant::now();
@@ -283,16 +261,18 @@ fn throughput() {
                 all.into_iter().map(|stream| stream.join().unwrap()).sum()
             });
             let rate = octets as f64 * 8e-9 / started.elapsed().as_secs_f64();
-            println!("UDP {udp}, {streams} streams: {rate:.2} Gbit/s, drops {} / {}", a.drops(), b.drops());
+            println!(
+                "outer v6 {outer_v6}, UDP {udp}, {streams} streams: {rate:.2} Gbit/s, drops {} / {}",
+                a.drops(),
+                b.drops()
+            );
         }
     }
 }
 
 #[test]
 fn pings_cross_the_tunnel_and_only_esp_is_seen() {
-    if !possible() {
-        return;
-    }
+    let Some(_turn) = turn() else { return };
     for (outer_v6, udp) in [(false, false), (false, true), (true, false), (true, true)] {
         let lab = Lab::new(outer_v6);
         let capture = lab.capture("ga", "wan");
