@@ -102,7 +102,11 @@ fn rekeyed_child(authenticated: &Authenticated, payloads: &Payloads<'_>) -> Resu
     let Some(notify) = payloads.notify(NotifyType::REKEY_SA) else { return Ok(None) };
     let spi = notify.spi_u32().ok_or(Error::PeerMisbehaved("REKEY_SA without an SPI of ESP"))?;
     let known = authenticated.by_peer_spi(spi).filter(|_| notify.protocol == ProtocolId::ESP);
-    let unique_id = known.ok_or(Error::ChildNotFound(spi))?;
+    let Some(unique_id) = known else {
+        // It may be the very one that our own exchange is making: not to be called unknown before the answer has come.
+        let making = matches!(authenticated.active, Some(Active::Child(_)));
+        return Err(if making { Error::Temporary("it may be the one being made") } else { Error::ChildNotFound(spi) });
+    };
     let child = authenticated.child(unique_id).ok_or(Error::ChildNotFound(spi))?;
     if authenticated.children.iter().any(|other| other.replaces == Some(unique_id)) {
         return Err(Error::Temporary("it has been rekeyed already"));
