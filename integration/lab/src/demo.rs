@@ -34,6 +34,9 @@ pub(crate) struct Options {
     /// Write the outer links' captures into this directory (gateway-a.pcap, gateway-b.pcap)
     #[arg(long, value_name = "DIRECTORY")]
     pcap: Option<PathBuf>,
+    /// Show gateway A's swanctl.conf first
+    #[arg(long)]
+    files: bool,
     /// Show the daemons' logs at the end
     #[arg(long)]
     logs: bool,
@@ -46,7 +49,9 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
         "LAN A 10.1.0.0/24, 2001:db8:1::/64 -- gateway A == outer link == gateway B -- LAN B 10.2.0.0/24, 2001:db8:2::/64\n"
     );
     let lab = Lab::new(&Middle::Direct)?;
-    println!("gateway A's swanctl.conf:\n\n{}", indented(&render(&[tunnel(&lab, Side::A)])));
+    if options.files {
+        println!("gateway A's swanctl.conf:\n\n{}", indented(&render(&[tunnel(&lab, Side::A)])));
+    }
     let mut steps = Steps { number: 0, failed: 0 };
     let mut demo = Demo { lab: &lab, gateways: None, capture: None, captured: Vec::new() };
     // A step that fails ends the demo: what follows would only fail for the same reason.

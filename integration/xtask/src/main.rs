@@ -16,6 +16,9 @@ usage: cargo xtask <task>
   demo [OPTIONS]        two gateways, one tunnel, real packets; options go to the lab, see `demo --help`
   test [--quick]        formatting, lints, unit tests, scenarios; without --quick also interop, soak cuts, documentation
   soak rekey [OPTIONS]  rekeys every second under load; options go to the lab, see `soak rekey --help`
+  soak hostile ike|esp|memory [OPTIONS]
+                        mutated IKE messages with the right keys, mutated ESP packets, memory per SA; see `soak hostile ike --help`
+  soak ike|esp|memory   mutated IKE, mutated ESP, memory of a running daemon; options as above
 ";
 
 /// A task either ends well, ends with an exit code that says why, or could not run.
@@ -49,6 +52,12 @@ fn main() -> ExitCode {
         ["test"] => stages::run(false),
         ["test", "--quick"] => stages::run(true),
         ["soak", "rekey", options @ ..] => build::lab("soak-rekey", options),
+        ["soak", "hostile", what @ ("ike" | "esp" | "memory"), options @ ..] => {
+            build::lab(&format!("hostile-{what}"), options)
+        }
+        ["soak", "ike", options @ ..] => build::lab("hostile-ike", options),
+        ["soak", "esp", options @ ..] => build::lab("hostile-esp", options),
+        ["soak", "memory", options @ ..] => build::lab("hostile-memory", options),
         ["help" | "--help" | "-h"] | [] => {
             print!("{USAGE}");
             Ok(())

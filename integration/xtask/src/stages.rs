@@ -42,6 +42,8 @@ const STAGES: [Stage; 8] = [
         quick: false,
         steps: &[
             Step::Lab("soak-rekey --minutes 0.25 --rate 1000"),
+            Step::Lab("hostile-ike --count 20000 --warm-up 40000"),
+            Step::Lab("hostile-esp --count 100000 --warm-up 50000"),
             Step::Lab("soak-rekey --minutes 0.1 --rate 500 --sabotage drop-old-inbound"),
         ],
     },

@@ -81,6 +81,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         .iter()
         .map(|broken| trial(format!("files::check_refuses::{}", broken.name), move || check_refuses(broken)))
         .collect();
+    trials.push(trial("files::the_readme_example_is_good", the_readme_example_is_good));
     trials.push(trial("files::a_running_daemon_is_untouched", a_running_daemon_is_untouched));
     trials.push(trial("files::doubtful_ones_are_warnings", doubtful_ones_are_warnings));
     trials
@@ -122,6 +123,18 @@ fn check_refuses(broken: &Broken) -> Result<()> {
     ensure!(output.status.code() == Some(2), "ended with {}:\n{said}", output.status);
     ensure!(shows_position(&said, &lines), "no position in lines {lines:?}:\n{said}");
     ensure!(said.contains("help:") || said.contains("expected "), "nothing says what to do:\n{said}");
+    Ok(())
+}
+
+/// The first block of the README that configures connections passes without a warning.
+fn the_readme_example_is_good() -> Result<()> {
+    let blocks = include_str!("../../../../README.md").split("```text\n");
+    let example = blocks.filter_map(|block| block.split("```").next()).find(|block| block.starts_with("connections {"));
+    let example = example.context("the README shows no swanctl.conf")?;
+    ensure!(example.lines().count() <= 20, "{} lines", example.lines().count());
+    let lab = Lab::new(&Middle::Direct)?;
+    let output = check(&lab.directory().join("readme"), example)?;
+    ensure!(output.status.code() == Some(0), "{}", words(&output));
     Ok(())
 }
 

@@ -14,7 +14,6 @@ mod python;
 mod secrets;
 mod self_test;
 mod status;
-mod storm;
 
 use std::process::ExitCode;
 
@@ -40,7 +39,6 @@ fn main() -> ExitCode {
         files::trials(),
         secrets::trials(),
         status::trials(),
-        storm::trials(),
         matrix::trials(),
     ]
     .into_iter()
