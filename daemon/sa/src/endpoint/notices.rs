@@ -16,7 +16,7 @@ use crate::notice::Notice;
 use crate::route::home;
 
 /// IKE SAs that have ended and still answer repeated requests, at most.
-const DEPARTED: usize = 1024;
+const DEPARTED: usize = 256;
 /// How long they do: the first repetitions of a peer come within it.
 const DEPARTED_FOR: Duration = Duration::from_secs(30);
 
@@ -160,9 +160,11 @@ impl Endpoint {
         self.reauthenticating.remove(&spi);
         let ended = self.ikes.remove(spi);
         self.shared.deadlines.clear_ike(spi);
-        if let Some(ike) = ended.filter(|ike| ike.core.keys.is_some())
+        if let Some(mut ike) = ended.filter(|ike| ike.core.keys.is_some())
             && self.departed.len() < DEPARTED
         {
+            // Only the answers to the peer's requests are of use now.
+            ike.core.window.answered();
             self.departed.insert(spi, ike);
             self.shared.deadlines.set(Timer::Ike(spi, IkeTimer::Reap), context.now + DEPARTED_FOR);
         }
