@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use ike_model::snapshot::ChildSaState;
-use ike_model::{Cause, CauseKind, Command, CommandError, CommandId, CommandOutcome, Selector};
+use ike_model::{Cause, CauseKind, ChildMode, Command, CommandError, CommandId, CommandOutcome, Selector};
 
 use crate::endpoint::Endpoint;
 use crate::established::{Intent, Standing};
@@ -75,6 +75,10 @@ impl Endpoint {
                 }
             },
         };
+        if request.as_ref().is_some_and(|child| matches!(child.mode, ChildMode::Pass | ChildMode::Drop)) {
+            let text = format!("'{}' is a shunt: it is installed, not initiated", child.unwrap_or_default());
+            return self.reply(id, Err(CommandError::Invalid(text)));
+        }
         self.watches.push(Watch::Up { id, connection, child });
         self.initiate(context, &found, request, None);
     }

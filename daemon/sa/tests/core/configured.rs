@@ -67,6 +67,8 @@ fn shunts_are_policies_in_all_directions() {
         assert_eq!(world.configured(A).state, ConfiguredState::Shunt);
         let (connection, child) = ("gw".to_owned(), "net".to_owned());
         world.command(A, 2, Command::Uninstall { connection, child });
+        world.initiate(A, 3);
+        assert!(matches!(world.peers[A].replies[&3], Err(ike_model::CommandError::Invalid(_))));
         assert!(world.peers[A].backend.tables().policies.is_empty());
     }
 }
