@@ -26,6 +26,7 @@ use crate::endpoint::command::Watch;
 use crate::endpoint::configured::Keepers;
 use crate::endpoint::first::Firsts;
 use crate::endpoint::ikes::Ikes;
+use crate::error::Error;
 use crate::established::{Authenticated, SnapshotContext};
 use crate::ike_sa::{IkeSa, Phase};
 use crate::io::{Context, Input, Output};
@@ -280,7 +281,14 @@ impl Endpoint {
                 self.with_child(context, child, |ike, core, turn| ike.on_inactivity(core, turn, child, &result));
             }
             Purpose::Trap(number) => self.on_trap_installed(context, number, result),
-            Purpose::Activate(_) | Purpose::Remove => {
+            Purpose::Activate(child) => {
+                if let Err(error) = result {
+                    // It would receive and never send.
+                    let cause = Error::Offload(error).cause();
+                    self.with_child(context, child, |ike, core, turn| ike.close_child(core, turn, child, cause));
+                }
+            }
+            Purpose::Remove => {
                 if let Err(error) = result {
                     tracing::warn!(?purpose, "backend: {error}");
                 }

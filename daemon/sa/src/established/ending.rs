@@ -127,8 +127,8 @@ impl Authenticated {
         let mut ops: Vec<Op> = Vec::new();
         let all: Vec<u32> = self.children.iter().map(|child| child.unique_id).collect();
         let ended = |child: &ChildSa| {
-            let live = matches!(child.state, ChildSaState::Installed | ChildSaState::Rekeying | ChildSaState::Deleting);
-            live && child.replaces.is_none() && !child.redundant && !child.replaced
+            let up = !matches!(child.state, ChildSaState::Created | ChildSaState::Installing | ChildSaState::Deleted);
+            up && child.replaces.is_none() && !child.redundant && !child.replaced
         };
         for unique_id in all {
             let own = self.child(unique_id).filter(|child| ended(child)).map(|child| child.cause.clone());
@@ -153,11 +153,23 @@ impl Authenticated {
 
     /// Successors whose peer has not yet said that the switch is done: it is, as far as anybody will ever be told.
     fn finish_half_switched(&mut self, core: &Core, turn: &mut Turn<'_>) {
-        let switching = self.children.iter().filter_map(|child| Some((child.unique_id, child.replaces?)));
+        let ready = self.children.iter().filter(|child| child.state != ChildSaState::Installing);
+        let switching = ready.filter_map(|child| Some((child.unique_id, child.replaces?)));
         let rekeyed = |old: u32| self.child(old).is_some_and(|child| child.state == ChildSaState::Rekeyed);
         let half: Vec<_> = switching.filter(|(_, old)| rekeyed(*old)).collect();
         for (new, old) in half {
             self.finish_replaced(core, turn, new, old);
+        }
+    }
+
+    /// A CHILD SA that was to be closed while it was rekeyed: that goes for its successor, unless only the old one was at its limit. What a
+    /// device has lost may include the policies that the successor takes over.
+    pub(crate) fn close_successor(&mut self, old: u32, new: u32) {
+        let cause = self.child(old).and_then(|old| old.cause.clone());
+        let cause = cause.filter(|cause| cause.kind != CauseKind::HardLimit);
+        if let Some(child) = self.child_mut(new).filter(|_| cause.is_some()) {
+            child.cause = cause;
+            self.intents.push_back(Intent::DeleteChild(new));
         }
     }
 

@@ -90,6 +90,9 @@ impl Authenticated {
             }
             (active, incoming) => (self.active, self.incoming) = (active, incoming),
         }
+        if self.child(unique_id).is_some_and(|child| child.is_up() && child.cause.is_some()) {
+            self.intents.push_back(Intent::DeleteChild(unique_id));
+        }
         self.advance(core, turn);
     }
 

@@ -4,7 +4,7 @@ use ike_model::snapshot::ChildSaState;
 use ike_model::{Cause, CauseKind, EventBody};
 use ipsec::{Answer, Direction, OffloadError, OuterAddresses, Path, Request};
 
-use crate::children::Outbound;
+use crate::children::{ChildSa, Outbound};
 use crate::core::Core;
 use crate::deadline::ChildTimer;
 use crate::established::{Active, Authenticated, Intent};
@@ -99,9 +99,13 @@ impl Authenticated {
         let snapshot = Box::new(child.snapshot(turn.now(), turn.ids.shard()));
         let ike = Box::new(self.snapshot_alone(core, turn.now()));
         turn.event(EventBody::ChildSaHardExpired { ike, child: snapshot, unit });
-        let successor =
-            self.children.iter().find(|other| other.replaces == Some(unique_id)).map(|other| other.unique_id);
-        if let Some(successor) = successor {
+        // One that is still being installed may come to nothing.
+        let takes_over =
+            |other: &&ChildSa| other.replaces == Some(unique_id) && other.state != ChildSaState::Installing;
+        let successor = self.children.iter().find(takes_over).map(|other| other.unique_id);
+        // While both ends rekey, the nonces decide which of the two new ones stays.
+        let undecided = matches!(&self.active, Some(Active::Child(exchange)) if exchange.rekeys(unique_id));
+        if let Some(successor) = successor.filter(|_| !undecided) {
             // The peer rekeyed it and has not said that it is done: it is done now.
             self.activate(turn, successor);
             self.finish_replaced(core, turn, successor, unique_id);
@@ -114,17 +118,18 @@ impl Authenticated {
 
     /// The device does not hold a CHILD SA any more: it is made again with fresh keys.
     pub(crate) fn state_lost(&mut self, core: &mut Core, turn: &mut Turn<'_>, unique_id: u32) {
-        let Some(child) = self.child(unique_id) else { return };
-        let snapshot = Box::new(child.snapshot(turn.now(), turn.ids.shard()));
-        let (up, installing) = (child.is_up(), child.state == ChildSaState::Installing);
-        if installing {
+        let lost = || Cause::new(CauseKind::DeviceLost, "the device does not hold it any more");
+        let Some(child) = self.child_mut(unique_id) else { return };
+        if child.state == ChildSaState::Installing {
+            // Nobody knows whether it was lost or comes after the loss: it goes once the backend has answered.
+            child.cause.get_or_insert_with(lost);
             return;
         }
+        let (snapshot, up) = (Box::new(child.snapshot(turn.now(), turn.ids.shard())), child.is_up());
         let ike = Box::new(self.snapshot_alone(core, turn.now()));
         turn.event(EventBody::StateLost { ike, child: snapshot });
         if up {
-            let cause = Cause::new(CauseKind::DeviceLost, "the device does not hold it any more");
-            self.close_child(core, turn, unique_id, cause);
+            self.close_child(core, turn, unique_id, lost());
         }
     }
 

@@ -386,12 +386,7 @@ pub(crate) fn installed(
     authenticated.activate(turn, new);
     authenticated.finish_replaced(core, turn, new, old);
     make_redundant(authenticated, exchange.rival.take());
-    // It was to be closed while it was being rekeyed: that goes for its successor.
-    let cause = authenticated.child(old).and_then(|old| old.cause.clone());
-    if let Some(child) = authenticated.child_mut(new).filter(|_| cause.is_some()) {
-        child.cause = cause;
-        authenticated.intents.push_back(Intent::DeleteChild(new));
-    }
+    authenticated.close_successor(old, new);
     if exchange.old_deleted {
         return authenticated.linger(core, turn, old);
     }

@@ -26,8 +26,10 @@ pub(crate) fn start_child(
         authenticated.activate(turn, unique_id);
         authenticated.finish_replaced(core, turn, unique_id, old);
     }
+    switch_to_successor(authenticated, core, turn, unique_id);
     let Some(child) = authenticated.child_mut(unique_id) else { return Ok(()) };
-    if child.state == ChildSaState::Deleted {
+    // What is being installed goes once that is done, see [`Authenticated::on_install`].
+    if matches!(child.state, ChildSaState::Installing | ChildSaState::Deleted) {
         return Ok(());
     }
     // A rekeyed one keeps its state: it lingers afterwards instead of going at once.
@@ -40,6 +42,17 @@ pub(crate) fn start_child(
     core.request(turn, ExchangeType::INFORMATIONAL, &[esp(&[spi])])?;
     authenticated.active = Some(Active::DeleteChildren(vec![unique_id]));
     Ok(())
+}
+
+/// The peer has rekeyed what we delete: it is switched to now.
+fn switch_to_successor(authenticated: &mut Authenticated, core: &Core, turn: &mut Turn<'_>, old: u32) {
+    let mut others = authenticated.children.iter();
+    let ready = others.find(|other| other.replaces == Some(old) && other.state != ChildSaState::Installing);
+    if let Some(new) = ready.map(|child| child.unique_id) {
+        authenticated.activate(turn, new);
+        authenticated.finish_replaced(core, turn, new, old);
+        authenticated.close_successor(old, new);
+    }
 }
 
 /// Deletes what was agreed on but never installed.
