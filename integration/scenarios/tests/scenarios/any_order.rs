@@ -114,10 +114,10 @@ fn run(seeds: std::ops::Range<u64>) {
 
 #[test]
 fn ends_in_order() {
-    run(0..150);
+    run(0..500);
 }
 
 #[test]
 fn ends_in_order_too() {
-    run(150..300);
+    run(500..1_000);
 }
