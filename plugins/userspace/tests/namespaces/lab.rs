@@ -21,14 +21,12 @@ pub(crate) struct Lab {
 
 static TURN: Mutex<()> = Mutex::new(());
 
-/// The right to use the machine's network, one test at a time: a flood in one namespace costs packets in all. `None` where no namespaces
-/// can be made, which is said.
-pub(crate) fn turn() -> Option<MutexGuard<'static, ()>> {
+/// The right to use the machine's network, one test at a time: a flood in one namespace costs packets in all. Fails where no namespaces can
+/// be made.
+pub(crate) fn turn() -> MutexGuard<'static, ()> {
     let able = rustix::process::geteuid().is_root() && std::path::Path::new("/dev/net/tun").exists();
-    if !able {
-        eprintln!("skipped: network namespaces need root and /dev/net/tun");
-    }
-    able.then(|| TURN.lock().unwrap_or_else(PoisonError::into_inner))
+    assert!(able, "this test makes network namespaces: it needs root (or a user namespace) and /dev/net/tun");
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Lab {

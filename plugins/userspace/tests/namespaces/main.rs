@@ -19,7 +19,7 @@ fn gateways(lab: &Lab) -> (Gateway, Gateway) {
 /// A trap asks once, holds what comes, and lets it go when the SA stands.
 #[test]
 fn the_first_packet_raises_an_acquire_and_is_not_lost() {
-    let Some(_turn) = turn() else { return };
+    let _turn = turn();
     let lab = Lab::new(false);
     let (a, b) = gateways(&lab);
     let networks = pair(V4.0, V4.1);
@@ -42,7 +42,7 @@ fn the_first_packet_raises_an_acquire_and_is_not_lost() {
 /// Somebody deletes the device: this is noticed, nothing leaves in clear, and the tunnel comes back.
 #[test]
 fn a_deleted_device_comes_back_and_nothing_leaves_in_clear() {
-    let Some(_turn) = turn() else { return };
+    let _turn = turn();
     let lab = Lab::new(false);
     let (a, b) = gateways(&lab);
     connect(&a, &b, V4, &Style::default());
@@ -67,7 +67,7 @@ fn a_deleted_device_comes_back_and_nothing_leaves_in_clear() {
 /// Every packet of the protected networks is ESP or nothing: before, during and after the tunnel; also a forged one from outside.
 #[test]
 fn nothing_is_in_clear_before_and_after() {
-    let Some(_turn) = turn() else { return };
+    let _turn = turn();
     let lab = Lab::new(false);
     let capture = lab.capture("ga", "wan");
     let (a, b) = gateways(&lab);
@@ -93,7 +93,7 @@ fn nothing_is_in_clear_before_and_after() {
 /// TCP and large pings over every algorithm and both forms: nothing stalls on size.
 #[test]
 fn bulk_transfers_do_not_stall_on_size() {
-    let Some(_turn) = turn() else { return };
+    let _turn = turn();
     let lab = Lab::new(false);
     let (a, b) = gateways(&lab);
     let algorithms = a.backend.devices().devices[0].capabilities.algorithms.clone();
@@ -118,7 +118,7 @@ fn bulk_transfers_do_not_stall_on_size() {
 /// Selectors that cover everything: the LANs, the peer's outer address and the gateways themselves stay reachable, and nothing goes in circles.
 #[test]
 fn selectors_of_everything_cut_nothing_off() {
-    let Some(_turn) = turn() else { return };
+    let _turn = turn();
     let lab = Lab::new(false);
     let (a, b) = gateways(&lab);
     connect(&a, &b, ("10.1.0.0/24", "0.0.0.0/0"), &Style::default());
@@ -140,7 +140,7 @@ fn selectors_of_everything_cut_nothing_off() {
 /// The outer path becomes narrower: traffic goes on at once, and hosts learn what fits.
 #[test]
 fn a_smaller_outer_mtu_is_followed() {
-    let Some(_turn) = turn() else { return };
+    let _turn = turn();
     let lab = Lab::new(false);
     let (a, b) = gateways(&lab);
     // Native ESP: joined UDP datagrams would be seen as one.
@@ -164,7 +164,7 @@ fn a_smaller_outer_mtu_is_followed() {
 /// Somebody sets the device down: routes are gone and nothing passes, but it comes back.
 #[test]
 fn a_device_set_down_comes_back() {
-    let Some(_turn) = turn() else { return };
+    let _turn = turn();
     let lab = Lab::new(false);
     let (a, b) = gateways(&lab);
     connect(&a, &b, V4, &Style::default());
@@ -178,7 +178,7 @@ fn a_device_set_down_comes_back() {
 /// The outer don't-fragment bit follows the inner one, and is clear where the configuration does not copy it.
 #[test]
 fn the_outer_fragment_bit_follows_the_inner_one() {
-    let Some(_turn) = turn() else { return };
+    let _turn = turn();
     let lab = Lab::new(false);
     let (a, b) = gateways(&lab);
     let capture = lab.capture("ga", "wan");
@@ -199,7 +199,7 @@ fn the_outer_fragment_bit_follows_the_inner_one() {
 /// Two children with one remote network and different local ones; the packet's source decides.
 #[test]
 fn equal_remote_selectors_with_different_local_ones_work() {
-    let Some(_turn) = turn() else { return };
+    let _turn = turn();
     let lab = Lab::new(false);
     lab.exec("la", &["ip", "addr", "add", "10.1.0.130/24", "dev", "lan"]);
     let (a, b) = gateways(&lab);
@@ -213,7 +213,7 @@ fn equal_remote_selectors_with_different_local_ones_work() {
 /// IKE on the adopted sockets goes up with its path, the marker removed; keepalives go nowhere. An ESP flood does not stop it.
 #[test]
 fn ike_passes_a_flood_of_esp() {
-    let Some(_turn) = turn() else { return };
+    let _turn = turn();
     let lab = Lab::new(false);
     let a = Gateway::start(&lab, "ga", UserspaceConfig::default());
     let socket = || lab.inside("gb", || UdpSocket::bind(("192.0.2.2", 0)).unwrap());
@@ -247,7 +247,7 @@ fn ike_passes_a_flood_of_esp() {
 #[test]
 #[ignore = "a measurement, not a check"]
 fn throughput() {
-    let Some(_turn) = turn() else { return };
+    let _turn = turn();
     for (outer_v6, udp) in [(false, true), (false, false), (true, true), (true, false)] {
         let lab = Lab::new(outer_v6);
         let (a, b) = gateways(&lab);
@@ -272,7 +272,7 @@ fn throughput() {
 
 #[test]
 fn pings_cross_the_tunnel_and_only_esp_is_seen() {
-    let Some(_turn) = turn() else { return };
+    let _turn = turn();
     for (outer_v6, udp) in [(false, false), (false, true), (true, false), (true, true)] {
         let lab = Lab::new(outer_v6);
         let capture = lab.capture("ga", "wan");
