@@ -94,8 +94,8 @@ pub(crate) struct SpiTable {
     /// Generation of every slot ever used.
     generations: Vec<u32>,
     taken: Vec<bool>,
-    /// Free slots, longest free first.
-    resting: VecDeque<(Instant, u32)>,
+    /// Free slots, longest free first, with the second since when (rounded up): a flood of short-lived SAs makes this long.
+    resting: VecDeque<(u32, u32)>,
 }
 
 impl SpiTable {
@@ -105,7 +105,8 @@ impl SpiTable {
 
     /// Takes a slot: one that has rested long enough, or a fresh one. `None` when neither is left.
     pub(crate) fn reserve(&mut self, now: Instant) -> Option<Spi> {
-        let rested = self.resting.front().is_some_and(|(since, _)| now.saturating_since(*since) >= SLOT_REST);
+        let now = now.since_start().as_secs();
+        let rested = self.resting.front().is_some_and(|(since, _)| now >= u64::from(*since) + SLOT_REST.as_secs());
         let slot = if rested {
             let (_, slot) = self.resting.pop_front()?;
             let generation = self.generations.get_mut(slot as usize)?;
@@ -135,7 +136,8 @@ impl SpiTable {
             && let Some(taken) = self.taken.get_mut(slot as usize)
         {
             *taken = false;
-            self.resting.push_back((now, slot));
+            let since = now.since_start().as_millis().div_ceil(1_000);
+            self.resting.push_back((u32::try_from(since).unwrap_or(u32::MAX), slot));
         }
     }
 }
