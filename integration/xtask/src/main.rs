@@ -18,7 +18,6 @@ usage: cargo xtask <task>
   soak rekey [OPTIONS]  rekeys every second under load; options go to the lab, see `soak rekey --help`
   soak hostile ike|esp|memory [OPTIONS]
                         mutated IKE messages with the right keys, mutated ESP packets, memory per SA; see `soak hostile ike --help`
-  soak ike|esp|memory   mutated IKE, mutated ESP, memory of a running daemon; options as above
 ";
 
 /// A task either ends well, ends with an exit code that says why, or could not run.
@@ -55,9 +54,6 @@ fn main() -> ExitCode {
         ["soak", "hostile", what @ ("ike" | "esp" | "memory"), options @ ..] => {
             build::lab(&format!("hostile-{what}"), options)
         }
-        ["soak", "ike", options @ ..] => build::lab("hostile-ike", options),
-        ["soak", "esp", options @ ..] => build::lab("hostile-esp", options),
-        ["soak", "memory", options @ ..] => build::lab("hostile-memory", options),
         ["help" | "--help" | "-h"] | [] => {
             print!("{USAGE}");
             Ok(())

@@ -42,8 +42,9 @@ const STAGES: [Stage; 8] = [
         quick: false,
         steps: &[
             Step::Lab("soak-rekey --minutes 0.25 --rate 1000"),
-            Step::Lab("hostile-ike --count 20000 --warm-up 40000"),
+            Step::Lab("hostile-ike --count 20000 --warm-up 10000 --log trace"),
             Step::Lab("hostile-esp --count 100000 --warm-up 50000"),
+            Step::Lab("hostile-memory --pairs 500"),
             Step::Lab("soak-rekey --minutes 0.1 --rate 500 --sabotage drop-old-inbound"),
         ],
     },
@@ -117,9 +118,11 @@ fn passing_through(command: &mut Command, closing: &mut Vec<String>) -> Outcome 
     Err(Failure::Code(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)))
 }
 
-/// The last line of libtest for a target with tests, and the last line of a soak.
+/// The last line of libtest for a target with tests, the last line of a soak, and what hostile runs say of memory.
 fn is_closing(line: &str) -> bool {
-    (line.starts_with("test result:") && !line.contains(" 0 passed; 0 failed")) || line.starts_with("sent ")
+    (line.starts_with("test result:") && !line.contains(" 0 passed; 0 failed"))
+        || line.starts_with("sent ")
+        || line.contains("VmRSS") && (line.starts_with("pass ") || line.starts_with("FAIL "))
 }
 
 fn print_table(rows: &[Row]) {
