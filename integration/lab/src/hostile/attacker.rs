@@ -217,7 +217,7 @@ impl<C: Carrier> Attacker<C> {
             return Ok(None);
         };
         self.remember(half_open.request.clone());
-        let ike = half_open.authenticate(&mut self.carrier, &self.profile, &mut self.dice)?;
+        let ike = half_open.authenticate(&mut self.carrier, &self.profile, peer::draw_spi(&mut self.dice))?;
         let counter = if ike.is_some() { &mut self.tally.established } else { &mut self.tally.failed };
         *counter += 1;
         Ok(ike)
@@ -395,8 +395,17 @@ fn note_child(
 /// # Errors
 /// The daemon does not go along.
 pub fn establish(carrier: &mut dyn Carrier, profile: &Profile, dice: &mut Dice) -> Result<IkeSa> {
+    let spi = peer::draw_spi(dice);
+    establish_as(carrier, profile, dice, spi)
+}
+
+/// The same with an SPI given for the CHILD SA.
+///
+/// # Errors
+/// As [`establish`].
+pub fn establish_as(carrier: &mut dyn Carrier, profile: &Profile, dice: &mut Dice, spi: u32) -> Result<IkeSa> {
     let half_open = HalfOpen::begin(carrier, profile, dice)?.context("IKE_SA_INIT came to nothing")?;
-    let ike = half_open.authenticate(carrier, profile, dice)?.context("IKE_AUTH was refused")?;
+    let ike = half_open.authenticate(carrier, profile, spi)?.context("IKE_AUTH was refused")?;
     anyhow::ensure!(!ike.children.is_empty(), "IKE_AUTH made no CHILD SA");
     Ok(ike)
 }

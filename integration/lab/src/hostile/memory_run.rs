@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use super::attacker::establish;
+use super::attacker::establish_as;
 use super::carrier::Udp;
 use super::dice::Dice;
 use super::ground::{ATTACKER, CONNECTION, Ground, Opening};
@@ -83,7 +83,9 @@ fn establish_all(ground: &Ground<'_>, numbers: std::ops::Range<u32>, dice: &mut 
                         profile.id = format!("peer-{number}.example");
                         let address = Ipv4Addr::from(0x0a40_0000 + 1 + number);
                         profile.local = [address, address];
-                        establish(&mut carrier, &profile, &mut dice).with_context(|| format!("pair {number}"))?;
+                        // No two SAs to one peer may have the same SPI, and among so many random ones two could.
+                        establish_as(&mut carrier, &profile, &mut dice, 0x1000 + number)
+                            .with_context(|| format!("pair {number}"))?;
                     }
                 })
             })

@@ -252,12 +252,11 @@ impl HalfOpen {
         (ike, AuthContext { nonce_i, nonce_r, response })
     }
 
-    /// Does the whole of IKE_AUTH as it should be; `None` when the daemon refuses.
+    /// Does the whole of IKE_AUTH as it should be, with this SPI for the CHILD SA; `None` when the daemon refuses.
     ///
     /// # Errors
     /// There is no way to the daemon, or it answers what it must not.
-    pub fn authenticate(self, carrier: &mut dyn Carrier, profile: &Profile, dice: &mut Dice) -> Result<Option<IkeSa>> {
-        let spi = draw_spi(dice);
+    pub fn authenticate(self, carrier: &mut dyn Carrier, profile: &Profile, spi: u32) -> Result<Option<IkeSa>> {
         let chain = encode_chain(&self.auth_payloads(profile, spi)?)?;
         let (mut ike, context) = self.into_ike_sa();
         let Reply::Response(answer) = ike.request(carrier, ExchangeType::IKE_AUTH, &chain, &mut polite)? else {
