@@ -4,17 +4,38 @@
 
 mod daemon;
 
+use std::fs::Permissions;
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::Once;
 
 use daemon::{Daemon, Script};
 use swanctl_compat::vici::Message;
 
 fn swanctl(daemon: &Daemon, arguments: &[&str]) -> Output {
+    FILE_MODES.call_once(set_file_modes);
     let mut command = Command::new(env!("CARGO_BIN_EXE_swanctl"));
     command.args(arguments).arg("--uri").arg(daemon.uri());
     command.output().unwrap()
+}
+
+static FILE_MODES: Once = Once::new();
+
+/// Git keeps no read permissions: makes every file private, since a secret that everybody can read is warned of.
+fn set_file_modes() {
+    let mut directories = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/files")];
+    while let Some(directory) = directories.pop() {
+        for entry in std::fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                directories.push(path);
+            } else {
+                std::fs::set_permissions(path, Permissions::from_mode(0o600)).unwrap();
+            }
+        }
+    }
 }
 
 fn stdout(output: &Output) -> String {
