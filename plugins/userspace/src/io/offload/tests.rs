@@ -51,7 +51,7 @@ fn cut(writes: &[(Header, Vec<u8>)]) -> Vec<Vec<u8>> {
             all.push(packet.clone());
             continue;
         }
-        let (mut out, mut lengths) = (vec![0; 200_000], Vec::new());
+        let (mut out, mut lengths) = (vec![0; 1_000_000], Vec::new());
         segment(packet, header, &mut out, |length| lengths.push(length)).unwrap();
         let mut rest = &out[..];
         for length in lengths {
