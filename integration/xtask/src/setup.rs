@@ -34,7 +34,7 @@ pub(crate) fn print_plan() {
     println!("apt-get update");
     println!("apt-get install --yes --no-install-recommends {}", names().join(" "));
     println!("# a VICI client nobody here wrote, below the target directory");
-    println!("/usr/bin/python3 -m venv --system-site-packages target/peers");
+    println!("python3 -m venv --system-site-packages target/peers");
     println!("target/peers/bin/pip install {VICI_CLIENT}");
     for (package, reason) in PACKAGES {
         println!("# {package:<24} {reason}");
