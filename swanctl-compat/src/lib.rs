@@ -10,7 +10,7 @@
 //!
 //! Streaming commands send [`vici::Packet::Event`]s to the requesting client, if it registered for them ([`request::EVENTS`]), before the answer.
 //! What happens in the core becomes VICI events through [`render::event`], log lines through [`render::log`] and [`render::control_log`].
-//! [`reload::compare`] tells what loading a connection again means for its SAs. At start, and for `--check`, the daemon makes the same
+//! [`ike_model::reload::compare`] tells what loading a connection again means for its SAs. At start, and for `--check`, the daemon makes the same
 //! [`plan::Plan`] as `swanctl --load-all` and carries it out itself.
 //!
 //! # From file to connection
@@ -27,7 +27,6 @@ pub mod load_conn;
 pub mod names;
 pub mod plan;
 pub mod proposal;
-pub mod reload;
 pub mod render;
 pub mod request;
 pub mod secret;

@@ -7,13 +7,13 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use ike_model::reload::{Change, compare};
 use ike_model::snapshot::ConfiguredState;
 use ike_model::{
     Cause, CauseKind, Command, ConfigSnapshot, ConfiguredChildStatus, Connection, EventBody, IkeSettings, SharedSecret,
 };
 use ipsec::Request;
 use swanctl_compat::load_conn::offload::OffloadSupport;
-use swanctl_compat::reload::{Change, compare};
 use swanctl_compat::vici::Message;
 use tokio::sync::oneshot;
 

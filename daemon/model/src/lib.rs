@@ -10,6 +10,7 @@ pub mod config;
 pub mod event;
 pub mod identity;
 pub mod proposal;
+pub mod reload;
 pub mod secret;
 pub mod snapshot;
 

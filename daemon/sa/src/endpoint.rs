@@ -66,8 +66,6 @@ pub struct Endpoint {
     watches: Vec<Watch>,
     /// Connections as they were last applied.
     applied: BTreeMap<String, Arc<Connection>>,
-    /// By connection: IKE SAs made under a configuration that means another peer; they go once there is one under the present.
-    obsolete: BTreeMap<String, Vec<u64>>,
     /// IKE SAs that are to replace another one by full authentication.
     reauthenticating: BTreeSet<u64>,
     /// Connections whose peer stopped answering.
@@ -115,7 +113,6 @@ impl Endpoint {
             keepers: Keepers::default(),
             watches: Vec::new(),
             applied: BTreeMap::new(),
-            obsolete: BTreeMap::new(),
             reauthenticating: BTreeSet::new(),
             unreachable: BTreeSet::new(),
             stopping: false,

@@ -10,8 +10,9 @@ mod limits;
 
 use std::collections::VecDeque;
 
+use ike_model::reload::same_child_sa;
 use ike_model::snapshot::{ChildSaState, IkeSaState};
-use ike_model::{Cause, ChildSaSnapshot, EventBody, IkeSaSnapshot};
+use ike_model::{Cause, Child, ChildSaSnapshot, EventBody, IkeSaSnapshot};
 use ike_wire::Payload;
 use ike_wire::ids::ExchangeType;
 use ipsec::{Instant, Spi};
@@ -183,30 +184,32 @@ impl Authenticated {
 
     /// Takes a child that is wanted; nothing new when it is there or on its way.
     pub(crate) fn want_child(&mut self, core: &mut Core, turn: &mut Turn<'_>, request: ChildRequest) {
-        if !self.has_child(&request.child.name) {
+        if !self.has_child(&request.child) {
             self.intents.push_back(Intent::CreateChild(request));
             self.advance(core, turn);
         }
     }
 
-    /// Whether a child of this name is up or on its way.
-    pub(crate) fn has_child(&self, name: &str) -> bool {
-        self.is_up(name) || self.is_coming(name)
+    /// Whether a child is up or on its way.
+    pub(crate) fn has_child(&self, child: &Child) -> bool {
+        self.is_up(child) || self.is_coming(child)
     }
 
-    /// Whether a child of this name is up.
-    pub(crate) fn is_up(&self, name: &str) -> bool {
-        self.children.iter().any(|child| child.is_up() && child.config.name == name)
+    /// Whether a child is up, made as it is configured in `child`.
+    pub(crate) fn is_up(&self, child: &Child) -> bool {
+        self.children.iter().any(|sa| sa.is_up() && !sa.is_closing() && is_made_as(&sa.config, child))
     }
 
-    /// Whether a child of this name is being made.
-    pub(crate) fn is_coming(&self, name: &str) -> bool {
-        let installing =
-            |c: &ChildSa| c.state == ChildSaState::Installing && c.replaces.is_none() && c.config.name == name;
-        let queued = |i: &Intent| matches!(i, Intent::CreateChild(request) if request.child.name == name);
+    /// Whether a child is being made.
+    pub(crate) fn is_coming(&self, child: &Child) -> bool {
+        let installing = |sa: &ChildSa| {
+            sa.state == ChildSaState::Installing && sa.replaces.is_none() && is_made_as(&sa.config, child)
+        };
+        // What is only queued is made as it is configured then.
+        let queued = |i: &Intent| matches!(i, Intent::CreateChild(request) if request.child.name == child.name);
         self.children.iter().any(installing)
             || self.intents.iter().chain(&self.deferred).any(queued)
-            || matches!(&self.active, Some(Active::Child(exchange)) if exchange.makes(name))
+            || matches!(&self.active, Some(Active::Child(exchange)) if exchange.makes(child))
     }
 
     /// A CHILD SA by its unique id.
@@ -304,6 +307,11 @@ impl Authenticated {
         ike.children = children;
         ike
     }
+}
+
+/// Whether a CHILD SA made under one configuration is the child that another one means.
+pub(crate) fn is_made_as(made: &Child, wanted: &Child) -> bool {
+    made.name == wanted.name && same_child_sa(made, wanted)
 }
 
 /// What snapshots need.

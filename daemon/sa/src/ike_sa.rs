@@ -151,6 +151,13 @@ impl IkeSa {
         });
     }
 
+    /// Ends an attempt that goes on as another one: what was asked of it has been taken out before.
+    pub(crate) fn withdraw(&mut self, turn: &mut Turn<'_>, cause: &Cause) {
+        tracing::info!(conn = self.core.connection.name, ike = self.core.unique_id, "attempt withdrawn: {cause}");
+        self.phase = Phase::Closed;
+        turn.notices.push_back(Notice::Closed { spi: self.core.spi().0, unique_id: self.core.unique_id });
+    }
+
     /// Runs something of an authenticated IKE SA, and removes it should it end by that.
     pub(crate) fn with_authenticated(
         &mut self,

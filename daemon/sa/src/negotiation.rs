@@ -28,6 +28,19 @@ pub(crate) struct ChildRequest {
     pub(crate) reqid: Option<Reqid>,
 }
 
+impl ChildRequest {
+    /// The same child as it is configured now; `Err` = it is not configured any more.
+    pub(crate) fn renewed(mut self, connection: &ike_model::Connection) -> Result<Self, Self> {
+        match connection.child(&self.child.name) {
+            Some(current) => {
+                self.child = current.clone();
+                Ok(self)
+            }
+            None => Err(self),
+        }
+    }
+}
+
 /// What we have offered.
 #[derive(Debug)]
 pub(crate) struct Offer {

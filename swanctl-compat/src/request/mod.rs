@@ -123,7 +123,7 @@ pub enum Request {
     GetAuthorities,
     /// `get-pools`; answer with [`render::get_pools`].
     GetPools,
-    /// `load-conn`; compare with [`crate::reload::compare`], then [`render::ok`].
+    /// `load-conn`; compare with [`ike_model::reload::compare`], then [`render::ok`].
     LoadConn {
         /// The connection.
         connection: Box<Connection>,

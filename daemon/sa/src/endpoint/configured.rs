@@ -6,16 +6,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use ike_model::reload::{can_initiate, same_ike_sa};
 use ike_model::snapshot::{ConfiguredState, PolicySnapshot};
-use ike_model::{
-    Cause, CauseKind, Child, ChildMode, ConfigSnapshot, ConfiguredChildStatus, Connection, HostSpec, Selector,
-};
+use ike_model::{Cause, CauseKind, Child, ChildMode, ConfigSnapshot, ConfiguredChildStatus, Connection, Selector};
 use ipsec::{Instant, ModeInUse, PacketSelectors, PolicyHandle, Reqid, SelectorPair, Shard};
 
 use crate::deadline::Timer;
 use crate::directory::DirectoryMessage;
 use crate::endpoint::Endpoint;
-use crate::endpoint::reload::same_peer;
 use crate::established::Standing;
 use crate::ike_sa::{IkeSa, Phase};
 use crate::io::{Context, Output, Recipient};
@@ -170,7 +168,7 @@ impl Endpoint {
     /// An IKE SA of a connection that can take a child: an authenticated one before one that is being made.
     fn usable_ike(&self, connection: &Arc<Connection>) -> Option<u64> {
         let of_connection =
-            self.ikes.of(&connection.name).filter(|(_, ike)| same_peer(&ike.core.connection, connection));
+            self.ikes.of(&connection.name).filter(|(_, ike)| same_ike_sa(&ike.core.connection, connection));
         let rank = |ike: &IkeSa| match &ike.phase {
             Phase::Authenticated(authenticated) if authenticated.standing == Standing::Up => Some(1),
             Phase::Initiating(_) => Some(0),
@@ -189,7 +187,7 @@ impl Endpoint {
         request: ChildRequest,
     ) {
         let up = match self.ikes.get(&spi) {
-            Some(IkeSa { phase: Phase::Authenticated(authenticated), .. }) => authenticated.is_up(&request.child.name),
+            Some(IkeSa { phase: Phase::Authenticated(authenticated), .. }) => authenticated.is_up(&request.child),
             Some(_) | None => false,
         };
         if up {
@@ -304,7 +302,7 @@ impl Endpoint {
             | CauseKind::NoAddress
             | CauseKind::Internal => (false, keeper.wanted),
         };
-        let initiates = keeper.connection.remote_addrs.iter().any(is_concrete);
+        let initiates = can_initiate(&keeper.connection);
         if start && initiates && !stays_up {
             keeper.wanted = true;
             self.retry_later(context, number);
@@ -383,11 +381,11 @@ impl Endpoint {
         })
     }
 
-    fn is_coming(&self, connection: &str, child: &str) -> bool {
+    fn is_coming(&self, connection: &str, child: &Child) -> bool {
         self.ikes.of(connection).any(|(_, ike)| match &ike.phase {
             Phase::Initiating(init) => {
-                init.requests.iter().any(|request| request.child.name == child)
-                    || init.offer.as_ref().is_some_and(|offer| offer.request.child.name == child)
+                init.requests.iter().any(|request| request.child.name == child.name)
+                    || init.offer.as_ref().is_some_and(|offer| offer.request.child.name == child.name)
             }
             Phase::Authenticated(authenticated) => authenticated.is_coming(child),
             Phase::Responding(_) | Phase::Closed => false,
@@ -426,7 +424,7 @@ impl Endpoint {
         if self.is_up_here(connection, &child.name) || keeper.is_some_and(|(_, keeper)| keeper.up_elsewhere) {
             return ConfiguredState::Up;
         }
-        if self.is_coming(connection, &child.name) {
+        if self.is_coming(connection, child) {
             return ConfiguredState::Connecting;
         }
         let Some((number, keeper)) = keeper else { return ConfiguredState::Down };
@@ -440,9 +438,4 @@ impl Endpoint {
             (Trap::Absent, _) => ConfiguredState::Down,
         }
     }
-}
-
-/// Whether one can initiate to it.
-pub(super) fn is_concrete(spec: &HostSpec) -> bool {
-    matches!(spec, HostSpec::Address(_) | HostSpec::Name(_))
 }

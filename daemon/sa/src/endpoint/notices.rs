@@ -40,8 +40,10 @@ impl Endpoint {
                 }
                 Notice::Replace { unique_id, silently } => self.replace(context, unique_id, silently),
                 Notice::ChildUp { connection, child } => {
+                    self.retire_outdated_children(context, &connection, &child);
                     let (connection, child) = (connection.name.clone(), child.name.clone());
                     self.finish_reauthentication(context, &connection);
+                    self.retire_outdated(context, &connection);
                     self.tell_home(&connection.clone(), DirectoryMessage::ChildUp { connection, child }, context);
                 }
                 Notice::ChildFailed { connection, child, cause } => {
@@ -84,12 +86,7 @@ impl Endpoint {
                 turn.event(EventBody::PeerReachable { ike });
             });
         }
-        // Those that were made under another configuration of the same connection are not needed any more.
-        let obsolete = self.obsolete.remove(&connection.name).unwrap_or_default();
-        for other in obsolete.into_iter().filter(|other| *other != spi) {
-            let cause = Cause::new(CauseKind::Reload, "replaced after a change of the configuration");
-            self.with_ike(context, other, |ike, turn| ike.close(turn, cause, false));
-        }
+        self.retire_outdated(context, &connection.name);
     }
 
     fn inherit(

@@ -3,10 +3,10 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use ike_model::reload::can_initiate;
 use ike_model::{Cause, CauseKind};
 
 use crate::endpoint::Endpoint;
-use crate::endpoint::configured::is_concrete;
 use crate::established::Authenticated;
 use crate::ike_sa::{IkeSa, Phase};
 use crate::io::Context;
@@ -19,7 +19,7 @@ impl Endpoint {
         let connection = core.connection.clone();
         let begun = self.replacing(old).is_some();
         // A peer of unknown address does it itself; until then the hard lifetime stands.
-        if begun || self.stopping || !connection.remote_addrs.iter().any(is_concrete) {
+        if begun || self.stopping || !can_initiate(&connection) {
             return;
         }
         let requests: VecDeque<ChildRequest> = authenticated

@@ -6,29 +6,18 @@
 use std::sync::Arc;
 
 use ike_model::config::FailClosed;
+use ike_model::reload::{can_initiate, same_child_sa, same_ike_sa};
 use ike_model::{Actions, Cause, CauseKind, Child, ChildMode, Connection};
 
 use crate::endpoint::Endpoint;
-use crate::endpoint::configured::is_concrete;
 use crate::established::schedule_lifetime;
 use crate::exchange::liveness;
 use crate::ike_sa::Phase;
 use crate::io::Context;
+use crate::negotiation::ChildRequest;
+use crate::notice::Notice;
 use crate::route::home;
 use crate::turn::Purpose;
-
-/// Whether two configurations of a connection mean the same IKE SA.
-pub(crate) fn same_peer(a: &Connection, b: &Connection) -> bool {
-    (&a.local_addrs, &a.remote_addrs, a.local_port, a.remote_port, &a.proposals, &a.local, &a.remote, a.encap)
-        == (&b.local_addrs, &b.remote_addrs, b.local_port, b.remote_port, &b.proposals, &b.local, &b.remote, b.encap)
-}
-
-/// Whether a CHILD SA made under one configuration is also one made under the other.
-fn same_sa(a: &Child, b: &Child) -> bool {
-    (&a.esp_proposals, &a.local_ts, &a.remote_ts, a.mode, a.hw_offload, a.replay_window, a.reqid)
-        == (&b.esp_proposals, &b.local_ts, &b.remote_ts, b.mode, b.hw_offload, b.replay_window, b.reqid)
-        && (a.priority, a.copy, a.policies) == (b.priority, b.copy, b.policies)
-}
 
 impl Endpoint {
     pub(super) fn reload(&mut self, context: &Context<'_>, changed: &[String], removed: &[String]) {
@@ -41,7 +30,7 @@ impl Endpoint {
             let Some(new) = context.config.connections.get(name).cloned() else { continue };
             match self.applied.insert(name.clone(), new.clone()) {
                 Some(old) if old == new => {}
-                Some(old) if same_peer(&old, &new) => self.update(context, &old, &new),
+                Some(old) if same_ike_sa(&old, &new) => self.update(context, &old, &new),
                 Some(old) => self.replace_connection(context, &old, &new),
                 None => {
                     self.adopt(context, &new);
@@ -83,7 +72,7 @@ impl Endpoint {
     }
 
     fn start(&mut self, context: &Context<'_>, connection: &Arc<Connection>, child: &Arc<Child>, number: u32) {
-        if !connection.remote_addrs.iter().any(is_concrete) {
+        if !can_initiate(connection) {
             return tracing::warn!(
                 conn = connection.name,
                 child = child.name,
@@ -106,23 +95,32 @@ impl Endpoint {
 
     /// Takes back what the start action of a child did, and its guard.
     fn drop_child(&mut self, context: &Context<'_>, connection: &Connection, child: &Child) {
+        self.forget_child(context, connection, child);
+        self.unguard_child(context, connection, child);
+        if child.start_action.start {
+            self.close_children(context, &connection.name, |sa| sa.name == child.name);
+        }
+    }
+
+    /// Takes the trap of a child out; it is not kept up any more.
+    fn forget_child(&mut self, context: &Context<'_>, connection: &Connection, child: &Child) {
         if let Some(number) = self.keepers.find(&connection.name, &child.name) {
             self.remove_trap(context, number);
             self.shared.deadlines.clear(crate::deadline::Timer::Keeper(number));
         }
         self.keepers.forget(&connection.name, &child.name);
-        let ops = self.shared.registry.unguard(&format!("{}/{}", connection.name, child.name));
-        self.shared.turn(context).apply(ops, Purpose::Remove);
-        if child.start_action.start {
-            self.close_children(context, &connection.name, &child.name);
-        }
     }
 
-    fn close_children(&mut self, context: &Context<'_>, connection: &str, child: &str) {
+    fn unguard_child(&mut self, context: &Context<'_>, connection: &Connection, child: &Child) {
+        let ops = self.shared.registry.unguard(&format!("{}/{}", connection.name, child.name));
+        self.shared.turn(context).apply(ops, Purpose::Remove);
+    }
+
+    fn close_children(&mut self, context: &Context<'_>, connection: &str, which: impl Fn(&Child) -> bool) {
         let mut found = Vec::new();
         for (_, ike) in self.ikes.of(connection) {
             let Phase::Authenticated(authenticated) = &ike.phase else { continue };
-            let live = authenticated.children.iter().filter(|sa| sa.is_up() && sa.config.name == child);
+            let live = authenticated.children.iter().filter(|sa| sa.is_up() && !sa.is_closing() && which(&sa.config));
             found.extend(live.map(|sa| sa.unique_id));
         }
         for unique_id in found {
@@ -151,34 +149,98 @@ impl Endpoint {
         }
     }
 
-    /// The peer is another one now: a new IKE SA is made, and the old one goes when that is up.
+    /// The peer is another one now. What is started or being made is so under a new IKE SA; the old one stays until all it carries is up below
+    /// that, so what only the peer can bring back is not lost.
     fn replace_connection(&mut self, context: &Context<'_>, old: &Arc<Connection>, new: &Arc<Connection>) {
         for child in &old.children {
-            if let Some(number) = self.keepers.find(&old.name, &child.name) {
-                self.remove_trap(context, number);
-                self.shared.deadlines.clear(crate::deadline::Timer::Keeper(number));
-            }
-            self.keepers.forget(&old.name, &child.name);
+            self.forget_child(context, old, child);
             if new.child(&child.name).is_none() {
-                let ops = self.shared.registry.unguard(&format!("{}/{}", old.name, child.name));
-                self.shared.turn(context).apply(ops, Purpose::Remove);
-                self.close_children(context, &old.name, &child.name);
+                self.unguard_child(context, old, child);
+                self.close_children(context, &old.name, |sa| sa.name == child.name);
             }
         }
-        let attempts: Vec<u64> = self
-            .ikes
-            .of(&old.name)
-            .filter(|(_, ike)| matches!(ike.phase, Phase::Initiating(_)))
-            .map(|(spi, _)| spi)
-            .collect();
-        let others = self.ikes.of(&old.name).filter(|(_, ike)| !same_peer(&ike.core.connection, new));
-        let others = others.map(|(spi, _)| spi).collect();
-        self.obsolete.insert(old.name.clone(), others);
-        for spi in attempts {
-            let cause = Cause::new(CauseKind::Reload, "its configuration was changed");
-            self.with_ike(context, spi, |ike, turn| ike.close(turn, cause, false));
-        }
+        let again = self.give_up_attempts(context, old);
         self.load(context, new, &new.children);
+        for child in again {
+            match (child.as_ref().map(|child| new.child(child)), can_initiate(new)) {
+                (Some(Some(child)), true) => self.initiate(context, new, Some(child.clone()), None),
+                (None, true) => self.initiate(context, new, None, None),
+                (Some(None) | None, _) | (Some(Some(_)), false) => self.not_again(old, child.as_deref()),
+            }
+        }
+    }
+
+    /// Ends the attempts at an IKE SA of a connection without a word to those who wait. Gives what was asked for; `None` = the IKE SA alone.
+    fn give_up_attempts(&mut self, context: &Context<'_>, connection: &Connection) -> Vec<Option<String>> {
+        let attempts = self.ikes.of(&connection.name).filter(|(_, ike)| matches!(ike.phase, Phase::Initiating(_)));
+        let attempts: Vec<u64> = attempts.map(|(spi, _)| spi).collect();
+        let mut asked = Vec::new();
+        for spi in attempts {
+            self.with_ike(context, spi, |ike, turn| {
+                let Phase::Initiating(init) = &mut ike.phase else { return };
+                let offered = init.offer.take().map(|offer| offer.release(turn));
+                let requests: Vec<ChildRequest> = offered.into_iter().chain(init.requests.drain(..)).collect();
+                if requests.is_empty() {
+                    asked.push(None);
+                }
+                asked.extend(requests.into_iter().map(|request| Some(request.child.name.clone())));
+                ike.withdraw(turn, &Cause::new(CauseKind::Reload, "its configuration was changed"));
+            });
+        }
+        asked
+    }
+
+    /// What was asked for cannot be tried again under the new configuration.
+    fn not_again(&mut self, old: &Arc<Connection>, child: Option<&str>) {
+        let cause = Cause::new(CauseKind::Reload, "its configuration was changed or removed");
+        let child = child.and_then(|name| old.child(name)).cloned();
+        self.shared.notices.push_back(Notice::ChildFailed { connection: old.clone(), child, cause });
+    }
+
+    /// IKE SAs made under a configuration that means another peer go once all they carry is up under the present one.
+    pub(super) fn retire_outdated(&mut self, context: &Context<'_>, connection: &str) {
+        let Some(current) = self.applied.get(connection).cloned() else { return };
+        let (mut present, mut outdated) = (Vec::new(), Vec::new());
+        for (spi, ike) in self.ikes.of(connection) {
+            let Phase::Authenticated(authenticated) = &ike.phase else { continue };
+            let up = authenticated.children.iter().filter(|child| child.is_up() && !child.is_closing());
+            let names = up.map(|child| child.config.name.clone()).filter(|name| current.child(name).is_some());
+            if same_ike_sa(&ike.core.connection, &current) {
+                present.push(names.collect::<Vec<_>>());
+            } else {
+                outdated.push((spi, names.collect::<Vec<_>>()));
+            }
+        }
+        let replaced = |name: &String| present.iter().any(|names| names.contains(name));
+        for (spi, names) in outdated {
+            if !present.is_empty() && names.iter().all(replaced) {
+                let cause = Cause::new(CauseKind::Reload, "replaced after a change of the configuration");
+                self.with_ike(context, spi, |ike, turn| ike.close(turn, cause, false));
+            }
+        }
+    }
+
+    /// A child came up. CHILD SAs of it that were made as it was configured before go now that one is there as it is configured today; and
+    /// one that was still asked for before it was taken out of the configuration goes at once.
+    pub(super) fn retire_outdated_children(&mut self, context: &Context<'_>, connection: &Connection, made: &Child) {
+        let Some(current) = self.applied.get(&connection.name).filter(|current| same_ike_sa(connection, current))
+        else {
+            return;
+        };
+        match current.child(&made.name) {
+            Some(child) if same_child_sa(made, child) => {
+                let child = child.clone();
+                self.close_children(context, &connection.name, |sa| {
+                    sa.name == child.name && !same_child_sa(sa, &child)
+                });
+            }
+            // The one that is wanted is on its way.
+            Some(_) => {}
+            None if made.start_action.start => {
+                self.close_children(context, &connection.name, |sa| sa.name == made.name);
+            }
+            None => {}
+        }
     }
 
     /// The peer is the same one: what changed changes in place.
@@ -187,7 +249,7 @@ impl Endpoint {
         for child in &new.children {
             match old.child(&child.name) {
                 Some(before) if before == child => self.keep(new, child),
-                Some(before) if same_sa(before, child) && before.start_action == child.start_action => {
+                Some(before) if same_child_sa(before, child) && before.start_action == child.start_action => {
                     self.keep(new, child);
                 }
                 Some(before) => {
@@ -215,17 +277,13 @@ impl Endpoint {
     }
 
     fn drop_changed(&mut self, context: &Context<'_>, connection: &Connection, before: &Child, after: &Child) {
-        if let Some(number) = self.keepers.find(&connection.name, &before.name) {
-            self.remove_trap(context, number);
-            self.shared.deadlines.clear(crate::deadline::Timer::Keeper(number));
-        }
-        self.keepers.forget(&connection.name, &before.name);
+        self.forget_child(context, connection, before);
         if (&before.local_ts, &before.remote_ts) != (&after.local_ts, &after.remote_ts) {
-            let ops = self.shared.registry.unguard(&format!("{}/{}", connection.name, before.name));
-            self.shared.turn(context).apply(ops, Purpose::Remove);
+            self.unguard_child(context, connection, before);
         }
-        if !same_sa(before, after) && before.start_action.start {
-            self.close_children(context, &connection.name, &before.name);
+        // One that is started again goes when its successor is up.
+        if !same_child_sa(before, after) && before.start_action.start && !after.start_action.start {
+            self.close_children(context, &connection.name, |sa| sa.name == before.name);
         }
     }
 
@@ -234,7 +292,7 @@ impl Endpoint {
         let spis: Vec<u64> = self.ikes.of(&new.name).map(|(spi, _)| spi).collect();
         for spi in spis {
             self.with_ike(context, spi, |ike, turn| {
-                if !same_peer(&ike.core.connection, new) {
+                if !same_ike_sa(&ike.core.connection, new) {
                     return;
                 }
                 let old = std::mem::replace(&mut ike.core.connection, new.clone());
@@ -247,7 +305,7 @@ impl Endpoint {
                     }
                     for child in &mut authenticated.children {
                         if let Some(config) =
-                            new.child(&child.config.name).filter(|config| same_sa(config, &child.config))
+                            new.child(&child.config.name).filter(|config| same_child_sa(config, &child.config))
                         {
                             child.config = config.clone();
                         }

@@ -12,7 +12,7 @@ pub(crate) use outcome::{note_early_delete, old_deleted};
 
 use ike_crypto::{SharedSecret, StartedKeyExchange};
 use ike_model::snapshot::ChildSaState;
-use ike_model::{Cause, CauseKind};
+use ike_model::{Cause, CauseKind, Child};
 use ike_wire::ids::{ExchangeType, KeyExchangeId, NotifyType, ProtocolId};
 use ike_wire::{KeyExchange, Nonce, Notify, Payload, Payloads};
 
@@ -21,7 +21,7 @@ use crate::collision::{Verdict, lowest, verdict};
 use crate::core::Core;
 use crate::deadline::ChildTimer;
 use crate::error::Error;
-use crate::established::{Active, Authenticated, Intent};
+use crate::established::{Active, Authenticated, Intent, is_made_as};
 use crate::negotiation::{self, ChildRequest, Offer};
 use crate::notice::Notice;
 use crate::retry;
@@ -67,9 +67,9 @@ enum Step {
 const DETOURS: u8 = 2;
 
 impl Exchange {
-    /// Whether it makes a new child of this name.
-    pub(crate) fn makes(&self, name: &str) -> bool {
-        self.rekeys.is_none() && self.offer.as_ref().is_some_and(|offer| offer.request.child.name == name)
+    /// Whether it makes this child anew.
+    pub(crate) fn makes(&self, child: &Child) -> bool {
+        self.rekeys.is_none() && self.offer.as_ref().is_some_and(|offer| is_made_as(&offer.request.child, child))
     }
 
     /// Whether it waits for the install of this CHILD SA.
@@ -101,12 +101,17 @@ pub(crate) fn start(
     authenticated: &mut Authenticated,
     core: &mut Core,
     turn: &mut Turn<'_>,
-    mut request: ChildRequest,
+    request: ChildRequest,
 ) -> Result<(), Error> {
-    if let Some(current) = core.connection.child(&request.child.name) {
-        request.child = current.clone();
-    }
-    if authenticated.is_up(&request.child.name) {
+    let request = match request.renewed(&core.connection) {
+        Ok(request) => request,
+        Err(gone) => {
+            let cause = Cause::new(CauseKind::Reload, "it is not configured any more");
+            authenticated.child_failed(core, turn, &gone.child, &cause);
+            return Ok(());
+        }
+    };
+    if authenticated.is_up(&request.child) {
         let (connection, child) = (core.connection.clone(), request.child);
         turn.notices.push_back(Notice::ChildUp { connection, child });
         return Ok(());

@@ -96,7 +96,7 @@ pub(crate) fn start(init: &mut Initiating, core: &mut Core, turn: &mut Turn<'_>)
     if sends_initial_contact(core, turn, &expected) {
         payloads.push(Payload::Notify(Notify::plain(NotifyType::INITIAL_CONTACT)));
     }
-    match init.requests.pop_front() {
+    match next_request(init, core, turn) {
         Some(request) => {
             let offer = Offer::new(turn, core, request, None, ChildKeyExchange::Absent)?;
             payloads.push(offer.sa());
@@ -112,6 +112,21 @@ pub(crate) fn start(init: &mut Initiating, core: &mut Core, turn: &mut Turn<'_>)
     core.request(turn, ExchangeType::IKE_AUTH, &payloads)?;
     init.step = Step::AuthSent;
     Ok(())
+}
+
+/// The child to make first, as it is configured by now.
+fn next_request(init: &mut Initiating, core: &Core, turn: &mut Turn<'_>) -> Option<ChildRequest> {
+    while let Some(request) = init.requests.pop_front() {
+        match request.renewed(&core.connection) {
+            Ok(request) => return Some(request),
+            Err(gone) => turn.notices.push_back(Notice::ChildFailed {
+                connection: core.connection.clone(),
+                child: Some(gone.child),
+                cause: Cause::new(CauseKind::Reload, "it is not configured any more"),
+            }),
+        }
+    }
+    None
 }
 
 fn expected_identity(core: &Core, pattern: &Identity) -> Identity {
@@ -275,8 +290,9 @@ fn verify_initiator(
     // Shown in the log and the event should the rest fail.
     core.remote_id = remote.clone();
     let suite = core.suite.ok_or(Error::Temporary("no algorithms"))?;
-    let candidates = &responding.candidates;
-    let (connection, local) = choose::by_identities(candidates, core.path, suite, &remote, wanted)?;
+    // The configuration may have changed since IKE_SA_INIT: what counts is what it says now.
+    let candidates = choose::by_addresses(turn.context.config, core.path);
+    let (connection, local) = choose::by_identities(&candidates, core.path, suite, &remote, wanted)?;
     core.local_id = local;
     let secret = choose::psk(turn.context.config, &core.local_id, &remote)?;
     let (Some(keys), Some(auth_keys)) = (&core.keys, &responding.auth) else { return Err(Error::Temporary("no keys")) };

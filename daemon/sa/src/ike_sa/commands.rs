@@ -9,7 +9,7 @@ use ipsec::{Answer, OffloadError};
 use crate::core::Core;
 use crate::deadline::{ChildTimer, IkeTimer};
 use crate::error::Error;
-use crate::established::{Active, Authenticated, Incoming, Intent, Standing};
+use crate::established::{Active, Authenticated, Incoming, Intent, Standing, is_made_as};
 use crate::exchange::{create_child, ike_auth, ike_sa_init, liveness, rekey_ike};
 use crate::negotiation::ChildRequest;
 use crate::notice::Notice;
@@ -121,7 +121,7 @@ impl IkeSa {
         match &mut self.phase {
             Phase::Initiating(init) => {
                 let known = init.requests.iter().any(|other| other.child.name == request.child.name)
-                    || init.offer.as_ref().is_some_and(|offer| offer.request.child.name == request.child.name);
+                    || init.offer.as_ref().is_some_and(|offer| is_made_as(&offer.request.child, &request.child));
                 if !known {
                     init.requests.push_back(request);
                 }

@@ -152,3 +152,120 @@ fn while_connecting() {
         assert_eq!(world.gateway(A).counts().ike_sas, 1, "after {after} ms");
     }
 }
+
+/// What was being made before a change is made again as it is configured now, whatever moment the change comes at.
+#[test]
+fn a_child_changed_while_connecting_is_up_as_changed() {
+    for after in [1, 15, 25, 35, 45, 55] {
+        let mut world = World::with_shards(1, &[2, 1]);
+        world.configure(B, two_children(B, A));
+        world.configure(A, two_children(A, B));
+        world.run_for(Duration::from_millis(after));
+        let mut changed = two_children(A, B);
+        for child in &mut changed.children {
+            std::sync::Arc::make_mut(child).replay_window = Some(64);
+        }
+        world.configure(A, changed);
+        world.run_for(Duration::from_secs(60));
+        world.check_tunnels(A, B, 2);
+        assert_eq!(world.gateway(A).counts().ike_sas, 1, "after {after} ms");
+        let windows: Vec<_> = world.gateway(A).with_tables(|tables| {
+            let inbound = tables.sas.values().filter(|sa| sa.direction == ipsec::Direction::Inbound);
+            inbound.map(|sa| sa.replay_window).collect()
+        });
+        assert_eq!(windows, [64, 64], "after {after} ms");
+    }
+}
+
+/// A child taken out while it is being made does not stay.
+#[test]
+fn a_child_removed_while_connecting() {
+    for after in [1, 15, 25, 35, 45, 55] {
+        let mut world = World::with_shards(1, &[2, 1]);
+        world.configure(B, two_children(B, A));
+        world.configure(A, two_children(A, B));
+        world.run_for(Duration::from_millis(after));
+        let mut changed = two_children(A, B);
+        changed.children.remove(1);
+        world.configure(A, changed);
+        world.run_for(Duration::from_secs(60));
+        let names: Vec<_> = world.tunnels(A, B).into_iter().map(|tunnel| tunnel.0).collect();
+        assert_eq!(names, ["net0"], "after {after} ms");
+    }
+}
+
+/// The responder's configuration changes between IKE_SA_INIT and IKE_AUTH: the IKE SA is one of the present configuration.
+#[test]
+fn the_responder_reloads_while_the_peer_connects() {
+    for after in [1, 15, 25, 35] {
+        let mut world = World::with_shards(1, &[2, 2]);
+        world.configure(B, two_children(B, A));
+        world.configure(A, two_children(A, B));
+        world.run_for(Duration::from_millis(after));
+        let mut changed = two_children(B, A);
+        changed.dpd_delay = Duration::from_secs(5);
+        world.configure(B, changed);
+        world.run_for(Duration::from_secs(60));
+        world.check_tunnels(A, B, 2);
+        let before = world.sent(B);
+        world.run_for(Duration::from_secs(50));
+        assert!((9..=11).contains(&(world.sent(B) - before)), "after {after} ms: B asks every 5 s");
+    }
+}
+
+/// An operator's attempt goes on under another identity when that changes meanwhile; the command gets its answer from there.
+#[test]
+fn another_identity_while_connecting() {
+    for after in [1, 15, 25, 35] {
+        let mut world = World::with_shards(1, &[2, 1]);
+        let plain = |who: usize, other: usize| config::connection("gw", who, other);
+        let renamed = |who: usize, other: usize| {
+            let mut connection = plain(who, other);
+            let round = if who == A { &mut connection.local } else { &mut connection.remote };
+            round[0].id = ike_model::Identity::Fqdn("new.a.example".into());
+            connection
+        };
+        for who in [A, B] {
+            let shared = ike_model::SharedSecret { owners: Vec::new(), ..config::secret(A, B) };
+            world.gateway_mut(who).config.secrets = vec![shared.into()];
+        }
+        world.configure(B, renamed(B, A));
+        world.configure(A, plain(A, B));
+        let ticket = world.initiate(A, "gw", "net");
+        world.run_for(Duration::from_millis(after));
+        world.configure(A, renamed(A, B));
+        world.run_for(Duration::from_secs(60));
+        assert!(matches!(world.reply(A, ticket), Some(Ok(_))), "after {after} ms: {:?}", world.reply(A, ticket));
+        world.check_tunnels(A, B, 1);
+        assert_eq!(world.gateway(A).ike_sas(world.now())[0].local_id.to_string(), "new.a.example");
+    }
+}
+
+/// Make-before-break: with another IKE SA the old one goes only when its children are up below the new one. What is lost is what the responder
+/// sends on a new CHILD SA before the initiator has it.
+#[test]
+fn a_replaced_connection_loses_nothing() {
+    let mut world = up();
+    world.traffic_every = Some(Duration::from_millis(5));
+    world.run_for(Duration::from_secs(1));
+    let mut changed = two_children(A, B);
+    changed.encap = true;
+    world.configure(A, changed);
+    world.run_for(Duration::from_secs(30));
+    world.check_tunnels(A, B, 2);
+    assert_eq!(world.gateway(A).counts().ike_sas, 1);
+    assert!(world.traffic.lost <= 2 * 2, "{:?}", world.traffic);
+    assert_eq!(world.traffic.blocked, 0);
+}
+
+/// While the peer is away the replaced IKE SA stays, and so does what it carries.
+#[test]
+fn a_replacement_that_does_not_come_up_leaves_the_old_one() {
+    let mut world = up();
+    let tunnels = world.tunnels(A, B);
+    let mut changed = two_children(A, B);
+    changed.local[0].id = ike_model::Identity::Fqdn("stranger.example".into());
+    world.configure(A, changed);
+    world.run_for(Duration::from_secs(120));
+    assert_eq!(world.tunnels(A, B), tunnels);
+}

@@ -128,7 +128,7 @@ fn old_unknown(authenticated: &mut Authenticated, core: &mut Core, turn: &mut Tu
         let request = ChildRequest { child: child.config.clone(), packet: None, reqid: Some(child.reqid) };
         let cause = Cause::new(CauseKind::PeerDeleted, "the peer does not know it any more");
         authenticated.remove_child(core, turn, old, Some(&cause));
-        if !authenticated.has_child(&request.child.name) {
+        if !authenticated.has_child(&request.child) {
             authenticated.intents.push_back(Intent::CreateChild(request));
         }
     }

@@ -26,8 +26,6 @@ use crate::work::{Computation, Job, Outcome, WorkId};
 pub(crate) struct Responding {
     /// What it waits for.
     pub(crate) step: RespondStep,
-    /// Connections that may serve the peer.
-    pub(crate) candidates: Vec<Arc<Connection>>,
     number: u8,
     /// The peer's nonce.
     pub(crate) peer_nonce: Vec<u8>,
@@ -64,8 +62,7 @@ pub(crate) enum FirstRequest {
 pub(crate) struct Beginning {
     /// Algorithms.
     pub(crate) suite: suite::IkeSuite,
-    /// Connections that may serve the peer, the first for the time being.
-    pub(crate) candidates: Vec<Arc<Connection>>,
+    /// The connection that may serve the peer, until its identity is known.
     first: Arc<Connection>,
     number: u8,
     peer_nonce: Vec<u8>,
@@ -141,7 +138,6 @@ fn examine(
     }
     Ok(Beginning {
         suite: chosen.suite,
-        candidates,
         first,
         number: chosen.number,
         peer_nonce: parts.nonce.to_vec(),
@@ -205,7 +201,6 @@ impl Responding {
         let job = Job::Compute(Computation::Respond(method, beginning.public));
         Ok(Self {
             step: RespondStep::KeyExchange(turn.work(core.spi(), job)),
-            candidates: beginning.candidates,
             number: beginning.number,
             peer_nonce: beginning.peer_nonce,
             nonce: turn.nonce()?,
