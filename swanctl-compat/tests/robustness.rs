@@ -11,7 +11,7 @@ use swanctl_compat::settings::{FileSource, Settings};
 use swanctl_compat::vici::{Element, Message};
 use swanctl_compat::{Request, RequestError, address, identity, proposal, secret, text, units};
 
-const COMMANDS: [&str; 14] = [
+const COMMANDS: [&str; 15] = [
     "load-conn",
     "load-shared",
     "initiate",
@@ -25,6 +25,7 @@ const COMMANDS: [&str; 14] = [
     "unload-conn",
     "unload-shared",
     "cygnet-status",
+    "cygnet-backend-sas",
     "stats",
 ];
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ike_model::snapshot::{PolicySnapshot, Traffic};
+use ike_model::snapshot::{BackendSaOwner, BackendSaSnapshot, PolicySnapshot, Traffic};
 use ike_model::{ChildSaSnapshot, ConfiguredChildStatus, IkeSaSnapshot};
 use ike_sa::Counts;
 use ipsec::{Answer, Instant, Request, SaHandle, SaStatus};
@@ -103,19 +103,43 @@ impl Core {
         all
     }
 
+    /// Every SA that the backend holds, by handle, with the CHILD SA that it belongs to.
+    ///
+    /// The CHILD SAs are asked for before and after: one that comes or goes meanwhile owns its SAs all the same.
+    pub(crate) async fn backend_sas(&self) -> Result<Vec<BackendSaSnapshot>, String> {
+        let mut owners = owners(self.ask(Question::IkeSas).await);
+        let states = self.list().await?;
+        owners.extend(self::owners(self.ask(Question::IkeSas).await));
+        let snapshot = |state: SaStatus| BackendSaSnapshot {
+            sa: state.sa,
+            spi: state.spi,
+            traffic: traffic(&state),
+            sequence: state.sequence,
+            owner: owners.get(&state.sa).cloned(),
+        };
+        let mut all: Vec<_> = states.into_iter().map(snapshot).collect();
+        all.sort_by_key(|sa| sa.sa);
+        Ok(all)
+    }
+
     async fn installed(&self) -> HashMap<SaHandle, SaStatus> {
+        let states = self.list().await.unwrap_or_else(|error| {
+            tracing::warn!(%error, "the backend does not say what is installed: counters are shown as zero");
+            Vec::new()
+        });
+        states.into_iter().map(|state| (state.sa, state)).collect()
+    }
+
+    /// What the backend itself says that it holds.
+    async fn list(&self) -> Result<Vec<SaStatus>, String> {
         let (tag, answer) = self.shared.router.query();
         self.shared.backend.submit(tag, Request::List);
         match tokio::time::timeout(LIST_TIMEOUT, answer).await {
-            Ok(Ok(Ok(Answer::Installed(states)))) => states.into_iter().map(|state| (state.sa, state)).collect(),
-            Ok(Ok(Ok(Answer::Applied(_) | Answer::Status(_)))) | Ok(Err(_)) | Err(_) => {
-                tracing::warn!("the backend does not say what is installed: counters are shown as zero");
-                HashMap::new()
-            }
-            Ok(Ok(Err(error))) => {
-                tracing::warn!(%error, "the backend does not say what is installed: counters are shown as zero");
-                HashMap::new()
-            }
+            Ok(Ok(Ok(Answer::Installed(states)))) => Ok(states),
+            Ok(Ok(Ok(Answer::Applied(_) | Answer::Status(_)))) => Err("it answered another question".into()),
+            Ok(Ok(Err(error))) => Err(error.to_string()),
+            Ok(Err(_)) => Err("it has stopped".into()),
+            Err(_) => Err(format!("no answer in {} s", LIST_TIMEOUT.as_secs())),
         }
     }
 
@@ -129,6 +153,26 @@ impl Core {
             child.traffic_out = traffic(state);
         }
     }
+}
+
+/// The SAs of all CHILD SAs.
+fn owners(shards: Vec<Vec<IkeSaSnapshot>>) -> HashMap<SaHandle, BackendSaOwner> {
+    let mut owners = HashMap::new();
+    for ike in shards.into_iter().flatten() {
+        for child in &ike.children {
+            for (handle, inbound) in [(child.sa_in, true), (child.sa_out, false)] {
+                let owner = BackendSaOwner {
+                    connection: ike.connection.clone(),
+                    child: child.name.clone(),
+                    unique_id: child.unique_id,
+                    state: child.state,
+                    inbound,
+                };
+                owners.extend(handle.map(|handle| (handle, owner)));
+            }
+        }
+    }
+    owners
 }
 
 fn traffic(state: &SaStatus) -> Traffic {

@@ -78,6 +78,9 @@ fn established(lab: &Lab, a: &Daemon, b: &Daemon) -> anyhow::Result<()> {
     }
     let (rows, _) = a.client()?.list("cygnet-status", "cygnet-child")?;
     ensure!(rows.len() == 2, "cygnet-status: {rows:?}");
+    let (rows, _) = a.client()?.list("cygnet-backend-sas", "cygnet-backend-sa")?;
+    let orphans = rows.iter().flat_map(|row| row.sections()).filter(|(_, sa)| sa.is_yes("orphan")).count();
+    ensure!(rows.len() == 4 && orphans == 0, "cygnet-backend-sas: {rows:?}");
     Ok(())
 }
 

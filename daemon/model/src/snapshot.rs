@@ -155,6 +155,36 @@ pub struct Traffic {
     pub idle_seconds: Option<u64>,
 }
 
+/// An SA that the backend holds, and the CHILD SA that it belongs to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct BackendSaSnapshot {
+    /// The core's name for it.
+    pub sa: ipsec::SaHandle,
+    /// SPI, of ours when inbound, of the peer's when outbound.
+    pub spi: Spi,
+    /// Counters.
+    pub traffic: Traffic,
+    /// Highest sequence number sent or accepted.
+    pub sequence: u64,
+    /// Whose it is; nothing for an SA that no CHILD SA knows of.
+    pub owner: Option<BackendSaOwner>,
+}
+
+/// The CHILD SA that an SA of the backend belongs to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct BackendSaOwner {
+    /// Connection.
+    pub connection: Arc<str>,
+    /// Child.
+    pub child: Arc<str>,
+    /// Number of the CHILD SA.
+    pub unique_id: u32,
+    /// State of the CHILD SA.
+    pub state: ChildSaState,
+    /// It is the inbound one.
+    pub inbound: bool,
+}
+
 /// What `cygnet status` shows: one for each configured child, whether it is up or not.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConfiguredChildStatus {

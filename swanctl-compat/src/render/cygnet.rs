@@ -1,7 +1,7 @@
-//! `cygnet-status`: every configured child, whether it is up or not.
+//! `cygnet-status`: every configured child, whether it is up or not; `cygnet-backend-sas`: every SA that the data path holds.
 
 use ike_model::ConfiguredChildStatus;
-use ike_model::snapshot::ConfiguredState;
+use ike_model::snapshot::{BackendSaSnapshot, ConfiguredState};
 
 use super::sas;
 use crate::vici::Message;
@@ -46,6 +46,36 @@ pub fn cygnet_child(status: &ConfiguredChildStatus) -> Message {
     }
     let mut message = Message::new();
     message.section(format!("{}/{}", status.connection, status.child), m);
+    message
+}
+
+/// The `cygnet-backend-sa` event: `SPI-HANDLE { ... }`, since inbound and outbound SPIs are chosen by different ends and may be equal.
+///
+/// Fields: `spi`, `handle` (hexadecimal both), `bytes`, `packets`, `use` (seconds since the last packet), `sequence`; when a CHILD SA owns it also
+/// `connection`, `child`, `uniqueid` and `state` of that CHILD SA and `direction` (`in` or `out`), else `orphan=yes`.
+#[must_use]
+pub fn cygnet_backend_sa(sa: &BackendSaSnapshot) -> Message {
+    let mut m = Message::new();
+    m.set("spi", sa.spi.to_string());
+    m.set("handle", format!("{:x}", sa.sa.raw()));
+    m.set_display("bytes", sa.traffic.bytes);
+    m.set_display("packets", sa.traffic.packets);
+    if let Some(idle) = sa.traffic.idle_seconds {
+        m.set_display("use", idle);
+    }
+    m.set_display("sequence", sa.sequence);
+    match &sa.owner {
+        Some(owner) => {
+            m.set("connection", &*owner.connection);
+            m.set("child", &*owner.child);
+            m.set_display("uniqueid", owner.unique_id);
+            m.set("state", sas::child_state(owner.state));
+            m.set("direction", if owner.inbound { "in" } else { "out" });
+        }
+        None => m.set("orphan", "yes"),
+    }
+    let mut message = Message::new();
+    message.section(format!("{}-{:x}", sa.spi, sa.sa.raw()), m);
     message
 }
 

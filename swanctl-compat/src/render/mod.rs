@@ -14,7 +14,7 @@ mod selectors;
 mod tests;
 
 pub use conns::list_conn;
-pub use cygnet::cygnet_child;
+pub use cygnet::{cygnet_backend_sa, cygnet_child};
 pub use events::{LogLine, control_log, event, log};
 pub use policies::{PolicyKind, PolicyListing, list_policy};
 pub use replies::{

@@ -163,7 +163,7 @@ fn ike_state(state: IkeSaState) -> &'static str {
     }
 }
 
-fn child_state(state: ChildSaState) -> &'static str {
+pub(super) fn child_state(state: ChildSaState) -> &'static str {
     match state {
         ChildSaState::Created => "CREATED",
         ChildSaState::Installing => "INSTALLING",

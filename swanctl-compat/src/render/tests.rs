@@ -1,12 +1,12 @@
 use std::sync::Arc;
 
 use ike_model::proposal::{EspAlgorithms, IkeAlgorithms};
-use ike_model::snapshot::{ConfiguredState, Traffic};
+use ike_model::snapshot::{BackendSaOwner, BackendSaSnapshot, ConfiguredState, Traffic};
 use ike_model::{
     Cause, CauseKind, ChildSaSnapshot, ChildSaState, ConfiguredChildStatus, EventBody, Identity, IkeSaSnapshot,
     IkeSaState,
 };
-use ipsec::{ModeInUse, OffloadMode, Reqid, SaMode, Spi, TrafficSelector};
+use ipsec::{ModeInUse, OffloadMode, Reqid, SaHandle, SaMode, Shard, Spi, TrafficSelector};
 
 use super::*;
 use crate::request::SaFilter;
@@ -221,4 +221,29 @@ fn status_of_configured_children() {
         ..status
     };
     assert_eq!(shown(&cygnet_child(&up)), "c/net{connection=c child=net state=up hw-offload=no}");
+}
+
+#[test]
+fn sas_of_the_backend_name_their_owner() {
+    let owner = BackendSaOwner {
+        connection: "c".into(),
+        child: "net".into(),
+        unique_id: 12,
+        state: ChildSaState::Installed,
+        inbound: true,
+    };
+    let owned = BackendSaSnapshot {
+        sa: SaHandle::new(Shard(1), 0x18),
+        spi: Spi::new(0xc1a2_b3c4).unwrap(),
+        traffic: Traffic { bytes: 9_000, packets: 75, idle_seconds: Some(3) },
+        sequence: 80,
+        owner: Some(owner),
+    };
+    assert_eq!(
+        shown(&cygnet_backend_sa(&owned)),
+        "c1a2b3c4-100000000000018{spi=c1a2b3c4 handle=100000000000018 bytes=9000 packets=75 use=3 sequence=80 connection=c \
+         child=net uniqueid=12 state=INSTALLED direction=in}"
+    );
+    let orphan = BackendSaSnapshot { owner: None, traffic: Traffic::default(), ..owned };
+    assert!(shown(&cygnet_backend_sa(&orphan)).ends_with("packets=0 sequence=80 orphan=yes}"));
 }

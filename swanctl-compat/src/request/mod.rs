@@ -22,7 +22,7 @@ use crate::units;
 use crate::vici::Message;
 
 /// Every event that a client may register for.
-pub const EVENTS: [&str; 14] = [
+pub const EVENTS: [&str; 15] = [
     "log",
     "control-log",
     "list-sa",
@@ -37,6 +37,7 @@ pub const EVENTS: [&str; 14] = [
     "child-rekey",
     "alert",
     "cygnet-child",
+    "cygnet-backend-sa",
 ];
 
 /// How long a client wants to wait for an outcome.
@@ -156,6 +157,8 @@ pub enum Request {
         /// Only this connection.
         ike: Option<String>,
     },
+    /// `cygnet-backend-sas`; streams `cygnet-backend-sa` ([`render::cygnet_backend_sa`]), then an empty answer.
+    CygnetBackendSas,
 }
 
 /// Why a command is not carried out.
@@ -248,6 +251,7 @@ impl Request {
             }
             "load-pool" | "unload-pool" => Err(refuse("virtual IP pools are not supported")),
             "redirect" => Err(refuse("redirection is not supported")),
+            "cygnet-backend-sas" => Ok(Self::CygnetBackendSas),
             "cygnet-status" => Ok(Self::CygnetStatus { ike: text(message, "ike") }),
             _ => Err(RequestError::Unknown),
         }

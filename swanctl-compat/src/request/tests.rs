@@ -33,6 +33,7 @@ fn commands_without_content() {
         ("list-conns", Request::ListConns { ike: None }),
         ("list-policies", Request::ListPolicies(PolicyFilter::default())),
         ("cygnet-status", Request::CygnetStatus { ike: None }),
+        ("cygnet-backend-sas", Request::CygnetBackendSas),
     ];
     for (name, expected) in cases {
         assert_eq!(parse(name, m()), Ok(expected), "{name}");

@@ -18,7 +18,7 @@ pub use json::{json, named_json};
 pub use raw::{labelled, pretty, raw};
 pub use sas::list_sa;
 pub use stats::{stats, version};
-pub use status::{cygnet_child, cygnet_json};
+pub use status::{cygnet_backend_sa, cygnet_child, cygnet_json};
 
 use crate::vici::{Message, Value};
 

@@ -1,4 +1,4 @@
-//! `cygnet status`: one line per configured child.
+//! `cygnet status`: one line per configured child. `cygnet backend-sas`: one line per SA of the data path.
 
 use serde_json::Value as Json;
 
@@ -19,6 +19,21 @@ pub fn cygnet_child(event: &Message, now: u64, width: usize) -> String {
         parts.push(format!("last: {} ({age} ago)", field(cause, "text")));
     }
     format!("{}\n", parts.join("  ").trim_end())
+}
+
+/// One SA of the data path in one line: `c1a2b3c4  in   site-b/net{12}  INSTALLED  75 packets, 9000 bytes, 3s ago`.
+#[must_use]
+pub fn cygnet_backend_sa(event: &Message) -> String {
+    let Some((_, sa)) = event.sections().next() else { return String::new() };
+    let f = |key| field(sa, key);
+    let owner = match sa.is_yes("orphan") {
+        true => "-    orphan: no CHILD SA knows of it".to_owned(),
+        false => {
+            format!("{:<3}  {}/{}{{{}}}  {}", f("direction"), f("connection"), f("child"), f("uniqueid"), f("state"))
+        }
+    };
+    let used = optional(sa, "use").map(|seconds| format!(", {seconds}s ago")).unwrap_or_default();
+    format!("{}  {owner}  {} packets, {} bytes{used}\n", f("spi"), f("packets"), f("bytes"))
 }
 
 fn state(child: &Message) -> String {
@@ -46,7 +61,7 @@ fn age(seconds: u64) -> String {
     }
 }
 
-/// The child as an object.
+/// The child, or the SA, as an object.
 #[must_use]
 pub fn cygnet_json(event: &Message) -> Option<Json> {
     event.sections().next().map(|(_, child)| json(child))

@@ -273,3 +273,26 @@ fn status_of_children() {
     assert_eq!(output.status.code(), Some(3));
     assert_eq!(stdout(&run(Vec::new(), &[])), "no children are configured\n");
 }
+
+#[test]
+fn sas_of_the_data_path() {
+    let sa = |name: &str, content: Message| {
+        let mut event = Message::new();
+        event.section(name, content.with("spi", name).with("packets", "75").with("bytes", "9000"));
+        event
+    };
+    let owned = Message::new().with("connection", "c").with("child", "net").with("uniqueid", "12");
+    let owned = owned.with("state", "INSTALLED").with("direction", "in").with("use", "3");
+    let run = |sas: Vec<Message>| {
+        let daemon = Daemon::start(Script::default().streams("cygnet-backend-sas", "cygnet-backend-sa", sas));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_cygnet"));
+        command.arg("--uri").arg(daemon.uri()).arg("backend-sas").output().unwrap()
+    };
+    let output = run(vec![sa("c1a2b3c4", owned.clone())]);
+    assert_eq!(stdout(&output), "c1a2b3c4  in   c/net{12}  INSTALLED  75 packets, 9000 bytes, 3s ago\n");
+    assert_eq!(output.status.code(), Some(0));
+    let output = run(vec![sa("c1a2b3c4", owned), sa("d1d2d3d4", Message::new().with("orphan", "yes"))]);
+    assert!(stdout(&output).ends_with("d1d2d3d4  -    orphan: no CHILD SA knows of it  75 packets, 9000 bytes\n"));
+    assert_eq!(output.status.code(), Some(3));
+    assert_eq!(stdout(&run(Vec::new())), "the data path holds no SA\n");
+}

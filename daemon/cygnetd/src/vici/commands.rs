@@ -76,6 +76,7 @@ async fn answer(core: &Core, client: &Arc<Client>, request: Request) -> Message 
         Request::ListConns { ike } => list_conns(core, client, ike.as_deref()).await,
         Request::ListPolicies(filter) => list_policies(core, client, &filter).await,
         Request::CygnetStatus { ike } => cygnet_status(core, client, ike.as_deref()).await,
+        Request::CygnetBackendSas => cygnet_backend_sas(core, client).await,
         Request::ListNothing => Message::new(),
         Request::GetConns => render::get_conns(core.store.names().iter().map(String::as_str)),
         Request::GetShared => render::get_shared(core.store.secret_ids().iter().map(String::as_str)),
@@ -306,4 +307,14 @@ async fn list_policies(core: &Core, client: &Client, filter: &PolicyFilter) -> M
 async fn cygnet_status(core: &Core, client: &Client, name: Option<&str>) -> Message {
     let messages: Vec<_> = core.configured(name).await.iter().map(render::cygnet_child).collect();
     stream_all(client, "cygnet-child", messages).await
+}
+
+async fn cygnet_backend_sas(core: &Core, client: &Client) -> Message {
+    match core.backend_sas().await {
+        Ok(sas) => {
+            let messages: Vec<_> = sas.iter().map(render::cygnet_backend_sa).collect();
+            stream_all(client, "cygnet-backend-sa", messages).await
+        }
+        Err(reason) => render::failed(&format!("the backend does not say what it holds: {reason}")),
+    }
 }

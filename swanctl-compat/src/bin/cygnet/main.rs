@@ -1,6 +1,7 @@
 //! `cygnet`: what Cygnet's daemon knows beyond swanctl's commands.
 #![forbid(unsafe_code)]
 
+mod backend_sas;
 #[path = "../shared/connect.rs"]
 mod connect;
 mod status;
@@ -27,6 +28,9 @@ enum Command {
     /// Show every configured child: up, connecting, retrying or refused, and why it last ended or failed. Ends with 3 when one is neither up nor
     /// waiting for traffic.
     Status(status::Arguments),
+    /// Show every SA that the data path holds, and the CHILD SA that each belongs to. Ends with 3 when one belongs to none, which is normal only
+    /// for the moment in which it is installed or removed.
+    BackendSas(backend_sas::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -47,5 +51,6 @@ fn run(arguments: &Arguments) -> Result<u8, ClientError> {
     let mut client = connect::connect(&arguments.uri)?;
     match &arguments.command {
         Command::Status(arguments) => status::run(&mut client, arguments),
+        Command::BackendSas(arguments) => backend_sas::run(&mut client, arguments),
     }
 }
