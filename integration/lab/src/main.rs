@@ -35,6 +35,8 @@ enum Task {
     },
     /// Rekeys every second from both sides under load, over a slow and reordering path
     SoakRekey(soak::Options),
+    /// Both ends rekey at the same moment, then one every second, against Debian's charon
+    SoakCharon(soak::charon::Options),
 }
 
 fn main() -> ExitCode {
@@ -42,6 +44,7 @@ fn main() -> ExitCode {
     let outcome = lab::enter::enter().and_then(|()| match &arguments.task {
         Task::Demo(options) => demo::run(options),
         Task::SoakRekey(options) => soak::run(options),
+        Task::SoakCharon(options) => soak::charon::run(options),
         Task::HostileIke(options) => lab::hostile::ike_run::run(options),
         Task::HostileEsp(options) => lab::hostile::esp_run::run(options),
         Task::HostileMemory(options) => lab::hostile::memory_run::run(options),

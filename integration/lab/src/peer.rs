@@ -3,23 +3,28 @@
 //! A test names a [`Peer`] for each side at run time; everything after that (loading, initiating, looking at SAs, signals) is the
 //! same for all of them and goes through VICI, with our `swanctl` or with Debian's.
 
+pub mod audit;
 pub mod charon;
 pub mod conf;
 pub mod cygnet;
 pub mod sas;
 
 use std::ffi::OsString;
-use std::os::unix::net::UnixDatagram;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
+use swanctl_compat::vici::{self, Message};
 
 use crate::netns::Namespace;
 use crate::process::{Process, wait_until};
 use conf::Tunnel;
 use sas::{IkeSa, Node};
+
+/// A VICI client.
+pub type Vici = vici::client::Client<UnixStream>;
 
 /// How long a daemon may take until it says that it is ready.
 const START_TIME: Duration = Duration::from_secs(10);
@@ -246,6 +251,40 @@ impl<'lab> Daemon<'lab> {
     pub fn sas(&self) -> anyhow::Result<Vec<IkeSa>> {
         let text = self.swanctl(&["--list-sas", "--raw"])?;
         Ok(sas::ike_sas(&Node::parse_all(&text)))
+    }
+
+    /// A connection to its VICI socket.
+    ///
+    /// # Errors
+    /// Nobody listens there.
+    pub fn vici(&self) -> anyhow::Result<Vici> {
+        let stream = UnixStream::connect(&self.recipe.socket)
+            .with_context(|| format!("connecting to {}", self.recipe.socket.display()))?;
+        Ok(Vici::new(stream))
+    }
+
+    /// Whether it can be asked for [`Self::backend_sas`].
+    #[must_use]
+    pub fn tells_backend_sas(&self) -> bool {
+        self.recipe.client == Client::Cygnet
+    }
+
+    /// What its data path holds by the data path's own word; only Cygnet can be asked.
+    ///
+    /// # Errors
+    /// The daemon or its backend does not answer.
+    pub fn backend_sas(&self) -> anyhow::Result<Vec<audit::BackendSa>> {
+        let mut vici = self.vici()?;
+        let mut events = Vec::new();
+        vici.register("cygnet-backend-sa")?;
+        let answer = vici.command("cygnet-backend-sas", Message::new(), |_, event| {
+            events.push(event.clone());
+            Ok(())
+        })?;
+        if let Some(error) = answer.get_str("errmsg") {
+            bail!("{error}");
+        }
+        events.iter().map(audit::backend_sa).collect()
     }
 
     /// Waits until its SAs fulfil a condition.

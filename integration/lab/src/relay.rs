@@ -1,4 +1,5 @@
-//! A lossy path: forwards frames between two interfaces with delay, jitter, reordering and loss, and can be cut.
+//! A lossy path: forwards frames between two interfaces with delay, jitter, reordering and loss, and can be cut. It keeps a list of the IKE
+//! messages that it saw.
 //!
 //! Ordinary frames keep their order: the delay of the path varies, the path itself does not reorder. A chosen share is held back a
 //! little longer and overtaken by its successors.
@@ -6,13 +7,13 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::classify::{Class, classify};
-use crate::frame::mend_checksum;
+use crate::classify::{Class, NAT_PORT, classify};
+use crate::frame::{Network, mend_checksum, parse, ports};
 use crate::netns::Namespace;
 use crate::packet::{LARGEST_FRAME, PacketSocket};
 use crate::random::Random;
@@ -28,6 +29,8 @@ pub struct Profile {
     pub reorder: f64,
     /// Share of frames that are lost.
     pub loss: f64,
+    /// Share of IKE datagrams that are lost besides; ESP is spared.
+    pub ike_loss: f64,
     /// Drops ESP frames of an old SPI as soon as either side has begun to use its successor: the gateways then look as if they
     /// removed the old inbound SA at once instead of letting it linger. For paths that carry one CHILD SA.
     pub drop_old_inbound: bool,
@@ -42,12 +45,13 @@ impl Profile {
         jitter: Duration::ZERO,
         reorder: 0.0,
         loss: 0.0,
+        ike_loss: 0.0,
         drop_old_inbound: false,
         seed: 1,
     };
 }
 
-/// What the relay has done so far, both directions together.
+/// What the relay has done so far, both directions together unless it says otherwise.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     /// Frames passed on.
@@ -56,7 +60,53 @@ pub struct Tally {
     pub dropped: u64,
     /// Frames held back to be overtaken.
     pub held: u64,
+    /// ESP frames passed on, in either form: those that came from the left, those that came from the right.
+    pub esp: [u64; 2],
 }
+
+/// An IKE message as it came to the relay, before anything was done with it. All of it is in the part of the header that is sent in clear.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IkeSeen {
+    /// When.
+    pub at: Instant,
+    /// From the left end, gateway A's.
+    pub from_left: bool,
+    /// SPIs of the IKE SA, the initiator's first.
+    pub spis: (u64, u64),
+    /// Exchange type.
+    pub exchange: u8,
+    /// A response, not a request.
+    pub is_response: bool,
+    /// Message ID.
+    pub message_id: u32,
+    /// The relay lost it.
+    pub lost: bool,
+}
+
+impl IkeSeen {
+    fn read(frame: &[u8], from_left: bool) -> Option<Self> {
+        let Network::Ip(packet) = parse(frame) else { return None };
+        let (from, to) = ports(&packet)?;
+        let data = packet.payload.get(8..)?;
+        let message = if from == NAT_PORT || to == NAT_PORT { data.strip_prefix(&[0; 4])? } else { data };
+        let word = |at: usize| Some(u64::from_be_bytes(*message.get(at..)?.first_chunk()?));
+        let message_id = u32::from_be_bytes(*message.get(20..)?.first_chunk()?);
+        Some(IkeSeen {
+            at: Instant::now(),
+            from_left,
+            spis: (word(0)?, word(8)?),
+            exchange: *message.get(18)?,
+            is_response: message.get(19)? & RESPONSE != 0,
+            message_id,
+            lost: false,
+        })
+    }
+}
+
+/// The flag of a response in the IKE header (RFC 7296 §3.1).
+const RESPONSE: u8 = 0x20;
+/// IKE messages remembered; later ones are not.
+const REMEMBERED: usize = 200_000;
 
 #[derive(Debug, Default)]
 struct Shared {
@@ -65,6 +115,8 @@ struct Shared {
     forwarded: AtomicU64,
     dropped: AtomicU64,
     held: AtomicU64,
+    esp: [AtomicU64; 2],
+    ike: Mutex<Vec<IkeSeen>>,
     /// How many CHILD SAs either side has begun to use.
     generation: AtomicUsize,
 }
@@ -91,6 +143,7 @@ impl Relay {
             [(left, &left_end, &right_end, 0), (right, &right_end, &left_end, 0x5bd1_e995)]
         {
             let direction = Direction {
+                from_left: salt == 0,
                 receiver: Arc::clone(receiver),
                 sender: Arc::clone(sender),
                 profile: profile.clone(),
@@ -120,7 +173,27 @@ impl Relay {
             forwarded: read(&self.shared.forwarded),
             dropped: read(&self.shared.dropped),
             held: read(&self.shared.held),
+            esp: [read(&self.shared.esp[0]), read(&self.shared.esp[1])],
         }
+    }
+
+    /// How many IKE messages have come.
+    #[must_use]
+    pub fn ike_count(&self) -> usize {
+        self.shared.ike.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// When the last IKE message came.
+    #[must_use]
+    pub fn last_ike(&self) -> Option<Instant> {
+        self.shared.ike.lock().unwrap_or_else(PoisonError::into_inner).last().map(|message| message.at)
+    }
+
+    /// The IKE messages that have come, the lost ones too, since and without the first `skip`.
+    #[must_use]
+    pub fn ike_seen(&self, skip: usize) -> Vec<IkeSeen> {
+        let seen = self.shared.ike.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.get(skip..).unwrap_or_default().to_vec()
     }
 }
 
@@ -138,6 +211,7 @@ type Waiting = BinaryHeap<Reverse<(Instant, u64, Vec<u8>)>>;
 
 /// One direction and its thread.
 struct Direction {
+    from_left: bool,
     receiver: Arc<PacketSocket>,
     sender: Arc<PacketSocket>,
     profile: Profile,
@@ -171,9 +245,14 @@ impl Direction {
     }
 
     fn admit(&mut self, frame: &[u8], now: Instant) {
+        let is_ike = classify(frame, &[]) == Class::Ike;
         let lost = self.shared.cut.load(Ordering::Relaxed)
             || self.random.chance(self.profile.loss)
+            || is_ike && self.random.chance(self.profile.ike_loss)
             || self.is_on_old_sa(frame);
+        if is_ike {
+            self.remember(frame, lost);
+        }
         if lost {
             self.shared.dropped.fetch_add(1, Ordering::Relaxed);
             return;
@@ -192,6 +271,14 @@ impl Direction {
         }
         self.arrived += 1;
         self.waiting.push(Reverse((due, self.arrived, frame.to_vec())));
+    }
+
+    fn remember(&self, frame: &[u8], lost: bool) {
+        let Some(message) = IkeSeen::read(frame, self.from_left) else { return };
+        let mut seen = self.shared.ike.lock().unwrap_or_else(PoisonError::into_inner);
+        if seen.len() < REMEMBERED {
+            seen.push(IkeSeen { lost, ..message });
+        }
     }
 
     fn varying_delay(&mut self) -> Duration {
@@ -222,10 +309,36 @@ impl Direction {
                 self.shared.dropped.fetch_add(1, Ordering::Relaxed);
                 continue;
             }
+            if matches!(classify(&frame, &[]), Class::Esp(_) | Class::UdpEsp(_)) {
+                self.shared.esp[usize::from(!self.from_left)].fetch_add(1, Ordering::Relaxed);
+            }
             mend_checksum(&mut frame);
             self.sender.send(&frame)?;
             self.shared.forwarded.fetch_add(1, Ordering::Relaxed);
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::udp;
+
+    #[test]
+    fn the_header_of_an_ike_message_is_read_on_both_ports() {
+        let mut message = [0; 28];
+        (message[7], message[15], message[18], message[19], message[23]) = (1, 2, 36, 0x28, 5);
+        let frame = |port: u16, data: &[u8]| {
+            let end = |host: u8| format!("192.0.2.{host}:{port}").parse().unwrap();
+            udp([2; 6], [3; 6], end(1), end(2), data)
+        };
+        let marked = [&[0; 4], message.as_slice()].concat();
+        for seen in [frame(500, &message), frame(4500, &marked)].map(|frame| IkeSeen::read(&frame, true).unwrap()) {
+            assert_eq!((seen.spis, seen.exchange, seen.is_response, seen.message_id), ((1, 2), 36, true, 5));
+        }
+        assert_eq!(IkeSeen::read(&frame(4500, &[1; 40]), true), None, "ESP");
+        assert_eq!(IkeSeen::read(&frame(500, &message[..27]), true).map(|seen| seen.message_id), Some(5));
+        assert_eq!(IkeSeen::read(&frame(500, &message[..20]), true), None, "too short");
     }
 }

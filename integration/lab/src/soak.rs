@@ -2,6 +2,8 @@
 //!
 //! A control leg without rekeys runs before and after; what it loses is the path's fault, not the rekeys'.
 
+pub(crate) mod charon;
+
 use std::collections::BTreeSet;
 use std::thread;
 use std::time::{Duration, Instant};

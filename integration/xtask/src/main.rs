@@ -16,6 +16,7 @@ usage: cargo xtask <task>
   demo [OPTIONS]        two gateways, one tunnel, real packets; options go to the lab, see `demo --help`
   test [--quick]        formatting, lints, unit tests, scenarios; without --quick also interop, soak cuts, documentation
   soak rekey [OPTIONS]  rekeys every second under load; options go to the lab, see `soak rekey --help`
+  soak charon [OPTIONS] rekeys at the same moment on both ends and every second, against Debian's charon; see `soak charon --help`
   soak hostile ike|esp|memory [OPTIONS]
                         mutated IKE messages with the right keys, mutated ESP packets, memory per SA; see `soak hostile ike --help`
 ";
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
         ["test"] => stages::run(false),
         ["test", "--quick"] => stages::run(true),
         ["soak", "rekey", options @ ..] => build::lab("soak-rekey", options),
+        ["soak", "charon", options @ ..] => build::lab("soak-charon", options),
         ["soak", "hostile", what @ ("ike" | "esp" | "memory"), options @ ..] => {
             build::lab(&format!("hostile-{what}"), options)
         }

@@ -1,0 +1,437 @@
+//! The soak against a daemon that nobody here wrote: both ends rekey at the same moment, round after round, then one of them every second,
+//! under constant streams. In the end nothing may be left over on either side.
+//!
+//! Whether a round collided is read off the wire: each end had sent its CREATE_CHILD_SA request before it answered the other's.
+
+use std::sync::Barrier;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use lab::netns::Namespace;
+use lab::peer::charon::Charon;
+use lab::peer::conf::Tunnel;
+use lab::peer::cygnet::Cygnet;
+use lab::peer::sas::{ChildSa, IkeSa};
+use lab::peer::{Daemon, Peer, audit};
+use lab::relay::{IkeSeen, Profile, Relay, Tally};
+use lab::topology::{Family, Lab, Middle, Side};
+use lab::traffic::stream::{self, Load, Report};
+use swanctl_compat::vici::Message;
+
+/// The child that is rekeyed.
+const CHILD: &str = "net4";
+/// All children: the other one must not notice.
+const CHILDREN: [&str; 2] = ["net4", "net6"];
+/// One way: requests of both ends cross as long as they are sent within this time.
+const DELAY: Duration = Duration::from_millis(15);
+const PATH: Profile = Profile { delay: DELAY, ..Profile::CLEAN };
+/// How long a round may take: after TEMPORARY_FAILURE an end waits for up to 15 s.
+const ROUND: Duration = Duration::from_secs(30);
+/// No IKE message for so long: the round is over.
+const QUIET: Duration = Duration::from_millis(150);
+/// How long rekeyed SAs may linger.
+const LINGER: Duration = Duration::from_secs(20);
+/// Each so manyth round sets a rekeying of the CHILD SA against one of the IKE SA.
+const MIXED: u32 = 10;
+/// In the steady leg each so manyth rekeying is one of the IKE SA.
+const IKE_EVERY: u32 = 10;
+/// CREATE_CHILD_SA (RFC 7296 §3.1).
+const CREATE_CHILD_SA: u8 = 36;
+
+/// Options of the soak.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Rounds in which both ends rekey at once
+    #[arg(long, default_value_t = 200)]
+    rounds: u32,
+    /// How long one end rekeys every second after that
+    #[arg(long, default_value_t = 5.0)]
+    minutes: f64,
+    /// Packets a second of each of the six streams
+    #[arg(long, default_value_t = 50.0)]
+    rate: f64,
+    /// What runs in gateway A; gateway B always runs charon
+    #[arg(long, value_enum, default_value_t = Who::Cygnet)]
+    ours: Who,
+    /// Show the daemons' logs at the end
+    #[arg(long)]
+    logs: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Who {
+    /// Our daemon
+    Cygnet,
+    /// Debian's charon, to see what it does among its own
+    Charon,
+}
+
+/// What both ends are told to rekey in a round.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Child,
+    Ike,
+    ChildAgainstIke,
+    IkeAgainstChild,
+}
+
+const KINDS: [(Kind, &str); 4] = [
+    (Kind::Child, "CHILD/CHILD"),
+    (Kind::Ike, "IKE/IKE"),
+    (Kind::ChildAgainstIke, "CHILD/IKE"),
+    (Kind::IkeAgainstChild, "IKE/CHILD"),
+];
+
+impl Kind {
+    fn of(round: u32) -> Self {
+        match (round % MIXED, round / MIXED % 2) {
+            (6, 0) => Kind::ChildAgainstIke,
+            (6, _) => Kind::IkeAgainstChild,
+            (1 | 4 | 8, _) => Kind::Ike,
+            _ => Kind::Child,
+        }
+    }
+
+    /// Whether a side rekeys the IKE SA.
+    fn is_ike(self, side: Side) -> bool {
+        match self {
+            Kind::Child => false,
+            Kind::Ike => true,
+            Kind::ChildAgainstIke => side == Side::B,
+            Kind::IkeAgainstChild => side == Side::A,
+        }
+    }
+
+    fn renews_ike(self) -> bool {
+        self != Kind::Child
+    }
+
+    fn renews_child(self) -> bool {
+        self != Kind::Ike
+    }
+}
+
+/// Runs the soak; true when it passed.
+pub(crate) fn run(options: &Options) -> Result<bool> {
+    let lab = Lab::new(&Middle::Relay(PATH))?;
+    let start = |peer: &dyn Peer, side: Side| {
+        let directory = lab.directory().join(side.letter());
+        let tunnel = Tunnel::between(&lab, side, Family::V4);
+        Daemon::start(peer, &lab.site(side).gateway, &directory, &[tunnel])
+    };
+    let ours: &dyn Peer = match options.ours {
+        Who::Cygnet => &Cygnet { extra: String::new(), log: String::new() },
+        Who::Charon => &Charon,
+    };
+    let daemons = [start(ours, Side::A)?, start(&Charon, Side::B)?];
+    let outcome = Soak { lab: &lab, daemons: &daemons, options }.run();
+    if !matches!(outcome, Ok(true)) || options.logs {
+        for (name, daemon) in ["A", "B"].iter().zip(&daemons) {
+            eprintln!("log of gateway {name}:\n{}", daemon.log_tail(400));
+        }
+    }
+    outcome
+}
+
+struct Soak<'lab> {
+    lab: &'lab Lab,
+    daemons: &'lab [Daemon<'lab>; 2],
+    options: &'lab Options,
+}
+
+/// The one IKE SA of an end and its one installed CHILD SA of the name.
+struct End {
+    ike: IkeSa,
+    child: ChildSa,
+}
+
+/// What a leg with rekeys did.
+#[derive(Default)]
+struct Leg {
+    report: Report,
+    /// For each of [`KINDS`]: rounds, and how many of them collided.
+    rounds: [(u32, u32); 4],
+    rekeys: u64,
+    /// Packets that an end's kernel threw away before the daemon took them.
+    overflows: [u64; 2],
+    relayed: [u64; 2],
+}
+
+impl Soak<'_> {
+    fn run(&self) -> Result<bool> {
+        for child in CHILDREN {
+            self.daemons[0].swanctl(&["--initiate", "--child", child, "--timeout", "10"])?;
+        }
+        audit::settle(&self.daemons[0], &self.daemons[1], &CHILDREN, LINGER)?;
+        println!(
+            "path: {} ms each way; streams each way: 64 B and 1,300 B on {CHILD}, 200 B on net6, {} packets/s each",
+            DELAY.as_millis(),
+            self.options.rate
+        );
+        let capture = self.lab.capture()?;
+        let before = self.control("before")?;
+        let rounds = self.leg("both ends at once", |leg| self.rounds(leg))?;
+        let steady = self.leg("every second", |leg| self.every_second(leg))?;
+        let after = self.control("after")?;
+        let captured = capture.finish()?;
+        let left_over = audit::settle(&self.daemons[0], &self.daemons[1], &CHILDREN, LINGER);
+        match &left_over {
+            Ok(()) => println!("left over: nothing (lists of both ends, and the data path where it can be asked)"),
+            Err(error) => println!("left over: {error}"),
+        }
+        let clear: u64 = captured.iter().map(|side| side.counts.clear).sum();
+        let missed: u64 = captured.iter().map(lab::capture::Captured::missed).sum();
+        let mut sum = rounds.report.clone();
+        sum.add(&steady.report);
+        let overflow: u64 = rounds.overflows.iter().chain(&steady.overflows).sum();
+        let collided: u32 = rounds.rounds.iter().map(|(_, collided)| collided).sum();
+        let control = before.lost + after.lost;
+        println!(
+            "sent {} received {} lost {} (thrown away by full receive buffers {overflow}) duplicated {} in-clear {clear} not-captured {missed} \
+             rounds {} collided {collided} rekeys {} left-over {} control-lost {control}",
+            sum.sent,
+            sum.received,
+            sum.lost,
+            sum.duplicated,
+            self.options.rounds,
+            rounds.rekeys + steady.rekeys,
+            if left_over.is_ok() { "0" } else { "some" }
+        );
+        let enough = collided * 10 >= self.options.rounds * 9;
+        let steady_rekeys = self.options.minutes * 60.0 * 0.9;
+        Ok(left_over.is_ok()
+            && sum.lost <= overflow
+            && sum.duplicated == 0
+            && clear == 0
+            && missed == 0
+            && enough
+            && steady.rekeys as f64 >= steady_rekeys)
+    }
+
+    fn control(&self, name: &str) -> Result<Report> {
+        let time = Duration::from_secs_f64((self.options.minutes * 6.0).clamp(2.0, 10.0));
+        let report = stream::both_ways(&self.lab.a, &self.lab.b, &self.loads(), time)?;
+        println!("control leg {name}: {report}");
+        Ok(report)
+    }
+
+    fn loads(&self) -> [Load; 3] {
+        let rate = self.options.rate;
+        [(64, Family::V4), (1_300, Family::V4), (200, Family::V6)].map(|(octets, family)| Load { octets, rate, family })
+    }
+
+    /// Streams while something is done, and where their packets were seen on the way.
+    fn leg(&self, name: &str, work: impl FnOnce(&mut Leg) -> Result<()>) -> Result<Leg> {
+        let mut leg = Leg::default();
+        let (relayed, overflows) = (self.relay()?.tally(), self.overflows()?);
+        let streams = stream::start_both_ways(&self.lab.a, &self.lab.b, &self.loads())?;
+        let outcome = work(&mut leg);
+        leg.report = stream::finish_all(streams)?;
+        outcome?;
+        let (relayed_now, overflows_now) = (self.relay()?.tally(), self.overflows()?);
+        leg.relayed = difference(relayed_now.esp, relayed.esp);
+        leg.overflows = difference(overflows_now, overflows);
+        println!("{name}: {}; rekeys {}", leg.report, leg.rekeys);
+        for ((_, kind), (rounds, collided)) in KINDS.iter().zip(leg.rounds).filter(|(_, (rounds, _))| *rounds > 0) {
+            println!("  {kind}: {rounds} rounds, {collided} collided on the wire");
+        }
+        println!(
+            "  ESP relayed: A to B {}, B to A {}; thrown away by full receive buffers: A {}, B {}",
+            leg.relayed[0], leg.relayed[1], leg.overflows[0], leg.overflows[1]
+        );
+        let Tally { dropped, .. } = relayed_now;
+        ensure!(dropped == relayed.dropped, "the path itself lost packets");
+        Ok(leg)
+    }
+
+    fn relay(&self) -> Result<&Relay> {
+        self.lab.relay.as_ref().context("no relay")
+    }
+
+    fn overflows(&self) -> Result<[u64; 2]> {
+        Ok([overflows(&self.lab.a.gateway)?, overflows(&self.lab.b.gateway)?])
+    }
+
+    fn rounds(&self, leg: &mut Leg) -> Result<()> {
+        for number in 0..self.options.rounds {
+            let kind = Kind::of(number);
+            let before = self.ends()?;
+            let skip = self.relay()?.ike_count();
+            self.both(kind, &before)?;
+            self.until_over(kind, &before).with_context(|| format!("round {number}"))?;
+            let place = KINDS.iter().position(|(known, _)| *known == kind).context("a kind")?;
+            let collided = crossed(&self.relay()?.ike_seen(skip));
+            let (rounds, collisions) = leg.rounds.get_mut(place).context("a kind")?;
+            *rounds += 1;
+            *collisions += u32::from(collided);
+            leg.rekeys += u64::from(kind.renews_ike()) + u64::from(kind.renews_child());
+            if number % 20 == 19 {
+                println!("  {} rounds", number + 1);
+            }
+        }
+        Ok(())
+    }
+
+    /// Both ends are told in the same moment.
+    fn both(&self, kind: Kind, before: &[End; 2]) -> Result<()> {
+        let [a, b] = self.daemons;
+        let together = Barrier::new(2);
+        let tell = |daemon: &Daemon<'_>, side: Side, end: &End| -> Result<()> {
+            let mut vici = daemon.vici()?;
+            let request = request(kind.is_ike(side), end);
+            together.wait();
+            let answer = vici.command("rekey", request, |_, _| Ok(()))?;
+            ensure!(answer.is_yes("success"), "{side:?} refused to rekey: {:?}", answer.get_str("errmsg"));
+            Ok(())
+        };
+        thread::scope(|scope| {
+            let other = scope.spawn(|| tell(b, Side::B, &before[1]));
+            let own = tell(a, Side::A, &before[0]);
+            other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)).and(own)
+        })
+    }
+
+    fn until_over(&self, kind: Kind, before: &[End; 2]) -> Result<()> {
+        let started = Instant::now();
+        loop {
+            thread::sleep(Duration::from_millis(30));
+            let quiet = self.relay()?.last_ike().is_none_or(|at| at.elapsed() > QUIET);
+            if quiet && self.ends().is_ok_and(|now| is_over(kind, before, &now)) {
+                return Ok(());
+            }
+            if started.elapsed() > ROUND {
+                let [a, b] = self.daemons;
+                anyhow::bail!("not over within {} s; A: {:#?}\nB: {:#?}", ROUND.as_secs(), a.sas()?, b.sas()?);
+            }
+        }
+    }
+
+    /// One end rekeys every second, in turn.
+    fn every_second(&self, leg: &mut Leg) -> Result<()> {
+        let started = Instant::now();
+        let time = Duration::from_secs_f64(self.options.minutes * 60.0);
+        let mut last = self.ends()?;
+        for tick in 1_u32.. {
+            thread::sleep((Duration::from_secs(1) * tick).saturating_sub(started.elapsed()));
+            if let Ok(now) = self.ends() {
+                let [end, _] = &now;
+                leg.rekeys += u64::from(end.child.spi_in != last[0].child.spi_in || end.ike.spis != last[0].ike.spis);
+                last = now;
+            }
+            if started.elapsed() >= time {
+                return Ok(());
+            }
+            let place = usize::from(tick % 2 == 0);
+            let (Some(daemon), Some(end)) = (self.daemons.get(place), last.get(place)) else { continue };
+            let is_ike = tick % IKE_EVERY == tick / IKE_EVERY % 2;
+            // A refusal shows in the number of rekeys.
+            let _ = daemon.vici()?.command("rekey", request(is_ike, end), |_, _| Ok(()))?;
+            if tick % 60 == 0 {
+                println!("  {tick} s: {} rekeys", leg.rekeys);
+            }
+        }
+        Ok(())
+    }
+
+    fn ends(&self) -> Result<[End; 2]> {
+        let [a, b] = self.daemons;
+        Ok([end(a)?, end(b)?])
+    }
+}
+
+fn difference(now: [u64; 2], before: [u64; 2]) -> [u64; 2] {
+    [now[0].saturating_sub(before[0]), now[1].saturating_sub(before[1])]
+}
+
+fn end(daemon: &Daemon<'_>) -> Result<End> {
+    let mut ikes: Vec<IkeSa> = daemon.sas()?.into_iter().filter(|sa| sa.state == "ESTABLISHED").collect();
+    ensure!(ikes.len() == 1, "{} established IKE SAs", ikes.len());
+    let ike = ikes.pop().context("an IKE SA")?;
+    let installed = ike.children.iter().filter(|child| child.name == CHILD && child.state == "INSTALLED");
+    let mut installed: Vec<ChildSa> = installed.cloned().collect();
+    ensure!(installed.len() == 1, "{} installed CHILD SAs {CHILD}", installed.len());
+    Ok(End { child: installed.pop().context("a CHILD SA")?, ike })
+}
+
+fn request(is_ike: bool, end: &End) -> Message {
+    match is_ike {
+        true => Message::new().with("ike-id", end.ike.unique_id.as_str()),
+        false => Message::new().with("child-id", end.child.unique_id.as_str()),
+    }
+}
+
+fn is_over(kind: Kind, before: &[End; 2], now: &[End; 2]) -> bool {
+    let [a, b] = now;
+    let ike_is_new = before.iter().zip(now).all(|(before, now)| before.ike.spis != now.ike.spis);
+    let child_is_new = before.iter().zip(now).all(|(before, now)| before.child.spi_in != now.child.spi_in);
+    a.ike.spis == b.ike.spis
+        && a.child.spi_in == b.child.spi_out
+        && a.child.spi_out == b.child.spi_in
+        && (ike_is_new || !kind.renews_ike())
+        && (child_is_new || !kind.renews_child())
+}
+
+/// Whether both ends had sent their first request before they answered the other's.
+fn crossed(seen: &[IkeSeen]) -> bool {
+    let first = |from_left: bool, is_response: bool| {
+        seen.iter()
+            .find(|message| {
+                message.exchange == CREATE_CHILD_SA
+                    && message.from_left == from_left
+                    && message.is_response == is_response
+            })
+            .map(|message| message.at)
+    };
+    let before = |request: Option<Instant>, response: Option<Instant>| {
+        request.is_some_and(|request| response.is_none_or(|response| request < response))
+    };
+    before(first(true, false), first(true, true)) && before(first(false, false), first(false, true))
+}
+
+/// Packets that the kernel has thrown away because the UDP sockets of a namespace were full.
+fn overflows(namespace: &Namespace) -> Result<u64> {
+    let tables = namespace.run(|| {
+        ["udp", "udp6"]
+            .map(|table| std::fs::read_to_string(format!("/proc/thread-self/net/{table}")).unwrap_or_default())
+    })?;
+    let lines = tables.iter().flat_map(|table| table.lines().skip(1));
+    Ok(lines.filter_map(|line| line.split_whitespace().last()?.parse::<u64>().ok()).sum())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(order: &[(bool, bool)]) -> Vec<IkeSeen> {
+        let start = Instant::now();
+        let message = |(number, (from_left, is_response)): (u32, &(bool, bool))| IkeSeen {
+            at: start + Duration::from_millis(number.into()),
+            from_left: *from_left,
+            spis: (1, 2),
+            exchange: CREATE_CHILD_SA,
+            is_response: *is_response,
+            message_id: 0,
+            lost: false,
+        };
+        (0..).zip(order).map(message).collect()
+    }
+
+    #[test]
+    fn only_requests_that_cross_are_a_collision() {
+        let (request, response) = (false, true);
+        let (left, right) = (true, false);
+        assert!(crossed(&seen(&[(left, request), (right, request), (left, response), (right, response)])));
+        assert!(crossed(&seen(&[(left, request), (right, request)])));
+        assert!(!crossed(&seen(&[(left, request), (right, response), (right, request), (left, response)])));
+        assert!(!crossed(&seen(&[(left, request), (right, response)])));
+        assert!(!crossed(&[]));
+    }
+
+    #[test]
+    fn every_kind_of_round_comes_up_in_twenty() {
+        for (kind, name) in KINDS {
+            assert!((0..20).any(|round| Kind::of(round) == kind), "{name}");
+        }
+    }
+}
