@@ -310,7 +310,9 @@ impl Direction {
                 continue;
             }
             if matches!(classify(&frame, &[]), Class::Esp(_) | Class::UdpEsp(_)) {
-                self.shared.esp[usize::from(!self.from_left)].fetch_add(1, Ordering::Relaxed);
+                let [from_left, from_right] = &self.shared.esp;
+                let counter = if self.from_left { from_left } else { from_right };
+                counter.fetch_add(1, Ordering::Relaxed);
             }
             mend_checksum(&mut frame);
             self.sender.send(&frame)?;
