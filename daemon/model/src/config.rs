@@ -53,6 +53,8 @@ pub struct IkeSettings {
     pub half_open_limit: u32,
     /// When the guard stands.
     pub fail_closed: FailClosed,
+    /// Octets of the IP datagram of an IKE fragment at most; 0 = what every path carries: 576 over IPv4, 1280 over IPv6.
+    pub fragment_size: u16,
 }
 
 impl Default for IkeSettings {
@@ -71,6 +73,7 @@ impl Default for IkeSettings {
             replay_window: 32,
             half_open_limit: 0,
             fail_closed: FailClosed::OnceUp,
+            fragment_size: 1280,
         }
     }
 }
@@ -113,6 +116,8 @@ pub struct Connection {
     pub encap: bool,
     /// Announce MOBIKE.
     pub mobike: bool,
+    /// IKE fragmentation.
+    pub fragmentation: Fragmentation,
     /// Liveness check after silence of this long; zero = off.
     pub dpd_delay: Duration,
     /// Retransmission sequences of an initial connect; 0 = endless.
@@ -172,6 +177,38 @@ pub enum Unique {
     Keep,
     /// Close the existing IKE SA.
     Replace,
+}
+
+/// IKE fragmentation (`fragmentation`, RFC 7383). Fragments are sent and taken only when both ends have announced that they can.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Fragmentation {
+    /// Announce it, and send messages that are too long in fragments.
+    #[default]
+    Yes,
+    /// Announce it and take fragments, but send none.
+    Accept,
+    /// Do not announce it.
+    No,
+    /// The same as `Yes`; the difference is one of IKEv1.
+    Force,
+}
+
+impl Fragmentation {
+    /// Whether it is announced.
+    pub fn is_announced(self) -> bool {
+        match self {
+            Self::Yes | Self::Accept | Self::Force => true,
+            Self::No => false,
+        }
+    }
+
+    /// Whether messages that are too long are sent in fragments.
+    pub fn sends(self) -> bool {
+        match self {
+            Self::Yes | Self::Force => true,
+            Self::Accept | Self::No => false,
+        }
+    }
 }
 
 /// Combination of actions (`start_action`, `close_action`, `dpd_action`).

@@ -18,7 +18,7 @@ pub use cause::{Cause, CauseKind};
 pub use command::{Command, CommandError, CommandId, CommandOutcome, Selector};
 pub use config::{
     Actions, AuthMethod, AuthRound, Child, ChildMode, ConfigSnapshot, ConfiguredSelector, Connection, FailClosed,
-    HostSpec, IkeSettings, Unique,
+    Fragmentation, HostSpec, IkeSettings, Unique,
 };
 pub use event::{EventBody, EventRecord};
 pub use identity::Identity;

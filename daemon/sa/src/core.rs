@@ -5,13 +5,19 @@ use std::sync::Arc;
 use ike_model::snapshot::IkeSaState;
 use ike_model::{Cause, Connection, Identity, IkeSaSnapshot};
 use ike_wire::ids::ExchangeType;
-use ike_wire::{Flags, Header, IkeSpi, Message, MessageId, Payload, SkBuffer, encode, encode_chain};
+use ike_wire::{
+    Chain, EncryptedFragment, Flags, Header, IkeSpi, Malformed, Message, MessageId, Payload, Payloads, SkBuffer,
+    encode, encode_chain, sk_overhead,
+};
 use ipsec::{Instant, Path};
 
+use crate::datagrams::Datagrams;
 use crate::deadline::{IkeTimer, Timer};
 use crate::error::Error;
+use crate::fragmentation;
 use crate::key_schedule::Keys;
 use crate::nat::Nat;
+use crate::reassembly::{MOST_OCTETS, MOST_OCTETS_BEFORE_AUTHENTICATION, Reassembly};
 use crate::retry;
 use crate::suite::IkeSuite;
 use crate::turn::Turn;
@@ -37,6 +43,10 @@ pub(crate) struct Core {
     pub(crate) nat: Nat,
     /// Message IDs.
     pub(crate) window: Window,
+    /// Both ends can do fragmentation.
+    pub(crate) fragments: bool,
+    /// Fragments of messages that are not whole yet.
+    pub(crate) reassembly: Reassembly,
     /// Keys, once there are any.
     pub(crate) keys: Option<Keys>,
     /// Algorithms, once chosen.
@@ -51,6 +61,24 @@ pub(crate) struct Core {
     pub(crate) reauthenticates: Option<u64>,
     /// Since when the peer is authenticated.
     pub(crate) established_at: Option<Instant>,
+}
+
+/// A message of the peer, checked and decrypted.
+pub(crate) enum Opened {
+    /// It came as a whole.
+    Whole(SkBuffer),
+    /// It came in fragments.
+    Joined(Chain),
+}
+
+impl Opened {
+    /// What it says.
+    pub(crate) fn payloads(&self) -> Result<Payloads<'_>, Malformed> {
+        match self {
+            Self::Whole(buffer) => buffer.payloads(),
+            Self::Joined(chain) => chain.payloads(),
+        }
+    }
 }
 
 impl Core {
@@ -80,7 +108,7 @@ impl Core {
         Ok(encode(&self.header(exchange, id, response), payloads)?)
     }
 
-    /// A message in SK.
+    /// A message in SK, or in fragments if it is longer than one datagram should be.
     pub(crate) fn sealed(
         &self,
         turn: &Turn<'_>,
@@ -88,21 +116,57 @@ impl Core {
         id: MessageId,
         response: bool,
         payloads: &[Payload<'_>],
-    ) -> Result<Vec<u8>, Error> {
+    ) -> Result<Datagrams, Error> {
         let keys = self.keys.as_ref().ok_or(Error::Temporary("no keys yet"))?;
-        let header = self.header(exchange, id, response);
-        let mut buffer = SkBuffer::seal(&header, &encode_chain(payloads)?, Keys::sizes(keys.outbound.as_ref()))?;
-        let parts = buffer.parts();
-        keys.outbound.seal(turn.context.rng, parts.associated, parts.iv, parts.body, parts.icv)?;
-        Ok(buffer.into_octets())
+        let sizes = Keys::sizes(keys.outbound.as_ref());
+        let (header, chain) = (self.header(exchange, id, response), encode_chain(payloads)?);
+        let whole = chain.octets.len().saturating_add(sk_overhead(chain.octets.len(), sizes));
+        let buffers = match self.longest_message(turn) {
+            Some(longest) if whole > longest => SkBuffer::seal_fragments(&header, &chain, longest, sizes)?,
+            //= RFC 7383 §2.5.1: a message that fits is sent as it always was
+            Some(_) | None => vec![SkBuffer::seal(&header, &chain, sizes)?],
+        };
+        let seal = |mut buffer: SkBuffer| {
+            let parts = buffer.parts();
+            keys.outbound.seal(turn.context.rng, parts.associated, parts.iv, parts.body, parts.icv)?;
+            Ok(buffer.into_octets())
+        };
+        buffers.into_iter().map(seal).collect()
     }
 
-    /// Checks and decrypts a message of the peer.
+    /// Octets above which a message goes in fragments, if it may.
+    fn longest_message(&self, turn: &Turn<'_>) -> Option<usize> {
+        //= RFC 7383 §2.3: fragments are sent only when both ends have announced that they can
+        let sends = self.fragments && self.connection.fragmentation.sends();
+        sends.then(|| fragmentation::longest_message(&turn.context.config.settings, self.path))
+    }
+
+    /// Checks and decrypts a message of the peer. A fragment gives nothing until the last one is there.
+    pub(crate) fn receive(&mut self, message: &Message<'_>) -> Result<Option<Opened>, Error> {
+        match message.fragment() {
+            Some(fragment) => Ok(self.collect(message, fragment)?.map(Opened::Joined)),
+            None => Ok(Some(Opened::Whole(self.open(message)?))),
+        }
+    }
+
+    fn collect(&mut self, message: &Message<'_>, fragment: &EncryptedFragment<'_>) -> Result<Option<Chain>, Error> {
+        self.reassembly.admits(&message.header, fragment).map_err(Error::Unauthentic)?;
+        //= RFC 7383 §2.6: a fragment is stored only when its own ICV is good
+        let opened = self.open(message)?;
+        let piece = opened.plaintext().map_err(|_| Error::Unauthentic("fragment with impossible padding"))?;
+        let most = if self.established_at.is_some() { MOST_OCTETS } else { MOST_OCTETS_BEFORE_AUTHENTICATION };
+        self.reassembly.store(&message.header, fragment, piece, most).map_err(Error::Unauthentic)
+    }
+
+    /// Checks and decrypts one datagram: a message, or a fragment of one.
     pub(crate) fn open(&self, message: &Message<'_>) -> Result<SkBuffer, Error> {
         let keys = self.keys.as_ref().ok_or(Error::Unauthentic("no keys yet"))?;
         //= RFC 7296 §1.2, §1.3: every payload of these exchanges is encrypted; one in front of SK has no place in them
         if message.payloads.len() != 1 {
             return Err(Error::Unauthentic("payloads outside of SK"));
+        }
+        if message.fragment().is_some() && !self.fragments {
+            return Err(Error::Unauthentic("fragment, and fragmentation was not negotiated"));
         }
         // Before the integrity check nothing is known to come from the peer, so every fault here is just dropped.
         let mut buffer = SkBuffer::open(message, Keys::sizes(keys.inbound.as_ref()))
@@ -122,22 +186,31 @@ impl Core {
         payloads: &[Payload<'_>],
     ) -> Result<(), Error> {
         let id = self.window.free_id().ok_or(Error::Temporary("a request is under way"))?;
-        let octets = self.sealed(turn, exchange, id, false, payloads)?;
-        self.send_request(turn, octets);
+        let datagrams = self.sealed(turn, exchange, id, false, payloads)?;
+        self.send_request(turn, datagrams);
         Ok(())
     }
 
+    /// Sends the datagrams of one message.
+    pub(crate) fn transmit(&self, turn: &mut Turn<'_>, datagrams: &Datagrams) {
+        for octets in datagrams.iter() {
+            turn.transmit(self.path, octets.to_vec(), self.connection.dscp);
+        }
+    }
+
     /// Sends an encoded request under the free message ID.
-    pub(crate) fn send_request(&mut self, turn: &mut Turn<'_>, octets: Vec<u8>) {
-        turn.transmit(self.path, octets.clone(), self.connection.dscp);
-        self.window.sent(octets);
+    pub(crate) fn send_request(&mut self, turn: &mut Turn<'_>, datagrams: impl Into<Datagrams>) {
+        let datagrams = datagrams.into();
+        self.transmit(turn, &datagrams);
+        self.window.sent(datagrams);
         self.await_response(turn, 0);
     }
 
     /// Sends other octets under the ID of the request that waits.
-    pub(crate) fn replace_request(&mut self, turn: &mut Turn<'_>, octets: Vec<u8>) {
-        turn.transmit(self.path, octets.clone(), self.connection.dscp);
-        self.window.replace(octets);
+    pub(crate) fn replace_request(&mut self, turn: &mut Turn<'_>, datagrams: impl Into<Datagrams>) {
+        let datagrams = datagrams.into();
+        self.transmit(turn, &datagrams);
+        self.window.replace(datagrams);
         self.await_response(turn, 0);
     }
 
@@ -147,14 +220,15 @@ impl Core {
     /// [`Error::PeerUnreachable`] when it was repeated often enough.
     pub(crate) fn repeat_request(&mut self, turn: &mut Turn<'_>) -> Result<(), Error> {
         let settings = &turn.context.config.settings;
-        let (path, dscp) = (self.path, self.connection.dscp);
-        let Some((before, octets)) = self.window.repeat() else { return Ok(()) };
+        let path = self.path;
+        let Some((before, datagrams)) = self.window.repeat() else { return Ok(()) };
         if before >= settings.retransmit_tries {
             let text = format!("{} did not answer {} messages", path.remote, before.saturating_add(1));
             return Err(Error::PeerUnreachable(text));
         }
-        let octets = octets.to_vec();
-        turn.transmit(path, octets, dscp);
+        //= RFC 7383 §2.6.1: a fragmented message is repeated as a whole
+        let datagrams = datagrams.clone();
+        self.transmit(turn, &datagrams);
         self.await_response(turn, before.saturating_add(1));
         Ok(())
     }
@@ -170,6 +244,7 @@ impl Core {
     /// The response that was waited for has come.
     pub(crate) fn answered(&mut self, turn: &mut Turn<'_>) {
         self.window.answered();
+        self.reassembly.forget_response();
         turn.deadlines.clear(self.timer(IkeTimer::Retransmit));
     }
 
@@ -181,15 +256,16 @@ impl Core {
         payloads: &[Payload<'_>],
     ) -> Result<(), Error> {
         let id = self.window.processing();
-        let octets = self.sealed(turn, exchange, id, true, payloads)?;
-        self.send_response(turn, octets);
+        let datagrams = self.sealed(turn, exchange, id, true, payloads)?;
+        self.send_response(turn, datagrams);
         Ok(())
     }
 
     /// Sends an encoded response to the request being processed.
-    pub(crate) fn send_response(&mut self, turn: &mut Turn<'_>, octets: Vec<u8>) {
-        self.window.responded(&octets);
-        turn.transmit(self.path, octets, self.connection.dscp);
+    pub(crate) fn send_response(&mut self, turn: &mut Turn<'_>, datagrams: impl Into<Datagrams>) {
+        let datagrams = datagrams.into();
+        self.transmit(turn, &datagrams);
+        self.window.responded(datagrams);
     }
 
     /// The name under which a child is installed.

@@ -19,6 +19,7 @@ use crate::exchange::ike_auth;
 use crate::exchange::ike_sa_init::{Beginning, Initiating, Responding};
 use crate::negotiation::ChildRequest;
 use crate::notice::Notice;
+use crate::reassembly::Reassembly;
 use crate::turn::Turn;
 use crate::window::Window;
 
@@ -97,6 +98,8 @@ impl IkeSa {
             path,
             nat: crate::nat::Nat::default(),
             window: Window::default(),
+            fragments: false,
+            reassembly: Reassembly::default(),
             keys: None,
             suite: None,
             local_id: Identity::Any,

@@ -23,6 +23,7 @@
 //! | `negotiation`, `suite`, `selectors`, `choose` | agreeing on a CHILD SA, proposals, selectors, the connection for a peer |
 //! | `children` | a CHILD SA: its entries in SAD and SPD and their order |
 //! | `window`, `retry`, `deadline`, `collision`, `key_schedule`, `cookie`, `nat` | one idea each, without state of others |
+//! | `fragmentation`, `datagrams`, `reassembly` | messages that are longer than one datagram should be |
 //! | `error` | whose fault it is, and the one function that decides what goes on the wire |
 //!
 //! Three rules hold it together. Exchanges never name each other: what one wants of another is queued as an intent. Only an authenticated IKE
@@ -36,18 +37,21 @@ mod choose;
 mod collision;
 mod cookie;
 mod core;
+mod datagrams;
 mod deadline;
 mod directory;
 mod endpoint;
 mod error;
 mod established;
 mod exchange;
+mod fragmentation;
 mod ike_sa;
 mod io;
 mod key_schedule;
 mod nat;
 mod negotiation;
 mod notice;
+mod reassembly;
 mod registry;
 mod retry;
 mod route;

@@ -1,9 +1,11 @@
 //! Message IDs, the request that waits for its response, and the last response for repetition.
 //!
-//! Implements RFC 7296 §2.1-2.3 with a window of one in each direction. A repeated request is answered with the very same octets. When to
-//! repeat our own request is decided in [`crate::retry`].
+//! Implements RFC 7296 §2.1-2.3 with a window of one in each direction. A repeated request is answered with the very same octets, in
+//! as many fragments as the first time. When to repeat our own request is decided in [`crate::retry`].
 
 use ike_wire::MessageId;
+
+use crate::datagrams::Datagrams;
 
 /// Both directions of the message ID space of one IKE SA.
 #[derive(Debug, Default)]
@@ -12,14 +14,14 @@ pub(crate) struct Window {
     outstanding: Option<Outstanding>,
     expected: u32,
     processing: bool,
-    last_response: Option<Box<[u8]>>,
+    last_response: Option<Datagrams>,
 }
 
 /// Our request that waits for its response.
 #[derive(Debug)]
 struct Outstanding {
     id: u32,
-    octets: Box<[u8]>,
+    datagrams: Datagrams,
     repeats: u32,
 }
 
@@ -29,7 +31,7 @@ pub(crate) enum Fit<'a> {
     /// The next one: to be processed.
     New,
     /// The previous one again: send this.
-    Repeated(&'a [u8]),
+    Repeated(&'a Datagrams),
     /// The one being processed again: its response is still to come.
     Processing,
     /// None of these.
@@ -43,25 +45,25 @@ impl Window {
     }
 
     /// Remembers the request that goes out under [`Self::free_id`].
-    pub(crate) fn sent(&mut self, octets: Vec<u8>) {
-        self.outstanding = Some(Outstanding { id: self.next, octets: octets.into_boxed_slice(), repeats: 0 });
+    pub(crate) fn sent(&mut self, datagrams: Datagrams) {
+        self.outstanding = Some(Outstanding { id: self.next, datagrams, repeats: 0 });
         self.next = self.next.saturating_add(1);
     }
 
     /// Puts other octets in place of the request, which keeps its ID (IKE_SA_INIT with COOKIE or another key exchange method).
-    pub(crate) fn replace(&mut self, octets: Vec<u8>) {
+    pub(crate) fn replace(&mut self, datagrams: Datagrams) {
         if let Some(outstanding) = &mut self.outstanding {
-            outstanding.octets = octets.into_boxed_slice();
+            outstanding.datagrams = datagrams;
             outstanding.repeats = 0;
         }
     }
 
     /// Our request for one more repetition, with the number of repetitions before this one.
-    pub(crate) fn repeat(&mut self) -> Option<(u32, &[u8])> {
+    pub(crate) fn repeat(&mut self) -> Option<(u32, &Datagrams)> {
         let outstanding = self.outstanding.as_mut()?;
         let before = outstanding.repeats;
         outstanding.repeats = before.saturating_add(1);
-        Some((before, &outstanding.octets))
+        Some((before, &outstanding.datagrams))
     }
 
     /// Whether a response with this ID is the one we wait for.
@@ -96,7 +98,7 @@ impl Window {
             return if self.processing { Fit::Processing } else { Fit::New };
         }
         match (&self.last_response, id.0.checked_add(1) == Some(self.expected)) {
-            (Some(octets), true) => Fit::Repeated(octets),
+            (Some(datagrams), true) => Fit::Repeated(datagrams),
             _ => Fit::Outside,
         }
     }
@@ -108,9 +110,9 @@ impl Window {
     }
 
     /// The response to the request being processed.
-    pub(crate) fn responded(&mut self, octets: &[u8]) {
+    pub(crate) fn responded(&mut self, datagrams: Datagrams) {
         self.processing = false;
-        self.last_response = Some(octets.into());
+        self.last_response = Some(datagrams);
         self.expected = self.expected.saturating_add(1);
     }
 
@@ -124,6 +126,10 @@ impl Window {
 mod tests {
     use super::*;
 
+    fn datagrams(all: &[&str]) -> Datagrams {
+        all.iter().map(|octets| octets.as_bytes().to_vec()).collect()
+    }
+
     //= RFC 7296 §2.1: the responder must remember each response until it receives a request with a higher ID
     #[test]
     fn repeated_request_gets_the_same_octets() {
@@ -131,13 +137,15 @@ mod tests {
         assert_eq!(window.fit(MessageId(0)), Fit::New);
         assert_eq!(window.processing(), MessageId(0));
         assert_eq!(window.fit(MessageId(0)), Fit::Processing);
-        window.responded(b"first");
-        assert_eq!(window.fit(MessageId(0)), Fit::Repeated(b"first"));
+        window.responded(datagrams(&["first"]));
+        assert_eq!(window.fit(MessageId(0)), Fit::Repeated(&datagrams(&["first"])));
         assert_eq!(window.fit(MessageId(1)), Fit::New);
         assert_eq!(window.fit(MessageId(2)), Fit::Outside);
         window.processing();
-        window.responded(b"second");
+        window.responded(datagrams(&["second", "in fragments"]));
         assert_eq!(window.fit(MessageId(0)), Fit::Outside);
+        //= RFC 7383 §2.6.1: a fragmented response is repeated as a whole
+        assert_eq!(window.fit(MessageId(1)), Fit::Repeated(&datagrams(&["second", "in fragments"])));
     }
 
     //= RFC 7296 §2.3: window size of one
@@ -145,11 +153,11 @@ mod tests {
     fn one_request_at_a_time() {
         let mut window = Window::default();
         assert_eq!(window.free_id(), Some(MessageId(0)));
-        window.sent(b"request".to_vec());
+        window.sent(datagrams(&["request"]));
         assert_eq!(window.free_id(), None);
         assert!(window.awaits(MessageId(0)) && !window.awaits(MessageId(1)));
-        assert_eq!(window.repeat(), Some((0, &b"request"[..])));
-        assert_eq!(window.repeat(), Some((1, &b"request"[..])));
+        assert_eq!(window.repeat(), Some((0, &datagrams(&["request"]))));
+        assert_eq!(window.repeat(), Some((1, &datagrams(&["request"]))));
         window.answered();
         assert!(!window.awaits(MessageId(0)));
         assert_eq!(window.free_id(), Some(MessageId(1)));
@@ -158,7 +166,7 @@ mod tests {
     #[test]
     fn ids_never_wrap() {
         let mut window = Window { next: u32::MAX, expected: u32::MAX, ..Window::default() };
-        window.sent(Vec::new());
+        window.sent(Vec::new().into());
         window.answered();
         assert_eq!(window.free_id(), Some(MessageId(u32::MAX)));
         assert_eq!(window.fit(MessageId(0)), Fit::Outside);

@@ -6,7 +6,8 @@
 //! Reading: [`Header::parse`] tells to which IKE SA a datagram belongs; [`Message::parse`] reads the payloads outside of any
 //! encryption and borrows from the datagram. A message that ends in SK is copied into an [`SkBuffer`], decrypted there in place
 //! by a cipher, and its inside is read with [`SkBuffer::payloads`]. Writing goes the other way: [`encode_chain`],
-//! [`SkBuffer::seal`], the cipher, [`SkBuffer::into_octets`]; or [`encode`] for a message in clear.
+//! [`SkBuffer::seal`] or [`SkBuffer::seal_fragments`], the cipher, [`SkBuffer::into_octets`]; or [`encode`] for a message in clear.
+//! What the fragments of a message hold is put together by their receiver into a [`Chain`].
 //!
 //! ```
 //! use ike_wire::ids::{ExchangeType, NotifyType};
@@ -55,4 +56,4 @@ pub use payload::{
     OtherSelector, PAYLOAD_HEADER_LEN, Payload, Payloads, Proposal, SecurityAssociation, SelectorRange,
     TrafficSelector, TrafficSelectors, Transform, UnknownPayload, VendorId, parse_chain,
 };
-pub use sk::{SkBuffer, SkParts, SkSizes, sk_overhead};
+pub use sk::{SkBuffer, SkParts, SkSizes, sk_overhead, skf_capacity};

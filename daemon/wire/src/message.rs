@@ -1,9 +1,9 @@
 //! Whole messages: a header and the payloads outside of any encryption.
 
-use crate::error::{EncodeError, ParseError, Place};
+use crate::error::{EncodeError, Malformed, ParseError, Place};
 use crate::header::{HEADER_LEN, Header};
 use crate::ids::PayloadType;
-use crate::payload::{Payload, Payloads, encode_payloads, parse_payloads};
+use crate::payload::{EncryptedFragment, Payload, Payloads, encode_payloads, parse_chain, parse_payloads};
 use crate::writer::Writer;
 
 /// A message that borrows from its datagram.
@@ -39,6 +39,13 @@ impl<'a> Message<'a> {
     pub fn encrypted(&self) -> Option<&Payload<'a>> {
         self.payloads.as_slice().last().filter(|last| matches!(last.kind(), PayloadType::SK | PayloadType::SKF))
     }
+
+    /// The SKF payload.
+    #[must_use]
+    pub fn fragment(&self) -> Option<&EncryptedFragment<'a>> {
+        let last = self.payloads.as_slice().last();
+        last.and_then(|last| if let Payload::EncryptedFragment(fragment) = last { Some(fragment) } else { None })
+    }
 }
 
 /// Encodes a message. `next_payload` and `length` of `header` are computed, whatever they say.
@@ -54,13 +61,23 @@ pub fn encode(header: &Header, payloads: &[Payload<'_>]) -> Result<Vec<u8>, Enco
     finish(writer)
 }
 
-/// A chain of payloads without a message around it: the plaintext of an SK payload.
+/// A chain of payloads without a message around it: the plaintext of an SK payload, or that of all fragments of a message.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Chain {
     /// Type of the first payload.
     pub first: PayloadType,
     /// The payloads.
     pub octets: Vec<u8>,
+}
+
+impl Chain {
+    /// The payloads.
+    ///
+    /// # Errors
+    /// [`Malformed`] at the first payload that breaks a rule; offsets count from the start of the chain.
+    pub fn payloads(&self) -> Result<Payloads<'_>, Malformed> {
+        parse_chain(self.first, &self.octets, 0)
+    }
 }
 
 /// Shows no octets: they are what SK hides.

@@ -14,8 +14,8 @@ use std::borrow::Cow;
 
 pub use chain::Payloads;
 pub use configuration::{Configuration, ConfigurationAttribute, MAX_CONFIGURATION_ATTRIBUTES};
-pub(crate) use encrypted::write_fragment_numbers;
 pub use encrypted::{Encrypted, EncryptedFragment, MAX_FRAGMENTS};
+pub(crate) use encrypted::{FRAGMENT_NUMBERS_LEN, write_fragment_numbers};
 pub use notify::{Delete, Notify};
 pub use plain::{
     AUTHORITY_HASH_LEN, Authentication, Certificate, CertificateRequest, Eap, Identification, KeyExchange, NONCE_LEN,

@@ -12,8 +12,10 @@ use crate::cursor::Cursor;
 use crate::error::{EncodeError, Malformed, Place, Problem};
 use crate::header::{HEADER_LEN, Header};
 use crate::ids::PayloadType;
-use crate::message::{Chain, Message, finish};
-use crate::payload::{PAYLOAD_HEADER_LEN, Payload, Payloads, parse_chain, write_fragment_numbers};
+use crate::message::{Chain, MAX_MESSAGE, Message, finish};
+use crate::payload::{
+    FRAGMENT_NUMBERS_LEN, MAX_FRAGMENTS, PAYLOAD_HEADER_LEN, Payload, Payloads, parse_chain, write_fragment_numbers,
+};
 use crate::writer::Writer;
 
 /// Sizes of a cipher, in octets.
@@ -83,6 +85,31 @@ impl SkBuffer {
         //= RFC 7383 §2.5: only the first fragment names the first payload
         let first = if number == 1 { first } else { PayloadType::NO_NEXT_PAYLOAD };
         Self::lay_out(header, PayloadType::SKF, first, Some((number, total)), piece, sizes)
+    }
+
+    /// Lays out `chain` in as few fragments as possible of at most `limit` octets each. They get longer than that when there would be
+    /// more than [`MAX_FRAGMENTS`]. A chain that one fragment could carry is left whole: in SK it is shorter.
+    ///
+    /// # Errors
+    /// [`EncodeError::TooLong`] when the chain is longer than a message may be.
+    pub fn seal_fragments(
+        header: &Header,
+        chain: &Chain,
+        limit: usize,
+        sizes: SkSizes,
+    ) -> Result<Vec<Self>, EncodeError> {
+        let octets = chain.octets.len();
+        if octets > MAX_MESSAGE {
+            return Err(EncodeError::TooLong { place: Place::Chain, octets, limit: MAX_MESSAGE });
+        }
+        let piece = skf_capacity(limit, sizes).max(octets.div_ceil(usize::from(MAX_FRAGMENTS)));
+        let total = u16::try_from(octets.div_ceil(piece)).unwrap_or(MAX_FRAGMENTS);
+        if total <= 1 {
+            return Ok(vec![Self::seal(header, chain, sizes)?]);
+        }
+        //= RFC 7383 §2.5: the content is split in order, and each piece becomes a message that is protected on its own
+        let pieces = (1..).zip(chain.octets.chunks(piece));
+        pieces.map(|(number, piece)| Self::seal_fragment(header, chain.first, (number, total), piece, sizes)).collect()
     }
 
     fn lay_out(
@@ -204,6 +231,16 @@ impl fmt::Debug for SkBuffer {
 #[must_use]
 pub fn sk_overhead(plaintext: usize, sizes: SkSizes) -> usize {
     [HEADER_LEN, PAYLOAD_HEADER_LEN, sizes.iv, usize::from(sizes.padding(plaintext)), 1, sizes.icv].iter().sum()
+}
+
+/// Octets of a chain that a fragment of at most `limit` octets can carry; at least one, however small the limit is.
+#[must_use]
+pub fn skf_capacity(limit: usize, sizes: SkSizes) -> usize {
+    let around = [HEADER_LEN, PAYLOAD_HEADER_LEN, FRAGMENT_NUMBERS_LEN, sizes.iv, sizes.icv].iter().sum();
+    let room = limit.min(MAX_MESSAGE).saturating_sub(around);
+    let incomplete = room.checked_rem(sizes.block).unwrap_or(0);
+    // The pad length field takes one octet of the last block.
+    room.saturating_sub(incomplete).saturating_sub(1).max(1)
 }
 
 /// The constructors have checked that `at` lies inside; an empty second half would only make a cipher fail.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ike_model::{
     Actions, AuthMethod, AuthRound, Child, ChildMode, ConfiguredSelector, Connection, Encryption, EspProposal,
-    HostSpec, Identity, IkeProposal, Secret, SharedSecret, Unique,
+    Fragmentation, HostSpec, Identity, IkeProposal, Secret, SharedSecret, Unique,
 };
 use ike_wire::ids::{EncryptionId, EsnId, KeyExchangeId, PrfId};
 use ipsec::limits::Lifetime;
@@ -55,6 +55,7 @@ pub fn connection(name: &str, local: Who, remote: Who) -> Connection {
         dscp: 0,
         encap: false,
         mobike: false,
+        fragmentation: Fragmentation::Yes,
         dpd_delay: Duration::ZERO,
         keyingtries: 1,
         unique: Unique::No,

@@ -11,8 +11,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ike_model::{EventBody, IkeSaSnapshot};
-use ike_wire::Header;
 use ike_wire::ids::ExchangeType;
+use ike_wire::{Header, Message};
 use ipsec::recording::Tables;
 use ipsec::{Direction, Op, SaSpec};
 
@@ -73,11 +73,14 @@ impl Oracle {
     }
 }
 
+/// Number of a fragment and how many there are.
+type Part = (u16, u16);
+
 /// What went over the wire.
 #[derive(Default)]
 struct Wire {
-    /// First octets of each message, by sender, both SPIs, response flag and message ID.
-    messages: BTreeMap<(Who, u64, u64, bool, u32), Vec<u8>>,
+    /// First octets of each datagram, by sender, both SPIs, response flag, message ID and fragment.
+    datagrams: BTreeMap<(Who, u64, u64, bool, u32, Option<Part>), Vec<u8>>,
     /// Requests without a response that has arrived, by sender and both SPIs.
     open: BTreeMap<(Who, u64, u64), BTreeSet<u32>>,
 }
@@ -90,12 +93,20 @@ impl Wire {
             return Ok(());
         }
         let (spi_i, spi_r) = (header.initiator_spi.0, header.responder_spi.0);
-        let key = (who, spi_i, spi_r, header.flags.response, header.message_id.0);
-        match self.messages.get(&key) {
+        let part = part(octets);
+        let message = (who, spi_i, spi_r, header.flags.response, header.message_id.0);
+        let key = |part| (message.0, message.1, message.2, message.3, message.4, part);
+        match self.datagrams.get(&key(part)) {
             Some(first) if first == octets => return Ok(()),
             Some(_) => return Err(format!("message {} repeated with other octets", describe(header))),
-            None => self.messages.insert(key, octets.to_vec()),
-        };
+            None => {}
+        }
+        //= RFC 7383 §2.5: a message is divided in one way; a whole one has no fragments, and all fragments know how many there are
+        let mut known = self.datagrams.range(key(None)..=key(Some((u16::MAX, u16::MAX))));
+        if let Some(((.., other), _)) = known.find(|((.., other), _)| other.map(|p| p.1) != part.map(|p| p.1)) {
+            return Err(format!("message {} sent as {other:?} and as {part:?}", describe(header)));
+        }
+        self.datagrams.insert(key(part), octets.to_vec());
         if header.flags.response {
             return Ok(());
         }
@@ -116,6 +127,11 @@ impl Wire {
             open.remove(&header.message_id.0);
         }
     }
+}
+
+fn part(octets: &[u8]) -> Option<Part> {
+    let message = Message::parse(octets).ok()?;
+    message.fragment().map(|fragment| (fragment.number, fragment.total))
 }
 
 /// One line about a message.

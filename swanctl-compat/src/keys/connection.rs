@@ -39,12 +39,7 @@ pub(super) const CONNECTION: &[Key] = &[
     one("mobike", Kind::Bool, "yes", no_effect(&["no"], "MOBIKE is not announced; peers then do without it")),
     one("dpd_delay", Kind::Time, "0", Supported),
     one("dpd_timeout", Kind::Time, "0", IKEV1),
-    one(
-        "fragmentation",
-        Kind::Words(&["yes", "accept", "no", "force"]),
-        "yes",
-        no_effect(&["no"], "IKE fragmentation is not announced; peers then send whole messages"),
-    ),
+    one("fragmentation", Kind::Words(&["yes", "accept", "no", "force"]), "yes", Supported),
     one(
         "childless",
         Kind::Words(&["allow", "prefer", "force", "never"]),

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ike_model::{
-    Actions, AuthMethod, AuthRound, Child, ChildMode, ConfiguredSelector, Connection, HostSpec, Identity, Unique,
+    Actions, AuthMethod, AuthRound, Child, ChildMode, ConfiguredSelector, Connection, Fragmentation, HostSpec,
+    Identity, Unique,
 };
 use ipsec::sa::{CopyDscp, HeaderCopy};
 use ipsec::{Lifetime, LifetimeConfig, OffloadMode, PortRange};
@@ -35,6 +36,7 @@ pub(super) fn connection(name: &str, path: &str, content: &Message, findings: &m
         dscp: fields.text("dscp").and_then(units::dscp).unwrap_or(0),
         encap: fields.flag("encap", false),
         mobike: fields.flag("mobike", true),
+        fragmentation: fragmentation(fields),
         dpd_delay: fields.duration("dpd_delay"),
         keyingtries: fields.u32("keyingtries").unwrap_or(1),
         unique: unique(fields),
@@ -121,6 +123,15 @@ fn ike_proposals(fields: Fields<'_>) -> Vec<ike_model::IkeProposal> {
             items.into_iter().filter_map(|text| proposal::ike(text).ok()).flat_map(|p| p.proposals).collect()
         }
         None => proposal::default_ike(),
+    }
+}
+
+fn fragmentation(fields: Fields<'_>) -> Fragmentation {
+    match fields.word("fragmentation").as_str() {
+        "accept" => Fragmentation::Accept,
+        "no" => Fragmentation::No,
+        "force" => Fragmentation::Force,
+        _ => Fragmentation::Yes,
     }
 }
 

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use ike_model::{ChildMode, ConfiguredSelector, HostSpec, Identity, Unique};
+use ike_model::{ChildMode, ConfiguredSelector, Fragmentation, HostSpec, Identity, Unique};
 use ipsec::{Lifetime, OffloadMode};
 
 use super::*;
@@ -52,6 +52,7 @@ fn values_arrive() {
         conn.set("version", "2");
         conn.set("dscp", "101110");
         conn.set("encap", "YES");
+        conn.set("fragmentation", "accept");
         conn.set("dpd_delay", "30s");
         conn.set("unique", "Replace");
         conn.list("proposals", ["aes256gcm16-prfsha384-ecp384", "aes128-sha256-x25519"]);
@@ -67,7 +68,7 @@ fn values_arrive() {
     let connection = loaded.unwrap().connection;
     assert_eq!(connection.local_addrs.len(), 2);
     assert_eq!(connection.remote_addrs, [HostSpec::Name("gw.example.org".into())]);
-    assert_eq!((connection.dscp, connection.encap), (46, true));
+    assert_eq!((connection.dscp, connection.encap, connection.fragmentation), (46, true, Fragmentation::Accept));
     assert_eq!(connection.dpd_delay, Duration::from_secs(30));
     assert_eq!(connection.unique, Unique::Replace);
     assert_eq!(connection.proposals.len(), 2);

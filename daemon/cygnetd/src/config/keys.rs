@@ -46,6 +46,7 @@ const KEYS: &[(&str, Set)] = &[
     ("ike.keep_alive", |c, v| duration(v).map(|time| c.ike.settings.keep_alive = time)),
     ("ike.delete_rekeyed_delay", |c, v| duration(v).map(|time| c.ike.settings.delete_rekeyed_delay = time)),
     ("ike.replay_window", |c, v| number(v, 0, 4096).map(|packets| c.ike.settings.replay_window = packets)),
+    ("ike.fragment_size", |c, v| fragment_size(v).map(|octets| c.ike.settings.fragment_size = octets)),
     ("ike.spi_min", |_, _| Err(SPI_RANGE.into())),
     ("ike.spi_max", |_, _| Err(SPI_RANGE.into())),
     ("backend.kind", backend_kind),
@@ -138,6 +139,16 @@ fn backend_kind(config: &mut Config, value: &DeValue<'_>) -> Result<(), String> 
     let kind = word(value, &words)?;
     config.backend.kind = kind.ok_or("cannot be `kernel`: this build does not have the kernel backend")?;
     Ok(())
+}
+
+/// Smallest IP datagram in which a fragment says anything worth its headers, whatever the cipher.
+const FRAGMENT_MIN: i64 = 256;
+
+fn fragment_size(value: &DeValue<'_>) -> Result<u16, String> {
+    number(value, 0, PORT_MAX)
+        .ok()
+        .filter(|octets| *octets == 0 || i64::from(*octets) >= FRAGMENT_MIN)
+        .ok_or_else(|| format!("must be 0 or a whole number from {FRAGMENT_MIN} to {PORT_MAX}"))
 }
 
 /// An interface name as the kernel takes it.

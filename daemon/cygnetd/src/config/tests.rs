@@ -56,6 +56,7 @@ fn every_documented_key_is_taken() {
         retransmit_timeout = 1.5
         half_open_timeout = "2m"
         shards = 4
+        fragment_size = 0
         [backend]
         kind = "auto"
         on_stop = "open"
@@ -79,7 +80,7 @@ fn every_documented_key_is_taken() {
     assert_eq!(config.ike.settings.port, 5500);
     assert_eq!(config.ike.settings.retransmit_timeout, Duration::from_millis(1500));
     assert_eq!(config.ike.settings.half_open_timeout, Duration::from_secs(120));
-    assert_eq!((config.ike.shards, config.ike.listen.len()), (4, 2));
+    assert_eq!((config.ike.shards, config.ike.listen.len(), config.ike.settings.fragment_size), (4, 2, 0));
     assert_eq!(config.vici.socket, Path::new("/run/x.vici"));
     assert!(config.backend.userspace.simulate_packet_device && !config.swanctl.load);
 }
@@ -106,6 +107,10 @@ fn errors_name_file_line_column_and_remedy() {
         (
             "[ike]\nlisten = [\"nowhere\"]\n",
             "c.toml:2:10: error: `ike.listen` holds `nowhere`, which is not an address",
+        ),
+        (
+            "[ike]\nfragment_size = 100\n",
+            "c.toml:2:17: error: `ike.fragment_size` must be 0 or a whole number from 256 to 65535",
         ),
         ("port = 500\n", "c.toml:1:1: error: `port` stands outside of any section; it belongs to [ike]"),
         (

@@ -239,7 +239,7 @@ pub(crate) fn tell_failure(core: &mut Core, turn: &mut Turn<'_>) {
     let payloads = [Payload::Notify(Notify::plain(NotifyType::AUTHENTICATION_FAILED))];
     let id = core.window.free_id().unwrap_or_default();
     match core.sealed(turn, ExchangeType::INFORMATIONAL, id, false, &payloads) {
-        Ok(octets) => turn.transmit(core.path, octets, core.connection.dscp),
+        Ok(datagrams) => core.transmit(turn, &datagrams),
         Err(error) => tracing::debug!(ike = core.unique_id, "{error}"),
     }
 }

@@ -19,6 +19,7 @@ use crate::ike_sa::IkeSa;
 use crate::key_schedule::Contributions;
 use crate::negotiation;
 use crate::notice::Notice;
+use crate::reassembly::Reassembly;
 use crate::retry;
 use crate::suite::{self, IkeSuite};
 use crate::turn::Turn;
@@ -334,6 +335,8 @@ fn successor_core(
         path: core.path,
         nat: core.nat,
         window: Window::default(),
+        fragments: core.fragments,
+        reassembly: Reassembly::default(),
         keys: Some(old.rekeyed(turn.context.provider, suite, from, initiator)?),
         suite: Some(suite),
         local_id: core.local_id.clone(),

@@ -56,8 +56,9 @@ impl IkeSa {
         if !self.core.window.awaits(message.header.message_id) {
             return self.ignore("response that nobody waits for");
         }
-        let opened = match self.core.open(message) {
-            Ok(opened) => opened,
+        let opened = match self.core.receive(message) {
+            Ok(Some(opened)) => opened,
+            Ok(None) => return,
             Err(error) => return self.ignore(&error.to_string()),
         };
         let payloads = match opened.payloads() {
@@ -112,20 +113,26 @@ impl IkeSa {
             Fit::New => {}
             Fit::Processing => return self.ignore("request that is being processed"),
             Fit::Outside => return self.ignore("message ID outside of the window"),
-            Fit::Repeated(octets) => {
-                let octets = octets.to_vec();
+            Fit::Repeated(datagrams) => {
+                //= RFC 7383 §2.6.1: the first fragment of a request that was answered asks for the response again, the others do not
+                if message.fragment().is_some_and(|fragment| fragment.number != 1) {
+                    return self.ignore("fragment of a request that was answered");
+                }
+                let datagrams = datagrams.clone();
                 //= RFC 7296 §2.1: a repeated request is answered again; only an authentic one, or anybody could make us send
                 match self.core.open(message) {
-                    Ok(_) => turn.transmit(self.core.path, octets, self.core.connection.dscp),
+                    Ok(_) => self.core.transmit(turn, &datagrams),
                     Err(error) => self.ignore(&error.to_string()),
                 }
                 return;
             }
         }
-        let opened = match self.core.open(message) {
-            Ok(opened) => opened,
+        let opened = match self.core.receive(message) {
+            Ok(Some(opened)) => opened,
+            Ok(None) => return,
             Err(error) => return self.ignore(&error.to_string()),
         };
+        self.core.reassembly.forget_request();
         self.core.heard_at = turn.now();
         self.follow(turn, path);
         self.core.window.processing();

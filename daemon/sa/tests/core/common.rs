@@ -10,8 +10,8 @@ use ike_crypto::{CryptoError, SecureRandom, ring_provider};
 use ike_model::config::HostSpec;
 use ike_model::{
     Actions, AuthMethod, AuthRound, Child, ChildMode, Command, CommandError, CommandId, CommandOutcome, ConfigSnapshot,
-    ConfiguredSelector, Connection, Encryption, EspProposal, EventBody, Identity, IkeProposal, Secret, SharedSecret,
-    Unique,
+    ConfiguredSelector, Connection, Encryption, EspProposal, EventBody, Fragmentation, Identity, IkeProposal, Secret,
+    SharedSecret, Unique,
 };
 use ike_sa::{Context, Endpoint, Input, Job, Outcome, Output};
 use ike_wire::ids::{EncryptionId, EsnId, KeyExchangeId, PrfId};
@@ -407,6 +407,7 @@ pub(crate) fn connection(local: &str, remote: &str, local_id: &str, remote_id: &
         dscp: 0,
         encap: false,
         mobike: false,
+        fragmentation: Fragmentation::Yes,
         dpd_delay: Duration::ZERO,
         keyingtries: 1,
         unique: Unique::No,

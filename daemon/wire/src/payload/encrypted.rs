@@ -12,6 +12,9 @@ use crate::writer::{Writer, illegal};
 /// Fragments of one message that are accepted. Enough for 64 KiB in fragments of 512 octets.
 pub const MAX_FRAGMENTS: u16 = 128;
 
+/// Octets of the two numbers in front of the body of an SKF payload.
+pub(crate) const FRAGMENT_NUMBERS_LEN: usize = 4;
+
 /// SK payload. It is the last of its message, and its "next payload" is the type of the first payload inside.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Encrypted<'a> {

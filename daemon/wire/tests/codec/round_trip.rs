@@ -1,6 +1,6 @@
 //! Encoding and parsing undo each other.
 
-use ike_wire::{Message, encode, encode_chain, parse_chain};
+use ike_wire::{Chain, Message, SkBuffer, SkSizes, encode, encode_chain, parse_chain};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -27,6 +27,27 @@ proptest! {
     fn chains_inside_sk_come_back(payloads in vec(inner_payload(), 0..8), base in 0..1000_usize) {
         let chain = encode_chain(&payloads).unwrap();
         let parsed = parse_chain(chain.first, &chain.octets, base).unwrap();
+        prop_assert_eq!(parsed.as_slice(), payloads.as_slice());
+    }
+
+    #[test]
+    fn chains_divided_into_fragments_come_back(
+        header in header(),
+        payloads in vec(inner_payload(), 0..8),
+        limit in 0..700_usize,
+        sizes in prop_oneof![Just(SkSizes { iv: 8, icv: 16, block: 1 }), Just(SkSizes { iv: 16, icv: 16, block: 16 })],
+    ) {
+        let chain = encode_chain(&payloads).unwrap();
+        let sealed = SkBuffer::seal_fragments(&header, &chain, limit, sizes).unwrap();
+        let mut joined = Chain { first: sealed[0].first(), octets: Vec::new() };
+        for fragment in sealed {
+            let octets = fragment.into_octets();
+            let message = Message::parse(&octets).unwrap();
+            prop_assert_eq!(message.header.message_id, header.message_id);
+            joined.octets.extend_from_slice(SkBuffer::open(&message, sizes).unwrap().plaintext().unwrap());
+        }
+        prop_assert_eq!(&joined, &chain);
+        let parsed = joined.payloads().unwrap();
         prop_assert_eq!(parsed.as_slice(), payloads.as_slice());
     }
 

@@ -2,8 +2,8 @@
 
 use ike_wire::ids::{ExchangeType, NotifyType, PayloadType};
 use ike_wire::{
-    Chain, Flags, Header, IkeSpi, Message, MessageId, Notify, Payload, Problem, SkBuffer, SkSizes, encode,
-    encode_chain, sk_overhead,
+    Chain, EncodeError, Flags, Header, IkeSpi, MAX_FRAGMENTS, MAX_MESSAGE, Message, MessageId, Notify, Payload,
+    Problem, SkBuffer, SkSizes, encode, encode_chain, sk_overhead, skf_capacity,
 };
 
 const GCM: SkSizes = SkSizes { iv: 8, icv: 16, block: 1 };
@@ -151,6 +151,90 @@ fn fragments_join_to_the_chain() {
     assert_eq!((first, joined), (chain.first, chain.octets));
     assert!(SkBuffer::seal_fragment(&header(), chain.first, (0, 2), &[], CBC).is_err());
     assert!(SkBuffer::seal_fragment(&header(), chain.first, (3, 2), &[], CBC).is_err());
+}
+
+/// What a receiver makes of fragments: the chain, and the octets of the longest message.
+fn join(fragments: Vec<SkBuffer>, sizes: SkSizes) -> (Chain, usize) {
+    let (mut joined, mut longest) = (Chain { first: PayloadType::NO_NEXT_PAYLOAD, octets: Vec::new() }, 0);
+    let total = u16::try_from(fragments.len()).unwrap();
+    for (number, mut sealed) in (1..).zip(fragments) {
+        scramble(&mut sealed);
+        let octets = sealed.into_octets();
+        longest = longest.max(octets.len());
+        let message = Message::parse(&octets).unwrap();
+        let fragment = message.fragment().unwrap();
+        assert_eq!((fragment.number, fragment.total), (number, total));
+        if number == 1 {
+            joined.first = fragment.first;
+        }
+        let mut opened = SkBuffer::open(&message, sizes).unwrap();
+        scramble(&mut opened);
+        joined.octets.extend_from_slice(opened.plaintext().unwrap());
+    }
+    (joined, longest)
+}
+
+//= RFC 7383 §2.5: the pieces together are the content, in order
+#[test]
+fn a_chain_is_divided_into_as_few_fragments_as_fit() {
+    for sizes in [GCM, CBC, SkSizes { iv: 8, icv: 16, block: 4 }, SkSizes { iv: 16, icv: 32, block: 16 }] {
+        for limit in [200, 201, 215, 216, 548, 1252] {
+            let capacity = skf_capacity(limit, sizes);
+            for length in [capacity + 1, 2 * capacity, 2 * capacity + 1, 2000] {
+                let chain = chain(length - 8);
+                let fragments = SkBuffer::seal_fragments(&header(), &chain, limit, sizes).unwrap();
+                assert_eq!(fragments.len(), length.div_ceil(capacity), "{limit} {length}");
+                let (joined, longest) = join(fragments, sizes);
+                assert_eq!(joined, chain);
+                assert!(longest <= limit && longest + sizes.block > limit, "{longest} of {limit}");
+                assert_eq!(joined.payloads().unwrap().len(), 1);
+            }
+        }
+    }
+}
+
+#[test]
+fn what_one_fragment_could_carry_stays_whole() {
+    let chain = chain(100);
+    let limit = chain.octets.len() + 200;
+    for chain in [chain, encode_chain(&[]).unwrap()] {
+        let mut whole = SkBuffer::seal_fragments(&header(), &chain, limit, GCM).unwrap();
+        assert_eq!(whole.len(), 1);
+        let octets = whole.pop().unwrap().into_octets();
+        assert_eq!(octets.len(), chain.octets.len() + sk_overhead(chain.octets.len(), GCM));
+        assert!(Message::parse(&octets).unwrap().fragment().is_none());
+    }
+}
+
+#[test]
+fn a_limit_that_is_too_small_gives_longer_fragments_not_more() {
+    let chain = chain(20_000);
+    for limit in [0, 1, 60, 100] {
+        let fragments = SkBuffer::seal_fragments(&header(), &chain, limit, CBC).unwrap();
+        assert!(fragments.len() <= usize::from(MAX_FRAGMENTS));
+        assert_eq!(join(fragments, CBC).0, chain);
+    }
+}
+
+#[test]
+fn a_chain_longer_than_a_message_may_be_is_not_divided() {
+    let octets = MAX_MESSAGE + 1;
+    let chain = Chain { first: PayloadType::NOTIFY, octets: vec![0; octets] };
+    let error = SkBuffer::seal_fragments(&header(), &chain, 1252, GCM).unwrap_err();
+    assert!(matches!(error, EncodeError::TooLong { octets: found, limit: MAX_MESSAGE, .. } if found == octets));
+    let chain = Chain { first: PayloadType::NOTIFY, octets: vec![0; MAX_MESSAGE] };
+    assert_eq!(join(SkBuffer::seal_fragments(&header(), &chain, 1252, GCM).unwrap(), GCM).0, chain);
+}
+
+#[test]
+fn a_joined_chain_is_read_by_the_same_rules() {
+    let chain = chain(30);
+    let cut = Chain { first: chain.first, octets: chain.octets[..20].to_vec() };
+    let error = cut.payloads().unwrap_err();
+    assert!(error.offset <= 20, "{error}");
+    let nested = crate::octets::payload(PayloadType::NO_NEXT_PAYLOAD, &[0, 1, 0, 1, 9, 9]);
+    let nested = Chain { first: PayloadType::SKF, octets: nested };
+    assert_eq!(nested.payloads().unwrap_err().problem, Problem::NestedEncryption(PayloadType::SKF));
 }
 
 #[test]

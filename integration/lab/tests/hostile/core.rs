@@ -11,7 +11,8 @@ use anyhow::Result;
 use ike_crypto::{CryptoProvider, SystemRandom, ring_provider};
 use ike_model::{
     Actions, AuthMethod, AuthRound, Child, ChildMode, Command, CommandId, ConfigSnapshot, ConfiguredSelector,
-    Connection, Encryption, EspProposal, HostSpec, Identity, IkeProposal, Secret, Selector, SharedSecret, Unique,
+    Connection, Encryption, EspProposal, Fragmentation, HostSpec, Identity, IkeProposal, Secret, Selector,
+    SharedSecret, Unique,
 };
 use ike_sa::{Context, Counts, Endpoint, Input, Job, Output};
 use ike_wire::ids::{EncryptionId, EsnId, KeyExchangeId, PrfId};
@@ -203,6 +204,7 @@ fn connection() -> Connection {
         dscp: 0,
         encap: false,
         mobike: false,
+        fragmentation: Fragmentation::Yes,
         dpd_delay: Duration::from_secs(30),
         keyingtries: 1,
         unique: Unique::Never,

@@ -12,6 +12,7 @@ use ipsec::Path;
 use super::InitParts;
 use crate::core::Core;
 use crate::error::Error;
+use crate::fragmentation;
 use crate::key_schedule::{AuthKeys, Contributions, Keys};
 use crate::nat;
 use crate::negotiation::{ChildRequest, Offer};
@@ -212,6 +213,9 @@ impl Initiating {
         payloads.push(Payload::KeyExchange(KeyExchange::new(started.id(), started.public_value().to_vec())));
         payloads.push(Payload::Nonce(Nonce::new(self.nonce.clone())));
         payloads.extend(nat::notifies(core.spi_i, IkeSpi(0), core.path, core.connection.encap));
+        if core.connection.fragmentation.is_announced() {
+            payloads.push(fragmentation::announcement());
+        }
         let id = ike_wire::MessageId(0);
         let octets = core.plain(ExchangeType::IKE_SA_INIT, id, false, &payloads)?;
         self.request.clone_from(&octets);
@@ -303,6 +307,8 @@ impl Initiating {
         core.spi_r = message.header.responder_spi;
         core.suite = Some(chosen.suite);
         core.nat = nat::detect(&message.payloads, core.spi_i, core.spi_r, path, core.connection.encap);
+        let announced = core.connection.fragmentation.is_announced();
+        core.fragments = announced && fragmentation::is_announced(&message.payloads);
         core.heard_at = turn.now();
         self.peer_nonce = parts.nonce.to_vec();
         self.response = message.octets().to_vec();

@@ -15,6 +15,7 @@ use crate::cookie::{Binding, Cookies};
 use crate::core::Core;
 use crate::deadline::IkeTimer;
 use crate::error::Error;
+use crate::fragmentation;
 use crate::io::Context;
 use crate::key_schedule::{AuthKeys, Contributions, Keys};
 use crate::nat;
@@ -195,6 +196,8 @@ impl Responding {
         let method = method.ok_or(Error::Temporary("key exchange method is gone"))?;
         core.suite = Some(beginning.suite);
         core.nat = nat::detect(&message.payloads, core.spi_i, IkeSpi(0), core.path, core.connection.encap);
+        core.fragments =
+            fragmentation::is_announced(&message.payloads) && fragmentation::any_announces(&beginning.candidates);
         core.window.processing();
         let at = turn.after(turn.context.config.settings.half_open_timeout);
         turn.deadlines.set(core.timer(IkeTimer::HalfOpen), at);
@@ -254,6 +257,10 @@ impl Responding {
         ];
         payloads.extend(nat::notifies(core.spi_i, core.spi_r, core.path, core.connection.encap));
         payloads.push(Payload::Notify(Notify::plain(NotifyType::CHILDLESS_IKEV2_SUPPORTED)));
+        //= RFC 7383 §2.3: a responder announces it to an initiator that has announced it
+        if core.fragments {
+            payloads.push(fragmentation::announcement());
+        }
         let id = core.window.processing();
         let octets = core.plain(ExchangeType::IKE_SA_INIT, id, true, &payloads)?;
         self.response.clone_from(&octets);
