@@ -73,14 +73,16 @@ impl Oracle {
     }
 }
 
-/// Number of a fragment and how many there are.
-type Part = (u16, u16);
+/// A message by sender, both SPIs, response flag and message ID.
+type Name = (Who, u64, u64, bool, u32);
+/// Number of a fragment and how many there are; a whole message has none.
+type Part = Option<(u16, u16)>;
 
 /// What went over the wire.
 #[derive(Default)]
 struct Wire {
-    /// First octets of each datagram, by sender, both SPIs, response flag, message ID and fragment.
-    datagrams: BTreeMap<(Who, u64, u64, bool, u32, Option<Part>), Vec<u8>>,
+    /// First octets of each datagram.
+    datagrams: BTreeMap<(Name, Part), Vec<u8>>,
     /// Requests without a response that has arrived, by sender and both SPIs.
     open: BTreeMap<(Who, u64, u64), BTreeSet<u32>>,
 }
@@ -95,18 +97,18 @@ impl Wire {
         let (spi_i, spi_r) = (header.initiator_spi.0, header.responder_spi.0);
         let part = part(octets);
         let message = (who, spi_i, spi_r, header.flags.response, header.message_id.0);
-        let key = |part| (message.0, message.1, message.2, message.3, message.4, part);
-        match self.datagrams.get(&key(part)) {
+        match self.datagrams.get(&(message, part)) {
             Some(first) if first == octets => return Ok(()),
             Some(_) => return Err(format!("message {} repeated with other octets", describe(header))),
             None => {}
         }
         //= RFC 7383 §2.5: a message is divided in one way; a whole one has no fragments, and all fragments know how many there are
-        let mut known = self.datagrams.range(key(None)..=key(Some((u16::MAX, u16::MAX))));
-        if let Some(((.., other), _)) = known.find(|((.., other), _)| other.map(|p| p.1) != part.map(|p| p.1)) {
+        let total = |part: Part| part.map(|(_, total)| total);
+        let mut known = self.datagrams.range((message, None)..=(message, Some((u16::MAX, u16::MAX))));
+        if let Some(((_, other), _)) = known.find(|((_, other), _)| total(*other) != total(part)) {
             return Err(format!("message {} sent as {other:?} and as {part:?}", describe(header)));
         }
-        self.datagrams.insert(key(part), octets.to_vec());
+        self.datagrams.insert((message, part), octets.to_vec());
         if header.flags.response {
             return Ok(());
         }
@@ -129,7 +131,7 @@ impl Wire {
     }
 }
 
-fn part(octets: &[u8]) -> Option<Part> {
+fn part(octets: &[u8]) -> Part {
     let message = Message::parse(octets).ok()?;
     message.fragment().map(|fragment| (fragment.number, fragment.total))
 }
