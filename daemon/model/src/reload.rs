@@ -67,6 +67,7 @@ pub fn same_ike_sa(a: &Connection, b: &Connection) -> bool {
             dscp: _,
             encap,
             mobike: _,
+            fragmentation: _,
             dpd_delay: _,
             keyingtries: _,
             unique: _,
