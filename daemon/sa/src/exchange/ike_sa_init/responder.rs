@@ -68,6 +68,8 @@ pub(crate) struct Beginning {
     number: u8,
     peer_nonce: Vec<u8>,
     public: Vec<u8>,
+    /// We announce fragmentation.
+    fragmentation: bool,
 }
 
 impl Beginning {
@@ -143,6 +145,7 @@ fn examine(
         number: chosen.number,
         peer_nonce: parts.nonce.to_vec(),
         public: parts.public.to_vec(),
+        fragmentation: fragmentation::any_announces(&candidates),
     })
 }
 
@@ -196,8 +199,7 @@ impl Responding {
         let method = method.ok_or(Error::Temporary("key exchange method is gone"))?;
         core.suite = Some(beginning.suite);
         core.nat = nat::detect(&message.payloads, core.spi_i, IkeSpi(0), core.path, core.connection.encap);
-        core.fragments =
-            fragmentation::is_announced(&message.payloads) && fragmentation::any_announces(&beginning.candidates);
+        core.fragments = fragmentation::is_announced(&message.payloads) && beginning.fragmentation;
         core.window.processing();
         let at = turn.after(turn.context.config.settings.half_open_timeout);
         turn.deadlines.set(core.timer(IkeTimer::HalfOpen), at);
