@@ -28,6 +28,8 @@ pub enum PolicyAction {
     Trap {
         /// Group of the SAs to come.
         reqid: Reqid,
+        /// Mode of the SAs to come: transport mode takes whole datagrams, never fragments.
+        mode: SaMode,
     },
 }
 

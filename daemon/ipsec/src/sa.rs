@@ -126,8 +126,11 @@ pub struct SaSpec {
     pub spi: Spi,
     /// Tunnel or transport.
     pub mode: SaMode,
-    /// Outer addresses.
+    /// Outer addresses. In transport mode they are those of the packets themselves, so `selectors` name no others.
     pub outer: OuterAddresses,
+    /// Transport mode with NAT on the way: the addresses in the peer's view, ours as it sends to it and its own as it knows it. Its checksums
+    /// are made with them, so the receiver puts them right (RFC 3948 §3.1.2). `None` when both ends see the same addresses.
+    pub peer_view: Option<OuterAddresses>,
     /// Send ESP in UDP. Inbound SAs accept both forms whatever this says.
     pub encapsulation: Option<UdpEncapsulation>,
     /// Transforms.

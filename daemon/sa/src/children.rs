@@ -16,8 +16,8 @@ use ipsec::{
 
 use crate::core::{Core, seconds_until};
 use crate::deadline::{ChildTimer, Timer};
-use crate::selectors;
 use crate::suite::EspSuite;
+use crate::transport;
 use crate::turn::{Ids, Turn};
 
 /// What both ends have agreed on.
@@ -41,6 +41,8 @@ pub(crate) struct Agreement {
     pub(crate) remote_ts: Vec<TrafficSelector>,
     /// Tunnel or transport.
     pub(crate) mode: SaMode,
+    /// The addresses in the peer's view, in transport mode through NAT.
+    pub(crate) peer_view: Option<OuterAddresses>,
 }
 
 /// The policies of one pair of selectors.
@@ -90,6 +92,8 @@ pub(crate) struct ChildSa {
     pub(crate) mode: SaMode,
     /// Outer addresses.
     pub(crate) outer: OuterAddresses,
+    /// The addresses in the peer's view, in transport mode through NAT.
+    pub(crate) peer_view: Option<OuterAddresses>,
     /// ESP in UDP.
     pub(crate) encapsulation: Option<UdpEncapsulation>,
     /// Our side.
@@ -138,7 +142,7 @@ impl ChildSa {
         let lifetime = agreed.child.lifetime;
         let limits = lifetime.roll(|| turn.random()).bounded_for_sequence(agreed.suite.esn);
         let pairs = SelectorPair::product(&agreed.local_ts, &agreed.remote_ts).into();
-        let outer = OuterAddresses { local: core.path.local.ip(), remote: core.path.remote.ip() };
+        let outer = transport::outer(core.path);
         let unique_id = turn.ids.child();
         turn.registry.home.insert(unique_id, core.spi().0);
         Self {
@@ -154,6 +158,7 @@ impl ChildSa {
             suite: agreed.suite,
             mode: agreed.mode,
             outer,
+            peer_view: agreed.peer_view,
             encapsulation: core.nat.encapsulation(core.path),
             local_ts: agreed.local_ts.into(),
             remote_ts: agreed.remote_ts.into(),
@@ -191,8 +196,7 @@ impl ChildSa {
     /// What the guard covers: all that is configured, of which the agreed selectors are a part. A guard stays until it is unloaded, so a peer
     /// that narrows in ever new ways must not leave one each time.
     fn guarded_pairs(&self) -> Vec<SelectorPair> {
-        let local = selectors::resolve(&self.config.local_ts, self.outer.local);
-        let remote = selectors::resolve(&self.config.remote_ts, self.outer.remote);
+        let (local, remote) = transport::allowed(&self.config, self.mode, self.outer);
         SelectorPair::product(&local, &remote)
     }
 
@@ -323,6 +327,7 @@ impl ChildSa {
             spi,
             mode: self.mode,
             outer: self.outer,
+            peer_view: self.peer_view,
             encapsulation: self.encapsulation,
             algorithm: self.suite.algorithm,
             key,

@@ -45,6 +45,17 @@ pub(crate) enum Error {
         /// The first side that differs, as the end of the sentence.
         difference: String,
     },
+    /// A child in transport mode whose selectors leave nothing of the two outer addresses; all in words.
+    #[error("transport mode carries packets between {hosts} only, configured {configured}")]
+    NotHostToHost {
+        /// The outer addresses.
+        hosts: String,
+        /// Configured.
+        configured: String,
+    },
+    /// The peer wants another mode than the one configured.
+    #[error("{0}")]
+    ModeRefused(String),
     /// The peer did not prove who it is, or is nobody we know.
     #[error("{text}")]
     AuthenticationFailed {
@@ -115,7 +126,10 @@ impl Error {
             Self::UnsupportedCritical(_) => Reaction::Notify(NotifyType::UNSUPPORTED_CRITICAL_PAYLOAD),
             Self::NoProposal { .. } => Reaction::Notify(NotifyType::NO_PROPOSAL_CHOSEN),
             Self::InvalidKe(_) => Reaction::Notify(NotifyType::INVALID_KE_PAYLOAD),
-            Self::SelectorsUnacceptable { .. } => Reaction::Notify(NotifyType::TS_UNACCEPTABLE),
+            Self::SelectorsUnacceptable { .. } | Self::NotHostToHost { .. } => {
+                Reaction::Notify(NotifyType::TS_UNACCEPTABLE)
+            }
+            Self::ModeRefused(_) => Reaction::Notify(NotifyType::NO_PROPOSAL_CHOSEN),
             Self::AuthenticationFailed { .. } => Reaction::NotifyAndClose(NotifyType::AUTHENTICATION_FAILED),
             Self::Temporary(_) => Reaction::Notify(NotifyType::TEMPORARY_FAILURE),
             Self::ChildNotFound(_) => Reaction::Notify(NotifyType::CHILD_SA_NOT_FOUND),
@@ -142,6 +156,8 @@ impl Error {
             | Self::PeerMisbehaved(_)
             | Self::NoProposal { .. }
             | Self::SelectorsUnacceptable { .. }
+            | Self::NotHostToHost { .. }
+            | Self::ModeRefused(_)
             | Self::AuthenticationFailed { .. }
             | Self::Temporary(_)
             | Self::NoAdditionalSas(_)
@@ -162,7 +178,8 @@ impl Error {
                 CauseKind::ProtocolViolation
             }
             Self::NoProposal { .. } | Self::InvalidKe(_) => CauseKind::NoProposal,
-            Self::SelectorsUnacceptable { .. } => CauseKind::SelectorsUnacceptable,
+            Self::SelectorsUnacceptable { .. } | Self::NotHostToHost { .. } => CauseKind::SelectorsUnacceptable,
+            Self::ModeRefused(_) => CauseKind::NoProposal,
             Self::AuthenticationFailed { kind, .. } => *kind,
             Self::Temporary(_) | Self::ChildNotFound(_) | Self::NoAdditionalSas(_) => CauseKind::PeerError,
             Self::PeerNotified(kind) | Self::PeerRefused { kind, .. } => match *kind {

@@ -20,7 +20,7 @@
 //! | `ike_sa`, `core` | one IKE SA: its phase, the way of each message to its exchange, sealing and opening |
 //! | `established` | an authenticated IKE SA: what it is doing and going to do, installs, limits, the ways in which things end |
 //! | `exchange` | one module for each exchange: IKE_SA_INIT, IKE_AUTH, CREATE_CHILD_SA, rekeying, deletes, liveness |
-//! | `negotiation`, `suite`, `selectors`, `choose` | agreeing on a CHILD SA, proposals, selectors, the connection for a peer |
+//! | `negotiation`, `suite`, `selectors`, `transport`, `choose` | agreeing on a CHILD SA, proposals, selectors, transport mode, the connection for a peer |
 //! | `children` | a CHILD SA: its entries in SAD and SPD and their order |
 //! | `window`, `retry`, `deadline`, `collision`, `key_schedule`, `cookie`, `nat` | one idea each, without state of others |
 //! | `fragmentation`, `datagrams`, `reassembly` | messages that are longer than one datagram should be |
@@ -57,6 +57,7 @@ mod retry;
 mod route;
 mod selectors;
 mod suite;
+mod transport;
 mod turn;
 mod window;
 mod work;

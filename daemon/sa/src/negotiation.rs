@@ -6,15 +6,16 @@ use std::sync::Arc;
 
 use ike_model::{Child, ChildMode};
 use ike_wire::ids::{KeyExchangeId, NotifyType};
-use ike_wire::{Notify, Payload, Payloads, Proposal, SecurityAssociation};
+use ike_wire::{Notify, Payload, Payloads, Proposal, SecurityAssociation, TrafficSelectors};
 use ipsec::selector::narrow;
-use ipsec::{Capabilities, DeviceId, PacketSelectors, Reqid, SaMode, Spi, TrafficSelector};
+use ipsec::{Capabilities, DeviceId, OuterAddresses, PacketSelectors, Reqid, SaMode, Spi, TrafficSelector};
 
 use crate::children::{Agreement, ChildSa};
 use crate::core::Core;
 use crate::error::Error;
 use crate::selectors;
 use crate::suite::{self, ChildKeyExchange, Chosen, EspSuite};
+use crate::transport::{self, Seen};
 use crate::turn::{Turn, device_for};
 
 /// A child that is wanted.
@@ -40,6 +41,9 @@ impl ChildRequest {
         }
     }
 }
+
+/// Local and remote selectors.
+type Pair = (Vec<TrafficSelector>, Vec<TrafficSelector>);
 
 /// What we have offered.
 #[derive(Debug)]
@@ -78,10 +82,6 @@ fn reserve(turn: &Turn<'_>, device: DeviceId) -> Result<Spi, Error> {
     turn.context.spis.reserve_spi(device).map_err(|full| Error::NoAdditionalSas(full.to_string()))
 }
 
-fn mode(child: &Child) -> SaMode {
-    if child.mode == ChildMode::Transport { SaMode::Transport } else { SaMode::Tunnel }
-}
-
 impl Offer {
     /// What we offer for a child; when it replaces one, with the selectors of that one.
     pub(crate) fn new(
@@ -93,10 +93,20 @@ impl Offer {
     ) -> Result<Self, Error> {
         let device = device(turn, core)?;
         let capabilities = capabilities(turn, device)?;
-        let (local, remote) = match rekeys {
-            Some(old) => (old.local_ts.to_vec(), old.remote_ts.to_vec()),
-            None => offered_selectors(core, &request),
+        //= RFC 7296 §1.3.3: a rekeyed CHILD SA has the mode and the selectors of the old one
+        let (mode, (local, remote)) = match rekeys {
+            Some(old) => (old.mode, (old.local_ts.to_vec(), old.remote_ts.to_vec())),
+            None => {
+                let mode = transport::mode(&request.child);
+                (mode, offered_selectors(core, &request, mode)?)
+            }
         };
+        if mode == SaMode::Transport && !capabilities.transport {
+            return Err(Error::ModeRefused(format!(
+                "the device cannot carry '{}' in transport mode",
+                request.child.name
+            )));
+        }
         let spi = reserve(turn, device)?;
         let child = &request.child;
         let proposals = suite::offer_esp(&child.esp_proposals, capabilities, turn.context.provider, spi, exchange);
@@ -108,7 +118,6 @@ impl Offer {
         }
         let fixed = request.reqid.or(child.reqid.map(Reqid));
         let reqid = rekeys.map(|old| old.reqid).or(fixed).unwrap_or_else(|| turn.ids.reqid());
-        let mode = mode(child);
         Ok(Self { reqid, device, spi, proposals, local, remote, mode, exchange, request })
     }
 
@@ -141,14 +150,15 @@ impl Offer {
     }
 
     /// What the responder's answer agrees to.
-    pub(crate) fn accept(&self, turn: &Turn<'_>, payloads: &Payloads<'_>) -> Result<Agreement, Error> {
+    pub(crate) fn accept(&self, turn: &Turn<'_>, core: &Core, payloads: &Payloads<'_>) -> Result<Agreement, Error> {
         let (sa, ts_i, ts_r) = child_payloads(payloads)?;
         let [proposal] = sa.proposals.as_slice() else {
             return Err(Error::PeerMisbehaved("the answer does not hold exactly one ESP proposal"));
         };
         let chosen = self.choose(turn, std::slice::from_ref(proposal), None);
         let chosen = chosen.ok_or_else(|| self.no_proposal(&sa.proposals))?;
-        let (local, remote) = (selectors::from_wire(ts_i), selectors::from_wire(ts_r));
+        let transport = payloads.notify(NotifyType::USE_TRANSPORT_MODE).is_some();
+        let Seen { local, remote, peer_view } = self.answered(core, transport, ts_i, ts_r)?;
         if !selectors::is_subset(&local, &self.local) || !selectors::is_subset(&remote, &self.remote) {
             return Err(Error::SelectorsUnacceptable {
                 ours: describe_pair(&self.local, &self.remote),
@@ -156,7 +166,6 @@ impl Offer {
                 difference: "; the answer may only narrow what was offered".into(),
             });
         }
-        let transport = payloads.notify(NotifyType::USE_TRANSPORT_MODE).is_some();
         Ok(Agreement {
             child: self.request.child.clone(),
             reqid: self.reqid,
@@ -166,8 +175,33 @@ impl Offer {
             suite: chosen.suite,
             local_ts: narrow(&local, &self.local),
             remote_ts: narrow(&remote, &self.remote),
-            mode: if transport { self.mode } else { SaMode::Tunnel },
+            mode: self.mode,
+            peer_view,
         })
+    }
+
+    /// The selectors of the answer as we see them, if its mode is the one offered.
+    //= RFC 7296 §1.3.1: without USE_TRANSPORT_MODE in the answer it is tunnel mode; what is not acceptable is deleted
+    fn answered(
+        &self,
+        core: &Core,
+        transport: bool,
+        ts_i: &TrafficSelectors,
+        ts_r: &TrafficSelectors,
+    ) -> Result<Seen, Error> {
+        let (local, remote) = (selectors::from_wire(ts_i), selectors::from_wire(ts_r));
+        let name = &self.request.child.name;
+        match (self.mode, transport) {
+            (SaMode::Tunnel, false) => Ok(Seen { local, remote, peer_view: None }),
+            (SaMode::Transport, true) => transport::seen(&local, &remote, core.path, core.nat)
+                .ok_or(Error::PeerMisbehaved("the answer in transport mode names more than one host at an end")),
+            (SaMode::Transport, false) => Err(Error::ModeRefused(format!(
+                "the peer declines transport mode for '{name}', and mode = transport accepts no tunnel"
+            ))),
+            (SaMode::Tunnel, true) => {
+                Err(Error::ModeRefused(format!("the peer answers in transport mode, '{name}' was offered as a tunnel")))
+            }
+        }
     }
 
     /// Whether a method is among those we have offered, or would be.
@@ -203,20 +237,30 @@ impl Offer {
     }
 }
 
-fn offered_selectors(core: &Core, request: &ChildRequest) -> (Vec<TrafficSelector>, Vec<TrafficSelector>) {
-    let local = selectors::resolve(&request.child.local_ts, core.path.local.ip());
-    let remote = selectors::resolve(&request.child.remote_ts, core.path.remote.ip());
-    let (source, destination) = match request.packet.as_ref().map(selectors::of_packet) {
+fn offered_selectors(core: &Core, request: &ChildRequest, mode: SaMode) -> Result<Pair, Error> {
+    let outer = transport::outer(core.path);
+    let (local, remote) = transport::allowed(&request.child, mode, outer);
+    if local.is_empty() || remote.is_empty() {
+        return Err(Error::NotHostToHost {
+            hosts: format!("{} and {}", outer.local, outer.remote),
+            configured: describe_child(core, &request.child, SaMode::Tunnel),
+        });
+    }
+    // In transport mode there is room for packets of these two hosts only.
+    let fits = |packet: &&PacketSelectors| {
+        mode == SaMode::Tunnel || (packet.source, packet.destination) == (outer.local, outer.remote)
+    };
+    let (source, destination) = match request.packet.as_ref().filter(fits).map(selectors::of_packet) {
         Some((source, destination)) => (Some(source), Some(destination)),
         None => (None, None),
     };
-    (selectors::with_packet(source, local), selectors::with_packet(destination, remote))
+    Ok((selectors::with_packet(source, local), selectors::with_packet(destination, remote)))
 }
 
 /// SA, TSi and TSr of a message.
 fn child_payloads<'p>(
     payloads: &'p Payloads<'_>,
-) -> Result<(&'p SecurityAssociation, &'p ike_wire::TrafficSelectors, &'p ike_wire::TrafficSelectors), Error> {
+) -> Result<(&'p SecurityAssociation, &'p TrafficSelectors, &'p TrafficSelectors), Error> {
     let (mut sa, mut ts_i, mut ts_r) = (None, None, None);
     for payload in payloads {
         #[expect(clippy::wildcard_enum_match_arm, reason = "looks for three kinds among all")]
@@ -250,11 +294,11 @@ pub(crate) fn answer(
     let device = device(turn, core)?;
     let capabilities = capabilities(turn, device)?;
     let (remote, local) = (selectors::from_wire(ts_i), selectors::from_wire(ts_r));
-    let found = find_child(core, children, &local, &remote).ok_or_else(|| Error::SelectorsUnacceptable {
-        ours: children.iter().map(|child| describe_child(core, child)).collect::<Vec<_>>().join(", "),
-        theirs: describe_pair(&local, &remote),
-        difference: children.first().map(|child| difference(core, child, &local, &remote)).unwrap_or_default(),
-    })?;
+    let transport = payloads.notify(NotifyType::USE_TRANSPORT_MODE).is_some();
+    let found = match rekeys {
+        Some(old) => find_rekeyed(core, children, old, transport, &local, &remote),
+        None => find_new(core, children, transport && capabilities.transport, &local, &remote),
+    }?;
     let ours = &found.child.esp_proposals;
     let provider = turn.context.provider;
     let chosen = suite::choose_esp(ours, capabilities, provider, &sa.proposals, exchange, preferred);
@@ -263,8 +307,6 @@ pub(crate) fn answer(
         theirs: suite::describe(&sa.proposals),
         difference: suite::esp_difference(ours, capabilities, provider, exchange, &sa.proposals),
     })?;
-    let transport = payloads.notify(NotifyType::USE_TRANSPORT_MODE).is_some();
-    let mode = if transport { mode(&found.child) } else { SaMode::Tunnel };
     let spi_in = reserve(turn, device)?;
     let fixed = found.child.reqid.map(Reqid);
     let reqid = rekeys.map(|old| old.reqid).or(fixed).unwrap_or_else(|| turn.ids.reqid());
@@ -277,29 +319,97 @@ pub(crate) fn answer(
         suite: chosen.suite,
         local_ts: found.local,
         remote_ts: found.remote,
-        mode,
+        mode: found.mode,
+        peer_view: found.peer_view,
     };
     Ok(Answer { agreed, number: chosen.number })
 }
 
 struct Found {
     child: Arc<Child>,
+    mode: SaMode,
     local: Vec<TrafficSelector>,
     remote: Vec<TrafficSelector>,
+    peer_view: Option<OuterAddresses>,
+}
+
+/// The child that a request for a new CHILD SA is for.
+//= RFC 7296 §2.23.1: with transport mode asked for, first the addresses as seen here and transport mode, then those received and tunnel mode
+fn find_new(
+    core: &Core,
+    children: &[Arc<Child>],
+    transport: bool,
+    local: &[TrafficSelector],
+    remote: &[TrafficSelector],
+) -> Result<Found, Error> {
+    let of = |mode: ChildMode| children.iter().filter(move |child| child.mode == mode);
+    let seen = if transport { transport::seen(local, remote, core.path, core.nat) } else { None };
+    let as_transport = seen.and_then(|seen| {
+        let found = find_child(core, of(ChildMode::Transport), SaMode::Transport, &seen.local, &seen.remote)?;
+        Some(Found { peer_view: seen.peer_view, ..found })
+    });
+    let found = as_transport.or_else(|| find_child(core, of(ChildMode::Tunnel), SaMode::Tunnel, local, remote));
+    found.ok_or_else(|| {
+        let close = |child: &&Arc<Child>| {
+            let (ours, theirs) = transport::allowed(child, SaMode::Tunnel, transport::outer(core.path));
+            !narrow(local, &ours).is_empty() && !narrow(remote, &theirs).is_empty()
+        };
+        match of(ChildMode::Transport).find(close) {
+            Some(child) if !transport => Error::ModeRefused(format!(
+                "the peer asks for tunnel mode, '{}' is configured with mode = transport",
+                child.name
+            )),
+            Some(_) | None => unacceptable(core, children, local, remote),
+        }
+    })
+}
+
+/// The child that a rekeying is for: of the mode that the old CHILD SA has.
+fn find_rekeyed(
+    core: &Core,
+    children: &[Arc<Child>],
+    old: &ChildSa,
+    transport: bool,
+    local: &[TrafficSelector],
+    remote: &[TrafficSelector],
+) -> Result<Found, Error> {
+    match (old.mode, transport) {
+        (SaMode::Transport, false) => {
+            return Err(Error::ModeRefused(format!("the peer rekeys '{}' without transport mode", old.config.name)));
+        }
+        (SaMode::Transport, true) | (SaMode::Tunnel, false | true) => {}
+    }
+    let found = match old.mode {
+        SaMode::Tunnel => find_child(core, children, SaMode::Tunnel, local, remote),
+        SaMode::Transport => transport::seen(local, remote, core.path, core.nat).and_then(|seen| {
+            let found = find_child(core, children, SaMode::Transport, &seen.local, &seen.remote)?;
+            Some(Found { peer_view: seen.peer_view, ..found })
+        }),
+    };
+    found.ok_or_else(|| unacceptable(core, children, local, remote))
+}
+
+fn unacceptable(core: &Core, children: &[Arc<Child>], local: &[TrafficSelector], remote: &[TrafficSelector]) -> Error {
+    let ours = children.iter().map(|child| describe_child(core, child, transport::mode(child)));
+    Error::SelectorsUnacceptable {
+        ours: ours.collect::<Vec<_>>().join(", "),
+        theirs: describe_pair(local, remote),
+        difference: children.first().map(|child| difference(core, child, local, remote)).unwrap_or_default(),
+    }
 }
 
 /// The first child whose selectors allow all that was offered, else the first that allows the first of each side, else the first that allows
 /// a part of it.
-fn find_child(
+fn find_child<'c>(
     core: &Core,
-    children: &[Arc<Child>],
+    children: impl IntoIterator<Item = &'c Arc<Child>>,
+    mode: SaMode,
     offered_local: &[TrafficSelector],
     offered_remote: &[TrafficSelector],
 ) -> Option<Found> {
     let (mut first, mut partial) = (None, None);
-    for child in children.iter().filter(|child| matches!(child.mode, ChildMode::Tunnel | ChildMode::Transport)) {
-        let allowed_local = selectors::resolve(&child.local_ts, core.path.local.ip());
-        let allowed_remote = selectors::resolve(&child.remote_ts, core.path.remote.ip());
+    for child in children {
+        let (allowed_local, allowed_remote) = transport::allowed(child, mode, transport::outer(core.path));
         let local = narrow(offered_local, &allowed_local);
         let remote = narrow(offered_remote, &allowed_remote);
         if local.is_empty() || remote.is_empty() {
@@ -311,7 +421,7 @@ fn find_child(
             offered.first().is_some_and(|choice| narrowed.iter().any(|selector| selector.contains(choice)))
         };
         let firsts = includes(offered_local, &local) && includes(offered_remote, &remote);
-        let found = Found { child: child.clone(), local, remote };
+        let found = Found { child: child.clone(), mode, local, remote, peer_view: None };
         if whole {
             return Some(found);
         }
@@ -348,20 +458,17 @@ fn describe_pair(local: &[TrafficSelector], remote: &[TrafficSelector]) -> Strin
     format!("{} === {}", selectors::describe(local), selectors::describe(remote))
 }
 
-fn describe_child(core: &Core, child: &Child) -> String {
-    let local = selectors::resolve(&child.local_ts, core.path.local.ip());
-    let remote = selectors::resolve(&child.remote_ts, core.path.remote.ip());
-    format!("{} ({})", describe_pair(&local, &remote), child.name)
+fn describe_child(core: &Core, child: &Child, mode: SaMode) -> String {
+    let (local, remote) = transport::allowed(child, mode, transport::outer(core.path));
+    let shown = if mode == SaMode::Transport { " in transport mode" } else { "" };
+    format!("{} ({}{shown})", describe_pair(&local, &remote), child.name)
 }
 
 /// The first side of a child that has nothing in common with what was offered.
 fn difference(core: &Core, child: &Child, local: &[TrafficSelector], remote: &[TrafficSelector]) -> String {
-    let ours = selectors::resolve(&child.local_ts, core.path.local.ip());
-    let (side, ours, theirs) = if narrow(local, &ours).is_empty() {
-        ("our", ours, local)
-    } else {
-        ("the peer's", selectors::resolve(&child.remote_ts, core.path.remote.ip()), remote)
-    };
+    let (ours, theirs) = transport::allowed(child, transport::mode(child), transport::outer(core.path));
+    let (side, ours, theirs) =
+        if narrow(local, &ours).is_empty() { ("our", ours, local) } else { ("the peer's", theirs, remote) };
     let (ours, theirs) = (selectors::describe(&ours), selectors::describe(theirs));
     format!("; {side} side differs first: {ours} against {theirs} ({})", child.name)
 }

@@ -156,6 +156,12 @@ impl Nat {
         Self { public, next_port: first_port, ports: BTreeMap::new() }
     }
 
+    /// A translator that gives `inner` its outer address for good, ports unchanged, so that it can be reached from outside.
+    pub fn forwarding(public: IpAddr, inner: IpAddr) -> Self {
+        let ports = [500, 4500].map(|port| (SocketAddr::new(inner, port), port));
+        Self { public, next_port: 50_000, ports: BTreeMap::from(ports) }
+    }
+
     /// Forgets all ports; the next datagrams get others.
     pub fn rebind(&mut self) {
         self.ports.clear();

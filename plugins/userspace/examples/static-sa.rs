@@ -112,6 +112,7 @@ fn tunnel(
         spi,
         mode: SaMode::Tunnel,
         outer,
+        peer_view: None,
         encapsulation: arguments.is_set("udp").then_some(ports),
         algorithm: EspAlgorithm::AES_256_GCM,
         key: KeyMaterial::new(&[key; 36], None),

@@ -8,6 +8,7 @@ use super::{Kept, Subject, Verdict, ensure};
 use crate::backend::{Event, Op, Request};
 use crate::handle::{PolicyHandle, Reqid, Shard};
 use crate::policy::PolicyAction;
+use crate::sa::SaMode;
 use crate::selector::SelectorPair;
 
 pub(super) fn an_outbound_sa_carries_nothing_before_activation(subject: &mut dyn Subject) -> Kept {
@@ -90,7 +91,7 @@ pub(super) fn of_equal_selectors_the_last_activated_owns_and_the_next_takes_over
 
 pub(super) fn a_trap_asks_once_and_delivers_what_it_held(subject: &mut dyn Subject) -> Kept {
     let mut bench = Bench::new(subject);
-    let trap = bench.policy(networks(), 2000, PolicyAction::Trap { reqid: Reqid(7) });
+    let trap = bench.policy(networks(), 2000, PolicyAction::Trap { reqid: Reqid(7), mode: SaMode::Tunnel });
     let handle = trap.handle;
     bench.apply(vec![Op::InstallPolicy(trap)])?;
     let sent = bench.send(&pings(5))?.len();
@@ -107,7 +108,7 @@ pub(super) fn a_trap_asks_once_and_delivers_what_it_held(subject: &mut dyn Subje
 
 pub(super) fn a_trap_asks_again_when_it_is_touched_or_the_acquire_aged(subject: &mut dyn Subject) -> Kept {
     let mut bench = Bench::new(subject);
-    let trap = bench.policy(networks(), 2000, PolicyAction::Trap { reqid: Reqid(7) });
+    let trap = bench.policy(networks(), 2000, PolicyAction::Trap { reqid: Reqid(7), mode: SaMode::Tunnel });
     let asked = |bench: &Bench<'_>| bench.told(|event| matches!(event, Event::Acquire { .. }));
     bench.apply(vec![Op::InstallPolicy(trap.clone())])?;
     bench.send(&pings(2))?;

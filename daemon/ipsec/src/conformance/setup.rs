@@ -98,6 +98,7 @@ impl<'a> Bench<'a> {
             spi,
             mode: SaMode::Tunnel,
             outer: OuterAddresses { local: LOCAL, remote: REMOTE },
+            peer_view: None,
             encapsulation: None,
             algorithm: EspAlgorithm::AES_256_GCM,
             key: KeyMaterial::new(&[0x5a; 36], None),

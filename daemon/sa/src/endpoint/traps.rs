@@ -5,15 +5,15 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ike_model::config::FailClosed;
 use ike_model::{ChildMode, CommandError, CommandOutcome, ConfiguredSelector, Connection, EventBody, HostSpec};
 use ipsec::{
-    Answer, Direction, OffloadError, Op, PacketSelectors, PolicyAction, PolicyHandle, PolicySpec, SelectorPair,
-    TrafficSelector,
+    Answer, Direction, OffloadError, Op, OuterAddresses, PacketSelectors, PolicyAction, PolicyHandle, PolicySpec,
+    SaMode, SelectorPair,
 };
 
 use crate::children::{Class, priority};
 use crate::endpoint::Endpoint;
 use crate::endpoint::configured::{Keeper, Trap};
 use crate::io::Context;
-use crate::selectors;
+use crate::transport;
 use crate::turn::Purpose;
 
 impl Endpoint {
@@ -74,7 +74,9 @@ impl Endpoint {
         let fixed = keeper.child.reqid.map(ipsec::Reqid);
         let reqid = *keeper.reqid.get_or_insert_with(|| fixed.unwrap_or_else(|| self.shared.ids.reqid()));
         let (class, action) = match keeper.child.mode {
-            ChildMode::Tunnel | ChildMode::Transport => (Class::Trap, PolicyAction::Trap { reqid }),
+            ChildMode::Tunnel | ChildMode::Transport => {
+                (Class::Trap, PolicyAction::Trap { reqid, mode: transport::mode(&keeper.child) })
+            }
             ChildMode::Pass => (Class::Shunt, PolicyAction::Bypass),
             ChildMode::Drop => (Class::Shunt, PolicyAction::Discard),
         };
@@ -200,16 +202,27 @@ fn outer(specs: &[HostSpec], v4: bool) -> IpAddr {
 }
 
 fn pairs(keeper: &Keeper, local: IpAddr, remote: IpAddr) -> Result<Vec<SelectorPair>, String> {
-    let side =
-        |configured: &[ConfiguredSelector], address: IpAddr, key: &str| -> Result<Vec<TrafficSelector>, String> {
-            let dynamic = configured.iter().any(|selector| matches!(selector, ConfiguredSelector::Dynamic { .. }));
-            if dynamic && address.is_unspecified() && !matches!(keeper.child.mode, ChildMode::Pass | ChildMode::Drop) {
-                return Err(format!("{key} = dynamic needs a configured address on that side to be trapped"));
-            }
-            Ok(selectors::resolve(configured, address))
-        };
-    let local = side(&keeper.child.local_ts, local, "local_ts")?;
-    let remote = side(&keeper.child.remote_ts, remote, "remote_ts")?;
+    let shunt = matches!(keeper.child.mode, ChildMode::Pass | ChildMode::Drop);
+    let mode = transport::mode(&keeper.child);
+    let known = |configured: &[ConfiguredSelector], address: IpAddr, key: &str| {
+        let dynamic = configured.iter().any(|selector| matches!(selector, ConfiguredSelector::Dynamic { .. }));
+        if !address.is_unspecified() || shunt {
+            Ok(())
+        } else if dynamic {
+            Err(format!("{key} = dynamic needs a configured address on that side to be trapped"))
+        } else if mode == SaMode::Transport {
+            Err("mode = transport needs a configured address on both sides to be trapped".to_owned())
+        } else {
+            Ok(())
+        }
+    };
+    known(&keeper.child.local_ts, local, "local_ts")?;
+    known(&keeper.child.remote_ts, remote, "remote_ts")?;
+    let (local, remote) = transport::allowed(&keeper.child, mode, OuterAddresses { local, remote });
     let pairs = SelectorPair::product(&local, &remote);
-    if pairs.is_empty() { Err("local_ts and remote_ts have no address family in common".into()) } else { Ok(pairs) }
+    match (pairs.is_empty(), mode) {
+        (false, _) => Ok(pairs),
+        (true, SaMode::Transport) => Err("local_ts and remote_ts leave nothing of the two outer addresses, which is all that mode = transport can carry".into()),
+        (true, SaMode::Tunnel) => Err("local_ts and remote_ts have no address family in common".into()),
+    }
 }

@@ -263,7 +263,7 @@ pub(crate) fn on_response(
         return refused(authenticated, core, turn, exchange, kind, payloads);
     }
     authenticated.refusals = 0;
-    match accept(turn, &exchange, payloads) {
+    match accept(turn, core, &exchange, payloads) {
         Ok((agreement, nonce, public)) => {
             exchange.agreed = Some((agreement, nonce));
             match (public, exchange.started.take()) {
@@ -285,9 +285,9 @@ pub(crate) fn on_response(
 
 type Accepted = (Agreement, Vec<u8>, Option<Vec<u8>>);
 
-fn accept(turn: &Turn<'_>, exchange: &Exchange, payloads: &Payloads<'_>) -> Result<Accepted, Error> {
+fn accept(turn: &Turn<'_>, core: &Core, exchange: &Exchange, payloads: &Payloads<'_>) -> Result<Accepted, Error> {
     let offer = exchange.offer.as_ref().ok_or(Error::Temporary("nothing offered"))?;
-    let agreement = offer.accept(turn, payloads)?;
+    let agreement = offer.accept(turn, core, payloads)?;
     let (nonce, public) = nonce_and_public(payloads);
     let nonce = nonce.ok_or(Error::PeerMisbehaved("the nonce is missing"))?;
     let public = match agreement.suite.method {

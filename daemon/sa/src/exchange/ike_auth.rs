@@ -10,7 +10,7 @@ use ike_wire::{Authentication, Identification, Notify, Payload, Payloads};
 use crate::choose;
 use crate::core::Core;
 use crate::error::Error;
-use crate::established::{Authenticated, Pending};
+use crate::established::{Authenticated, Intent, Pending};
 use crate::exchange::ike_sa_init::{Initiating, RespondStep, Responding, Step};
 use crate::key_schedule::{Keys, Role, SignedOctets};
 use crate::negotiation::{self, ChildRequest, Offer};
@@ -98,7 +98,9 @@ pub(crate) fn start(init: &mut Initiating, core: &mut Core, turn: &mut Turn<'_>)
     }
     match next_request(init, core, turn) {
         Some(request) => {
-            let offer = Offer::new(turn, core, request, None, ChildKeyExchange::Absent)?;
+            let offer = Offer::new(turn, core, request.clone(), None, ChildKeyExchange::Absent);
+            // Whoever asked for the child is told with the others that wait for this IKE SA.
+            let offer = offer.inspect_err(|_| init.requests.push_front(request))?;
             payloads.push(offer.sa());
             payloads.extend(offer.selectors());
             init.offer = Some(offer);
@@ -212,8 +214,9 @@ fn first_child(
     offer: Offer,
     payloads: &Payloads<'_>,
 ) {
-    let agreed = match negotiation::refusal(payloads) {
-        None => offer.accept(turn, payloads),
+    let refusal = negotiation::refusal(payloads);
+    let agreed = match refusal {
+        None => offer.accept(turn, core, payloads),
         Some(kind @ NotifyType::TS_UNACCEPTABLE) => {
             Err(Error::PeerRefused { kind, offered: offer.describe_selectors() })
         }
@@ -227,6 +230,10 @@ fn first_child(
     match keyed {
         Ok((agreed, keys)) => authenticated.install_first(core, turn, agreed, keys),
         Err(error) => {
+            if refusal.is_none() {
+                //= RFC 7296 §1.3.1: what is not acceptable to the initiator it deletes: the responder has installed its half
+                authenticated.intents.push_back(Intent::DeleteSpi(offer.spi()));
+            }
             let request = offer.release(turn);
             authenticated.child_failed(core, turn, &request.child, &error.cause());
         }

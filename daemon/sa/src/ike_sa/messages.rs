@@ -158,7 +158,7 @@ impl IkeSa {
         if let Phase::Authenticated(authenticated) = &mut self.phase {
             let ike = Box::new(authenticated.snapshot_alone(&self.core, turn.now()));
             turn.event(EventBody::IkeSaUpdated { ike, path });
-            authenticated.move_children(&self.core, turn, path);
+            authenticated.move_children(&mut self.core, turn, path);
         }
     }
 

@@ -39,7 +39,7 @@ fn traffic_brings_a_trapped_child_up() {
         .policies
         .values()
         .map(|policy| match policy.action {
-            PolicyAction::Protect { reqid, .. } | PolicyAction::Trap { reqid } => reqid,
+            PolicyAction::Protect { reqid, .. } | PolicyAction::Trap { reqid, .. } => reqid,
             PolicyAction::Bypass | PolicyAction::Discard => panic!("no shunt here"),
         })
         .collect();

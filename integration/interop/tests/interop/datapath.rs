@@ -101,6 +101,7 @@ impl Datapath {
             spi,
             mode: SaMode::Tunnel,
             outer,
+            peer_view: None,
             encapsulation: agreement.in_udp.then_some(UdpEncapsulation { local_port: 4500, remote_port: 4500 }),
             algorithm: EspAlgorithm { encryption: agreement.encryption, integrity: None },
             key: KeyMaterial::new(&agreement.key(sender), None),

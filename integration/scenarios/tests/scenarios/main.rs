@@ -26,3 +26,4 @@ mod several;
 mod shards;
 mod shutdown;
 mod start;
+mod transport;

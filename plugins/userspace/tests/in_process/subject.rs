@@ -102,6 +102,7 @@ impl InProcess {
             spi,
             mode: SaMode::Tunnel,
             outer: OuterAddresses { local: IpAddr::from([192, 0, 2, 1]), remote: IpAddr::from([192, 0, 2, 2]) },
+            peer_view: None,
             encapsulation: None,
             algorithm: EspAlgorithm::AES_256_GCM,
             key: KeyMaterial::new(&KEY, None),

@@ -121,6 +121,7 @@ impl Gateway {
             spi,
             mode: SaMode::Tunnel,
             outer: self.outer,
+            peer_view: None,
             encapsulation: style.udp.then_some(UdpEncapsulation { local_port: 4500, remote_port: 4500 }),
             algorithm: style.algorithm,
             key: KeyMaterial::new(

@@ -8,7 +8,7 @@ use std::net::UdpSocket;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use gateway::{Gateway, Style, V4, V6, connect, guard, pair};
-use ipsec::{Direction, Event, OffloadBackend, OnStop, Op, Path, PolicyAction, Reqid};
+use ipsec::{Direction, Event, OffloadBackend, OnStop, Op, Path, PolicyAction, Reqid, SaMode};
 use lab::{Lab, eventually, turn};
 use offload_userspace::UserspaceConfig;
 
@@ -23,7 +23,8 @@ fn the_first_packet_raises_an_acquire_and_is_not_lost() {
     let lab = Lab::new(false);
     let (a, b) = gateways(&lab);
     let networks = pair(V4.0, V4.1);
-    let trap = a.policy(Direction::Outbound, networks, 2000, PolicyAction::Trap { reqid: Reqid(1) });
+    let trap =
+        a.policy(Direction::Outbound, networks, 2000, PolicyAction::Trap { reqid: Reqid(1), mode: SaMode::Tunnel });
     let policy = trap.handle;
     a.apply(vec![Op::InstallGuard(guard(networks)), Op::InstallPolicy(trap)]);
     let received = std::thread::scope(|scope| {
