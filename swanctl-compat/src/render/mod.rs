@@ -5,6 +5,7 @@
 mod conns;
 mod cygnet;
 mod events;
+mod forecast;
 mod policies;
 mod replies;
 mod sas;
@@ -16,6 +17,7 @@ mod tests;
 pub use conns::list_conn;
 pub use cygnet::{cygnet_backend_sa, cygnet_child};
 pub use events::{LogLine, control_log, event, log};
+pub use forecast::forecast;
 pub use policies::{PolicyKind, PolicyListing, list_policy};
 pub use replies::{
     DaemonInfo, Stats, failed, get_authorities, get_conns, get_keys, get_pools, get_shared, matched, ok, refused,

@@ -131,6 +131,16 @@ pub enum Request {
         /// Keys that were accepted without effect, and other doubts; for the log.
         notes: Vec<Finding>,
     },
+    /// `cygnet-plan-conn`: what `load-conn` with the same message would do, without doing it; answer with [`render::forecast`].
+    PlanConn {
+        /// The connection.
+        connection: Box<Connection>,
+    },
+    /// `cygnet-plan-unload`: what `unload-conn` would do; answer with [`render::forecast`], when it is not there: [`unload_conn_error`].
+    PlanUnload {
+        /// Its name.
+        name: String,
+    },
     /// `unload-conn`; when it is not there: [`unload_conn_error`].
     UnloadConn {
         /// Its name.
@@ -238,10 +248,14 @@ impl Request {
             "get-keys" => Ok(Self::GetKeys),
             "get-authorities" => Ok(Self::GetAuthorities),
             "get-pools" => Ok(Self::GetPools),
-            "load-conn" => load_conn(message),
-            "unload-conn" => required(message, "name", "missing connection name")
-                .map_err(|_| refuse("unload: missing connection name"))
-                .map(|name| Self::UnloadConn { name }),
+            "load-conn" => {
+                load_conn(message).map(|(connection, notes)| Self::LoadConn { connection: Box::new(connection), notes })
+            }
+            "cygnet-plan-conn" => {
+                load_conn(message).map(|(connection, _)| Self::PlanConn { connection: Box::new(connection) })
+            }
+            "cygnet-plan-unload" => unloaded(message).map(|name| Self::PlanUnload { name }),
+            "unload-conn" => unloaded(message).map(|name| Self::UnloadConn { name }),
             "load-shared" => shared::parse(message).map_err(|error| refuse(&error.to_string())),
             "unload-shared" => required(message, "id", "unique identifier missing").map(|id| Self::UnloadShared { id }),
             "clear-creds" => Ok(Self::ClearCreds),
@@ -342,7 +356,11 @@ fn rekey(message: &Message) -> Result<Request, RequestError> {
     Ok(Request::Rekey { selector, reauth: flag(message, "reauth")? })
 }
 
-fn load_conn(message: &Message) -> Result<Request, RequestError> {
+fn load_conn(message: &Message) -> Result<(Connection, Vec<Finding>), RequestError> {
     let loaded = load_conn::parse_message(message).map_err(|error| RequestError::Refused(error.reply()))?;
-    Ok(Request::LoadConn { connection: Box::new(loaded.connection), notes: loaded.notes })
+    Ok((loaded.connection, loaded.notes))
+}
+
+fn unloaded(message: &Message) -> Result<String, RequestError> {
+    required(message, "name", "").map_err(|_| refuse("unload: missing connection name"))
 }

@@ -4,6 +4,7 @@
 //! daemon sent.
 
 mod conns;
+mod forecast;
 mod json;
 mod raw;
 mod sas;
@@ -14,6 +15,7 @@ mod status;
 mod tests;
 
 pub use conns::{list_conn, list_policy};
+pub use forecast::{disturbed, forecast};
 pub use json::{json, named_json};
 pub use raw::{labelled, pretty, raw};
 pub use sas::list_sa;

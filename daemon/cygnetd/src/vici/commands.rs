@@ -3,7 +3,8 @@
 use std::future::Future;
 use std::sync::Arc;
 
-use ike_model::{Command, CommandError, CommandOutcome, Selector};
+use ike_model::reload::forecast;
+use ike_model::{Command, CommandError, CommandOutcome, Connection, Selector};
 use swanctl_compat::load_conn::offload;
 use swanctl_compat::render::{self, DaemonInfo, PolicyKind, PolicyListing};
 use swanctl_compat::request::{
@@ -51,7 +52,7 @@ impl Commands for Core {
 
 /// Lets a request through unless it loads a connection whose SAs this backend could never install.
 fn installable(core: &Core, request: Request) -> Result<Request, RequestError> {
-    if let Request::LoadConn { connection, .. } = &request {
+    if let Request::LoadConn { connection, .. } | Request::PlanConn { connection } = &request {
         offload::check(connection, core.store.offload()).map_err(|error| RequestError::Refused(error.reply()))?;
     }
     Ok(request)
@@ -88,6 +89,14 @@ async fn answer(core: &Core, client: &Arc<Client>, request: Request) -> Message 
             core.store.settled().await;
             render::ok()
         }
+        Request::PlanConn { connection } => {
+            let old = core.store.connections(Some(&connection.name)).pop();
+            plan(core, old.as_deref(), Some(&connection)).await
+        }
+        Request::PlanUnload { name } => match core.store.connections(Some(&name)).pop() {
+            Some(old) => plan(core, Some(&old), None).await,
+            None => render::failed(&unload_conn_error(&name)),
+        },
         Request::UnloadConn { name } if core.store.unload(std::slice::from_ref(&name)) => {
             core.store.settled().await;
             render::ok()
@@ -129,6 +138,17 @@ fn daemon_info() -> DaemonInfo {
 fn note_refusal(core: &Core, message: &Message, refusal: &Message) {
     if let Some((name, content)) = message.sections().next() {
         core.store.refuse(name, Some(content), refusal.get_str("errmsg").unwrap_or("refused"));
+    }
+}
+
+/// What loading or unloading would do to a connection and its SAs.
+async fn plan(core: &Core, old: Option<&Connection>, new: Option<&Connection>) -> Message {
+    // With thousands of connections most are unchanged: only where something may happen the SAs are asked for.
+    let untouched = old.zip(new).is_some_and(|(old, new)| old == new) || old.is_none();
+    let ike_sas = if untouched { Vec::new() } else { core.ike_sas().await };
+    match forecast(old, new, &ike_sas) {
+        Some(found) => render::forecast(&found),
+        None => render::failed("neither loaded nor to be loaded"),
     }
 }
 

@@ -3,6 +3,7 @@
 //! Only identities, authentication, addresses and proposals need another IKE SA, which is made before the old one goes. Lifetimes, liveness,
 //! actions and children change below the IKE SA that is there.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use ike_model::config::FailClosed;
@@ -197,25 +198,32 @@ impl Endpoint {
         self.shared.notices.push_back(Notice::ChildFailed { connection: old.clone(), child, cause });
     }
 
-    /// IKE SAs made under a configuration that means another peer go once all they carry is up under the present one.
+    /// What was made under a configuration that means another peer goes once it is up under the present one: each CHILD SA, and the IKE SA with
+    /// the last of them.
     pub(super) fn retire_outdated(&mut self, context: &Context<'_>, connection: &str) {
         let Some(current) = self.applied.get(connection).cloned() else { return };
-        let (mut present, mut outdated) = (Vec::new(), Vec::new());
+        let (mut present, mut outdated) = (None, Vec::new());
         for (spi, ike) in self.ikes.of(connection) {
             let Phase::Authenticated(authenticated) = &ike.phase else { continue };
             let up = authenticated.children.iter().filter(|child| child.is_up() && !child.is_closing());
-            let names = up.map(|child| child.config.name.clone()).filter(|name| current.child(name).is_some());
+            let up: Vec<(u32, String)> = up.map(|child| (child.unique_id, child.config.name.clone())).collect();
             if same_ike_sa(&ike.core.connection, &current) {
-                present.push(names.collect::<Vec<_>>());
+                present.get_or_insert_with(BTreeSet::new).extend(up.into_iter().map(|(_, name)| name));
             } else {
-                outdated.push((spi, names.collect::<Vec<_>>()));
+                outdated.push((spi, up));
             }
         }
-        let replaced = |name: &String| present.iter().any(|names| names.contains(name));
-        for (spi, names) in outdated {
-            if !present.is_empty() && names.iter().all(replaced) {
-                let cause = Cause::new(CauseKind::Reload, "replaced after a change of the configuration");
-                self.with_ike(context, spi, |ike, turn| ike.close(turn, cause, false));
+        let Some(present) = present else { return };
+        let cause = Cause::new(CauseKind::Reload, "replaced after a change of the configuration");
+        for (spi, up) in outdated {
+            let replaced = |(_, name): &&(u32, String)| present.contains(name) || current.child(name).is_none();
+            let gone: Vec<u32> = up.iter().filter(replaced).map(|(unique_id, _)| *unique_id).collect();
+            if gone.len() == up.len() {
+                self.with_ike(context, spi, |ike, turn| ike.close(turn, cause.clone(), false));
+                continue;
+            }
+            for child in gone {
+                self.with_child(context, child, |ike, core, turn| ike.close_child(core, turn, child, cause.clone()));
             }
         }
     }

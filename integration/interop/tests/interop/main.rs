@@ -2,6 +2,7 @@
 
 mod datapath;
 mod debian;
+mod dry_run;
 mod files;
 mod forms;
 mod guard;
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
         debian::trials(),
         python::trials(),
         files::trials(),
+        dry_run::trials(),
         secrets::trials(),
         status::trials(),
         matrix::trials(),

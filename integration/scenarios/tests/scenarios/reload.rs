@@ -269,3 +269,110 @@ fn a_replacement_that_does_not_come_up_leaves_the_old_one() {
     world.run_for(Duration::from_secs(120));
     assert_eq!(world.tunnels(A, B), tunnels);
 }
+
+/// One change of A's configuration, and what it does.
+struct Foretold {
+    name: &'static str,
+    change: fn(&mut Connection),
+    restart: u32,
+    end: u32,
+    stay: u32,
+}
+
+fn child_mut(connection: &mut Connection, at: usize) -> &mut ike_model::Child {
+    std::sync::Arc::make_mut(&mut connection.children[at])
+}
+
+/// Beside `net0` and `net1`, which are started, `net2` was initiated by hand.
+const FORETOLD: [Foretold; 9] = [
+    Foretold { name: "nothing", change: |_| {}, restart: 0, end: 0, stay: 4 },
+    Foretold { name: "settings", change: |c| c.dpd_delay = Duration::from_secs(9), restart: 0, end: 0, stay: 4 },
+    Foretold { name: "a lifetime", change: |c| child_mut(c, 0).lifetime.time.soft = 900, restart: 0, end: 0, stay: 4 },
+    Foretold { name: "a child", change: |c| child_mut(c, 0).replay_window = Some(64), restart: 1, end: 0, stay: 3 },
+    Foretold {
+        name: "a child that nothing starts",
+        change: |c| child_mut(c, 2).replay_window = Some(64),
+        restart: 0,
+        end: 0,
+        stay: 4,
+    },
+    Foretold {
+        name: "a child that is not started any more",
+        change: |c| {
+            child_mut(c, 1).replay_window = Some(64);
+            child_mut(c, 1).start_action = ike_model::Actions::NONE;
+        },
+        restart: 0,
+        end: 1,
+        stay: 3,
+    },
+    Foretold { name: "a child less", change: |c| drop(c.children.remove(1)), restart: 0, end: 1, stay: 3 },
+    Foretold { name: "encapsulation", change: |c| c.encap = true, restart: 2, end: 0, stay: 2 },
+    Foretold {
+        name: "encapsulation without what is by hand",
+        change: |c| {
+            c.encap = true;
+            c.children.remove(2);
+        },
+        restart: 3,
+        end: 1,
+        stay: 0,
+    },
+];
+
+fn three_children(who: usize, other: usize) -> Connection {
+    let mut connection = two_children(who, other);
+    connection.children.push(config::child("net2", who, other, 2).into());
+    connection
+}
+
+/// Unique ids of all SAs that are up.
+fn up_at_a(world: &World) -> std::collections::BTreeSet<(char, u32)> {
+    let mut ids = std::collections::BTreeSet::new();
+    for ike in world.gateway(A).ike_sas(world.now()) {
+        ids.insert(('i', ike.unique_id));
+        let live = ike.children.iter().filter(|child| child.state == ike_model::ChildSaState::Installed);
+        ids.extend(live.map(|child| ('c', child.unique_id)));
+    }
+    ids
+}
+
+#[test]
+fn what_is_foretold_happens() {
+    for case in FORETOLD {
+        let mut world = World::with_shards(1, &[1, 1]);
+        world.configure(B, three_children(B, A));
+        world.configure(A, three_children(A, B));
+        world.run_for(Duration::from_secs(2));
+        world.initiate(A, "gw", "net2");
+        world.run_for(Duration::from_secs(2));
+        world.check_tunnels(A, B, 3);
+        let before = up_at_a(&world);
+        let (old, mut new) = (three_children(A, B), three_children(A, B));
+        (case.change)(&mut new);
+        let foretold = ike_model::reload::forecast(Some(&old), Some(&new), &world.gateway(A).ike_sas(world.now()));
+        let foretold = foretold.unwrap();
+        let counts = (foretold.restart, foretold.end, foretold.stay);
+        assert_eq!(counts, (case.restart, case.end, case.stay), "{}", case.name);
+        world.configure(A, new);
+        world.run_for(Duration::from_secs(60));
+        let after = up_at_a(&world);
+        let stayed = u32::try_from(before.intersection(&after).count()).unwrap();
+        let made = u32::try_from(after.difference(&before).count()).unwrap();
+        // A replaced IKE SA that still carries something stays beside its successor.
+        let beside = u32::from(case.name == "encapsulation");
+        assert_eq!((stayed, made), (case.stay, case.restart + beside), "{}: {before:?} {after:?}", case.name);
+    }
+}
+
+#[test]
+fn removal_is_foretold() {
+    let mut world = up();
+    world.gateway_mut(A).config.connections.clear();
+    let old = two_children(A, B);
+    let foretold = ike_model::reload::forecast(Some(&old), None, &world.gateway(A).ike_sas(world.now())).unwrap();
+    assert_eq!((foretold.restart, foretold.end, foretold.stay), (0, 3, 0));
+    world.reload(A, &[], &["gw"]);
+    world.run_for(Duration::from_secs(60));
+    assert!(up_at_a(&world).is_empty());
+}

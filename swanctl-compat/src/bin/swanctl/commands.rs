@@ -43,6 +43,8 @@ const PRETTY: CommandOption = flag("pretty", 'P', "dump raw response message in 
 const JSON: CommandOption = flag("json", 'j', "print JSON");
 const FILE: CommandOption = value("file", 'f', "custom path to swanctl.conf");
 const CLEAR: CommandOption = flag("clear", 'c', "clear previously loaded credentials");
+const DRY_RUN: CommandOption =
+    flag("dry-run", 'd', "only say what loading would do; exit code 3 if an SA would restart or end");
 const NOPROMPT: CommandOption = flag("noprompt", 'n', "do not prompt for passwords");
 
 /// Options of every command.
@@ -176,16 +178,16 @@ pub(crate) const COMMANDS: &[Command] = &[
         name: "load-all",
         letters: &['q'],
         about: "load credentials, authorities, pools and connections",
-        usage: &["[--raw|--pretty] [--clear] [--noprompt]"],
-        options: &[CLEAR, NOPROMPT, RAW, PRETTY, FILE],
+        usage: &["[--raw|--pretty] [--clear] [--noprompt] [--dry-run]"],
+        options: &[CLEAR, NOPROMPT, RAW, PRETTY, FILE, DRY_RUN],
         run: unplanned,
     },
     Command {
         name: "load-conns",
         letters: &['c'],
         about: "(re-)load connection configuration",
-        usage: &["[--raw|--pretty]"],
-        options: &[RAW, PRETTY, FILE],
+        usage: &["[--raw|--pretty] [--dry-run]"],
+        options: &[RAW, PRETTY, FILE, DRY_RUN],
         run: unplanned,
     },
     Command {

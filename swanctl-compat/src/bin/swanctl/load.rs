@@ -1,9 +1,10 @@
-//! `--load-all`, `--load-creds`, `--load-conns`: files to the daemon.
+//! `--load-all`, `--load-creds`, `--load-conns`: files to the daemon, or with `--dry-run` only what they would change.
 
 use std::path::Path;
 
 use swanctl_compat::plan::{Plan, PlannedConnection};
 use swanctl_compat::settings::{Diagnostic, OsFiles, Settings};
+use swanctl_compat::text;
 use swanctl_compat::vici::Message;
 
 use swanctl_compat::vici::client::{ClientError, EINVAL};
@@ -49,6 +50,9 @@ fn directory() -> String {
 /// Sends what the command asks for: credentials, then authorities, pools and connections. Stops at the first part that fails.
 pub(crate) fn run(client: &mut Client, invocation: &Invocation, prepared: &Prepared) -> Result<u8, ClientError> {
     let mut session = Session { client, form: Form::of(invocation), clear: invocation.has("clear") };
+    if invocation.has("dry-run") {
+        return session.dry_run(prepared);
+    }
     let parts: &[Part] = match invocation.command.name {
         "load-creds" => &[Part::Credentials],
         "load-conns" => &[Part::Connections],
@@ -67,6 +71,9 @@ pub(crate) fn run(client: &mut Client, invocation: &Invocation, prepared: &Prepa
     }
     Ok(0)
 }
+
+/// Exit code of a dry run when loading would make an SA restart or end.
+const DISTURBS: u8 = 3;
 
 enum Part {
     Credentials,
@@ -174,6 +181,41 @@ impl Session<'_> {
             }
         }
         self.summary(prepared.plan.connections.len(), failed, unloaded)
+    }
+
+    /// Asks for each connection what loading it would do. Nothing is changed.
+    fn dry_run(&mut self, prepared: &Prepared) -> Result<u8, ClientError> {
+        let loaded = self.names("get-conns", "conns")?;
+        let (mut code, mut disturbed) = (0, 0_u32);
+        for connection in &prepared.plan.connections {
+            let answer = self.command("cygnet-plan-conn", connection.message.clone())?;
+            if succeeded(&answer) {
+                disturbed += self.foretell(&connection.name, &answer)?;
+            } else {
+                eprintln!("loading connection '{}' would fail: {}", connection.name, reason(&answer));
+                eprint!("{}", placed(&answer, connection, &prepared.settings));
+                code = EINVAL;
+            }
+        }
+        for name in prepared.plan.connections_to_unload(&loaded) {
+            let answer = self.command("cygnet-plan-unload", Message::new().with("name", name.as_str()))?;
+            if succeeded(&answer) {
+                disturbed += self.foretell(&name, &answer)?;
+            } else {
+                eprintln!("unloading connection '{name}' would fail: {}", reason(&answer));
+                code = EINVAL;
+            }
+        }
+        Ok(if code == 0 && disturbed > 0 { DISTURBS } else { code })
+    }
+
+    /// Says what would become of a connection. Gives how many SAs would not go on.
+    fn foretell(&self, name: &str, answer: &Message) -> Result<u32, ClientError> {
+        if self.form == Form::Human {
+            print(&text::forecast(name, answer))?;
+        }
+        let (restart, end) = text::disturbed(answer);
+        Ok(restart.saturating_add(end))
     }
 
     fn summary(&self, found: usize, failed: usize, unloaded: usize) -> Result<u8, ClientError> {
