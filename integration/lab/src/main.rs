@@ -37,6 +37,8 @@ enum Task {
     SoakRekey(soak::Options),
     /// Both ends rekey at the same moment, then one every second, against Debian's charon
     SoakCharon(soak::charon::Options),
+    /// Many tunnels over paths that lose IKE datagrams: how long establishing and rekeying take
+    SoakLoss(soak::loss::Options),
 }
 
 fn main() -> ExitCode {
@@ -45,6 +47,7 @@ fn main() -> ExitCode {
         Task::Demo(options) => demo::run(options),
         Task::SoakRekey(options) => soak::run(options),
         Task::SoakCharon(options) => soak::charon::run(options),
+        Task::SoakLoss(options) => soak::loss::run(options),
         Task::HostileIke(options) => lab::hostile::ike_run::run(options),
         Task::HostileEsp(options) => lab::hostile::esp_run::run(options),
         Task::HostileMemory(options) => lab::hostile::memory_run::run(options),

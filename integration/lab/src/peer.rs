@@ -287,6 +287,21 @@ impl<'lab> Daemon<'lab> {
         events.iter().map(audit::backend_sa).collect()
     }
 
+    /// The same without a client program: for looking often.
+    ///
+    /// # Errors
+    /// The daemon does not answer.
+    pub fn sas_at_once(&self) -> anyhow::Result<Vec<IkeSa>> {
+        let mut vici = self.vici()?;
+        let mut nodes = Vec::new();
+        vici.register("list-sa")?;
+        vici.command("list-sas", Message::new(), |_, event| {
+            nodes.push(Node::from(event));
+            Ok(())
+        })?;
+        Ok(sas::ike_sas(&nodes))
+    }
+
     /// Waits until its SAs fulfil a condition.
     ///
     /// # Errors

@@ -3,6 +3,8 @@
 //! A control leg without rekeys runs before and after; what it loses is the path's fault, not the rekeys'.
 
 pub(crate) mod charon;
+mod ends;
+pub(crate) mod loss;
 
 use std::collections::BTreeSet;
 use std::thread;

@@ -3,6 +3,8 @@
 use std::iter::Peekable;
 use std::str::Chars;
 
+use swanctl_compat::vici::{Element, Message, Value};
+
 /// A VICI message in its raw text form: sections, lists and values.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Node {
@@ -44,6 +46,18 @@ impl Node {
             Node::Section(entries) => entries,
             Node::Value(_) | Node::List(_) => &[],
         }
+    }
+}
+
+impl From<&Message> for Node {
+    fn from(message: &Message) -> Self {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let entry = |element: &Element| match element {
+            Element::Section(name, content) => (name.clone(), Node::from(content)),
+            Element::List(name, items) => (name.clone(), Node::List(items.iter().map(text).collect())),
+            Element::KeyValue(name, value) => (name.clone(), Node::Value(text(value))),
+        };
+        Node::Section(message.elements().iter().map(entry).collect())
     }
 }
 

@@ -12,12 +12,12 @@ use lab::netns::Namespace;
 use lab::peer::charon::Charon;
 use lab::peer::conf::Tunnel;
 use lab::peer::cygnet::Cygnet;
-use lab::peer::sas::{ChildSa, IkeSa};
 use lab::peer::{Daemon, Peer, audit};
 use lab::relay::{IkeSeen, Profile, Relay, Tally};
 use lab::topology::{Family, Lab, Middle, Side};
 use lab::traffic::stream::{self, Load, Report};
-use swanctl_compat::vici::Message;
+
+use super::ends::{self, End};
 
 /// The child that is rekeyed.
 const CHILD: &str = "net4";
@@ -52,19 +52,11 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 50.0)]
     rate: f64,
     /// What runs in gateway A; gateway B always runs charon
-    #[arg(long, value_enum, default_value_t = Who::Cygnet)]
-    ours: Who,
+    #[arg(long, value_enum, default_value_t = super::Who::Cygnet)]
+    ours: super::Who,
     /// Show the daemons' logs at the end
     #[arg(long)]
     logs: bool,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Who {
-    /// Our daemon
-    Cygnet,
-    /// Debian's charon, to see what it does among its own
-    Charon,
 }
 
 /// What both ends are told to rekey in a round.
@@ -121,8 +113,8 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
         Daemon::start(peer, &lab.site(side).gateway, &directory, &[tunnel])
     };
     let ours: &dyn Peer = match options.ours {
-        Who::Cygnet => &Cygnet { extra: String::new(), log: String::new() },
-        Who::Charon => &Charon,
+        super::Who::Cygnet => &Cygnet { extra: String::new(), log: String::new() },
+        super::Who::Charon => &Charon,
     };
     let daemons = [start(ours, Side::A)?, start(&Charon, Side::B)?];
     let outcome = Soak { lab: &lab, daemons: &daemons, options }.run();
@@ -138,12 +130,6 @@ struct Soak<'lab> {
     lab: &'lab Lab,
     daemons: &'lab [Daemon<'lab>; 2],
     options: &'lab Options,
-}
-
-/// The one IKE SA of an end and its one installed CHILD SA of the name.
-struct End {
-    ike: IkeSa,
-    child: ChildSa,
 }
 
 /// What a leg with rekeys did.
@@ -279,7 +265,7 @@ impl Soak<'_> {
         let together = Barrier::new(2);
         let tell = |daemon: &Daemon<'_>, side: Side, end: &End| -> Result<()> {
             let mut vici = daemon.vici()?;
-            let request = request(kind.is_ike(side), end);
+            let request = ends::request(kind.is_ike(side), end);
             together.wait();
             let answer = vici.command("rekey", request, |_, _| Ok(()))?;
             ensure!(answer.is_yes("success"), "{side:?} refused to rekey: {:?}", answer.get_str("errmsg"));
@@ -326,7 +312,7 @@ impl Soak<'_> {
             let (Some(daemon), Some(end)) = (self.daemons.get(place), last.get(place)) else { continue };
             let is_ike = tick % IKE_EVERY == tick / IKE_EVERY % 2;
             // A refusal shows in the number of rekeys.
-            let _ = daemon.vici()?.command("rekey", request(is_ike, end), |_, _| Ok(()))?;
+            let _ = daemon.vici()?.command("rekey", ends::request(is_ike, end), |_, _| Ok(()))?;
             if tick % 60 == 0 {
                 println!("  {tick} s: {} rekeys", leg.rekeys);
             }
@@ -335,8 +321,7 @@ impl Soak<'_> {
     }
 
     fn ends(&self) -> Result<[End; 2]> {
-        let [a, b] = self.daemons;
-        Ok([end(a)?, end(b)?])
+        ends::both(self.daemons, CHILD)
     }
 }
 
@@ -344,32 +329,10 @@ fn difference(now: [u64; 2], before: [u64; 2]) -> [u64; 2] {
     [now[0].saturating_sub(before[0]), now[1].saturating_sub(before[1])]
 }
 
-fn end(daemon: &Daemon<'_>) -> Result<End> {
-    let mut ikes: Vec<IkeSa> = daemon.sas()?.into_iter().filter(|sa| sa.state == "ESTABLISHED").collect();
-    ensure!(ikes.len() == 1, "{} established IKE SAs", ikes.len());
-    let ike = ikes.pop().context("an IKE SA")?;
-    let installed = ike.children.iter().filter(|child| child.name == CHILD && child.state == "INSTALLED");
-    let mut installed: Vec<ChildSa> = installed.cloned().collect();
-    ensure!(installed.len() == 1, "{} installed CHILD SAs {CHILD}", installed.len());
-    Ok(End { child: installed.pop().context("a CHILD SA")?, ike })
-}
-
-fn request(is_ike: bool, end: &End) -> Message {
-    match is_ike {
-        true => Message::new().with("ike-id", end.ike.unique_id.as_str()),
-        false => Message::new().with("child-id", end.child.unique_id.as_str()),
-    }
-}
-
 fn is_over(kind: Kind, before: &[End; 2], now: &[End; 2]) -> bool {
-    let [a, b] = now;
-    let ike_is_new = before.iter().zip(now).all(|(before, now)| before.ike.spis != now.ike.spis);
-    let child_is_new = before.iter().zip(now).all(|(before, now)| before.child.spi_in != now.child.spi_in);
-    a.ike.spis == b.ike.spis
-        && a.child.spi_in == b.child.spi_out
-        && a.child.spi_out == b.child.spi_in
-        && (ike_is_new || !kind.renews_ike())
-        && (child_is_new || !kind.renews_child())
+    ends::agree(now)
+        && (!kind.renews_ike() || ends::is_new(before, now, true))
+        && (!kind.renews_child() || ends::is_new(before, now, false))
 }
 
 /// Whether both ends had sent their first request before they answered the other's.

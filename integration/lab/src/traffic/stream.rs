@@ -22,6 +22,8 @@ const MAGIC: &[u8; 8] = b"cygstrm1";
 const GRACE: Duration = Duration::from_millis(700);
 /// Waits that end early keep the bursts of a paced stream short.
 const PACE: Duration = Duration::from_micros(500);
+/// The longest such wait.
+const SLOW_PACE: Duration = Duration::from_millis(10);
 
 /// What is sent.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -229,6 +231,8 @@ pub fn finish_all(streams: Vec<Stream>) -> anyhow::Result<Report> {
 fn send(socket: &UdpSocket, payload: usize, rate: f64, stop: &AtomicBool) -> (u64, Duration) {
     let mut data = vec![0x5a; payload];
     let started = Instant::now();
+    // Slow streams need not wake up so often.
+    let pause = Duration::try_from_secs_f64(0.25 / rate).unwrap_or(PACE).clamp(PACE, SLOW_PACE);
     let mut sent = 0_u64;
     while !stop.load(Ordering::Relaxed) {
         let due = (started.elapsed().as_secs_f64() * rate) as u64;
@@ -240,7 +244,7 @@ fn send(socket: &UdpSocket, payload: usize, rate: f64, stop: &AtomicBool) -> (u6
             let _ = socket.send(&data);
             sent += 1;
         }
-        thread::sleep(PACE);
+        thread::sleep(pause);
     }
     (sent, started.elapsed())
 }
