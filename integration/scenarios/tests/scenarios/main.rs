@@ -15,6 +15,7 @@ mod hostile;
 mod install;
 mod invalid_ke;
 mod liveness;
+mod loss;
 mod memory;
 mod nat;
 mod refusals;
