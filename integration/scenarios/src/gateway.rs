@@ -12,6 +12,7 @@ use ike_model::{
     IkeSaSnapshot, SharedSecret,
 };
 use ike_sa::{Context, Counts, DirectoryMessage, Endpoint, Input, Outcome, Output, WorkId};
+use ike_wire::ids::KeyExchangeId;
 use ipsec::recording::{RecordingBackend, Tables};
 use ipsec::{Answer, Event, Instant, OffloadBackend, OffloadError, Path, Reports, Shard, Tag};
 
@@ -52,6 +53,8 @@ pub struct Gateway {
     pub report_delay: Option<Duration>,
     /// Answers to [`Job::Resolve`](ike_sa::Job::Resolve), by name.
     pub names: BTreeMap<String, Vec<std::net::IpAddr>>,
+    /// Cryptography that it can negotiate.
+    pub provider: &'static CryptoProvider,
     /// All events so far.
     pub events: Vec<(Instant, EventBody)>,
     /// All datagrams sent so far.
@@ -156,6 +159,13 @@ pub fn provider() -> &'static CryptoProvider {
     PROVIDER.get_or_init(|| insecure_test_provider(0))
 }
 
+/// The same with these key exchange methods alone.
+pub fn provider_with(methods: &[KeyExchangeId]) -> &'static CryptoProvider {
+    let all = provider().key_exchanges.iter().copied();
+    let found: Vec<_> = all.filter(|method| methods.contains(&method.id())).collect();
+    Box::leak(Box::new(CryptoProvider { key_exchanges: found.leak(), ..*provider() }))
+}
+
 /// Wall-clock time at the start of the virtual clock.
 const WALL: u64 = 1_700_000_000;
 
@@ -171,6 +181,7 @@ impl Gateway {
             work_delay: None,
             report_delay: None,
             names: BTreeMap::new(),
+            provider: provider(),
             events: Vec::new(),
             sent: Vec::new(),
             keepalives: 0,
@@ -219,7 +230,7 @@ impl Gateway {
             now,
             wall: WALL + now.since_start().as_secs(),
             rng: &self.random,
-            provider: provider(),
+            provider: self.provider,
             spis: &self.backend,
             devices: &devices,
             config: &self.config,

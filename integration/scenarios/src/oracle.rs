@@ -4,17 +4,19 @@
 //! |---|---|
 //! | what one end sends on, the other receives, with the same keys | [`World::check_sas`](crate::World) once [`World::strict`](crate::World::strict) |
 //! | nothing is installed that no CHILD SA owns; the number of SAs is bounded | `installed` |
-//! | a repeated message is the same octets; one request at a time | `Wire` |
+//! | a repeated message is the same octets; one request at a time; what was refused for now is not asked again too soon | `Wire` |
+//! | what may still be on its way is received | `Flight` |
 //! | every event once and in order | `Story` |
 //! | no key is installed twice for sending | `Keys` |
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use ike_model::{EventBody, IkeSaSnapshot};
 use ike_wire::ids::ExchangeType;
 use ike_wire::{Header, Message};
 use ipsec::recording::Tables;
-use ipsec::{Direction, Op, SaSpec};
+use ipsec::{Direction, Instant, Op, SaSpec, Spi};
 
 use crate::Who;
 
@@ -23,9 +25,16 @@ const MOST_OUTBOUND: usize = 3;
 /// Inbound SAs of one child at most: three pairs and those that linger.
 const MOST_INBOUND: usize = 3 + 16;
 
+/// Length of a response that is nothing but a Notify without data, as TEMPORARY_FAILURE, under AES-GCM.
+const PLAIN_REFUSAL: usize = 28 + 4 + 8 + 8 + 1 + 16;
+/// What was refused so is not asked again sooner (RFC 7296 §2.25 asks for a wait).
+const SOONEST: Duration = Duration::from_secs(6);
+
 /// Everything the oracle remembers.
 #[derive(Default)]
 pub(crate) struct Oracle {
+    /// What the gateways send on, and sent on a moment ago.
+    pub(crate) flight: Flight,
     wire: Wire,
     stories: BTreeMap<Who, Story>,
     keys: BTreeSet<(Who, Vec<u8>)>,
@@ -35,13 +44,23 @@ type Violation = Result<(), String>;
 
 impl Oracle {
     /// A message is sent for the first time or again.
-    pub(crate) fn sent(&mut self, who: Who, header: &Header, octets: &[u8]) -> Violation {
-        self.wire.sent(who, header, octets)
+    pub(crate) fn sent(&mut self, who: Who, header: &Header, octets: &[u8], now: Instant) -> Violation {
+        self.wire.sent(who, header, octets, now)
     }
 
     /// A message arrives.
-    pub(crate) fn arrived(&mut self, who: Who, header: &Header) {
-        self.wire.arrived(who, header);
+    pub(crate) fn arrived(&mut self, who: Who, header: &Header, octets: &[u8], now: Instant) {
+        self.wire.arrived(who, header, octets, now);
+    }
+
+    /// From now on a request that was refused for now must not come again too soon.
+    pub(crate) fn paced(&mut self) {
+        self.wire.paced = true;
+    }
+
+    /// How many requests of a gateway were refused with a plain Notify.
+    pub(crate) fn refusals(&self, who: Who) -> usize {
+        self.wire.refusals.get(&who).copied().unwrap_or_default()
     }
 
     /// An event is told.
@@ -52,6 +71,7 @@ impl Oracle {
     /// A gateway has lost its memory.
     pub(crate) fn restarted(&mut self, who: Who) {
         self.stories.remove(&who);
+        self.flight.forget();
     }
 
     /// The backend is asked.
@@ -85,11 +105,16 @@ struct Wire {
     datagrams: BTreeMap<(Name, Part), Vec<u8>>,
     /// Requests without a response that has arrived, by sender and both SPIs.
     open: BTreeMap<(Who, u64, u64), BTreeSet<u32>>,
+    /// Plain refusals that have arrived.
+    refusals: BTreeMap<Who, usize>,
+    /// When a request of this sender and of this length was refused; the length tells the purpose.
+    refused: BTreeMap<(Who, usize), Instant>,
+    paced: bool,
 }
 
 impl Wire {
     //= RFC 7296 §2.1: a retransmission is bitwise the same as the original
-    fn sent(&mut self, who: Who, header: &Header, octets: &[u8]) -> Violation {
+    fn sent(&mut self, who: Who, header: &Header, octets: &[u8], now: Instant) -> Violation {
         // The first exchange runs under changing SPIs, with COOKIE and other key exchange methods under the same ID.
         if header.exchange == ExchangeType::IKE_SA_INIT {
             return Ok(());
@@ -119,15 +144,54 @@ impl Wire {
         if open.len() > 1 {
             return Err(format!("request {} sent while {most:?} waits for its response", describe(header)));
         }
-        Ok(())
+        self.in_time(who, header, octets.len(), now)
     }
 
-    fn arrived(&mut self, who: Who, header: &Header) {
-        if header.flags.response
-            && let Some(open) = self.open.get_mut(&(who, header.initiator_spi.0, header.responder_spi.0))
-        {
-            open.remove(&header.message_id.0);
+    //= RFC 7296 §2.25: after TEMPORARY_FAILURE it must wait before it tries again
+    fn in_time(&self, who: Who, header: &Header, length: usize, now: Instant) -> Violation {
+        let refused = self.refused.get(&(who, length)).filter(|_| header.exchange == ExchangeType::CREATE_CHILD_SA);
+        match refused.map(|at| now.saturating_since(*at)).filter(|waited| self.paced && *waited < SOONEST) {
+            Some(waited) => Err(format!("request {} comes {waited:?} after it was refused", describe(header))),
+            None => Ok(()),
         }
+    }
+
+    fn arrived(&mut self, who: Who, header: &Header, octets: &[u8], now: Instant) {
+        let (spi_i, spi_r, id) = (header.initiator_spi.0, header.responder_spi.0, header.message_id.0);
+        let open = self.open.get_mut(&(who, spi_i, spi_r)).filter(|_| header.flags.response);
+        let answers = open.is_some_and(|open| open.remove(&id));
+        if !answers || header.exchange != ExchangeType::CREATE_CHILD_SA || octets.len() != PLAIN_REFUSAL {
+            return;
+        }
+        *self.refusals.entry(who).or_default() += 1;
+        if let Some(request) = self.messages.get(&(who, spi_i, spi_r, false, id)) {
+            self.refused.insert((who, request.len()), now);
+        }
+    }
+}
+
+/// What the gateways send on, and sent on a moment ago: the other end has to receive that until the last packet can have come.
+#[derive(Default)]
+pub(crate) struct Flight {
+    /// By sender and SPI: the SA, and when traffic last took it.
+    sending: BTreeMap<(Who, Spi), (SaSpec, Instant)>,
+}
+
+impl Flight {
+    /// Traffic of a gateway takes this SA now.
+    pub(crate) fn takes(&mut self, who: Who, sa: &SaSpec, now: Instant) {
+        self.sending.insert((who, sa.spi), (sa.clone(), now));
+    }
+
+    /// SAs with senders whose last packet may have come less than `travel` ago; others are forgotten.
+    pub(crate) fn may_arrive(&mut self, travel: Duration, now: Instant) -> impl Iterator<Item = (Who, &SaSpec)> {
+        self.sending.retain(|_, (_, last)| now.saturating_since(*last) < travel);
+        self.sending.iter().map(|((who, _), (sa, _))| (*who, sa))
+    }
+
+    /// A gateway has lost its memory: nobody can receive what it was sent.
+    pub(crate) fn forget(&mut self) {
+        self.sending.clear();
     }
 }
 

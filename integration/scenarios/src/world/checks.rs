@@ -25,7 +25,43 @@ impl World {
         self.insist(story.map_err(|why| format!("{}: {why}", letter(who))));
         if self.strict {
             self.check_sas();
+            self.check_flight();
         }
+    }
+
+    /// Whether everything that an end sends on, or sent on so lately that packets may still be under way, is received at the other.
+    fn check_flight(&self) {
+        let mut oracle = self.oracle.borrow_mut();
+        for sender in &self.gateways {
+            sender.with_tables(|tables| {
+                let sas = ways(tables).into_iter().filter_map(|way| tables.sas.get(&way.sa?));
+                sas.for_each(|sa| oracle.flight.takes(sender.who, sa, self.now));
+            });
+        }
+        let travel = self.link.latency + self.link.jitter;
+        for (who, outbound) in oracle.flight.may_arrive(travel, self.now) {
+            let Some(peer) = self.gateways.iter().find(|peer| peer.public_address() == outbound.outer.remote) else {
+                continue;
+            };
+            if !peer.with_tables(|tables| tables.sas.values().any(|inbound| oracle::receives(inbound, outbound))) {
+                self.fail(&format!(
+                    "packets of {} on SPI {} may be under way, and {} does not receive them any more",
+                    letter(who),
+                    outbound.spi,
+                    letter(peer.who)
+                ));
+            }
+        }
+    }
+
+    /// From now on a request that was refused for now must not come again sooner than in six seconds.
+    pub fn paced(&self) {
+        self.oracle.borrow_mut().paced();
+    }
+
+    /// How many CREATE_CHILD_SA requests of a gateway were refused with a Notify without data, as TEMPORARY_FAILURE.
+    pub fn refusals(&self, who: Who) -> usize {
+        self.oracle.borrow().refusals(who)
     }
 
     /// Whether every SA in use has its counterpart at the peer.

@@ -18,7 +18,7 @@ impl World {
             Err(error) => self.fail(&format!("{} sends a malformed message: {error}", letter(from))),
         };
         if !self.quiet {
-            self.insist(self.oracle.borrow_mut().sent(from, &header, &octets));
+            self.insist(self.oracle.borrow_mut().sent(from, &header, &octets, self.now));
         }
         let n = self.gateways[from].sent.len();
         self.gateways[from].sent.push((self.now, path, if self.quiet { Vec::new() } else { octets.clone() }));
@@ -56,7 +56,7 @@ impl World {
     pub fn inject(&mut self, to: Who, path: Path, octets: &[u8]) {
         if let Ok(header) = Header::parse(octets) {
             self.note(format!("{} < {} {}", letter(to), path.remote, oracle::describe(&header)));
-            self.oracle.borrow_mut().arrived(to, &header);
+            self.oracle.borrow_mut().arrived(to, &header, octets, self.now);
         }
         let shard = route(octets, path.remote, self.gateways[to].shard_count());
         self.turn(to, shard, Input::Datagram { path, octets });
@@ -79,6 +79,18 @@ impl World {
                 let flying = self.held.remove(at);
                 self.deliver(&flying);
             }
+            None => self.fail("no held datagram fits"),
+        }
+    }
+
+    /// Loses the first held datagram that fits.
+    ///
+    /// # Panics
+    /// When there is none.
+    #[track_caller]
+    pub fn lose(&mut self, fits: impl Fn(&Flying) -> bool) {
+        match self.held.iter().position(fits) {
+            Some(at) => drop(self.held.remove(at)),
             None => self.fail("no held datagram fits"),
         }
     }
