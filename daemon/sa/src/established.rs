@@ -24,7 +24,7 @@ use crate::directory::{DirectoryEntry, DirectoryMessage};
 use crate::exchange::{create_child, delete, liveness, rekey_ike};
 use crate::io::{Output, Recipient};
 use crate::negotiation::ChildRequest;
-use crate::notice::Notice;
+use crate::notice::{Estate, Notice};
 use crate::turn::Turn;
 
 /// What is to be done as soon as the window is free.
@@ -151,6 +151,17 @@ impl Authenticated {
             refusals: 0,
             deferred: Vec::new(),
             finished: false,
+        }
+    }
+
+    /// Takes over what an IKE SA leaves to its successor. What was put off stays put off (RFC 7296 §2.25).
+    pub(crate) fn take_over(&mut self, estate: Estate, core: &Core, turn: &mut Turn<'_>) {
+        self.cause = estate.cause;
+        self.children.extend(estate.children);
+        self.intents.extend(estate.intents.into_iter().filter(|intent| !matches!(intent, Intent::RekeyIke)));
+        self.deferred.extend(estate.deferred);
+        if let Some(at) = estate.resume {
+            turn.deadlines.set(core.timer(IkeTimer::Resume), at);
         }
     }
 

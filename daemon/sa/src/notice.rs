@@ -3,10 +3,25 @@
 use std::sync::Arc;
 
 use ike_model::{Cause, Child, Connection, IkeSaSnapshot};
+use ipsec::Instant;
 
 use crate::children::ChildSa;
 use crate::established::Intent;
 use crate::ike_sa::IkeSa;
+
+/// What passes from an IKE SA to its successor.
+pub(crate) struct Estate {
+    /// CHILD SAs.
+    pub(crate) children: Vec<ChildSa>,
+    /// What is still to be done.
+    pub(crate) intents: Vec<Intent>,
+    /// What was put off, and until when.
+    pub(crate) deferred: Vec<Intent>,
+    /// See `deferred`.
+    pub(crate) resume: Option<Instant>,
+    /// Why the successor is to end, if it is.
+    pub(crate) cause: Option<Cause>,
+}
 
 /// Something the endpoint should know or do.
 pub(crate) enum Notice {
@@ -66,11 +81,7 @@ pub(crate) enum Notice {
         /// Our SPI of the new one.
         to: u64,
         /// What passes.
-        children: Vec<ChildSa>,
-        /// What is still to be done.
-        intents: Vec<Intent>,
-        /// Why it is to end, if it is.
-        cause: Option<Cause>,
+        estate: Estate,
     },
     /// The peer is to be authenticated afresh: a new IKE SA takes the place of this one.
     Reauthenticate {

@@ -180,6 +180,7 @@ impl Endpoint {
         self.note_gone(|_, _| {});
     }
 
+    /// CHILD SAs that commands are about: not those that have a successor, nor those that lost a collision, which whoever made them deletes.
     fn matching_children(&self, selector: &Selector) -> Vec<(u64, u32)> {
         let mut found = Vec::new();
         for (spi, ike) in self.ikes.iter().filter(|(_, ike)| matches_ike(selector, ike)) {
@@ -188,6 +189,7 @@ impl Endpoint {
                 selector.child.as_ref().is_none_or(|name| *name == child.config.name)
                     && selector.child_id.is_none_or(|id| id == child.unique_id)
                     && !matches!(child.state, ChildSaState::Deleted | ChildSaState::Rekeyed)
+                    && !child.redundant
             });
             found.extend(named.map(|child| (*spi, child.unique_id)));
         }

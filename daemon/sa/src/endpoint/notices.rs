@@ -5,14 +5,13 @@ use std::time::Duration;
 use ike_model::snapshot::IkeSaState;
 use ike_model::{Cause, CauseKind, EventBody, IkeSaSnapshot};
 
-use crate::children::ChildSa;
 use crate::deadline::{IkeTimer, Timer};
 use crate::directory::DirectoryMessage;
 use crate::endpoint::Endpoint;
-use crate::established::{Authenticated, Intent, Standing};
+use crate::established::{Authenticated, Standing};
 use crate::ike_sa::Phase;
 use crate::io::{Context, Output, Recipient};
-use crate::notice::Notice;
+use crate::notice::{Estate, Notice};
 use crate::route::home;
 
 /// IKE SAs that have ended and still answer repeated requests, at most.
@@ -31,9 +30,7 @@ impl Endpoint {
                     self.ikes.insert(*ike);
                     self.with_ike(context, spi, |ike, turn| ike.with_authenticated(turn, |_, _, _| {}));
                 }
-                Notice::Inherit { old, to, children, intents, cause } => {
-                    self.inherit(context, &old, to, (children, intents, cause));
-                }
+                Notice::Inherit { old, to, estate } => self.inherit(context, &old, to, estate),
                 Notice::Reauthenticate { spi } => self.reauthenticate(context, spi),
                 Notice::Unreachable { connection } => {
                     self.unreachable.insert(connection);
@@ -89,20 +86,14 @@ impl Endpoint {
         self.retire_outdated(context, &connection.name);
     }
 
-    fn inherit(
-        &mut self,
-        context: &Context<'_>,
-        old: &IkeSaSnapshot,
-        to: u64,
-        (children, intents, cause): (Vec<ChildSa>, Vec<Intent>, Option<Cause>),
-    ) {
+    fn inherit(&mut self, context: &Context<'_>, old: &IkeSaSnapshot, to: u64, estate: Estate) {
         self.shared.registry.established.remove(old.unique_id);
         self.tell_others(DirectoryMessage::Gone { unique_id: old.unique_id });
-        for child in &children {
+        for child in &estate.children {
             self.shared.registry.home.insert(child.unique_id, to);
         }
         if !self.ikes.contains_key(&to) {
-            return self.ended_with_successor(context, old, children, intents);
+            return self.ended_with_successor(context, old, estate);
         }
         self.watch_rekeyed(old.unique_id, self.ikes.get(&to).map(|ike| ike.core.unique_id));
         self.reauthenticates_instead(old.unique_id, to);
@@ -110,9 +101,7 @@ impl Endpoint {
         self.with_ike(context, to, |ike, turn| {
             if let Phase::Authenticated(authenticated) = &mut ike.phase {
                 authenticated.standing = Standing::Up;
-                authenticated.cause = cause;
-                authenticated.children.extend(children);
-                authenticated.intents.extend(intents.into_iter().filter(|intent| !matches!(intent, Intent::RekeyIke)));
+                authenticated.take_over(estate, &ike.core, turn);
                 authenticated.enter(&mut ike.core, turn);
                 let new = Box::new(authenticated.snapshot_alone(&ike.core, turn.now()));
                 tracing::info!(conn = ike.core.connection.name, ike = ike.core.unique_id, peer = %ike.core.path.remote, "IKE SA rekeyed: [{}] to [{}]", old.unique_id, new.unique_id);
@@ -123,18 +112,11 @@ impl Endpoint {
     }
 
     /// The peer had switched to a successor and closed that before we knew that it was the one: everything has ended.
-    fn ended_with_successor(
-        &mut self,
-        context: &Context<'_>,
-        old: &IkeSaSnapshot,
-        children: Vec<ChildSa>,
-        intents: Vec<Intent>,
-    ) {
+    fn ended_with_successor(&mut self, context: &Context<'_>, old: &IkeSaSnapshot, estate: Estate) {
         let Some(spi) = self.by_unique_id(old.unique_id) else { return };
         self.with_ike(context, spi, |ike, turn| {
             let mut rest = Authenticated::new();
-            rest.children = children;
-            rest.intents = intents.into();
+            rest.take_over(estate, &ike.core, turn);
             rest.finish(&ike.core, turn, Cause::new(CauseKind::PeerDeleted, "closed by the peer"));
         });
     }

@@ -6,7 +6,7 @@ use ipsec::{Answer, OffloadError, Op};
 
 use crate::children::ChildSa;
 use crate::core::{Core, log_down};
-use crate::deadline::ChildTimer;
+use crate::deadline::{ChildTimer, IkeTimer};
 use crate::established::{Active, Authenticated, Incoming, Intent, Standing};
 use crate::exchange::rekey_ike;
 use crate::notice::Notice;
@@ -105,6 +105,10 @@ impl Authenticated {
     pub(crate) fn close(&mut self, core: &mut Core, turn: &mut Turn<'_>, cause: Cause) {
         if self.standing != Standing::Deleting && !self.finished {
             self.cause.get_or_insert(cause);
+            // The request may have to wait for one that is not answered: nothing else begins meanwhile.
+            for timer in [IkeTimer::Rekey, IkeTimer::Reauth] {
+                turn.deadlines.clear(core.timer(timer));
+            }
             self.intend(core, turn, Intent::DeleteIke);
         }
     }

@@ -67,8 +67,11 @@ pub(crate) fn start_spi(
     Ok(())
 }
 
-/// Deletes the IKE SA.
+/// Deletes the IKE SA: nothing is sent on its CHILD SAs from now on, as the peer drops them when it sees the request.
 pub(crate) fn start_ike(authenticated: &mut Authenticated, core: &mut Core, turn: &mut Turn<'_>) -> Result<(), Error> {
+    let ids = &*turn.ids;
+    let ops = authenticated.children.iter_mut().flat_map(|child| child.remove_outbound_ops(ids)).collect();
+    turn.apply(ops, Purpose::Remove);
     core.request(turn, ExchangeType::INFORMATIONAL, &[Payload::Delete(Delete::ike_sa())])?;
     authenticated.active = Some(Active::DeleteIke);
     if authenticated.standing == Standing::Up {

@@ -18,7 +18,7 @@ use crate::established::{Active, Authenticated, Incoming, Intent, Standing};
 use crate::ike_sa::IkeSa;
 use crate::key_schedule::Contributions;
 use crate::negotiation;
-use crate::notice::Notice;
+use crate::notice::{Estate, Notice};
 use crate::reassembly::Reassembly;
 use crate::retry;
 use crate::suite::{self, IkeSuite};
@@ -78,8 +78,10 @@ const UNDECIDED: Duration = Duration::from_secs(300);
 pub(crate) fn start(authenticated: &mut Authenticated, core: &mut Core, turn: &mut Turn<'_>) -> Result<(), Error> {
     let current = core.suite.map(|suite| suite.method);
     let listed = |id: &KeyExchangeId| core.connection.proposals.iter().any(|p| p.key_exchange.contains(id));
+    let usable = |id: &KeyExchangeId| turn.context.provider.key_exchange(*id).is_some();
     let method = current
         .filter(listed)
+        .filter(usable)
         .or_else(|| suite::first_ike_method(&core.connection.proposals, turn.context.provider))
         .ok_or(Error::Temporary("no key exchange method"))?;
     let exchange = Exchange {
@@ -298,6 +300,7 @@ fn yield_to(authenticated: &mut Authenticated, core: &Core, turn: &mut Turn<'_>,
 /// Everything passes to the IKE SA with our SPI `to`.
 fn hand_over(authenticated: &mut Authenticated, core: &Core, turn: &mut Turn<'_>, to: u64) {
     authenticated.standing = Standing::Replaced;
+    let resume = turn.deadlines.get(core.timer(IkeTimer::Resume));
     for timer in
         [IkeTimer::Rekey, IkeTimer::Reauth, IkeTimer::Expire, IkeTimer::Liveness, IkeTimer::Keepalive, IkeTimer::Resume]
     {
@@ -306,15 +309,16 @@ fn hand_over(authenticated: &mut Authenticated, core: &Core, turn: &mut Turn<'_>
     let cause = authenticated.cause.take();
     // Only the old one is at its hard lifetime.
     let expired = cause.as_ref().is_some_and(|cause| cause.kind == CauseKind::HardLimit);
-    let deferred = std::mem::take(&mut authenticated.deferred);
-    let intents = std::mem::take(&mut authenticated.intents).into_iter().chain(deferred);
-    turn.notices.push_back(Notice::Inherit {
-        old: Box::new(authenticated.snapshot_alone(core, turn.now())),
-        to,
+    let intents = std::mem::take(&mut authenticated.intents).into_iter();
+    let estate = Estate {
         children: std::mem::take(&mut authenticated.children),
         intents: intents.filter(|intent| !(expired && matches!(intent, Intent::DeleteIke))).collect(),
+        deferred: std::mem::take(&mut authenticated.deferred),
+        resume,
         cause: cause.filter(|_| !expired),
-    });
+    };
+    let old = Box::new(authenticated.snapshot_alone(core, turn.now()));
+    turn.notices.push_back(Notice::Inherit { old, to, estate });
 }
 
 fn successor_core(
