@@ -166,17 +166,21 @@ pub fn provider_with(methods: &[KeyExchangeId]) -> &'static CryptoProvider {
     Box::leak(Box::new(CryptoProvider { key_exchanges: found.leak(), ..*provider() }))
 }
 
+/// The first inbound SPI of a gateway in one of its lives.
+fn first_spi(who: Who, life: u32) -> u32 {
+    0x1000_0000 * (u32::try_from(who).unwrap() + 0xa) + 0x0100_0000 * life
+}
+
 /// Wall-clock time at the start of the virtual clock.
 const WALL: u64 = 1_700_000_000;
 
 impl Gateway {
     pub(crate) fn new(who: Who, shards: u8, seed: u64, life: u32) -> Self {
         let reports = Arc::new(ReportQueue::default());
-        let first_spi = 0x1000_0000 * (u32::try_from(who).unwrap() + 0xa) + 0x0100_0000 * life;
         Self {
             who,
             config: ConfigSnapshot::default(),
-            backend: RecordingBackend::new(reports.clone(), first_spi),
+            backend: RecordingBackend::new(reports.clone(), first_spi(who, life)),
             nat: None,
             work_delay: None,
             report_delay: None,
@@ -204,6 +208,11 @@ impl Gateway {
     /// Adds a secret.
     pub fn load_secret(&mut self, secret: SharedSecret) {
         self.config.secrets.push(Arc::new(secret));
+    }
+
+    /// From now on it gives out the SPIs that another gateway begins with.
+    pub fn number_spis_like(&mut self, other: Who) {
+        self.backend = RecordingBackend::new(self.reports.clone(), first_spi(other, 0));
     }
 
     /// How many shards it has.

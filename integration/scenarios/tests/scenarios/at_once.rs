@@ -9,6 +9,9 @@ use scenarios::{A, B, Dice, World, config};
 
 const MS: fn(u64) -> Duration = Duration::from_millis;
 
+/// After so long nothing is sent any more: ten seconds of losses, and two waits after TEMPORARY_FAILURE.
+const SETTLED: Duration = Duration::from_secs(40);
+
 /// What both ends do at once.
 #[derive(Clone, Copy, Debug)]
 enum Both {
@@ -64,6 +67,7 @@ fn run(both: Both, seeds: std::ops::Range<u64>) {
     for seed in seeds {
         let (mut world, mut dice) = up(seed, both);
         world.traffic_every = Some(MS(20));
+        let begun = world.elapsed();
         start(&mut world, &mut dice, both);
         world.run_for(Duration::from_secs(3));
         world.traffic_every = Some(MS(500));
@@ -82,6 +86,9 @@ fn run(both: Both, seeds: std::ops::Range<u64>) {
         // What was put off after TEMPORARY_FAILURE comes, lingering and reaping end, and nothing is left over.
         world.run_for(Duration::from_secs(120));
         world.check_one_tunnel(A, B);
+        let last = [A, B].map(|who| world.sent_at(who).last().copied().unwrap_or_default()).into_iter().max();
+        let settled = last.unwrap_or_default().saturating_sub(begun);
+        world.check(settled <= SETTLED, &format!("messages for {settled:?}"));
         for who in [A, B] {
             let gateway = world.gateway(who);
             let left =

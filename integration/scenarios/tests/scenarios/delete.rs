@@ -80,41 +80,6 @@ fn both_at_once() {
     world.check_nothing_left();
 }
 
-/// C35: one of two crossing DELETEs is lost.
-#[test]
-fn both_at_once_with_loss() {
-    for lost in [A, B] {
-        let mut world = up();
-        let before = [world.sent(A), world.sent(B)];
-        world.link.drop_if(move |who, n| who == lost && n == before[who]);
-        world.terminate_child(A, "net");
-        world.terminate_child(B, "net");
-        world.run_for(Duration::from_secs(10));
-        world.check_tunnels(A, B, 0);
-        for who in [A, B] {
-            assert_eq!(world.gateway(who).count("child-sa.closed"), 1);
-        }
-    }
-}
-
-/// C33: one closes the child, the other the IKE SA.
-#[test]
-fn child_and_ike_sa_crossing() {
-    for who in [A, B] {
-        let other = A + B - who;
-        let mut world = up();
-        world.strict(false);
-        world.terminate_child(who, "net");
-        world.terminate_ike(other, "gw");
-        world.run_for(Duration::from_secs(200));
-        world.check_nothing_left();
-        for who in [A, B] {
-            let gateway = world.gateway(who);
-            assert_eq!((gateway.count("child-sa.closed"), gateway.count("ike-sa.closed")), (1, 1));
-        }
-    }
-}
-
 #[test]
 fn by_force_without_an_answer() {
     let mut world = up();

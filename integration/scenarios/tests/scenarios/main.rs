@@ -4,8 +4,7 @@
 mod acquire;
 mod any_order;
 mod at_once;
-mod collisions_child;
-mod collisions_ike;
+mod collisions;
 mod cookie;
 mod delete;
 mod device;

@@ -167,50 +167,6 @@ fn a_soft_limit_rekeys_once() {
     check_nothing_lost(&world);
 }
 
-/// C5: the old SA of the responder is of no interest any more.
-#[test]
-fn a_soft_limit_of_the_old_sa_is_ignored() {
-    let mut world = up();
-    let old = world.gateway(B).children(world.now())[0].sa_in.unwrap();
-    world.link.rule(|sending| {
-        if sending.is_request(ExchangeType::INFORMATIONAL) {
-            Verdict::Delay(Duration::from_millis(300))
-        } else {
-            Verdict::Pass
-        }
-    });
-    world.rekey_child(A, "net");
-    world.run_for(Duration::from_millis(100));
-    world.backend_event(B, ipsec::Event::SoftExpire { sa: old, unit: ipsec::LimitUnit::Packets });
-    world.run_for(Duration::from_secs(8));
-    world.check_one_tunnel(A, B);
-    assert_eq!((world.gateway(A).count("child-sa.rekeyed"), world.gateway(B).count("child-sa.rekeyed")), (1, 1));
-    check_nothing_lost(&world);
-}
-
-/// C6: a hard limit of the old SA completes the switch.
-#[test]
-fn a_hard_limit_of_the_old_sa_completes_the_switch() {
-    let mut world = World::pair(1);
-    world.establish();
-    let old = world.gateway(B).children(world.now())[0].sa_out.unwrap();
-    world.link.rule(|sending| {
-        if sending.is_request(ExchangeType::INFORMATIONAL) {
-            Verdict::Delay(Duration::from_millis(300))
-        } else {
-            Verdict::Pass
-        }
-    });
-    world.rekey_child(A, "net");
-    world.run_for(Duration::from_millis(100));
-    world.backend_event(B, ipsec::Event::HardExpire { sa: old, unit: ipsec::LimitUnit::Packets });
-    world.run_for(Duration::from_secs(12));
-    world.check_one_tunnel(A, B);
-    for who in [A, B] {
-        assert_eq!((world.gateway(who).count("child-sa.rekeyed"), world.gateway(who).count("child-sa.closed")), (1, 0));
-    }
-}
-
 /// A hard limit without a rekeying: the child is closed and made again.
 #[test]
 fn a_hard_limit_makes_the_child_again() {
@@ -227,33 +183,6 @@ fn a_hard_limit_makes_the_child_again() {
     let closed = world.gateway(A).events.iter().find(|(_, body)| scenarios::gateway::name(body) == "child-sa.closed");
     let closed = closed.and_then(|(_, body)| scenarios::gateway::cause(body)).map(|cause| cause.kind);
     assert_eq!(closed, Some(CauseKind::HardLimit));
-}
-
-/// C7: the operator closes the new SA before the old one's DELETE has come.
-#[test]
-fn closed_while_half_switched() {
-    for closer in [A, B] {
-        let mut world = World::pair(1);
-        world.establish();
-        world.strict(false);
-        world.link.rule(|sending| {
-            if sending.from == A && sending.is_request(ExchangeType::INFORMATIONAL) {
-                Verdict::Delay(Duration::from_millis(300))
-            } else {
-                Verdict::Pass
-            }
-        });
-        world.rekey_child(A, "net");
-        world.run_for(Duration::from_millis(50));
-        world.terminate_child(closer, "net");
-        world.run_for(Duration::from_secs(30));
-        world.check_tunnels(A, B, 0);
-        for who in [A, B] {
-            let gateway = world.gateway(who);
-            assert_eq!(gateway.count("child-sa.closed"), 1, "{who}");
-            assert!(gateway.tables().sas.is_empty(), "{who}");
-        }
-    }
 }
 
 /// The operator closes the child while either end's rekeying is under way: nothing of it may stay.
@@ -281,27 +210,6 @@ fn closed_while_rekeyed() {
             }
         }
     }
-}
-
-/// C10: nobody answers the DELETE of the old SA.
-#[test]
-fn the_delete_is_never_answered() {
-    let mut world = World::pair(1);
-    world.establish();
-    world.strict(false);
-    world.link.rule(
-        |sending| {
-            if sending.header.exchange == ExchangeType::INFORMATIONAL { Verdict::Drop } else { Verdict::Pass }
-        },
-    );
-    world.rekey_child(A, "net");
-    world.run_for(Duration::from_secs(200));
-    let gateway = world.gateway(A);
-    assert_eq!(
-        (gateway.count("child-sa.rekeyed"), gateway.count("child-sa.closed"), gateway.count("ike-sa.closed")),
-        (1, 1, 1)
-    );
-    assert!(gateway.tables().sas.is_empty());
 }
 
 /// The IKE SA ends between the answer and the switch: every event comes, and once.
