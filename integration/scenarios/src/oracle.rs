@@ -107,7 +107,7 @@ struct Wire {
     open: BTreeMap<(Who, u64, u64), BTreeSet<u32>>,
     /// Plain refusals that have arrived.
     refusals: BTreeMap<Who, usize>,
-    /// When a request of this sender and of this length was refused; the length tells the purpose.
+    /// When a whole request of this sender and of this length was refused; the length tells the purpose.
     refused: BTreeMap<(Who, usize), Instant>,
     paced: bool,
 }
@@ -164,7 +164,7 @@ impl Wire {
             return;
         }
         *self.refusals.entry(who).or_default() += 1;
-        if let Some(request) = self.messages.get(&(who, spi_i, spi_r, false, id)) {
+        if let Some(request) = self.datagrams.get(&((who, spi_i, spi_r, false, id), None)) {
             self.refused.insert((who, request.len()), now);
         }
     }
