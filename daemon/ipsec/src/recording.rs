@@ -58,6 +58,13 @@ impl RecordingBackend {
         Self { reports, devices: Arc::new(able_device()), state: Mutex::new(state) }
     }
 
+    /// The same, with a device that holds so many SAs. It counts on its user not to install more.
+    pub fn with_sa_table(reports: Arc<dyn Reports>, first_spi: u32, size: u32) -> Self {
+        let mut devices = able_device();
+        devices.devices.iter_mut().for_each(|device| device.capabilities.sa_table = Some(size));
+        Self { devices: Arc::new(devices), ..Self::new(reports, first_spi) }
+    }
+
     /// From now on keeps requests until [`Self::release`].
     pub fn hold(&self) {
         self.lock().hold = true;

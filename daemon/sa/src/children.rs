@@ -126,6 +126,8 @@ pub(crate) struct ChildSa {
     pub(crate) replaced: bool,
     /// The peer deleted it while our backend was still at it.
     pub(crate) taken_back: bool,
+    /// Since when it only receives.
+    pub(crate) lingers_since: Option<Instant>,
 }
 
 /// Keys of both SAs.
@@ -175,6 +177,7 @@ impl ChildSa {
             redundant: false,
             replaced: false,
             taken_back: false,
+            lingers_since: None,
         }
     }
 

@@ -37,6 +37,11 @@ mod tests {
     }
 
     #[test]
+    fn equal_nonces_leave_ours() {
+        assert_eq!(verdict(&[1, 2], &[1, 2]), Verdict::Ours);
+    }
+
+    #[test]
     fn a_prefix_is_lower() {
         assert_eq!(verdict(&[1, 2], &[1, 2, 0]), Verdict::Theirs);
     }

@@ -1,6 +1,7 @@
 //! What an IKE SA is in every phase: names, way, window, keys; sealing and opening of its messages.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use ike_model::snapshot::IkeSaState;
 use ike_model::{Cause, Connection, Identity, IkeSaSnapshot};
@@ -57,6 +58,10 @@ pub(crate) struct Core {
     pub(crate) remote_id: Identity,
     /// When the peer was last heard, authentically.
     pub(crate) heard_at: Instant,
+    /// When our last request was sent for the first time.
+    pub(crate) asked_at: Instant,
+    /// From our last request that was answered without being repeated to its response.
+    pub(crate) round_trip: Option<Duration>,
     /// Our SPI of the IKE SA that this one is to replace by full authentication, children and all.
     pub(crate) reauthenticates: Option<u64>,
     /// Since when the peer is authenticated.
@@ -203,6 +208,7 @@ impl Core {
         let datagrams = datagrams.into();
         self.transmit(turn, &datagrams);
         self.window.sent(datagrams);
+        self.asked_at = turn.now();
         self.await_response(turn, 0);
     }
 
@@ -211,6 +217,7 @@ impl Core {
         let datagrams = datagrams.into();
         self.transmit(turn, &datagrams);
         self.window.replace(datagrams);
+        self.asked_at = turn.now();
         self.await_response(turn, 0);
     }
 
@@ -243,6 +250,10 @@ impl Core {
 
     /// The response that was waited for has come.
     pub(crate) fn answered(&mut self, turn: &mut Turn<'_>) {
+        // Of a repeated request nobody knows which one was answered.
+        if !self.window.was_repeated() {
+            self.round_trip = Some(turn.now().saturating_since(self.asked_at));
+        }
         self.window.answered();
         self.reassembly.forget_response();
         turn.deadlines.clear(self.timer(IkeTimer::Retransmit));

@@ -7,6 +7,7 @@
 mod ending;
 mod install;
 mod limits;
+mod linger;
 
 use std::collections::VecDeque;
 

@@ -105,6 +105,8 @@ impl IkeSa {
             local_id: Identity::Any,
             remote_id: Identity::Any,
             heard_at: turn.now(),
+            asked_at: turn.now(),
+            round_trip: None,
             reauthenticates: None,
             established_at: None,
         }

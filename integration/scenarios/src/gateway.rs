@@ -215,6 +215,11 @@ impl Gateway {
         self.backend = RecordingBackend::new(self.reports.clone(), first_spi(other, 0));
     }
 
+    /// From now on its device holds so many SAs. Nothing may be installed yet.
+    pub fn bound_sa_table(&mut self, size: u32) {
+        self.backend = RecordingBackend::with_sa_table(self.reports.clone(), first_spi(self.who, self.life), size);
+    }
+
     /// How many shards it has.
     pub fn shard_count(&self) -> u8 {
         u8::try_from(self.shards.len()).unwrap()

@@ -2,11 +2,11 @@
 
 use ike_model::snapshot::ChildSaState;
 use ike_model::{Cause, CauseKind, EventBody};
-use ipsec::{Answer, OffloadError, Op};
+use ipsec::Op;
 
 use crate::children::ChildSa;
 use crate::core::{Core, log_down};
-use crate::deadline::{ChildTimer, IkeTimer};
+use crate::deadline::IkeTimer;
 use crate::established::{Active, Authenticated, Incoming, Intent, Standing};
 use crate::exchange::rekey_ike;
 use crate::notice::Notice;
@@ -41,57 +41,6 @@ impl Authenticated {
             unique_id,
             cause: cause.clone(),
         });
-    }
-
-    /// The last packets of a rekeyed CHILD SA may still arrive for a while.
-    pub(crate) fn linger(&mut self, core: &Core, turn: &mut Turn<'_>, unique_id: u32) {
-        let delay = turn.context.config.settings.delete_rekeyed_delay;
-        let ids = &*turn.ids;
-        let Some(child) = self.children.iter_mut().find(|child| child.unique_id == unique_id) else { return };
-        let ops = child.remove_outbound_ops(ids);
-        child.retire(turn, ChildSaState::Deleted);
-        let at = turn.after(delay);
-        turn.deadlines.set(child.timer(ChildTimer::Linger), at);
-        turn.apply(ops, Purpose::Remove);
-        self.bound_lingering(core, turn);
-    }
-
-    /// Keeps the number of lingering CHILD SAs small: the oldest go first.
-    fn bound_lingering(&mut self, core: &Core, turn: &mut Turn<'_>) {
-        let mut lingering: Vec<u32> = self
-            .children
-            .iter()
-            .filter(|child| child.state == ChildSaState::Deleted)
-            .map(|child| child.unique_id)
-            .collect();
-        lingering.sort_unstable();
-        let excess = lingering.len().saturating_sub(LINGERING);
-        for unique_id in lingering.into_iter().take(excess) {
-            self.remove_child(core, turn, unique_id, None);
-        }
-    }
-
-    /// A lingering inbound SA: gone when it was idle for long enough.
-    pub(crate) fn on_linger(
-        &mut self,
-        core: &Core,
-        turn: &mut Turn<'_>,
-        unique_id: u32,
-        result: Result<Answer, OffloadError>,
-    ) {
-        let delay = turn.context.config.settings.delete_rekeyed_delay;
-        let Some(child) = self.child(unique_id).filter(|child| child.state == ChildSaState::Deleted) else { return };
-        let idle = match result {
-            Ok(Answer::Status(status)) => status.idle_seconds.map(std::time::Duration::from_secs),
-            Ok(Answer::Applied(_) | Answer::Installed(_)) | Err(_) => None,
-        };
-        match idle.and_then(|idle| delay.checked_sub(idle)).filter(|rest| !rest.is_zero()) {
-            Some(rest) => {
-                let at = turn.after(rest);
-                turn.deadlines.set(child.timer(ChildTimer::Linger), at);
-            }
-            None => self.remove_child(core, turn, unique_id, None),
-        }
     }
 
     /// Deletes a CHILD SA with the peer.
@@ -195,6 +144,3 @@ impl Authenticated {
         }
     }
 }
-
-/// Lingering CHILD SAs per IKE SA at most.
-const LINGERING: usize = 16;

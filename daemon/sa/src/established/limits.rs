@@ -18,10 +18,7 @@ impl Authenticated {
             ChildTimer::Soft => self.soft_expired(core, turn, unique_id, ipsec::LimitUnit::Time),
             ChildTimer::Hard => self.hard_expired(core, turn, unique_id, ipsec::LimitUnit::Time),
             ChildTimer::Retry => self.rekey_child(core, turn, unique_id),
-            ChildTimer::Linger => {
-                let sa = turn.ids.sa(unique_id, Direction::Inbound);
-                turn.submit(Request::Query(sa), Purpose::Linger(unique_id));
-            }
+            ChildTimer::Linger => self.linger_due(core, turn, unique_id),
             ChildTimer::Inactivity => {
                 let sa = turn.ids.sa(unique_id, Direction::Inbound);
                 turn.submit(Request::Query(sa), Purpose::Inactivity(unique_id));

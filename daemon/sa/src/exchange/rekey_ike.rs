@@ -346,6 +346,8 @@ fn successor_core(
         local_id: core.local_id.clone(),
         remote_id: core.remote_id.clone(),
         heard_at: turn.now(),
+        asked_at: turn.now(),
+        round_trip: core.round_trip,
         reauthenticates: None,
         established_at: None,
     })

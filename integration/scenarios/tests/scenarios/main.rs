@@ -13,6 +13,7 @@ mod harness;
 mod hostile;
 mod install;
 mod invalid_ke;
+mod linger;
 mod liveness;
 mod loss;
 mod memory;
