@@ -31,6 +31,7 @@ pub mod render;
 pub mod request;
 pub mod secret;
 pub mod settings;
+pub mod tags;
 pub mod text;
 pub mod units;
 pub mod vici;

@@ -37,10 +37,17 @@ pub(crate) fn start(config: &Backend, reports: Arc<dyn Reports>) -> anyhow::Resu
     Ok(Userspace::start(config, reports).context("cannot start the userspace backend")?)
 }
 
-/// The offload that children may ask for.
-pub(crate) const fn offload(config: &Backend) -> OffloadSupport {
+/// What children may ask of the device.
+pub(crate) fn offload(config: &Backend) -> OffloadSupport {
     let reason = "the userspace datapath has no NIC to offload to";
-    OffloadSupport { crypto: false, packet: config.userspace.simulate_packet_device, reason }
+    OffloadSupport {
+        crypto: false,
+        packet: config.userspace.simulate_packet_device,
+        marks: false,
+        interface_ids: false,
+        device: config.userspace.device.as_str().into(),
+        reason,
+    }
 }
 
 /// Takes sockets out of what the backend routes and guards.

@@ -188,6 +188,7 @@ impl Store {
                 child,
                 state: ConfiguredState::Refused(refused.reason.clone()),
                 offload: None,
+                failures: 0,
                 last_cause: None,
             })
         });

@@ -55,6 +55,10 @@ pub struct Capabilities {
     pub in_place_move: bool,
     /// Installing an outbound SA and switching to it are separate steps.
     pub separate_activation: bool,
+    /// Policies and SAs can be bound to packet marks, and SAs can set them.
+    pub marks: bool,
+    /// Policies and SAs can be bound to an interface id.
+    pub interface_ids: bool,
 }
 
 /// One device of a backend.

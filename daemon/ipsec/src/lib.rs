@@ -18,6 +18,7 @@ pub mod policy;
 pub mod recording;
 pub mod sa;
 pub mod selector;
+pub mod tags;
 pub mod time;
 
 pub use algorithm::{EspAlgorithm, EspEncryption, EspIntegrity, KeyMaterial};
@@ -31,4 +32,5 @@ pub use limits::{Lifetime, LifetimeConfig, Limits, Volume};
 pub use policy::{GuardSpec, PolicyAction, PolicySpec};
 pub use sa::{Direction, ModeInUse, OffloadMode, OuterAddresses, SaMode, SaSpec, UdpEncapsulation};
 pub use selector::{AddressRange, PacketSelectors, PortRange, SelectorPair, TrafficSelector};
+pub use tags::{Mark, Tags};
 pub use time::Instant;

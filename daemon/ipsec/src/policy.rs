@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::handle::{DeviceId, PolicyHandle, Reqid, SaHandle};
 use crate::sa::{Direction, OffloadMode, OuterAddresses, SaMode};
 use crate::selector::SelectorPair;
+use crate::tags::Tags;
 
 /// What a policy does with a packet it matches.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +54,8 @@ pub struct PolicySpec {
     pub action: PolicyAction,
     /// Offload the configuration asks for.
     pub offload: OffloadMode,
+    /// Mark and interface id.
+    pub tags: Tags,
     /// Connection and child the policy belongs to, for logs and refusals.
     pub name: Arc<str>,
 }

@@ -270,6 +270,8 @@ fn able_device() -> DeviceTable {
         all_policy_kinds: true,
         in_place_move: true,
         separate_activation: true,
+        marks: true,
+        interface_ids: true,
     };
     let device = Device {
         id: DeviceId(0),

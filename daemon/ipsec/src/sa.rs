@@ -9,6 +9,7 @@ use crate::algorithm::{EspAlgorithm, KeyMaterial};
 use crate::handle::{DeviceId, Reqid, SaHandle, Spi};
 use crate::limits::Limits;
 use crate::selector::SelectorPair;
+use crate::tags::Tags;
 
 /// Which way an SA or a policy works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -151,6 +152,8 @@ pub struct SaSpec {
     pub copy: HeaderCopy,
     /// Offload the configuration asks for.
     pub offload: OffloadMode,
+    /// Marks and interface id; a device without [`crate::Capabilities::marks`] or [`crate::Capabilities::interface_ids`] is not asked for them.
+    pub tags: Tags,
     /// Last sequence number already used (outbound) or received (inbound); 0 for a fresh SA.
     pub initial_sequence: u64,
     /// Connection and child the SA belongs to, for logs and refusals.

@@ -28,6 +28,11 @@ pub enum Command {
         /// Which.
         selector: Selector,
     },
+    /// Authenticate IKE SAs afresh, children and all; done when queued.
+    Reauthenticate {
+        /// Which.
+        selector: Selector,
+    },
     /// Install the trap or shunt of a child.
     Install {
         /// Connection.

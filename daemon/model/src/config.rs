@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::identity::Identity;
 use crate::proposal::{EspProposal, IkeProposal};
 use crate::secret::SharedSecret;
+use crate::tags::{InterfaceIds, TagConfig};
 
 /// Everything the core may look up, at one moment. Replaced as a whole on reload.
 #[derive(Clone, Debug, Default)]
@@ -55,6 +56,11 @@ pub struct IkeSettings {
     pub fail_closed: FailClosed,
     /// Octets of the IP datagram of an IKE fragment at most; 0 = what every path carries: 576 over IPv4, 1280 over IPv6.
     pub fragment_size: u16,
+    /// Authenticating afresh makes the new IKE SA before the old one goes, not after.
+    pub make_before_break: bool,
+    /// IKE SAs that are begun per second and shard because children are to be up; 0 = no limit. What an operator or a packet asks for is
+    /// not held back.
+    pub attempts_per_second: u32,
 }
 
 impl Default for IkeSettings {
@@ -74,6 +80,8 @@ impl Default for IkeSettings {
             half_open_limit: 0,
             fail_closed: FailClosed::OnceUp,
             fragment_size: 1280,
+            make_before_break: true,
+            attempts_per_second: 50,
         }
     }
 }
@@ -124,6 +132,8 @@ pub struct Connection {
     pub keyingtries: u32,
     /// What happens to another IKE SA of the same peer identity.
     pub unique: Unique,
+    /// IKE SAs without a first CHILD SA (RFC 6023).
+    pub childless: Childless,
     /// Lifetime until full reauthentication; zero = none.
     pub reauth_time: Duration,
     /// Soft lifetime of the IKE SA; zero = no rekeying.
@@ -132,6 +142,8 @@ pub struct Connection {
     pub over_time: Duration,
     /// Upper bound of what is subtracted from the soft lifetime.
     pub rand_time: Duration,
+    /// Interface ids of children that have none of their own.
+    pub interface: InterfaceIds,
     /// Children in file order.
     pub children: Vec<Arc<Child>>,
 }
@@ -209,6 +221,20 @@ impl Fragmentation {
             Self::Accept | Self::No => false,
         }
     }
+}
+
+/// IKE SAs without a first CHILD SA (`childless`, RFC 6023).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Childless {
+    /// Accepted from peers; we begin with a child.
+    #[default]
+    Allow,
+    /// We begin without a child where the peer supports it; children follow.
+    Prefer,
+    /// Both ends must begin without a child.
+    Force,
+    /// Neither announced nor accepted.
+    Never,
 }
 
 /// Combination of actions (`start_action`, `close_action`, `dpd_action`).
@@ -296,6 +322,8 @@ pub struct Child {
     pub policies: bool,
     /// Close after this long without traffic; zero = never.
     pub inactivity: Duration,
+    /// Marks and interface ids.
+    pub tags: TagConfig,
 }
 
 impl Connection {

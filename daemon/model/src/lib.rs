@@ -13,15 +13,17 @@ pub mod proposal;
 pub mod reload;
 pub mod secret;
 pub mod snapshot;
+pub mod tags;
 
 pub use cause::{Cause, CauseKind};
 pub use command::{Command, CommandError, CommandId, CommandOutcome, Selector};
 pub use config::{
-    Actions, AuthMethod, AuthRound, Child, ChildMode, ConfigSnapshot, ConfiguredSelector, Connection, FailClosed,
-    Fragmentation, HostSpec, IkeSettings, Unique,
+    Actions, AuthMethod, AuthRound, Child, ChildMode, Childless, ConfigSnapshot, ConfiguredSelector, Connection,
+    FailClosed, Fragmentation, HostSpec, IkeSettings, Unique,
 };
 pub use event::{EventBody, EventRecord};
 pub use identity::Identity;
 pub use proposal::{Encryption, EspProposal, IkeProposal};
 pub use secret::{Secret, SharedSecret};
 pub use snapshot::{ChildSaSnapshot, ChildSaState, ConfiguredChildStatus, IkeSaSnapshot, IkeSaState};
+pub use tags::{DrawnTags, InterfaceIds, MarkConfig, TagConfig, TagValue};

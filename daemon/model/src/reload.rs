@@ -71,13 +71,15 @@ pub fn same_ike_sa(a: &Connection, b: &Connection) -> bool {
             dpd_delay: _,
             keyingtries: _,
             unique: _,
+            childless: _,
+            interface,
             reauth_time: _,
             rekey_time: _,
             over_time: _,
             rand_time: _,
             children: _,
         } = connection;
-        (local_addrs, remote_addrs, local_port, remote_port, proposals, local, remote, encap)
+        (local_addrs, remote_addrs, local_port, remote_port, proposals, local, remote, encap, interface)
     }
     own(a) == own(b)
 }
@@ -103,9 +105,10 @@ pub fn same_child_sa(a: &Child, b: &Child) -> bool {
             copy,
             policies,
             inactivity: _,
+            tags,
         } = child;
         let spd = (local_ts, remote_ts, mode, reqid, priority, policies);
-        (spd, esp_proposals, hw_offload, replay_window, copy)
+        (spd, esp_proposals, hw_offload, replay_window, copy, tags)
     }
     own(a) == own(b)
 }

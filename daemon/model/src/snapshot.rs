@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::cause::Cause;
 use crate::identity::Identity;
 use crate::proposal::{EspAlgorithms, IkeAlgorithms};
+use crate::tags::DrawnTags;
 
 /// State of an IKE SA; names as strongSwan prints them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -91,6 +92,10 @@ pub struct IkeSaSnapshot {
     pub tasks_active: Vec<&'static str>,
     /// Rekeys of this IKE SA so far.
     pub generation: u32,
+    /// Interface id of the inbound side; 0 = none.
+    pub if_id_in: u32,
+    /// Interface id of the outbound side; 0 = none.
+    pub if_id_out: u32,
     /// Its CHILD SAs.
     pub children: Vec<ChildSaSnapshot>,
 }
@@ -142,6 +147,8 @@ pub struct ChildSaSnapshot {
     pub generation: u32,
     /// Offload really in use.
     pub offload: ModeInUse,
+    /// Marks and interface ids.
+    pub tags: DrawnTags,
 }
 
 /// Counters of one direction.
@@ -196,6 +203,8 @@ pub struct ConfiguredChildStatus {
     pub state: ConfiguredState,
     /// Offload really in use, when up.
     pub offload: Option<ModeInUse>,
+    /// Attempts that failed since it was last up.
+    pub failures: u32,
     /// Why it last ended or failed, with the wall-clock time in seconds since the epoch.
     pub last_cause: Option<(u64, Cause)>,
 }

@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use ike_model::config::FailClosed;
 use ike_model::snapshot::{ChildSaState, Traffic};
-use ike_model::{Cause, Child, ChildSaSnapshot};
+use ike_model::{Cause, Child, ChildSaSnapshot, DrawnTags};
 use ipsec::{
     DeviceId, Direction, Instant, KeyMaterial, Limits, ModeInUse, Op, OuterAddresses, PolicyAction, PolicyHandle,
-    PolicySpec, Reqid, SaMode, SaSpec, SelectorPair, Spi, TrafficSelector, UdpEncapsulation, Volume,
+    PolicySpec, Reqid, SaMode, SaSpec, SelectorPair, Spi, Tags, TrafficSelector, UdpEncapsulation, Volume,
 };
 
 use crate::core::{Core, seconds_until};
@@ -43,6 +43,8 @@ pub(crate) struct Agreement {
     pub(crate) mode: SaMode,
     /// The addresses in the peer's view, in transport mode through NAT.
     pub(crate) peer_view: Option<OuterAddresses>,
+    /// Marks and interface ids drawn before, for its trap.
+    pub(crate) tags: Option<DrawnTags>,
 }
 
 /// The policies of one pair of selectors.
@@ -128,6 +130,8 @@ pub(crate) struct ChildSa {
     pub(crate) taken_back: bool,
     /// Since when it only receives.
     pub(crate) lingers_since: Option<Instant>,
+    /// Marks and interface ids; over a rekey they stay.
+    pub(crate) tags: Option<Box<DrawnTags>>,
 }
 
 /// Keys of both SAs.
@@ -146,6 +150,8 @@ impl ChildSa {
         let pairs = SelectorPair::product(&agreed.local_ts, &agreed.remote_ts).into();
         let outer = transport::outer(core.path);
         let unique_id = turn.ids.child();
+        let kept = replaces.map(|old| old.tags()).or(agreed.tags);
+        let tags = kept.unwrap_or_else(|| agreed.child.tags.draw(core.interface, || turn.ids.tag_value()));
         turn.registry.home.insert(unique_id, core.spi().0);
         Self {
             unique_id,
@@ -178,7 +184,13 @@ impl ChildSa {
             replaced: false,
             taken_back: false,
             lingers_since: None,
+            tags: (!tags.is_none()).then(|| Box::new(tags)),
         }
+    }
+
+    /// Its marks and interface ids.
+    fn tags(&self) -> DrawnTags {
+        self.tags.as_deref().copied().unwrap_or_default()
     }
 
     /// Whether it may carry traffic or be rekeyed.
@@ -317,6 +329,7 @@ impl ChildSa {
             priority: priority(&self.config, Class::Protect, &selectors),
             action: PolicyAction::Protect { reqid: self.reqid, sa: None, mode: self.mode, outer: self.outer },
             offload: self.config.hw_offload,
+            tags: policy_tags(self.tags(), direction),
             name: self.name.clone(),
         }
     }
@@ -341,6 +354,7 @@ impl ChildSa {
             reqid: self.reqid,
             copy: self.config.copy,
             offload: self.config.hw_offload,
+            tags: sa_tags(self.tags(), direction, self.config.tags.mark_in_sa),
             initial_sequence: 0,
             name: self.name.clone(),
         }
@@ -401,7 +415,28 @@ impl ChildSa {
             backend: "",
             generation: self.generation,
             offload: self.offload.clone(),
+            tags: self.tags(),
         }
+    }
+}
+
+/// What a policy is bound to.
+pub(crate) fn policy_tags(drawn: DrawnTags, direction: Direction) -> Tags {
+    let (mark, if_id) = match direction {
+        Direction::Inbound | Direction::Forward => (drawn.mark_in, drawn.if_id_in),
+        Direction::Outbound => (drawn.mark_out, drawn.if_id_out),
+    };
+    Tags { mark, set_mark: None, if_id }
+}
+
+/// What an SA is bound to, and sets. Packets arrive unmarked, so an inbound SA is bound to the mark only where the configuration says so.
+fn sa_tags(drawn: DrawnTags, direction: Direction, mark_in_sa: bool) -> Tags {
+    let bound = policy_tags(drawn, direction);
+    match direction {
+        Direction::Inbound | Direction::Forward => {
+            Tags { mark: bound.mark.filter(|_| mark_in_sa), set_mark: drawn.set_mark_in, ..bound }
+        }
+        Direction::Outbound => Tags { set_mark: drawn.set_mark_out, ..bound },
     }
 }
 

@@ -64,8 +64,55 @@ pub(crate) struct Core {
     pub(crate) round_trip: Option<Duration>,
     /// Our SPI of the IKE SA that this one is to replace by full authentication, children and all.
     pub(crate) reauthenticates: Option<u64>,
-    /// Since when the peer is authenticated.
+    /// Since when it is up: authenticated, or made by rekeying one that was.
     pub(crate) established_at: Option<Instant>,
+    /// It was given up while IKE_AUTH was under way: the peer, which may have it up, is told once it answers.
+    pub(crate) unwanted: bool,
+    /// When it was begun here: the first request was received or made.
+    pub(crate) begun_at: Instant,
+    /// The authentication that it rests on.
+    pub(crate) authentication: Authentication,
+    /// Interface ids of children that have none of their own.
+    pub(crate) interface: (u32, u32),
+}
+
+/// How long the authentication holds that an IKE SA rests on; rekeying changes nothing of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Authentication {
+    /// Since when.
+    pub(crate) since: Option<Instant>,
+    /// The peer began it.
+    pub(crate) responder: bool,
+    /// By our own configuration.
+    pub(crate) own: Option<Limit>,
+    /// By the peer's AUTH_LIFETIME.
+    pub(crate) peer: Option<Limit>,
+}
+
+/// A limit of an authentication.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Limit {
+    /// When it is to be repeated.
+    pub(crate) repeat_at: Instant,
+    /// When it ends.
+    pub(crate) ends_at: Instant,
+}
+
+impl Limit {
+    /// The earlier one of each.
+    pub(crate) fn min(self, other: Self) -> Self {
+        Self { repeat_at: self.repeat_at.min(other.repeat_at), ends_at: self.ends_at.min(other.ends_at) }
+    }
+}
+
+impl Authentication {
+    /// The limits that hold.
+    pub(crate) fn limit(&self) -> Option<Limit> {
+        match (self.own, self.peer) {
+            (Some(own), Some(peer)) => Some(own.min(peer)),
+            (own, peer) => own.or(peer),
+        }
+    }
 }
 
 /// A message of the peer, checked and decrypted.
@@ -307,6 +354,8 @@ impl Core {
             tasks_queued: Vec::new(),
             tasks_active: Vec::new(),
             generation: self.generation,
+            if_id_in: self.interface.0,
+            if_id_out: self.interface.1,
             children: Vec::new(),
         }
     }

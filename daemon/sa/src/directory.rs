@@ -4,7 +4,8 @@
 //! [`DirectoryMessage::Gone`]. Changes that cross shards are messages to the owner. With one shard none is ever sent.
 
 use ike_model::{Cause, Identity};
-use ipsec::{PacketSelectors, Shard};
+use ipsec::{Instant, PacketSelectors, Shard};
+use std::net::SocketAddr;
 
 /// A message between shards.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,4 +75,12 @@ pub struct DirectoryEntry {
     pub local_id: Identity,
     /// The peer's identity.
     pub remote_id: Identity,
+    /// The peer's address and port.
+    pub remote: SocketAddr,
+    /// Since when the peer is authenticated; rekeying does not change it.
+    pub since: Instant,
+    /// We began it.
+    pub initiator: bool,
+    /// Initiator's SPI.
+    pub initiator_spi: u64,
 }

@@ -26,6 +26,7 @@ use crate::endpoint::command::Watch;
 use crate::endpoint::configured::Keepers;
 use crate::endpoint::first::Firsts;
 use crate::endpoint::ikes::Ikes;
+use crate::endpoint::reauth::Comeback;
 use crate::error::Error;
 use crate::established::{Authenticated, SnapshotContext};
 use crate::ike_sa::{IkeSa, Phase};
@@ -68,6 +69,8 @@ pub struct Endpoint {
     applied: BTreeMap<String, Arc<Connection>>,
     /// IKE SAs that are to replace another one by full authentication.
     reauthenticating: BTreeSet<u64>,
+    /// By our SPI of an IKE SA that is being closed: what is made when it is gone.
+    comebacks: BTreeMap<u64, Comeback>,
     /// Connections whose peer stopped answering.
     unreachable: BTreeSet<String>,
     stopping: bool,
@@ -114,6 +117,7 @@ impl Endpoint {
             watches: Vec::new(),
             applied: BTreeMap::new(),
             reauthenticating: BTreeSet::new(),
+            comebacks: BTreeMap::new(),
             unreachable: BTreeSet::new(),
             stopping: false,
         }

@@ -64,6 +64,9 @@ pub(crate) enum Error {
         /// What was searched.
         text: String,
     },
+    /// What the connection does not allow; named.
+    #[error("{0}")]
+    NotAllowed(String),
     /// Cannot be done now.
     #[error("temporarily not possible: {0}")]
     Temporary(&'static str),
@@ -122,7 +125,9 @@ impl Error {
         match self {
             Self::Unauthentic(_) => Reaction::Drop,
             //= RFC 7296 §2.21.3: INVALID_SYNTAX in an authenticated message is fatal to the IKE SA
-            Self::Malformed(_) | Self::PeerMisbehaved(_) => Reaction::NotifyAndClose(NotifyType::INVALID_SYNTAX),
+            Self::Malformed(_) | Self::PeerMisbehaved(_) | Self::NotAllowed(_) => {
+                Reaction::NotifyAndClose(NotifyType::INVALID_SYNTAX)
+            }
             Self::UnsupportedCritical(_) => Reaction::Notify(NotifyType::UNSUPPORTED_CRITICAL_PAYLOAD),
             Self::NoProposal { .. } => Reaction::Notify(NotifyType::NO_PROPOSAL_CHOSEN),
             Self::InvalidKe(_) => Reaction::Notify(NotifyType::INVALID_KE_PAYLOAD),
@@ -159,6 +164,7 @@ impl Error {
             | Self::NotHostToHost { .. }
             | Self::ModeRefused(_)
             | Self::AuthenticationFailed { .. }
+            | Self::NotAllowed(_)
             | Self::Temporary(_)
             | Self::NoAdditionalSas(_)
             | Self::PeerNotified(_)
@@ -181,7 +187,9 @@ impl Error {
             Self::SelectorsUnacceptable { .. } | Self::NotHostToHost { .. } => CauseKind::SelectorsUnacceptable,
             Self::ModeRefused(_) => CauseKind::NoProposal,
             Self::AuthenticationFailed { kind, .. } => *kind,
-            Self::Temporary(_) | Self::ChildNotFound(_) | Self::NoAdditionalSas(_) => CauseKind::PeerError,
+            Self::NotAllowed(_) | Self::Temporary(_) | Self::ChildNotFound(_) | Self::NoAdditionalSas(_) => {
+                CauseKind::PeerError
+            }
             Self::PeerNotified(kind) | Self::PeerRefused { kind, .. } => match *kind {
                 NotifyType::NO_PROPOSAL_CHOSEN | NotifyType::INVALID_KE_PAYLOAD => CauseKind::NoProposal,
                 NotifyType::TS_UNACCEPTABLE => CauseKind::SelectorsUnacceptable,

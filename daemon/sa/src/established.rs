@@ -22,7 +22,7 @@ use crate::children::ChildSa;
 use crate::core::{Core, seconds_until};
 use crate::deadline::IkeTimer;
 use crate::directory::{DirectoryEntry, DirectoryMessage};
-use crate::exchange::{create_child, delete, liveness, rekey_ike};
+use crate::exchange::{auth_lifetime, create_child, delete, liveness, rekey_ike};
 use crate::io::{Output, Recipient};
 use crate::negotiation::ChildRequest;
 use crate::notice::{Estate, Notice};
@@ -43,6 +43,8 @@ pub(crate) enum Intent {
     RekeyIke,
     /// Delete this IKE SA.
     DeleteIke,
+    /// Tell the peer how long the authentication holds.
+    AuthLifetime,
     /// Ask whether the peer is there.
     Liveness,
 }
@@ -60,6 +62,8 @@ pub(crate) enum Active {
     DeleteChildren(Vec<u32>),
     /// INFORMATIONAL with the delete of this IKE SA.
     DeleteIke,
+    /// INFORMATIONAL with AUTH_LIFETIME.
+    AuthLifetime,
     /// Empty INFORMATIONAL.
     Liveness,
 }
@@ -129,6 +133,8 @@ impl Authenticated {
     /// Begins after IKE_AUTH.
     pub(crate) fn begin(core: &mut Core, turn: &mut Turn<'_>) -> Self {
         let this = Self::new();
+        auth_lifetime::begin(core, turn);
+        core.interface = core.connection.interface.draw(|| turn.ids.tag_value());
         this.enter(core, turn);
         turn.registry.connecting.remove(&core.unique_id);
         tracing::info!(
@@ -179,6 +185,10 @@ impl Authenticated {
             connection: core.connection.name.clone(),
             local_id: core.local_id.clone(),
             remote_id: core.remote_id.clone(),
+            remote: core.path.remote,
+            since: core.authentication.since.unwrap_or(now),
+            initiator: !core.authentication.responder,
+            initiator_spi: core.spi_i.0,
         };
         if turn.ids.shards() > 1 {
             let message = DirectoryMessage::Established(entry.clone());
@@ -246,6 +256,7 @@ impl Authenticated {
             (Intent::RekeyChild(a), Intent::RekeyChild(b)) | (Intent::DeleteChild(a), Intent::DeleteChild(b)) => a == b,
             (Intent::RekeyIke, Intent::RekeyIke)
             | (Intent::DeleteIke, Intent::DeleteIke)
+            | (Intent::AuthLifetime, Intent::AuthLifetime)
             | (Intent::Liveness, Intent::Liveness) => true,
             _ => false,
         });
@@ -258,6 +269,7 @@ impl Authenticated {
                 | Intent::DeleteChild(_)
                 | Intent::DeleteSpi(_)
                 | Intent::RekeyIke
+                | Intent::AuthLifetime
                 | Intent::Liveness => self.intents.push_back(intent),
             }
         }
@@ -275,6 +287,7 @@ impl Authenticated {
                 Intent::DeleteSpi(spi) => delete::start_spi(self, core, turn, spi),
                 Intent::RekeyIke => rekey_ike::start(self, core, turn),
                 Intent::DeleteIke => delete::start_ike(self, core, turn),
+                Intent::AuthLifetime => auth_lifetime::start(self, core, turn),
                 Intent::Liveness => liveness::start(self, core, turn),
             };
             if let Err(error) = started {
@@ -343,6 +356,7 @@ fn intent_name(intent: &Intent) -> &'static str {
         Intent::DeleteChild(_) | Intent::DeleteSpi(_) => "CHILD_DELETE",
         Intent::RekeyIke => "IKE_REKEY",
         Intent::DeleteIke => "IKE_DELETE",
+        Intent::AuthLifetime => "IKE_AUTH_LIFETIME",
         Intent::Liveness => "IKE_DPD",
     }
 }
@@ -355,6 +369,7 @@ fn active_name(active: &Active) -> &'static str {
         Active::RekeyIke(_) => "IKE_REKEY",
         Active::DeleteChildren(_) => "CHILD_DELETE",
         Active::DeleteIke => "IKE_DELETE",
+        Active::AuthLifetime => "IKE_AUTH_LIFETIME",
         Active::Liveness => "IKE_DPD",
     }
 }
@@ -362,19 +377,23 @@ fn active_name(active: &Active) -> &'static str {
 /// Starts the soft lifetimes, for rekeying and for authenticating afresh, and the hard lifetime of the IKE SA.
 pub(crate) fn schedule_lifetime(core: &Core, turn: &mut Turn<'_>) {
     let connection = core.connection.clone();
-    let begun = core.established_at.unwrap_or(turn.now());
-    let mut earliest = None;
-    for (timer, time) in [(IkeTimer::Rekey, connection.rekey_time), (IkeTimer::Reauth, connection.reauth_time)] {
-        turn.deadlines.clear(core.timer(timer));
-        if !time.is_zero() {
-            let share = f64::from(turn.random()) / f64::from(u32::MAX);
-            let at = begun + time.saturating_sub(connection.rand_time.mul_f64(share));
-            turn.deadlines.set(core.timer(timer), at);
-            earliest = earliest.map_or(Some(at), |known: Instant| Some(known.min(at)));
+    let rekey_at = (!connection.rekey_time.is_zero()).then(|| {
+        let share = f64::from(turn.random()) / f64::from(u32::MAX);
+        let begun = core.established_at.unwrap_or(turn.now());
+        begun + connection.rekey_time.saturating_sub(connection.rand_time.mul_f64(share))
+    });
+    let limit = core.authentication.limit();
+    let rekeyed_until = rekey_at.map(|at| at + connection.over_time);
+    let expire_at = [rekeyed_until, limit.map(|limit| limit.ends_at)].into_iter().flatten().min();
+    for (timer, at) in [
+        (IkeTimer::Rekey, rekey_at),
+        //= RFC 4478 §2: if the IKE SA is rekeyed, the time limit applies to the new one
+        (IkeTimer::Reauth, limit.map(|limit| limit.repeat_at)),
+        (IkeTimer::Expire, expire_at),
+    ] {
+        match at {
+            Some(at) => turn.deadlines.set(core.timer(timer), at),
+            None => turn.deadlines.clear(core.timer(timer)),
         }
-    }
-    turn.deadlines.clear(core.timer(IkeTimer::Expire));
-    if let Some(at) = earliest {
-        turn.deadlines.set(core.timer(IkeTimer::Expire), at + connection.over_time);
     }
 }

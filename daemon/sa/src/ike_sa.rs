@@ -12,7 +12,7 @@ use ike_model::{Cause, CauseKind, Connection, EventBody, Identity, IkeSaSnapshot
 use ike_wire::{IkeSpi, Message};
 use ipsec::Path;
 
-use crate::core::Core;
+use crate::core::{Authentication, Core};
 use crate::error::{Error, Reaction};
 use crate::established::{Authenticated, SnapshotContext};
 use crate::exchange::ike_auth;
@@ -109,6 +109,10 @@ impl IkeSa {
             round_trip: None,
             reauthenticates: None,
             established_at: None,
+            unwanted: false,
+            begun_at: turn.now(),
+            authentication: Authentication { responder: !initiator, ..Authentication::default() },
+            interface: (0, 0),
         }
     }
 

@@ -4,11 +4,11 @@
 
 use std::sync::Arc;
 
-use ike_model::{Child, ChildMode};
+use ike_model::{Child, ChildMode, Connection, DrawnTags};
 use ike_wire::ids::{KeyExchangeId, NotifyType};
 use ike_wire::{Notify, Payload, Payloads, Proposal, SecurityAssociation, TrafficSelectors};
 use ipsec::selector::narrow;
-use ipsec::{Capabilities, DeviceId, OuterAddresses, PacketSelectors, Reqid, SaMode, Spi, TrafficSelector};
+use ipsec::{Capabilities, Device, DeviceId, OuterAddresses, PacketSelectors, Reqid, SaMode, Spi, TrafficSelector};
 
 use crate::children::{Agreement, ChildSa};
 use crate::core::Core;
@@ -27,6 +27,8 @@ pub(crate) struct ChildRequest {
     pub(crate) packet: Option<PacketSelectors>,
     /// The group of its trap, where there is one.
     pub(crate) reqid: Option<Reqid>,
+    /// Marks and interface ids of its trap, where there is one.
+    pub(crate) tags: Option<DrawnTags>,
 }
 
 impl ChildRequest {
@@ -78,6 +80,25 @@ fn device(turn: &Turn<'_>, core: &Core) -> Result<DeviceId, Error> {
         .ok_or_else(|| Error::NoAdditionalSas(format!("no device carries traffic to {}", core.path.remote.ip())))
 }
 
+/// Why a device cannot carry the marks or interface ids of a child, if it cannot: nothing that is configured is left out in silence.
+pub(crate) fn unsupported_tags(device: &Device, connection: &Connection, child: &Child) -> Option<String> {
+    let (has, name) = (&device.capabilities, &device.name);
+    let interface = child.tags.interface.is_any() || connection.interface.is_any();
+    if child.tags.has_marks() && !has.marks {
+        Some(format!("device {name} cannot match or set packet marks"))
+    } else if interface && !has.interface_ids {
+        Some(format!("device {name} knows no interface ids"))
+    } else {
+        None
+    }
+}
+
+fn check_tags(turn: &Turn<'_>, device: DeviceId, core: &Core, child: &Child) -> Result<(), Error> {
+    let found = turn.context.devices.get(device);
+    let reason = found.and_then(|device| unsupported_tags(device, &core.connection, child));
+    reason.map_or(Ok(()), |reason| Err(Error::NoAdditionalSas(reason)))
+}
+
 fn reserve(turn: &Turn<'_>, device: DeviceId) -> Result<Spi, Error> {
     turn.context.spis.reserve_spi(device).map_err(|full| Error::NoAdditionalSas(full.to_string()))
 }
@@ -93,6 +114,7 @@ impl Offer {
     ) -> Result<Self, Error> {
         let device = device(turn, core)?;
         let capabilities = capabilities(turn, device)?;
+        check_tags(turn, device, core, &request.child)?;
         //= RFC 7296 §1.3.3: a rekeyed CHILD SA has the mode and the selectors of the old one
         let (mode, (local, remote)) = match rekeys {
             Some(old) => (old.mode, (old.local_ts.to_vec(), old.remote_ts.to_vec())),
@@ -177,6 +199,7 @@ impl Offer {
             remote_ts: narrow(&remote, &self.remote),
             mode: self.mode,
             peer_view,
+            tags: self.request.tags,
         })
     }
 
@@ -307,6 +330,7 @@ pub(crate) fn answer(
         theirs: suite::describe(&sa.proposals),
         difference: suite::esp_difference(ours, capabilities, provider, exchange, &sa.proposals),
     })?;
+    check_tags(turn, device, core, &found.child)?;
     let spi_in = reserve(turn, device)?;
     let fixed = found.child.reqid.map(Reqid);
     let reqid = rekeys.map(|old| old.reqid).or(fixed).unwrap_or_else(|| turn.ids.reqid());
@@ -321,6 +345,7 @@ pub(crate) fn answer(
         remote_ts: found.remote,
         mode: found.mode,
         peer_view: found.peer_view,
+        tags: None,
     };
     Ok(Answer { agreed, number: chosen.number })
 }

@@ -76,10 +76,15 @@ fn take_out<K: Ord>(table: &mut BTreeMap<K, BTreeSet<u32>>, key: &K, id: u32) {
 
 impl Registry {
     /// Other IKE SAs of a connection with the same two identities.
-    pub(crate) fn twins(&self, connection: &Connection, local: &Identity, remote: &Identity, not: u32) -> Vec<u32> {
+    pub(crate) fn twins(
+        &self,
+        connection: &Connection,
+        local: &Identity,
+        remote: &Identity,
+        not: u32,
+    ) -> Vec<DirectoryEntry> {
         let twins = self.established.between(local, remote);
-        let others = twins.filter(|entry| entry.unique_id != not && entry.connection == connection.name);
-        others.map(|entry| entry.unique_id).collect()
+        twins.filter(|entry| entry.unique_id != not && entry.connection == connection.name).cloned().collect()
     }
 
     /// Whether any IKE SA, of whatever connection, is established between two identities.
@@ -119,6 +124,10 @@ mod tests {
             connection: connection.into(),
             local_id: Identity::Fqdn("me".into()),
             remote_id: Identity::Fqdn(remote.into()),
+            remote: "192.0.2.1:500".parse().unwrap(),
+            since: ipsec::Instant::START,
+            initiator: true,
+            initiator_spi: u64::from(unique_id),
         }
     }
 

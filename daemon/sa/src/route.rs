@@ -43,9 +43,11 @@ pub fn command_route(command: &Command, shards: u8) -> CommandRoute {
         Command::Initiate { connection, .. }
         | Command::Install { connection, .. }
         | Command::Uninstall { connection, .. } => CommandRoute::Shard(home(connection, shards)),
-        Command::Terminate { .. } | Command::Rekey { .. } | Command::Reload { .. } | Command::Shutdown => {
-            CommandRoute::All
-        }
+        Command::Terminate { .. }
+        | Command::Rekey { .. }
+        | Command::Reauthenticate { .. }
+        | Command::Reload { .. }
+        | Command::Shutdown => CommandRoute::All,
     }
 }
 

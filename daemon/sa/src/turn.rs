@@ -120,6 +120,7 @@ pub(crate) struct Ids {
     ike: u32,
     child: u32,
     reqid: u32,
+    tag_value: u32,
     policy: u64,
     tag: u64,
     work: u64,
@@ -127,7 +128,7 @@ pub(crate) struct Ids {
 
 impl Ids {
     pub(crate) fn new(shard: Shard, shards: u8) -> Self {
-        Self { shard, shards: shards.max(1), ike: 0, child: 0, reqid: 0, policy: 0, tag: 0, work: 0 }
+        Self { shard, shards: shards.max(1), ike: 0, child: 0, reqid: 0, tag_value: 0, policy: 0, tag: 0, work: 0 }
     }
 
     /// The shard.
@@ -165,6 +166,12 @@ impl Ids {
     pub(crate) fn reqid(&mut self) -> Reqid {
         self.reqid = self.reqid.saturating_add(1);
         Reqid(self.spread(self.reqid))
+    }
+
+    /// A mark or interface id that nobody else has (`%unique`).
+    pub(crate) fn tag_value(&mut self) -> u32 {
+        self.tag_value = self.tag_value.saturating_add(1);
+        self.spread(self.tag_value)
     }
 
     /// Handle of an SPD entry.

@@ -59,6 +59,8 @@ pub fn connection(name: &str, local: Who, remote: Who) -> Connection {
         dpd_delay: Duration::ZERO,
         keyingtries: 1,
         unique: Unique::No,
+        childless: ike_model::Childless::Allow,
+        interface: ike_model::InterfaceIds::default(),
         reauth_time: Duration::ZERO,
         rekey_time: Duration::ZERO,
         over_time: Duration::ZERO,
@@ -106,6 +108,7 @@ pub fn child(name: &str, local: Who, remote: Who, number: u8) -> Child {
         copy: HeaderCopy::default(),
         policies: true,
         inactivity: Duration::ZERO,
+        tags: ike_model::TagConfig::default(),
     }
 }
 

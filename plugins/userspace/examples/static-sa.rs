@@ -123,6 +123,7 @@ fn tunnel(
         reqid: Reqid(1),
         copy: HeaderCopy::default(),
         offload: OffloadMode::No,
+        tags: ipsec::Tags::NONE,
         initial_sequence: 0,
         name: "static/sa".into(),
     };
@@ -134,6 +135,7 @@ fn tunnel(
         priority: 1000,
         action: PolicyAction::Protect { reqid: Reqid(1), sa: None, mode: SaMode::Tunnel, outer },
         offload: OffloadMode::No,
+        tags: ipsec::Tags::NONE,
         name: "static/sa".into(),
     };
     let sending = sa(2, Direction::Outbound, outbound, arguments.get("key_out")?.parse()?);

@@ -398,6 +398,8 @@ fn device_table(config: &UserspaceConfig, state: DeviceState) -> DeviceTable {
         all_policy_kinds: true,
         in_place_move: true,
         separate_activation: true,
+        marks: false,
+        interface_ids: false,
     };
     let name = if config.simulate_packet_device {
         format!("{} (simulated)", config.device).into()

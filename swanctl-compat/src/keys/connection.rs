@@ -7,16 +7,13 @@ const fn no_effect(quiet: &'static [&'static str], reason: &'static str) -> Stat
     Status::NoEffect { quiet, reason }
 }
 
-const REAUTHENTICATION: Status =
-    no_effect(&["0", "0s"], "there is no reauthentication; the IKE SA is rekeyed when this time is over");
 const IKEV1: Status = no_effect(&["no", "0"], "it concerns IKEv1 only");
 const EAP_ONLY: Status = no_effect(&[], "it concerns EAP and XAuth only, which are refused as methods");
 const CERTIFICATES: Status =
     Refused { harmless: &[], reason: "certificates and public keys are not supported; use auth = psk" };
 const NO_CERTIFICATES: Status = no_effect(&["no", "never", "relaxed"], "certificates are not used");
-const MARKS: Status =
-    Refused { harmless: &["0", "0x0", "0/0"], reason: "packet marks on policies and SAs are not supported" };
-const INTERFACE_IDS: Status = Refused { harmless: &["0", "0x0"], reason: "XFRM interfaces are not supported" };
+/// Carried by the core; a connection is refused when its device cannot.
+const BY_DEVICE: Status = Status::ByDevice;
 const MEDIATION: Status = Refused { harmless: &[], reason: "mediation is not supported" };
 
 pub(super) const CONNECTION: &[Key] = &[
@@ -40,12 +37,7 @@ pub(super) const CONNECTION: &[Key] = &[
     one("dpd_delay", Kind::Time, "0", Supported),
     one("dpd_timeout", Kind::Time, "0", IKEV1),
     one("fragmentation", Kind::Words(&["yes", "accept", "no", "force"]), "yes", Supported),
-    one(
-        "childless",
-        Kind::Words(&["allow", "prefer", "force", "never"]),
-        "allow",
-        Refused { harmless: &["allow", "never"], reason: "childless initiation (RFC 6023) is not supported" },
-    ),
+    one("childless", Kind::Words(&["allow", "prefer", "force", "never"]), "allow", Supported),
     one("send_certreq", Kind::Bool, "yes", NO_CERTIFICATES),
     one("send_cert", Kind::Words(&["always", "never", "ifasked"]), "ifasked", NO_CERTIFICATES),
     one("ocsp", Kind::Words(&["never", "reply", "request", "both"]), "reply", NO_CERTIFICATES),
@@ -63,13 +55,13 @@ pub(super) const CONNECTION: &[Key] = &[
     ),
     one("keyingtries", Kind::U32, "1", Supported),
     one("unique", Kind::Words(&["never", "no", "keep", "replace"]), "no", Supported),
-    one("reauth_time", Kind::Time, "0", REAUTHENTICATION),
+    one("reauth_time", Kind::Time, "0", Supported),
     one("rekey_time", Kind::Time, "4h, or 0 if reauth_time is set", Supported),
     one("over_time", Kind::Time, "10% of the longer of rekey_time and reauth_time", Supported),
     one("rand_time", Kind::Time, "over_time, at most half of the lifetime", Supported),
     many("pools", Kind::Text, "", Refused { harmless: &[], reason: "virtual IP pools are not supported" }),
-    one("if_id_in", Kind::Text, "0", INTERFACE_IDS),
-    one("if_id_out", Kind::Text, "0", INTERFACE_IDS),
+    one("if_id_in", Kind::InterfaceId, "0", BY_DEVICE),
+    one("if_id_out", Kind::InterfaceId, "0", BY_DEVICE),
     one("mediation", Kind::Bool, "no", Refused { harmless: &["no"], reason: "mediation is not supported" }),
     one("mediated_by", Kind::Text, "", MEDIATION),
     one("mediation_peer", Kind::Identity, "", MEDIATION),
@@ -147,14 +139,19 @@ pub(super) const CHILD: &[Key] = &[
         "",
         Refused { harmless: &[], reason: "policies bound to an interface are not supported" },
     ),
-    one("mark_in", Kind::Text, "0/0", MARKS),
-    one("mark_out", Kind::Text, "0/0", MARKS),
-    one("mark_in_sa", Kind::Bool, "no", Refused { harmless: &["no"], reason: "packet marks are not supported" }),
-    one("set_mark_in", Kind::Text, "0/0", MARKS),
-    one("set_mark_out", Kind::Text, "0/0", MARKS),
-    one("if_id_in", Kind::Text, "0", INTERFACE_IDS),
-    one("if_id_out", Kind::Text, "0", INTERFACE_IDS),
-    one("label", Kind::Text, "", Refused { harmless: &[], reason: "security labels are not supported" }),
+    one("mark_in", Kind::Mark, "0/0", BY_DEVICE),
+    one("mark_out", Kind::Mark, "0/0", BY_DEVICE),
+    one("mark_in_sa", Kind::Bool, "no", Supported),
+    one("set_mark_in", Kind::SetMark, "0/0", BY_DEVICE),
+    one("set_mark_out", Kind::SetMark, "0/0", BY_DEVICE),
+    one("if_id_in", Kind::InterfaceId, "0, or that of the connection", BY_DEVICE),
+    one("if_id_out", Kind::InterfaceId, "0, or that of the connection", BY_DEVICE),
+    one(
+        "label",
+        Kind::Text,
+        "",
+        Refused { harmless: &[], reason: "security labels are not negotiated (RFC 9478) and no device enforces them" },
+    ),
     one(
         "label_mode",
         Kind::Words(&["system", "simple", "selinux"]),

@@ -1,7 +1,7 @@
 //! How values are written, and checking one.
 
 use crate::settings::did_you_mean;
-use crate::{address, identity, load_conn, proposal, units};
+use crate::{address, identity, load_conn, proposal, tags, units};
 
 /// How a value is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +36,12 @@ pub enum Kind {
     Identity,
     /// An authentication method.
     Auth,
+    /// A mark that packets are met by.
+    Mark,
+    /// A mark to set.
+    SetMark,
+    /// An interface id.
+    InterfaceId,
     /// A secret: text, `0x` and hexadecimal digits, or `0s` and Base64.
     Secret,
     /// A file name.
@@ -105,6 +111,14 @@ impl Kind {
                 unsupported: false,
             }),
             Self::Auth => load_conn::auth_method(text).map(drop),
+            Self::Mark => ok(
+                tags::mark(text).is_some(),
+                "a number, `%unique` or `%unique-dir`, and a mask behind `/` if not all bits count",
+            ),
+            Self::SetMark => {
+                ok(tags::set_mark(text).is_some(), "a number or `%same`, and a mask behind `/` if not all bits are set")
+            }
+            Self::InterfaceId => ok(tags::interface_id(text).is_some(), "a number, `%unique` or `%unique-dir`"),
             Self::Secret => {
                 crate::secret::decode(text.as_bytes()).map(drop).map_err(|error| Misfit::expected(error.expected()))
             }
@@ -142,6 +156,9 @@ impl Kind {
             Self::EspProposal => "ESP proposal".to_owned(),
             Self::Identity => "identity".to_owned(),
             Self::Auth => "authentication method".to_owned(),
+            Self::Mark => "number, %unique or %unique-dir, optional /mask".to_owned(),
+            Self::SetMark => "number or %same, optional /mask".to_owned(),
+            Self::InterfaceId => "number, %unique, %unique-dir".to_owned(),
             Self::Secret => "secret: text, 0x and hexadecimal digits, or 0s and Base64".to_owned(),
             Self::File => "file".to_owned(),
             Self::Text => "text".to_owned(),

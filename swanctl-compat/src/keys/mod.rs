@@ -17,6 +17,8 @@ pub use kind::{Kind, Misfit};
 pub enum Status {
     /// It works.
     Supported,
+    /// It works with a device that can carry it; with another one the connection is refused when it is loaded.
+    ByDevice,
     /// Any legal value is taken, none has an effect.
     NoEffect {
         /// Values that ask for what happens anyway; not worth a word.
@@ -204,6 +206,9 @@ pub fn documentation() -> String {
 fn effect(status: Status) -> String {
     match status {
         Status::Supported => "supported".to_owned(),
+        Status::ByDevice => {
+            "supported where the device can carry it, else refused at load: the userspace datapath cannot".to_owned()
+        }
         Status::NoEffect { reason, .. } => format!("accepted without effect: {reason}"),
         Status::Refused { harmless: [], reason } => format!("refused: {reason}"),
         Status::Refused { harmless, reason } => format!("refused unless `{}`: {reason}", harmless.join("`, `")),

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ike_model::{
-    Actions, AuthMethod, AuthRound, Child, ChildMode, ConfiguredSelector, Connection, Fragmentation, HostSpec,
-    Identity, Unique,
+    Actions, AuthMethod, AuthRound, Child, ChildMode, Childless, ConfiguredSelector, Connection, Fragmentation,
+    HostSpec, Identity, InterfaceIds, MarkConfig, TagConfig, TagValue, Unique,
 };
 use ipsec::sa::{CopyDscp, HeaderCopy};
 use ipsec::{Lifetime, LifetimeConfig, OffloadMode, PortRange};
@@ -14,7 +14,7 @@ use super::check::{auth_scope, is_children};
 use super::finding::{Finding, FindingKind};
 use crate::keys::Scope;
 use crate::vici::Message;
-use crate::{address, identity, proposal, units};
+use crate::{address, identity, proposal, tags, units};
 
 /// Soft lifetime of an IKE SA unless configured.
 const IKE_REKEY_SECONDS: u64 = 4 * 3600;
@@ -40,10 +40,12 @@ pub(super) fn connection(name: &str, path: &str, content: &Message, findings: &m
         dpd_delay: fields.duration("dpd_delay"),
         keyingtries: fields.u32("keyingtries").unwrap_or(1),
         unique: unique(fields),
+        childless: childless(fields),
         reauth_time: life.reauth,
         rekey_time: life.rekey,
         over_time: life.over,
         rand_time: life.rand,
+        interface: interface_ids(fields),
         children: children(path, content, findings),
     };
     findings.extend(unreachable_starts(path, &connection));
@@ -144,6 +146,33 @@ fn unique(fields: Fields<'_>) -> Unique {
     }
 }
 
+fn childless(fields: Fields<'_>) -> Childless {
+    match fields.word("childless").as_str() {
+        "prefer" => Childless::Prefer,
+        "force" => Childless::Force,
+        "never" => Childless::Never,
+        _ => Childless::Allow,
+    }
+}
+
+fn interface_ids(fields: Fields<'_>) -> InterfaceIds {
+    let id = |key: &str| fields.text(key).and_then(tags::interface_id).unwrap_or(TagValue::Fixed(0));
+    InterfaceIds { inbound: id("if_id_in"), outbound: id("if_id_out") }
+}
+
+fn child_tags(fields: Fields<'_>) -> TagConfig {
+    let met = |key: &str| -> Option<MarkConfig> { fields.text(key).and_then(tags::mark).flatten() };
+    let set = |key: &str| -> Option<MarkConfig> { fields.text(key).and_then(tags::set_mark).flatten() };
+    TagConfig {
+        mark_in: met("mark_in"),
+        mark_out: met("mark_out"),
+        mark_in_sa: fields.flag("mark_in_sa", false),
+        set_mark_in: set("set_mark_in"),
+        set_mark_out: set("set_mark_out"),
+        interface: interface_ids(fields),
+    }
+}
+
 struct IkeLifetimes {
     rekey: Duration,
     reauth: Duration,
@@ -221,6 +250,7 @@ fn child(name: &str, fields: Fields<'_>) -> Child {
         copy: header_copy(fields),
         policies: fields.flag("policies", true),
         inactivity: fields.duration("inactivity"),
+        tags: child_tags(fields),
     }
 }
 

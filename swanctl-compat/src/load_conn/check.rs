@@ -121,7 +121,7 @@ fn item(key: &Key, name: &str, path: &str, value: &Value, findings: &mut Vec<Fin
         return;
     }
     match key.status {
-        Status::Supported => findings.extend(left_out(key.kind, name, path, text)),
+        Status::Supported | Status::ByDevice => findings.extend(left_out(key.kind, name, path, text)),
         Status::NoEffect { quiet, .. } if is_harmless(key.kind, text, quiet) => {}
         Status::NoEffect { reason, .. } => {
             findings.push(Finding::new(FindingKind::NoEffect(name.to_owned()), path).because(reason));

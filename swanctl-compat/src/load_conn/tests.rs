@@ -279,7 +279,14 @@ fn all_errors_are_found() {
 
 #[test]
 fn offload_that_no_device_has_is_refused() {
-    let support = offload::OffloadSupport { crypto: false, packet: true, reason: "there is no NIC" };
+    let support = offload::OffloadSupport {
+        crypto: false,
+        packet: true,
+        marks: false,
+        interface_ids: false,
+        device: "cygnet0".into(),
+        reason: "there is no NIC",
+    };
     let check = |mode: &str| {
         let connection = with(|_, child| child.set("hw_offload", mode)).unwrap().connection;
         offload::check(&connection, &support).map_err(|rejected| (rejected.errmsg(), rejected.errors[0].path.clone()))
@@ -289,6 +296,75 @@ fn offload_that_no_device_has_is_refused() {
     }
     let text = "unsupported: hw_offload: there is no NIC, config discarded".to_owned();
     assert_eq!(check("crypto"), Err((text, "connections.c.children.net.hw_offload".to_owned())));
+}
+
+/// Nothing is ignored: what the device cannot carry is refused with the key and the device.
+#[test]
+fn marks_and_interface_ids_that_no_device_has_are_refused() {
+    let with_key = |at: &str, key: &'static str, value: &'static str| {
+        let at = at.to_owned();
+        with(move |conn, child| if at == "conn" { conn.set(key, value) } else { child.set(key, value) })
+            .unwrap()
+            .connection
+    };
+    let able = offload::OffloadSupport {
+        crypto: false,
+        packet: false,
+        marks: true,
+        interface_ids: true,
+        device: "cygnet0".into(),
+        reason: "there is no NIC",
+    };
+    let unable = offload::OffloadSupport { marks: false, interface_ids: false, ..able.clone() };
+    let cases = [
+        ("child", "mark_in", "42/0xff", "packet marks"),
+        ("child", "mark_out", "%unique", "packet marks"),
+        ("child", "set_mark_in", "0x10/0xf0", "packet marks"),
+        ("child", "set_mark_out", "%same", "packet marks"),
+        ("child", "if_id_in", "%unique-dir", "interface ids"),
+        ("child", "if_id_out", "7", "interface ids"),
+        ("conn", "if_id_in", "7", "interface ids"),
+        ("conn", "if_id_out", "%unique", "interface ids"),
+    ];
+    for (at, key, value, what) in cases {
+        let connection = with_key(at, key, value);
+        assert_eq!(offload::check(&connection, &able), Ok(()), "{key}");
+        let refusal = offload::check(&connection, &unable).unwrap_err();
+        let text = refusal.errmsg();
+        assert!(text.starts_with(&format!("unsupported: {key}: device cygnet0 ")) && text.contains(what), "{text}");
+        let path =
+            if at == "conn" { format!("connections.c.{key}") } else { format!("connections.c.children.net.{key}") };
+        assert_eq!(refusal.errors[0].path, path);
+    }
+    for (key, value) in [("mark_in", "0/0"), ("set_mark_in", "0"), ("if_id_in", "0"), ("mark_in_sa", "yes")] {
+        assert_eq!(offload::check(&with_key("child", key, value), &unable), Ok(()), "{key} = {value} asks for nothing");
+    }
+    let refused = first_error(|_, child| child.set("label", "system_u:object_r:ipsec_t:s0"));
+    assert!(refused.0.contains("unsupported: label: security labels are not negotiated"), "{}", refused.0);
+}
+
+#[test]
+fn tags_arrive() {
+    use ike_model::{MarkConfig, TagValue};
+    let connection = with(|conn, child| {
+        conn.set("if_id_out", "9");
+        conn.set("childless", "Force");
+        child.set("mark_in", "0x1ff/0xff");
+        child.set("mark_out", "%unique");
+        child.set("mark_in_sa", "yes");
+        child.set("set_mark_out", "%same/0xf");
+        child.set("if_id_in", "%unique-dir");
+    })
+    .unwrap()
+    .connection;
+    let tags = connection.children[0].tags;
+    assert_eq!(tags.mark_in, Some(MarkConfig { value: TagValue::Fixed(0xff), mask: 0xff }));
+    assert_eq!(tags.mark_out, Some(MarkConfig { value: TagValue::Unique, mask: u32::MAX }));
+    assert_eq!(tags.set_mark_out, Some(MarkConfig { value: TagValue::Same, mask: 0xf }));
+    assert!(tags.mark_in_sa && tags.set_mark_in.is_none());
+    assert_eq!((tags.interface.inbound, tags.interface.outbound), (TagValue::UniqueByDirection, TagValue::Fixed(0)));
+    assert_eq!(connection.interface.outbound, TagValue::Fixed(9));
+    assert_eq!(connection.childless, ike_model::Childless::Force);
 }
 
 #[test]

@@ -108,7 +108,7 @@ fn unknown_key(entry: &Entry, view: &View<'_>, scope: Scope, settings: &Settings
 fn unused(view: &View<'_>, scope: Scope) -> Diagnostic {
     let reason = scope.keys().iter().find_map(|key| match key.status {
         Status::NoEffect { reason, .. } => Some(reason),
-        Status::Supported | Status::Refused { .. } => None,
+        Status::Supported | Status::ByDevice | Status::Refused { .. } => None,
     });
     let message = format!("secrets.{} has no effect: {}", view.name(), reason.unwrap_or("it is not used"));
     Diagnostic::warning("no-effect", view.span(), message).with_path(format!("secrets.{}", view.name()))

@@ -51,7 +51,7 @@ fn unsupported(view: &View<'_>, findings: &mut Vec<Diagnostic>) {
     let scope = if view.name() == "pools" { Scope::Pool } else { Scope::Authority };
     let reason = scope.keys().iter().find_map(|key| match key.status {
         Status::Refused { reason, .. } => Some(reason),
-        Status::Supported | Status::NoEffect { .. } => None,
+        Status::Supported | Status::ByDevice | Status::NoEffect { .. } => None,
     });
     for section in view.sections() {
         let path = format!("{}.{}", view.name(), section.name());

@@ -200,7 +200,14 @@ fn offload_that_is_not_there_refuses_its_connection_alone() {
     let files = crate::settings::tests::MemoryFiles::new(&[("/etc/s.conf", text)]);
     let settings = Settings::load(&files, "/etc/s.conf");
     let mut plan = Plan::make(&settings, &files);
-    let support = OffloadSupport { crypto: false, packet: false, reason: "there is no NIC" };
+    let support = OffloadSupport {
+        crypto: false,
+        packet: false,
+        marks: false,
+        interface_ids: false,
+        device: "cygnet0".into(),
+        reason: "there is no NIC",
+    };
     plan.refuse_offload(&settings, &support);
     assert_eq!(plan.usable_connections().map(|c| c.name.as_str()).collect::<Vec<_>>(), ["b"]);
     let error = plan.findings.iter().find(|finding| finding.severity == Severity::Error).unwrap();

@@ -8,10 +8,11 @@ use crate::vici::Message;
 
 /// The `cygnet-child` event: `CONNECTION/CHILD { ... }`.
 ///
-/// Fields: `connection`, `child`, `state` (`up connecting trapped shunt retry down refused`), `retry-in` (seconds), `reason` (why refused),
+/// Fields: `connection`, `child`, `state` (`up connecting trapped shunt retry down refused`), `retry-in` (seconds), `retry-at` (the same as seconds since the
+/// epoch, of which `now` is the present one), `failures` (attempts since it was last up), `reason` (why refused),
 /// `hw-offload`, `offload-dev`, `simulated`, and `last-cause { kind, text, time }` with the time in seconds since the epoch.
 #[must_use]
-pub fn cygnet_child(status: &ConfiguredChildStatus) -> Message {
+pub fn cygnet_child(status: &ConfiguredChildStatus, now: u64) -> Message {
     let mut m = Message::new();
     m.set("connection", status.connection.as_str());
     m.set("child", status.child.as_str());
@@ -23,6 +24,7 @@ pub fn cygnet_child(status: &ConfiguredChildStatus) -> Message {
         ConfiguredState::RetryIn(seconds) => {
             m.set("state", "retry");
             m.set_display("retry-in", seconds);
+            m.set_display("retry-at", now.saturating_add(*seconds));
         }
         ConfiguredState::Down => m.set("state", "down"),
         ConfiguredState::Refused(reason) => {
@@ -36,6 +38,9 @@ pub fn cygnet_child(status: &ConfiguredChildStatus) -> Message {
             m.set("offload-dev", &**device);
         }
         m.set_if("simulated", offload.simulated);
+    }
+    if status.failures > 0 {
+        m.set_display("failures", status.failures);
     }
     if let Some((time, cause)) = &status.last_cause {
         let mut last = Message::new();

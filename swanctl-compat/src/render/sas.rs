@@ -50,6 +50,7 @@ pub fn ike_sa(ike: &IkeSaSnapshot) -> Message {
     m.set_if("nat-remote", ike.nat_remote);
     m.set_if("nat-fake", ike.nat_fake);
     m.set_if("nat-any", ike.nat_local || ike.nat_remote || ike.nat_fake);
+    set_interface_ids(&mut m, ike.if_id_in, ike.if_id_out);
     if let Some(algorithms) = &ike.algorithms {
         m.set("encr-alg", names::encryption(algorithms.encryption));
         if let Some(bits) = algorithms.key_bits {
@@ -109,6 +110,15 @@ fn details(child: &ChildSaSnapshot, m: &mut Message) {
     if let Some(spi) = child.spi_out {
         m.set_display("spi-out", spi);
     }
+    let tags = &child.tags;
+    for (value, mask, mark) in [("mark-in", "mark-mask-in", tags.mark_in), ("mark-out", "mark-mask-out", tags.mark_out)]
+    {
+        if let Some(mark) = mark {
+            m.set(value, format!("{:08x}", mark.value));
+            m.set(mask, format!("{:08x}", mark.mask));
+        }
+    }
+    set_interface_ids(m, tags.if_id_in, tags.if_id_out);
     if let Some(algorithms) = &child.algorithms {
         m.set("encr-alg", names::encryption(algorithms.encryption));
         if let Some(bits) = algorithms.key_bits {
@@ -133,6 +143,15 @@ fn details(child: &ChildSaSnapshot, m: &mut Message) {
     set_some(m, "rekey-time", child.rekey_seconds);
     set_some(m, "life-time", child.life_seconds);
     set_some(m, "install-time", child.installed_seconds);
+}
+
+/// Eight hexadecimal digits each; one that is not there is left out.
+fn set_interface_ids(m: &mut Message, inbound: u32, outbound: u32) {
+    for (key, id) in [("if-id-in", inbound), ("if-id-out", outbound)] {
+        if id != 0 {
+            m.set(key, format!("{id:08x}"));
+        }
+    }
 }
 
 fn set_some(m: &mut Message, key: &str, value: Option<impl std::fmt::Display>) {

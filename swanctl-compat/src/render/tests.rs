@@ -3,8 +3,8 @@ use std::sync::Arc;
 use ike_model::proposal::{EspAlgorithms, IkeAlgorithms};
 use ike_model::snapshot::{BackendSaOwner, BackendSaSnapshot, ConfiguredState, Traffic};
 use ike_model::{
-    Cause, CauseKind, ChildSaSnapshot, ChildSaState, ConfiguredChildStatus, EventBody, Identity, IkeSaSnapshot,
-    IkeSaState,
+    Cause, CauseKind, ChildSaSnapshot, ChildSaState, ConfiguredChildStatus, DrawnTags, EventBody, Identity,
+    IkeSaSnapshot, IkeSaState,
 };
 use ipsec::{ModeInUse, OffloadMode, Reqid, SaHandle, SaMode, Shard, Spi, TrafficSelector};
 
@@ -41,6 +41,7 @@ fn child() -> ChildSaSnapshot {
         backend: "userspace",
         generation: 2,
         offload: ModeInUse { mode: OffloadMode::Packet, device: Some("cygnet0".into()), simulated: true },
+        tags: DrawnTags::default(),
     }
 }
 
@@ -72,6 +73,8 @@ fn ike() -> IkeSaSnapshot {
         tasks_queued: vec!["CHILD_REKEY"],
         tasks_active: Vec::new(),
         generation: 0,
+        if_id_in: 0,
+        if_id_out: 0,
         children: vec![child()],
     }
 }
@@ -207,20 +210,44 @@ fn status_of_configured_children() {
         child: "net".into(),
         state: ConfiguredState::RetryIn(17),
         offload: None,
+        failures: 4,
         last_cause: Some((1_700_000_000, Cause::new(CauseKind::NoSecret, "no secret for a and b"))),
     };
     assert_eq!(
-        shown(&cygnet_child(&status)),
-        "c/net{connection=c child=net state=retry retry-in=17 \
+        shown(&cygnet_child(&status, 1_700_000_030)),
+        "c/net{connection=c child=net state=retry retry-in=17 retry-at=1700000047 failures=4 \
          last-cause{kind=no-secret text=no secret for a and b time=1700000000}}"
     );
     let up = ConfiguredChildStatus {
         state: ConfiguredState::Up,
         offload: Some(ModeInUse { mode: OffloadMode::No, device: None::<Arc<str>>, simulated: false }),
+        failures: 0,
         last_cause: None,
         ..status
     };
-    assert_eq!(shown(&cygnet_child(&up)), "c/net{connection=c child=net state=up hw-offload=no}");
+    assert_eq!(shown(&cygnet_child(&up, 0)), "c/net{connection=c child=net state=up hw-offload=no}");
+}
+
+/// Marks and interface ids stand where charon puts them, in eight digits, and only where there are any.
+#[test]
+fn marks_and_interface_ids_of_sas() {
+    use ipsec::Mark;
+    let tags = DrawnTags {
+        mark_in: Some(Mark::new(0x2a, 0xff)),
+        mark_out: None,
+        if_id_in: 5,
+        if_id_out: 0x1_0000,
+        ..DrawnTags::default()
+    };
+    let all = shown(&sas::child_sa(&ChildSaSnapshot { tags, ..child() }));
+    assert!(
+        all.contains(
+            "spi-out=d4c3b2a1 mark-in=0000002a mark-mask-in=000000ff if-id-in=00000005 if-id-out=00010000 encr-alg="
+        ),
+        "{all}"
+    );
+    let ike = shown(&sas::ike_sa(&IkeSaSnapshot { if_id_in: 1, if_id_out: 2, ..ike() }));
+    assert!(ike.contains("nat-any=yes if-id-in=00000001 if-id-out=00000002 encr-alg="), "{ike}");
 }
 
 #[test]

@@ -5,7 +5,8 @@ use serde_json::Value as Json;
 use super::{field, json, optional};
 use crate::vici::Message;
 
-/// One child in one line: `site-b/net  up  offload no` or `site-b/net  retry in 17s  last: no secret for ... (12 minutes ago)`. `now` is the wall
+/// One child in one line: `site-b/net  up  offload no` or `site-b/net  retry in 17s at 14:03:20 UTC, 4 failures  last: no secret for ...
+/// (12 minutes ago)`. `now` is the wall
 /// clock in seconds since the epoch; `width` the width of the name column.
 #[must_use]
 pub fn cygnet_child(event: &Message, now: u64, width: usize) -> String {
@@ -38,10 +39,25 @@ pub fn cygnet_backend_sa(event: &Message) -> String {
 
 fn state(child: &Message) -> String {
     match (field(child, "state").as_str(), optional(child, "retry-in"), optional(child, "reason")) {
-        ("retry", Some(seconds), _) => format!("retry in {seconds}s"),
+        ("retry", Some(seconds), _) => retry(child, &seconds),
         ("refused", _, Some(reason)) => format!("refused: {reason}"),
         (state, ..) => format!("{state:<10}"),
     }
+}
+
+fn retry(child: &Message, seconds: &str) -> String {
+    let at = optional(child, "retry-at").and_then(|at| at.parse().ok()).map(time_of_day);
+    let failures = match optional(child, "failures").as_deref() {
+        None => String::new(),
+        Some("1") => ", 1 failure".to_owned(),
+        Some(count) => format!(", {count} failures"),
+    };
+    format!("retry in {seconds}s{}{failures}", at.map(|at| format!(" at {at}")).unwrap_or_default())
+}
+
+fn time_of_day(epoch: u64) -> String {
+    let second = epoch % 86_400;
+    format!("{:02}:{:02}:{:02} UTC", second / 3_600, second / 60 % 60, second % 60)
 }
 
 fn offload(child: &Message, mode: &str) -> String {

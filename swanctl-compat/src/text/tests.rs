@@ -216,6 +216,17 @@ fn status_lines() {
     let mut retry = Message::new().with("state", "retry").with("retry-in", "17");
     retry.section("last-cause", Message::new().with("kind", "no-secret").with("text", "no key").with("time", "1000"));
     assert_eq!(cygnet_child(&event(retry), 1130, 5), "c/net  retry in 17s  last: no key (2 minutes ago)\n");
+    let mut dated = Message::new()
+        .with("state", "retry")
+        .with("retry-in", "17")
+        .with("retry-at", "1700000047")
+        .with("failures", "4");
+    dated.section(
+        "last-cause",
+        Message::new().with("kind", "no-secret").with("text", "no key").with("time", "1699999900"),
+    );
+    let line = "c/net  retry in 17s at 22:14:07 UTC, 4 failures  last: no key (2 minutes ago)\n";
+    assert_eq!(cygnet_child(&event(dated), 1_700_000_030, 5), line);
     let refused = Message::new().with("state", "refused").with("reason", "no NIC");
     assert_eq!(cygnet_child(&event(refused), 0, 5), "c/net  refused: no NIC\n");
 }

@@ -47,6 +47,8 @@ const KEYS: &[(&str, Set)] = &[
     ("ike.delete_rekeyed_delay", |c, v| duration(v).map(|time| c.ike.settings.delete_rekeyed_delay = time)),
     ("ike.replay_window", |c, v| number(v, 0, 4096).map(|packets| c.ike.settings.replay_window = packets)),
     ("ike.fragment_size", |c, v| fragment_size(v).map(|octets| c.ike.settings.fragment_size = octets)),
+    ("ike.make_before_break", |c, v| boolean(v).map(|yes| c.ike.settings.make_before_break = yes)),
+    ("ike.attempts_per_second", |c, v| number(v, 0, 10_000).map(|count| c.ike.settings.attempts_per_second = count)),
     ("ike.spi_min", |_, _| Err(SPI_RANGE.into())),
     ("ike.spi_max", |_, _| Err(SPI_RANGE.into())),
     ("backend.kind", backend_kind),

@@ -17,6 +17,7 @@ use tokio::sync::oneshot;
 
 use super::control_log::Scope;
 use super::session::send;
+use crate::clock;
 use crate::commands::Done;
 use crate::core::Core;
 use crate::load;
@@ -69,8 +70,7 @@ async fn answer(core: &Core, client: &Arc<Client>, request: Request) -> Message 
         Request::Terminate { selector, force, wait, log_level } => {
             terminate(core, client, selector, force, wait, log_level).await
         }
-        Request::Rekey { selector, reauth: false } => rekey(core, selector).await,
-        Request::Rekey { reauth: true, .. } => render::matched(0, Some("reauthentication is not supported")),
+        Request::Rekey { selector, reauth } => rekey(core, selector, reauth).await,
         Request::Install { ike, child } => install(core, ike.as_deref(), child, true).await,
         Request::Uninstall { ike, child } => install(core, ike.as_deref(), child, false).await,
         Request::ListSas(filter) => list_sas(core, client, &filter).await,
@@ -248,9 +248,12 @@ async fn matching(core: &Core, selector: &Selector) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX)
 }
 
-async fn rekey(core: &Core, selector: Selector) -> Message {
+async fn rekey(core: &Core, selector: Selector, reauth: bool) -> Message {
     const NOTHING: &str = "no matching SAs to rekey found";
-    match wait_for(core.shared.commands.submit(Command::Rekey { selector }), Wait::Forever).await {
+    // Only an IKE SA can be authenticated afresh; a CHILD SA that is named is rekeyed.
+    let afresh = reauth && selector.child.is_none() && selector.child_id.is_none();
+    let command = if afresh { Command::Reauthenticate { selector } } else { Command::Rekey { selector } };
+    match wait_for(core.shared.commands.submit(command), Wait::Forever).await {
         Waited::Done(Ok(CommandOutcome { matches: 0, .. }) | Err(CommandError::NotFound(_))) => {
             render::matched(0, Some(NOTHING))
         }
@@ -325,7 +328,9 @@ async fn list_policies(core: &Core, client: &Client, filter: &PolicyFilter) -> M
 }
 
 async fn cygnet_status(core: &Core, client: &Client, name: Option<&str>) -> Message {
-    let messages: Vec<_> = core.configured(name).await.iter().map(render::cygnet_child).collect();
+    let now = clock::wall().as_secs();
+    let children = core.configured(name).await;
+    let messages: Vec<_> = children.iter().map(|child| render::cygnet_child(child, now)).collect();
     stream_all(client, "cygnet-child", messages).await
 }
 

@@ -109,6 +109,7 @@ impl<'a> Bench<'a> {
             reqid: Reqid(7),
             copy: HeaderCopy::default(),
             offload: OffloadMode::No,
+            tags: crate::tags::Tags::NONE,
             initial_sequence: 0,
             name: "conformance/child".into(),
         }
@@ -123,6 +124,7 @@ impl<'a> Bench<'a> {
             priority,
             action,
             offload: OffloadMode::No,
+            tags: crate::tags::Tags::NONE,
             name: "conformance/child".into(),
         }
     }

@@ -41,6 +41,7 @@ impl Endpoint {
             Command::Initiate { connection, child } => self.initiate_command(context, id, connection, child),
             Command::Terminate { selector, force } => self.terminate(context, id, &selector, force),
             Command::Rekey { selector } => self.rekey(context, id, &selector),
+            Command::Reauthenticate { selector } => self.reauthenticate_command(context, id, &selector),
             Command::Install { connection, child } => {
                 let result = self.install_command(context, &connection, &child);
                 self.reply(id, result);
@@ -57,7 +58,7 @@ impl Endpoint {
         }
     }
 
-    fn reply(&mut self, id: CommandId, result: Result<CommandOutcome, CommandError>) {
+    pub(super) fn reply(&mut self, id: CommandId, result: Result<CommandOutcome, CommandError>) {
         self.shared.outputs.push_back(Output::Reply(id, result));
     }
 
@@ -172,6 +173,7 @@ impl Endpoint {
                 .collect();
             self.await_gone(id, found.iter().map(|(_, unique_id)| *unique_id).collect(), BTreeSet::new());
             for (spi, _) in found {
+                self.give_up_successor(context, spi, &cause);
                 let cause = cause.clone();
                 self.with_ike(context, spi, |ike, turn| ike.close(turn, cause, force));
             }
@@ -229,7 +231,7 @@ impl Endpoint {
     }
 }
 
-fn matches_ike(selector: &Selector, ike: &IkeSa) -> bool {
+pub(super) fn matches_ike(selector: &Selector, ike: &IkeSa) -> bool {
     selector.ike.as_ref().is_none_or(|name| *name == ike.core.connection.name)
         && selector.ike_id.is_none_or(|id| id == ike.core.unique_id)
 }

@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 use ike_model::reload::{can_initiate, same_ike_sa};
 use ike_model::snapshot::{ConfiguredState, PolicySnapshot};
-use ike_model::{Cause, CauseKind, Child, ChildMode, ConfigSnapshot, ConfiguredChildStatus, Connection, Selector};
+use ike_model::{
+    Cause, CauseKind, Child, ChildMode, ConfigSnapshot, ConfiguredChildStatus, Connection, DrawnTags, Selector,
+};
 use ipsec::{Instant, ModeInUse, PacketSelectors, PolicyHandle, Reqid, SelectorPair, Shard};
 
 use crate::deadline::Timer;
@@ -37,6 +39,8 @@ pub(super) struct Keeper {
     pub(super) trap: Trap,
     /// Group of its trap.
     pub(super) reqid: Option<Reqid>,
+    /// Marks and interface ids of its trap.
+    pub(super) tags: Option<DrawnTags>,
 }
 
 /// The trap or shunt of a configured child.
@@ -84,6 +88,7 @@ impl Keepers {
             up_elsewhere: false,
             trap: Trap::Absent,
             reqid: None,
+            tags: None,
         };
         self.numbers.insert(key, self.next);
         self.by_number.insert(self.next, keeper);
@@ -145,8 +150,9 @@ impl Endpoint {
         let existing = self.usable_ike(connection);
         let request = child.map(|child| {
             let keeper = self.keepers.find(&connection.name, &child.name);
-            let reqid = keeper.and_then(|number| self.keepers.by_number.get(&number)).and_then(|keeper| keeper.reqid);
-            ChildRequest { child, packet, reqid }
+            let keeper = keeper.and_then(|number| self.keepers.by_number.get(&number));
+            let (reqid, tags) = keeper.map_or((None, None), |keeper| (keeper.reqid, keeper.tags));
+            ChildRequest { child, packet, reqid, tags }
         });
         match (existing, request) {
             (Some(spi), Some(request)) => self.initiate_below_spi(context, connection, spi, request),
@@ -232,7 +238,7 @@ impl Endpoint {
     ) {
         let Some(connection) = context.config.connections.get(connection).cloned() else { return };
         let Some(child) = connection.child(child).cloned() else { return };
-        let request = ChildRequest { child, packet, reqid: None };
+        let request = ChildRequest { child, packet, reqid: None, tags: None };
         // It may have ended while the message was on its way.
         match self.by_unique_id(unique_id) {
             Some(spi) => self.initiate_below_spi(context, &connection, spi, request),
@@ -407,6 +413,7 @@ impl Endpoint {
                     child: child.name.clone(),
                     state: self.configured_state(&connection.name, child, keeper, now),
                     offload: self.mode_of(&connection.name, &child.name),
+                    failures: keeper.map_or(0, |(_, keeper)| keeper.failures),
                     last_cause: keeper.and_then(|(_, keeper)| keeper.last_cause.clone()),
                 });
             }

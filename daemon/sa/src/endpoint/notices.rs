@@ -77,6 +77,7 @@ impl Endpoint {
         let Some(ike) = self.ikes.get(&spi) else { return };
         let connection = ike.core.connection.clone();
         self.watch_up(&connection.name, None);
+        self.finish_reauthentication(context, &connection.name);
         if self.unreachable.remove(&connection.name) {
             self.with_ike(context, spi, |ike, turn| {
                 let ike = Box::new(ike.core.snapshot(turn.now(), IkeSaState::Established));
@@ -142,8 +143,10 @@ impl Endpoint {
         if let Some(mut ike) = ended.filter(|ike| ike.core.keys.is_some())
             && self.departed.len() < DEPARTED
         {
-            // Only the answers to the peer's requests are of use now.
-            ike.core.window.answered();
+            // Only the answers to the peer's requests are of use now, and the answer to an IKE_AUTH that is not wanted any more.
+            if !ike.core.unwanted {
+                ike.core.window.answered();
+            }
             self.departed.insert(spi, ike);
             self.shared.deadlines.set(Timer::Ike(spi, IkeTimer::Reap), context.now + DEPARTED_FOR);
         }
@@ -159,6 +162,7 @@ impl Endpoint {
             self.tell_others(DirectoryMessage::Gone { unique_id });
         }
         self.watch_ike_gone(unique_id);
+        self.come_back(context, spi);
     }
 
     fn tell_others(&mut self, message: DirectoryMessage) {

@@ -1,34 +1,84 @@
-//! Full authentication afresh (`reauth_time`), make-before-break: a new IKE SA with the same children, then the old one goes.
+//! Full authentication afresh (`reauth_time`, AUTH_LIFETIME, `rekey --reauth`; RFC 7296 §2.8.3, RFC 4478).
+//!
+//! Make-before-break: a new IKE SA with the same children, then the old one goes. Break-before-make (`make_before_break = false`): the old one
+//! goes first, for peers that cannot have two at once.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use ike_model::reload::can_initiate;
-use ike_model::{Cause, CauseKind};
+use ike_model::{Cause, CauseKind, CommandId, Connection, Selector};
 
 use crate::endpoint::Endpoint;
-use crate::established::Authenticated;
+use crate::endpoint::command::matches_ike;
+use crate::established::{Authenticated, Standing};
 use crate::ike_sa::{IkeSa, Phase};
 use crate::io::Context;
 use crate::negotiation::ChildRequest;
 
+/// What is made once an IKE SA is gone.
+pub(super) struct Comeback {
+    connection: Arc<Connection>,
+    requests: VecDeque<ChildRequest>,
+}
+
 impl Endpoint {
-    /// Begins the successor of an IKE SA, unless that is under way.
+    /// An operator wants peers authenticated afresh.
+    pub(super) fn reauthenticate_command(&mut self, context: &Context<'_>, id: CommandId, selector: &Selector) {
+        let live = |ike: &IkeSa| matches!(&ike.phase, Phase::Authenticated(a) if a.standing == Standing::Up);
+        let found = self.ikes.iter().filter(|(_, ike)| matches_ike(selector, ike) && live(ike));
+        let found: Vec<u64> = found.map(|(spi, _)| *spi).collect();
+        let matches = u32::try_from(found.len()).unwrap_or(u32::MAX);
+        for spi in found {
+            self.reauthenticate(context, spi);
+        }
+        self.reply(id, Ok(ike_model::CommandOutcome { matches, terminated: 0 }));
+    }
+
+    /// Begins to replace an IKE SA; when that is under way, asks again for children that are missing.
     pub(super) fn reauthenticate(&mut self, context: &Context<'_>, old: u64) {
         let Some(IkeSa { core, phase: Phase::Authenticated(authenticated) }) = self.ikes.get(&old) else { return };
         let connection = core.connection.clone();
-        let begun = self.replacing(old).is_some();
-        // A peer of unknown address does it itself; until then the hard lifetime stands.
-        if begun || self.stopping || !can_initiate(&connection) {
+        if self.stopping || authenticated.standing != Standing::Up || self.comebacks.contains_key(&old) {
             return;
         }
-        let requests: VecDeque<ChildRequest> = authenticated
-            .children
-            .iter()
-            .filter(|child| child.is_up())
-            .map(|child| ChildRequest { child: child.config.clone(), packet: None, reqid: Some(child.reqid) })
-            .collect();
-        match IkeSa::initiate(&mut self.shared.turn(context), Arc::clone(&connection), requests) {
+        // A peer of unknown address does it itself; until then the hard lifetime stands.
+        if !can_initiate(&connection) {
+            return tracing::warn!(
+                conn = connection.name,
+                "the peer has no configured address: it has to authenticate afresh itself"
+            );
+        }
+        // The peer may have begun; its new IKE SA replaces this one.
+        let since = core.authentication.since;
+        let twins = self.shared.registry.twins(&connection, &core.local_id, &core.remote_id, core.unique_id);
+        if twins.iter().any(|twin| !twin.initiator && Some(twin.since) > since) {
+            return;
+        }
+        let requests = requests(&connection, authenticated);
+        if let Some(new) = self.replacing(old) {
+            for request in requests {
+                self.with_ike(context, new, |ike, turn| ike.want_child(turn, request));
+            }
+            return;
+        }
+        if context.config.settings.make_before_break {
+            self.begin_successor(context, old, &connection, requests);
+        } else {
+            self.comebacks.insert(old, Comeback { connection, requests });
+            let cause = Cause::new(CauseKind::Replaced, "to be authenticated afresh");
+            self.with_ike(context, old, |ike, turn| ike.close(turn, cause, false));
+        }
+    }
+
+    fn begin_successor(
+        &mut self,
+        context: &Context<'_>,
+        old: u64,
+        connection: &Arc<Connection>,
+        requests: VecDeque<ChildRequest>,
+    ) {
+        match IkeSa::initiate(&mut self.shared.turn(context), Arc::clone(connection), requests) {
             Ok(mut ike) => {
                 ike.core.reauthenticates = Some(old);
                 self.reauthenticating.insert(ike.core.spi().0);
@@ -38,17 +88,48 @@ impl Endpoint {
         }
     }
 
-    /// A child of a connection is up: the IKE SA that was authenticated afresh goes once its successor has all its children.
+    /// An IKE SA is gone; it may have gone to be authenticated afresh.
+    pub(super) fn come_back(&mut self, context: &Context<'_>, gone: u64) {
+        let Some(Comeback { connection, requests }) = self.comebacks.remove(&gone) else { return };
+        let Some(current) = context.config.connections.get(&connection.name).cloned() else { return };
+        if self.stopping {
+            return;
+        }
+        let current_child = |mut request: ChildRequest| {
+            request.child = current.child(&request.child.name)?.clone();
+            Some(request)
+        };
+        let mut requests = requests.into_iter().filter_map(current_child);
+        let first = requests.next();
+        let rest: Vec<_> = requests.collect();
+        self.initiate(context, &current, first.map(|request| request.child), None);
+        for request in rest {
+            self.initiate(context, &current, Some(request.child), None);
+        }
+    }
+
+    /// What is closed by an operator does not come back, and what was to replace it does not come.
+    pub(super) fn give_up_successor(&mut self, context: &Context<'_>, old: u64, cause: &Cause) {
+        self.comebacks.remove(&old);
+        if let Some(new) = self.replacing(old) {
+            let cause = cause.clone();
+            self.with_ike(context, new, |ike, turn| ike.close(turn, cause, false));
+        }
+    }
+
+    /// An IKE SA or a child of a connection is up: the IKE SA that was authenticated afresh goes once its successor has all its children.
     pub(super) fn finish_reauthentication(&mut self, context: &Context<'_>, connection: &str) {
         let candidates = self.reauthenticating.iter().filter_map(|spi| self.ikes.get(spi));
         let complete = candidates.filter(|new| new.core.connection.name == connection).filter_map(|new| {
-            let old = new.core.reauthenticates?;
-            let (before, after) = (up(self.ikes.get(&old)?)?, up(new)?);
+            let (old, after) = (new.core.reauthenticates?, up(new)?);
+            // Should the old one have ended by itself, nothing is left to be done.
+            let before = self.ikes.get(&old).and_then(up).unwrap_or_default();
             before.iter().all(|name| after.contains(name)).then_some((new.core.spi().0, old))
         });
         for (new, old) in complete.collect::<Vec<_>>() {
             self.reauthenticating.remove(&new);
             self.with_ike(context, new, |ike, _| ike.core.reauthenticates = None);
+            //= RFC 4478 §2: the initiator should delete the old IKE SA within a reasonable time of the new one
             let cause = Cause::new(CauseKind::Replaced, "authenticated afresh");
             self.with_ike(context, old, |ike, turn| ike.close(turn, cause, false));
         }
@@ -66,7 +147,31 @@ impl Endpoint {
         if let Some(ike) = self.replacing(from).and_then(|spi| self.ikes.get_mut(spi)) {
             ike.core.reauthenticates = Some(to);
         }
+        if let Some(comeback) = self.comebacks.remove(&from) {
+            self.comebacks.insert(to, comeback);
+        }
+        // It may itself be the one that replaces another.
+        if self.reauthenticating.remove(&from) {
+            let old = self.ikes.get_mut(from).and_then(|ike| ike.core.reauthenticates.take());
+            if let Some(ike) = self.ikes.get_mut(to) {
+                ike.core.reauthenticates = old;
+                self.reauthenticating.insert(to);
+            }
+        }
     }
+}
+
+/// Its children, to be asked for again; each name once.
+fn requests(connection: &Connection, authenticated: &Authenticated) -> VecDeque<ChildRequest> {
+    let mut requests: VecDeque<ChildRequest> = VecDeque::new();
+    for child in authenticated.children.iter().filter(|child| child.is_up()) {
+        if requests.iter().any(|request| request.child.name == child.config.name) {
+            continue;
+        }
+        let config = connection.child(&child.config.name).unwrap_or(&child.config).clone();
+        requests.push_back(ChildRequest { child: config, packet: None, reqid: Some(child.reqid), tags: None });
+    }
+    requests
 }
 
 /// Names of the children that are up.

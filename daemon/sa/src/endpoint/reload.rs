@@ -11,8 +11,8 @@ use ike_model::reload::{can_initiate, same_child_sa, same_ike_sa};
 use ike_model::{Actions, Cause, CauseKind, Child, ChildMode, Connection};
 
 use crate::endpoint::Endpoint;
-use crate::established::schedule_lifetime;
-use crate::exchange::liveness;
+use crate::established::{Intent, schedule_lifetime};
+use crate::exchange::{auth_lifetime, liveness};
 use crate::ike_sa::Phase;
 use crate::io::Context;
 use crate::negotiation::ChildRequest;
@@ -309,7 +309,12 @@ impl Endpoint {
                 if let Phase::Authenticated(authenticated) = &mut ike.phase {
                     liveness::schedule(&ike.core, turn);
                     if lifetimes {
+                        auth_lifetime::configured(&mut ike.core, turn);
                         schedule_lifetime(&ike.core, turn);
+                        //= RFC 4478 §2: if the policy changes, the responder may send it again
+                        if ike.core.authentication.own.is_some() && ike.core.authentication.responder {
+                            authenticated.intend(&mut ike.core, turn, Intent::AuthLifetime);
+                        }
                     }
                     for child in &mut authenticated.children {
                         if let Some(config) =

@@ -9,10 +9,11 @@ use ipsec::{
     SaMode, SelectorPair,
 };
 
-use crate::children::{Class, priority};
+use crate::children::{Class, policy_tags, priority};
 use crate::endpoint::Endpoint;
 use crate::endpoint::configured::{Keeper, Trap};
 use crate::io::Context;
+use crate::negotiation::unsupported_tags;
 use crate::transport;
 use crate::turn::Purpose;
 
@@ -71,8 +72,18 @@ impl Endpoint {
             keeper.trap = Trap::Refused(format!("no device carries traffic to {remote}"));
             return;
         };
+        let lacks = context.devices.get(device).and_then(|d| unsupported_tags(d, &keeper.connection, &keeper.child));
+        if let Some(reason) = lacks {
+            keeper.trap = Trap::Refused(reason);
+            return;
+        }
         let fixed = keeper.child.reqid.map(ipsec::Reqid);
         let reqid = *keeper.reqid.get_or_insert_with(|| fixed.unwrap_or_else(|| self.shared.ids.reqid()));
+        let ids = &mut self.shared.ids;
+        let tags = *keeper.tags.get_or_insert_with(|| {
+            let interface = keeper.connection.interface.draw(|| ids.tag_value());
+            keeper.child.tags.draw(interface, || ids.tag_value())
+        });
         let (class, action) = match keeper.child.mode {
             ChildMode::Tunnel | ChildMode::Transport => {
                 (Class::Trap, PolicyAction::Trap { reqid, mode: transport::mode(&keeper.child) })
@@ -102,6 +113,7 @@ impl Endpoint {
                     priority: priority(&keeper.child, class, selectors),
                     action: action.clone(),
                     offload: keeper.child.hw_offload,
+                    tags: policy_tags(tags, *direction),
                     name: name.clone(),
                 }));
             }

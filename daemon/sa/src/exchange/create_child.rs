@@ -142,7 +142,7 @@ pub(crate) fn start_rekey(
     }
     child.state = ChildSaState::Rekeying;
     let current = core.connection.child(&child.config.name).cloned().unwrap_or_else(|| child.config.clone());
-    let request = ChildRequest { child: current, packet: None, reqid: None };
+    let request = ChildRequest { child: current, packet: None, reqid: None, tags: None };
     begin(authenticated, core, turn, request, Some(unique_id)).inspect_err(|error| {
         rekey_failed(authenticated, core, turn, unique_id, &error.cause());
     })

@@ -3,14 +3,15 @@
 use std::sync::Arc;
 
 use ike_crypto::{PrfOutput, constant_time_eq};
-use ike_model::{Cause, CauseKind, Connection, Identity, Unique};
+use ike_model::{Cause, CauseKind, Childless, Connection, Identity, Unique};
 use ike_wire::ids::{AuthMethod, ExchangeType, IdType, NotifyType};
-use ike_wire::{Authentication, Identification, Notify, Payload, Payloads};
+use ike_wire::{Authentication, Delete, Identification, Notify, Payload, Payloads};
 
 use crate::choose;
 use crate::core::Core;
 use crate::error::Error;
 use crate::established::{Authenticated, Intent, Pending};
+use crate::exchange::auth_lifetime;
 use crate::exchange::ike_sa_init::{Initiating, RespondStep, Responding, Step};
 use crate::key_schedule::{Keys, Role, SignedOctets};
 use crate::negotiation::{self, ChildRequest, Offer};
@@ -96,20 +97,13 @@ pub(crate) fn start(init: &mut Initiating, core: &mut Core, turn: &mut Turn<'_>)
     if sends_initial_contact(core, turn, &expected) {
         payloads.push(Payload::Notify(Notify::plain(NotifyType::INITIAL_CONTACT)));
     }
-    match next_request(init, core, turn) {
-        Some(request) => {
-            let offer = Offer::new(turn, core, request.clone(), None, ChildKeyExchange::Absent);
-            // Whoever asked for the child is told with the others that wait for this IKE SA.
-            let offer = offer.inspect_err(|_| init.requests.push_front(request))?;
-            payloads.push(offer.sa());
-            payloads.extend(offer.selectors());
-            init.offer = Some(offer);
-        }
-        None if init.childless => {}
-        None => {
-            let text = "the peer cannot do without a first CHILD SA (RFC 6023); initiate a child".to_owned();
-            return Err(Error::PeerRefused { kind: NotifyType::INVALID_SYNTAX, offered: text });
-        }
+    if let Some(request) = first_request(init, core, turn)? {
+        let offer = Offer::new(turn, core, request.clone(), None, ChildKeyExchange::Absent);
+        // Whoever asked for the child is told with the others that wait for this IKE SA.
+        let offer = offer.inspect_err(|_| init.requests.push_front(request))?;
+        payloads.push(offer.sa());
+        payloads.extend(offer.selectors());
+        init.offer = Some(offer);
     }
     core.request(turn, ExchangeType::IKE_AUTH, &payloads)?;
     init.step = Step::AuthSent;
@@ -129,6 +123,33 @@ fn next_request(init: &mut Initiating, core: &Core, turn: &mut Turn<'_>) -> Opti
         }
     }
     None
+}
+
+/// The child that IKE_AUTH asks for, or nothing when it is to do without (RFC 6023); what waits is then asked for by CREATE_CHILD_SA.
+fn first_request(init: &mut Initiating, core: &Core, turn: &mut Turn<'_>) -> Result<Option<ChildRequest>, Error> {
+    //= RFC 6023 §3: only towards a responder that has announced it
+    let childless = core.connection.childless;
+    let possible = init.childless && childless != Childless::Never;
+    match childless {
+        Childless::Force if !possible => {
+            let text =
+                "the peer does not announce that it does without a first CHILD SA (RFC 6023), and childless = force";
+            Err(Error::NotAllowed(text.to_owned()))
+        }
+        Childless::Prefer | Childless::Force if possible => Ok(None),
+        Childless::Allow | Childless::Prefer | Childless::Force | Childless::Never => {
+            match next_request(init, core, turn) {
+                Some(request) => Ok(Some(request)),
+                None if possible => Ok(None),
+                None => Err(Error::NotAllowed(if childless == Childless::Never {
+                    "an IKE SA without a child cannot be initiated with childless = never; initiate a child".to_owned()
+                } else {
+                    "the peer does not announce that it does without a first CHILD SA (RFC 6023); initiate a child"
+                        .to_owned()
+                })),
+            }
+        }
+    }
 }
 
 fn expected_identity(core: &Core, pattern: &Identity) -> Identity {
@@ -160,6 +181,7 @@ pub(crate) fn on_response(
     };
     verify_responder(init, core, turn, id, auth)?;
     let mut authenticated = Authenticated::begin(core, turn);
+    auth_lifetime::received(core, turn, payloads);
     authenticated.take_requests(&mut init.requests);
     if let Some(offer) = init.offer.take() {
         first_child(&mut authenticated, init, core, turn, offer, payloads);
@@ -242,8 +264,17 @@ fn first_child(
 
 /// Tells the peer that its AUTH is wrong (RFC 7296 §2.21.2); nobody waits for an answer.
 pub(crate) fn tell_failure(core: &mut Core, turn: &mut Turn<'_>) {
+    tell(core, turn, Payload::Notify(Notify::plain(NotifyType::AUTHENTICATION_FAILED)));
+}
+
+/// Tells the peer that the IKE SA which it may be making just now is not wanted any more; nobody waits for an answer.
+pub(crate) fn tell_unwanted(core: &mut Core, turn: &mut Turn<'_>) {
+    tell(core, turn, Payload::Delete(Delete::ike_sa()));
+}
+
+fn tell(core: &mut Core, turn: &mut Turn<'_>, payload: Payload<'static>) {
     core.answered(turn);
-    let payloads = [Payload::Notify(Notify::plain(NotifyType::AUTHENTICATION_FAILED))];
+    let payloads = [payload];
     let id = core.window.free_id().unwrap_or_default();
     match core.sealed(turn, ExchangeType::INFORMATIONAL, id, false, &payloads) {
         Ok(datagrams) => core.transmit(turn, &datagrams),
@@ -274,15 +305,31 @@ pub(crate) fn on_request(
     };
     let connection = verify_initiator(responding, core, turn, id, parts.responder.map(received).as_ref(), auth)?;
     core.connection = connection;
+    check_childless(core, parts.child)?;
     keep_unique(core, turn, payloads)?;
-    let answer = own_auth(responding, core, turn)?;
+    let mut answer = own_auth(responding, core, turn)?;
     let mut authenticated = Authenticated::begin(core, turn);
+    answer.extend(auth_lifetime::announcement(core, turn.now()));
     if parts.child {
         answer_child(&mut authenticated, responding, core, turn, answer, payloads)?;
     } else {
         core.respond(turn, ExchangeType::IKE_AUTH, &answer)?;
     }
     Ok(authenticated)
+}
+
+/// Whether the peer may begin with, or without, a child.
+fn check_childless(core: &Core, child: bool) -> Result<(), Error> {
+    match (core.connection.childless, child) {
+        //= RFC 6023 §3: only a peer to which it was announced does without a first CHILD SA
+        (Childless::Never, false) => {
+            Err(Error::NotAllowed("the peer begins without a first CHILD SA, and childless = never".to_owned()))
+        }
+        (Childless::Force, true) => {
+            Err(Error::NotAllowed("the peer asks for a first CHILD SA in IKE_AUTH, and childless = force".to_owned()))
+        }
+        (Childless::Allow | Childless::Prefer, _) | (Childless::Force, false) | (Childless::Never, true) => Ok(()),
+    }
 }
 
 fn verify_initiator(
@@ -327,7 +374,7 @@ fn keep_unique(core: &Core, turn: &mut Turn<'_>, payloads: &Payloads<'_>) -> Res
             });
         }
     };
-    turn.notices.extend(twins.into_iter().map(|unique_id| Notice::Replace { unique_id, silently }));
+    turn.notices.extend(twins.into_iter().map(|twin| Notice::Replace { unique_id: twin.unique_id, silently }));
     Ok(())
 }
 

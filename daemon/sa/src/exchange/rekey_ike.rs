@@ -350,6 +350,10 @@ fn successor_core(
         round_trip: core.round_trip,
         reauthenticates: None,
         established_at: None,
+        unwanted: false,
+        begun_at: core.begun_at,
+        authentication: core.authentication,
+        interface: core.interface,
     })
 }
 
@@ -405,7 +409,7 @@ fn may_rekey(authenticated: &Authenticated) -> Result<(), Error> {
         Some(Active::RekeyIke(exchange)) if matches!(exchange.step, Step::Completing(_)) => {
             Err(Error::Temporary("the IKE SA has just been rekeyed"))
         }
-        Some(Active::RekeyIke(_) | Active::Liveness) | None => Ok(()),
+        Some(Active::RekeyIke(_) | Active::AuthLifetime | Active::Liveness) | None => Ok(()),
     }
 }
 

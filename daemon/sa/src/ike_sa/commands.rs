@@ -10,6 +10,7 @@ use crate::core::Core;
 use crate::deadline::{ChildTimer, IkeTimer};
 use crate::error::Error;
 use crate::established::{Active, Authenticated, Incoming, Intent, Standing, is_made_as};
+use crate::exchange::ike_sa_init::Step;
 use crate::exchange::{create_child, ike_auth, ike_sa_init, liveness, rekey_ike};
 use crate::negotiation::ChildRequest;
 use crate::notice::Notice;
@@ -138,7 +139,11 @@ impl IkeSa {
     /// Closes it with the peer, or at once when it is not authenticated or `force` says so.
     pub(crate) fn close(&mut self, turn: &mut Turn<'_>, cause: Cause, force: bool) {
         match &mut self.phase {
-            Phase::Initiating(_) | Phase::Responding(_) => self.give_up(turn, &cause),
+            Phase::Initiating(init) => {
+                self.core.unwanted = init.step == Step::AuthSent;
+                self.give_up(turn, &cause);
+            }
+            Phase::Responding(_) => self.give_up(turn, &cause),
             Phase::Authenticated(authenticated) => {
                 authenticated.close(&mut self.core, turn, cause.clone());
                 if force {

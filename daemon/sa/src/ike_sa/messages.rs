@@ -9,7 +9,7 @@ use crate::core::Core;
 use crate::error::{Error, Reaction};
 use crate::established::{Active, Authenticated, Standing};
 use crate::exchange::ike_sa_init::Step;
-use crate::exchange::{create_child, delete, ike_auth, rekey_ike};
+use crate::exchange::{auth_lifetime, create_child, delete, ike_auth, rekey_ike};
 use crate::turn::Turn;
 use crate::window::Fit;
 
@@ -84,6 +84,10 @@ impl IkeSa {
                 established_response(authenticated, &mut self.core, turn, &payloads);
                 authenticated.advance(&mut self.core, turn);
                 self.reap(turn);
+            }
+            Phase::Closed if self.core.unwanted => {
+                self.core.unwanted = false;
+                ike_auth::tell_unwanted(&mut self.core, turn);
             }
             Phase::Responding(_) | Phase::Closed => {}
         }
@@ -195,6 +199,7 @@ impl IkeSa {
                 }
             }
             (Phase::Authenticated(authenticated), ExchangeType::INFORMATIONAL) => {
+                auth_lifetime::received(core, turn, payloads);
                 delete::on_request(authenticated, core, turn, payloads)?;
                 peer_complains(authenticated, core, turn, payloads);
                 Ok(())
@@ -253,7 +258,7 @@ fn established_response(
         Some(Active::RekeyIke(exchange)) => rekey_ike::on_response(authenticated, core, turn, exchange, payloads),
         Some(Active::DeleteChildren(children)) => delete::children_deleted(authenticated, core, turn, &children),
         Some(Active::DeleteIke) => authenticated.finish(core, turn, Cause::new(CauseKind::Operator, "closed")),
-        Some(Active::Liveness) | None => {}
+        Some(Active::Liveness | Active::AuthLifetime) | None => {}
         Some(first @ Active::First(_)) => authenticated.active = Some(first),
     }
 }

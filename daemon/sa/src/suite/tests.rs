@@ -43,6 +43,8 @@ fn device() -> Capabilities {
         all_policy_kinds: true,
         in_place_move: true,
         separate_activation: true,
+        marks: true,
+        interface_ids: true,
     }
 }
 

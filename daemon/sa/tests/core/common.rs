@@ -390,6 +390,7 @@ pub(crate) fn child(local: TrafficSelector, remote: TrafficSelector) -> Child {
         copy: Default::default(),
         policies: true,
         inactivity: Duration::ZERO,
+        tags: ike_model::TagConfig::default(),
     }
 }
 
@@ -411,6 +412,8 @@ pub(crate) fn connection(local: &str, remote: &str, local_id: &str, remote_id: &
         dpd_delay: Duration::ZERO,
         keyingtries: 1,
         unique: Unique::No,
+        childless: ike_model::Childless::Allow,
+        interface: ike_model::InterfaceIds::default(),
         reauth_time: Duration::ZERO,
         rekey_time: Duration::from_secs(4 * 3600),
         over_time: Duration::from_secs(1440),

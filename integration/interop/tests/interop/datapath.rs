@@ -112,6 +112,7 @@ impl Datapath {
             reqid: Reqid(1),
             copy: ipsec::sa::HeaderCopy::default(),
             offload: OffloadMode::No,
+            tags: ipsec::Tags::NONE,
             initial_sequence: agreement.initial_sequence,
             name: Arc::clone(&name),
         };
@@ -136,6 +137,7 @@ impl Datapath {
                 priority: 1_000,
                 action: PolicyAction::Protect { reqid: Reqid(1), sa: None, mode: SaMode::Tunnel, outer },
                 offload: OffloadMode::No,
+                tags: ipsec::Tags::NONE,
                 name: Arc::clone(&name),
             }));
             if direction == Direction::Outbound {

@@ -208,6 +208,8 @@ fn connection() -> Connection {
         dpd_delay: Duration::from_secs(30),
         keyingtries: 1,
         unique: Unique::Never,
+        childless: ike_model::Childless::Allow,
+        interface: ike_model::InterfaceIds::default(),
         reauth_time: Duration::ZERO,
         rekey_time: Duration::from_secs(4 * 3600),
         over_time: Duration::from_secs(1_440),
@@ -250,5 +252,6 @@ fn child() -> Child {
         copy: HeaderCopy::default(),
         policies: true,
         inactivity: Duration::ZERO,
+        tags: ike_model::TagConfig::default(),
     }
 }

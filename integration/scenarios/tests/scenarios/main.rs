@@ -4,6 +4,7 @@
 mod acquire;
 mod any_order;
 mod at_once;
+mod childless;
 mod collisions;
 mod cookie;
 mod delete;
@@ -18,6 +19,7 @@ mod liveness;
 mod loss;
 mod memory;
 mod nat;
+mod reauth;
 mod refusals;
 mod rekey_child;
 mod rekey_ike;

@@ -51,7 +51,15 @@ impl Identity {
             let reason = format!("windows have {MIN_WINDOW} to {MAX_WINDOW} packets, or 0 for none");
             return Err(self.unsupported(&format!("replay window of {window}"), &reason));
         }
+        self.check_tags(spec.tags)?;
         check_outer(spec.outer)
+    }
+
+    fn check_tags(&self, tags: ipsec::Tags) -> Result<(), OffloadError> {
+        if tags.is_none() {
+            return Ok(());
+        }
+        Err(self.unsupported("packet marks and interface ids", "they belong to the kernel's own data path"))
     }
 
     /// Refuses what no policy can be.
@@ -65,6 +73,7 @@ impl Identity {
         if let ipsec::PolicyAction::Protect { mode: SaMode::Transport, .. } = spec.action {
             return Err(self.unsupported("transport mode", "the datapath carries tunnel mode only"));
         }
+        self.check_tags(spec.tags)?;
         self.mode(spec.offload).map(|_| ())
     }
 }

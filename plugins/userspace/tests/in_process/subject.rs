@@ -113,6 +113,7 @@ impl InProcess {
             reqid: Reqid(1),
             copy: HeaderCopy::default(),
             offload: OffloadMode::No,
+            tags: ipsec::Tags::NONE,
             initial_sequence: 0,
             name: "net/child".into(),
         };
@@ -125,6 +126,7 @@ impl InProcess {
             priority: 1000,
             action: PolicyAction::Protect { reqid: Reqid(1), sa: None, mode: SaMode::Tunnel, outer: outbound.outer },
             offload: OffloadMode::No,
+            tags: ipsec::Tags::NONE,
             name: "net/child".into(),
         };
         let activate = Op::Activate { policy: policy.handle, sa: outbound.handle };

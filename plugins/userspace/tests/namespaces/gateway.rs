@@ -135,6 +135,7 @@ impl Gateway {
             reqid: Reqid(1),
             copy: HeaderCopy { df: style.copy_df, ecn: true, dscp: CopyDscp::Out },
             offload: OffloadMode::No,
+            tags: ipsec::Tags::NONE,
             initial_sequence: 0,
             name: "net/child".into(),
         }
@@ -155,6 +156,7 @@ impl Gateway {
             priority,
             action,
             offload: OffloadMode::No,
+            tags: ipsec::Tags::NONE,
             name: "net/child".into(),
         }
     }

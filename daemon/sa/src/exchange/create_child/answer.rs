@@ -93,7 +93,10 @@ fn may_create(authenticated: &Authenticated) -> Result<(), Error> {
     match &authenticated.active {
         Some(Active::RekeyIke(_)) => Err(Error::Temporary("the IKE SA is being rekeyed")),
         Some(Active::DeleteIke) => Err(Error::Temporary("the IKE SA is being closed")),
-        Some(Active::First(_) | Active::Child(_) | Active::DeleteChildren(_) | Active::Liveness) | None => Ok(()),
+        Some(
+            Active::First(_) | Active::Child(_) | Active::DeleteChildren(_) | Active::AuthLifetime | Active::Liveness,
+        )
+        | None => Ok(()),
     }
 }
 

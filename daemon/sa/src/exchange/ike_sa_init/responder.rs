@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ike_model::{Cause, CauseKind, Connection};
+use ike_model::{Cause, CauseKind, Childless, Connection};
 use ike_wire::ids::{ExchangeType, NotifyType};
 use ike_wire::{
     Flags, Header, IkeSpi, KeyExchange, Message, Nonce, Notify, Payload, Proposal, SecurityAssociation, encode,
@@ -38,6 +38,8 @@ pub(crate) struct Responding {
     pub(crate) response: Vec<u8>,
     /// Keys for AUTH.
     pub(crate) auth: Option<AuthKeys>,
+    /// That a first CHILD SA is not needed is announced.
+    childless: bool,
 }
 
 /// What a responder waits for.
@@ -70,6 +72,8 @@ pub(crate) struct Beginning {
     public: Vec<u8>,
     /// We announce fragmentation.
     fragmentation: bool,
+    /// Some of these connections do without a first CHILD SA.
+    childless: bool,
 }
 
 impl Beginning {
@@ -146,6 +150,7 @@ fn examine(
         peer_nonce: parts.nonce.to_vec(),
         public: parts.public.to_vec(),
         fragmentation: fragmentation::any_announces(&candidates),
+        childless: candidates.iter().any(|connection| connection.childless != Childless::Never),
     })
 }
 
@@ -210,6 +215,7 @@ impl Responding {
             peer_nonce: beginning.peer_nonce,
             nonce: turn.nonce()?,
             request: message.octets().to_vec(),
+            childless: beginning.childless,
             response: Vec::new(),
             auth: None,
         })
@@ -258,7 +264,10 @@ impl Responding {
             Payload::Nonce(Nonce::new(self.nonce.clone())),
         ];
         payloads.extend(nat::notifies(core.spi_i, core.spi_r, core.path, core.connection.encap));
-        payloads.push(Payload::Notify(Notify::plain(NotifyType::CHILDLESS_IKEV2_SUPPORTED)));
+        //= RFC 6023 §3: the responder announces it in IKE_SA_INIT; which connection it will be shows only in IKE_AUTH
+        if self.childless {
+            payloads.push(Payload::Notify(Notify::plain(NotifyType::CHILDLESS_IKEV2_SUPPORTED)));
+        }
         //= RFC 7383 §2.3: a responder announces it to an initiator that has announced it
         if core.fragments {
             payloads.push(fragmentation::announcement());
