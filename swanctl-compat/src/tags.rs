@@ -19,14 +19,12 @@ pub fn interface_id(text: &str) -> Option<TagValue> {
 /// A mark that packets are met by: a number, `%unique` or `%unique-dir`, and the bits that count behind a slash. `Some(None)` = no mark:
 /// without bits that count, or 0 alone.
 #[must_use]
-#[expect(clippy::option_option, reason = "what does not parse is not what says nothing")]
 pub fn mark(text: &str) -> Option<Option<MarkConfig>> {
     parse(text, word)
 }
 
 /// A mark to set: a number or `%same`, and the bits that are set behind a slash.
 #[must_use]
-#[expect(clippy::option_option, reason = "what does not parse is not what says nothing")]
 pub fn set_mark(text: &str) -> Option<Option<MarkConfig>> {
     parse(text, |text| text.eq_ignore_ascii_case("%same").then_some(TagValue::Same))
 }
@@ -41,7 +39,6 @@ fn word(text: &str) -> Option<TagValue> {
     }
 }
 
-#[expect(clippy::option_option, reason = "what does not parse is not what says nothing")]
 fn parse(text: &str, word: impl Fn(&str) -> Option<TagValue>) -> Option<Option<MarkConfig>> {
     if text.len() > LONGEST {
         return None;
@@ -66,7 +63,6 @@ fn parse(text: &str, word: impl Fn(&str) -> Option<TagValue>) -> Option<Option<M
 mod tests {
     use super::*;
 
-    #[expect(clippy::unnecessary_wraps, reason = "as the table has it")]
     fn fixed(value: u32, mask: u32) -> Option<MarkConfig> {
         Some(MarkConfig { value: TagValue::Fixed(value), mask })
     }
