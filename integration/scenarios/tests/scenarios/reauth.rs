@@ -71,11 +71,8 @@ fn by_command() {
                     // What the peer sent before it knew, and nothing else.
                     world.check((1..=40).contains(&traffic.lost), &format!("{traffic:?}"));
                 }
-                let closed = world.gateway(who).events.iter().find_map(|(_, body)| match body {
-                    EventBody::IkeSaClosed { cause, .. } => Some(cause.text.clone()),
-                    _ => None,
-                });
-                world.check(closed.is_some_and(|text| text.contains("authenticated afresh")), "the cause is told");
+                let told = |(_, body): &(_, EventBody)| matches!(body, EventBody::IkeSaClosed { cause, .. } if cause.text.contains("authenticated afresh"));
+                world.check(world.gateway(who).events.iter().any(told), "the cause is told");
             }
         }
     }
