@@ -156,9 +156,13 @@ fn begin(
     rekeys: Option<u32>,
 ) -> Result<(), Error> {
     let nonce = turn.nonce()?;
-    let method = suite::first_child_method(&request.child.esp_proposals, turn.context.provider);
+    let first = suite::first_child_method(&request.child.esp_proposals, turn.context.provider);
     let old = rekeys.and_then(|id| authenticated.child(id));
+    // What was agreed on before spares a round trip where the peer does not share our first preference.
+    let in_use = old.and_then(|old| old.suite.method);
     let offer = Offer::new(turn, core, request, old, ChildKeyExchange::Configured)?;
+    let usable = |id: &KeyExchangeId| offer.offers_method(*id) && turn.context.provider.key_exchange(*id).is_some();
+    let method = in_use.filter(usable).or(first);
     let exchange = Box::new(Exchange {
         offer: Some(offer),
         rekeys,

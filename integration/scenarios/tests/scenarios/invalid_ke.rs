@@ -47,6 +47,12 @@ fn while_rekeying_a_child() {
     assert_eq!((world.gateway(A).count("child-sa.rekeyed"), world.gateway(B).count("child-sa.rekeyed")), (1, 1));
     let shown = world.gateway(A).live_children(world.now())[0].algorithms.unwrap();
     assert_eq!(shown.key_exchange, Some(X25519.0));
+    // What was agreed on is tried first from now on: CREATE_CHILD_SA, DELETE.
+    let before = (world.sent(A), world.sent(B));
+    world.rekey_child(A, "net");
+    world.run_for(Duration::from_secs(8));
+    world.check_one_tunnel(A, B);
+    assert_eq!((world.sent(A) - before.0, world.sent(B) - before.1), (2, 2));
 }
 
 /// I3: the method in use is tried first, so B's configuration changes in between.
