@@ -213,14 +213,26 @@ impl Store {
                 // The core has logged what failed; a shard that stops does not answer.
                 let _ = answer.await;
             }
-            // The backend works in order: with this answered, all before is done.
-            let (tag, answer) = self.shared.router.query();
-            self.shared.backend.submit(tag, Request::Apply(Vec::new()));
-            let _ = answer.await;
+            self.backend_done().await;
         };
         if tokio::time::timeout(SETTLE_TIMEOUT, settle).await.is_err() {
             tracing::warn!("the configuration is loaded, but not all of it is installed yet");
         }
+    }
+
+    /// Waits until the backend has done all that it was asked so far: what was told to be up carries traffic then.
+    pub(crate) async fn carries(&self) {
+        if tokio::time::timeout(SETTLE_TIMEOUT, self.backend_done()).await.is_err() {
+            tracing::warn!("the SAs are agreed on, but not all of them carry traffic yet");
+        }
+    }
+
+    /// The backend works in order: with this answered, all before is done.
+    async fn backend_done(&self) {
+        let (tag, answer) = self.shared.router.query();
+        self.shared.backend.submit(tag, Request::Apply(Vec::new()));
+        // A backend that stops does not answer.
+        let _ = answer.await;
     }
 
     fn tell_shards(&self, changed: Vec<String>, removed: Vec<String>) {

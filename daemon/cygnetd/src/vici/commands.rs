@@ -193,7 +193,12 @@ async fn initiate(
     let (what, name) = child.as_deref().map_or(("IKE_SA", connection.as_str()), |child| ("CHILD_SA", child));
     let done = core.shared.commands.submit(Command::Initiate { connection: connection.clone(), child: child.clone() });
     match wait_for(done, wait).await {
-        Waited::AtOnce | Waited::Done(Ok(_)) => render::ok(),
+        Waited::AtOnce => render::ok(),
+        Waited::Done(Ok(_)) => {
+            // The next packet may come right after our answer.
+            core.store.carries().await;
+            render::ok()
+        }
         Waited::Done(Err(CommandError::Failed(cause))) => {
             render::failed(&format!("establishing {what} '{name}' failed: {cause}"))
         }
