@@ -1,7 +1,9 @@
 //! One target, serial: every test is named after peers, role and behaviour. See [`harness`] for how they run.
 
+mod absence;
 mod datapath;
 mod debian;
+mod detour;
 mod dry_run;
 mod files;
 mod forms;
@@ -14,6 +16,7 @@ mod peers;
 mod python;
 mod secrets;
 mod self_test;
+mod several;
 mod status;
 
 use std::process::ExitCode;
@@ -41,6 +44,9 @@ fn main() -> ExitCode {
         dry_run::trials(),
         secrets::trials(),
         status::trials(),
+        absence::trials(),
+        several::trials(),
+        detour::trials(),
         matrix::trials(),
     ]
     .into_iter()

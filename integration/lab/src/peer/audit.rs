@@ -66,7 +66,9 @@ fn alone(sas: &[IkeSa], children: &[&str]) -> Vec<String> {
     found
 }
 
-fn in_pairs(a: &[IkeSa], b: &[IkeSa]) -> Vec<String> {
+/// In which IKE SAs and CHILD SAs two lists differ.
+#[must_use]
+pub fn in_pairs(a: &[IkeSa], b: &[IkeSa]) -> Vec<String> {
     let ikes = |sas: &[IkeSa]| sas.iter().map(|sa| sa.spis.clone()).collect::<BTreeSet<_>>();
     let mut found = Vec::new();
     if ikes(a) != ikes(b) {

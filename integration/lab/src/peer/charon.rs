@@ -8,17 +8,40 @@ use super::{Client, Peer, Recipe, installed};
 #[derive(Clone, Copy, Debug)]
 pub struct Charon;
 
+/// Debian's charon with additions to its `strongswan.conf`.
+#[derive(Clone, Copy, Debug)]
+pub struct TunedCharon {
+    /// Lines of the section `charon`.
+    pub settings: &'static str,
+}
+
+impl Peer for TunedCharon {
+    fn name(&self) -> &'static str {
+        Charon.name()
+    }
+
+    fn prepare(&self, directory: &Path) -> anyhow::Result<Recipe> {
+        prepare(directory, self.settings)
+    }
+}
+
 impl Peer for Charon {
     fn name(&self) -> &'static str {
         "charon"
     }
 
     fn prepare(&self, directory: &Path) -> anyhow::Result<Recipe> {
-        let settings = directory.join("strongswan.conf");
-        let log = directory.join("charon.log");
-        let socket = directory.join("charon.vici");
-        let text = format!(
+        prepare(directory, "")
+    }
+}
+
+fn prepare(directory: &Path, more: &str) -> anyhow::Result<Recipe> {
+    let settings = directory.join("strongswan.conf");
+    let log = directory.join("charon.log");
+    let socket = directory.join("charon.vici");
+    let text = format!(
             "charon {{
+  {more}
   load_modular = no
   load = random nonce drbg aes aesni sha1 sha2 hmac kdf gcm openssl curve25519 chapoly gmp pem pkcs1 pkcs8 x509 pubkey revocation \
              constraints kernel-libipsec kernel-netlink socket-default vici updown counters
@@ -45,15 +68,14 @@ impl Peer for Charon {
             socket = socket.display(),
             log = log.display()
         );
-        std::fs::write(&settings, text)?;
-        Ok(Recipe {
-            program: installed("/usr/sbin/charon-systemd", "charon-systemd")?,
-            arguments: Vec::new(),
-            environment: vec![("STRONGSWAN_CONF", settings)],
-            socket,
-            log: Some(log),
-            client: Client::Debian,
-            loads_at_start: false,
-        })
-    }
+    std::fs::write(&settings, text)?;
+    Ok(Recipe {
+        program: installed("/usr/sbin/charon-systemd", "charon-systemd")?,
+        arguments: Vec::new(),
+        environment: vec![("STRONGSWAN_CONF", settings)],
+        socket,
+        log: Some(log),
+        client: Client::Debian,
+        loads_at_start: false,
+    })
 }
