@@ -23,6 +23,7 @@ use crate::router::{Message, Router};
 use crate::shard::{self, Shared};
 use crate::store::Store;
 use crate::subscribers::Subscribers;
+use crate::surroundings::Surroundings;
 use crate::vici::Listener;
 use crate::workers::Workers;
 use crate::{backend, clock, load, log};
@@ -115,6 +116,7 @@ fn reloading() -> Vec<NotifyState<'static>> {
 struct Daemon {
     core: Arc<Core>,
     receiver: Receiver,
+    surroundings: Surroundings,
     shards: Vec<JoinHandle<()>>,
 }
 
@@ -151,9 +153,11 @@ impl Daemon {
         let shards = shards.context("cannot start the shards' threads")?;
         let receiver = Receiver::start(sockets, nat_reader == NatReader::Daemon, reports)
             .context("cannot start the receiving thread")?;
+        let device = &config.backend.userspace.device;
+        let surroundings = Surroundings::start(device, &config.ike.listen, Arc::clone(&shared.router))?;
         let store = Store::new(Arc::clone(&shared), settings.clone(), backend::offload(&config.backend));
         let core = Arc::new(Core { shared, store, subscribers, backend: backend::NAME, started });
-        Ok(Self { core, receiver, shards })
+        Ok(Self { core, receiver, surroundings, shards })
     }
 
     /// Closes all SAs in good order; the wait for peers is bounded.
@@ -165,7 +169,8 @@ impl Daemon {
     }
 
     fn stop(self, config: &Config) {
-        let Self { core, receiver, shards } = self;
+        let Self { core, receiver, surroundings, shards } = self;
+        drop(surroundings);
         core.shared.router.tell_all(|| Message::Stop);
         for shard in shards {
             if shard.join().is_err() {

@@ -26,6 +26,7 @@ mod router;
 mod shard;
 mod store;
 mod subscribers;
+mod surroundings;
 mod vici;
 mod workers;
 

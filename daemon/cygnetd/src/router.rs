@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -27,6 +28,10 @@ pub(crate) enum Message {
     Work(WorkId, Outcome),
     /// Another shard tells something.
     Directory(DirectoryMessage),
+    /// These addresses can be ends of a tunnel now.
+    Network(Arc<[IpAddr]>),
+    /// The machine may have been asleep.
+    Awake,
     /// A question about its state.
     Ask(Question),
     /// End the thread.

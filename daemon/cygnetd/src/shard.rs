@@ -65,6 +65,7 @@ pub(crate) fn start(shard: Shard, shared: Arc<Shared>) -> io::Result<JoinHandle<
             working: 0,
             not_before: Instant::START,
             flood,
+            naps: clock::Naps::default(),
         }
         .run(&inbox);
     })
@@ -99,6 +100,7 @@ struct Driver {
     /// Deadlines wait for this after a panic.
     not_before: Instant,
     flood: Flood,
+    naps: clock::Naps,
 }
 
 /// Datagrams that were dropped before the core saw them, as far as told.
@@ -112,6 +114,9 @@ impl Driver {
         loop {
             let deadline = self.endpoint.poll_deadline().map(|deadline| deadline.max(self.not_before));
             let turn = inbox.turn(deadline, self.working < WORK_LIMIT);
+            if let Some(asleep) = self.naps.slept() {
+                self.advance(Input::Resumed { asleep });
+            }
             for message in turn.control {
                 if let Message::Stop = message {
                     return;
@@ -154,6 +159,12 @@ impl Driver {
                 Input::Work(id, outcome)
             }
             Message::Directory(message) => Input::Directory(message),
+            Message::Network(addresses) => {
+                self.advance(Input::Network(&addresses));
+                return;
+            }
+            // What it is for has been done before it was taken.
+            Message::Awake => return,
             Message::Ask(question) => {
                 self.guarded(|driver| driver.answer(question));
                 return;
@@ -245,7 +256,7 @@ impl Driver {
             Job::Compute(computation) if computation.cost() == Cost::Cheap => {
                 self.finished.push_back((id, computation.run(self.shared.provider.random)));
             }
-            Job::Compute(_) | Job::Resolve(_) | Job::SourceFor(_) => {
+            Job::Compute(_) | Job::Resolve(_) | Job::SourceFor(_) | Job::Routes { .. } => {
                 self.working += 1;
                 self.shared.workers.submit(id, job);
             }

@@ -52,6 +52,10 @@ impl Workers {
                 let exempt = Arc::clone(&self.exempt);
                 self.lookup.submit(Box::new(move || answer(Outcome::Source(source_for(remote, &*exempt)))));
             }
+            Job::Routes { locals, remotes } => {
+                let exempt = Arc::clone(&self.exempt);
+                self.lookup.submit(Box::new(move || answer(Outcome::Routes(routes(&locals, &remotes, &*exempt)))));
+            }
         }
     }
 
@@ -82,7 +86,7 @@ fn failure_of(computation: &Computation) -> fn() -> Outcome {
 
 /// All addresses of a name, in the resolver's order.
 fn resolve(name: &str) -> Result<Vec<IpAddr>, String> {
-    let found = (name, 0).to_socket_addrs().map_err(|error| error.to_string())?;
+    let found = (name, 0).to_socket_addrs().map_err(|error| format!("{name} cannot be resolved: {error}"))?;
     let mut addresses: Vec<IpAddr> = Vec::new();
     for address in found.map(|address| address.ip()) {
         if !addresses.contains(&address) {
@@ -94,22 +98,39 @@ fn resolve(name: &str) -> Result<Vec<IpAddr>, String> {
 
 /// The source address the kernel would choose, asked on a socket that looks past our own routes just as the IKE sockets do.
 fn source_for(remote: IpAddr, exempt: &Exempt) -> Result<IpAddr, String> {
-    let (domain, any): (Domain, IpAddr) = match remote {
-        IpAddr::V4(_) => (Domain::IPV4, Ipv4Addr::UNSPECIFIED.into()),
-        IpAddr::V6(_) => (Domain::IPV6, Ipv6Addr::UNSPECIFIED.into()),
+    let any = match remote {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     };
-    let probe = || -> anyhow::Result<Option<IpAddr>> {
-        let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
-        exempt(socket.as_fd(), remote.is_ipv6())?;
-        socket.bind(&SocketAddr::new(any, 0).into())?;
-        socket.connect(&SocketAddr::new(remote, 500).into())?;
-        Ok(socket.local_addr()?.as_socket().map(|address| address.ip()))
-    };
-    match probe() {
+    match probe(any, remote, exempt) {
         Ok(Some(address)) if !address.is_unspecified() => Ok(address),
         Ok(_) => Err(format!("no source address leads to {remote}")),
         Err(error) => Err(format!("no route to {remote}: {error:#}")),
     }
+}
+
+/// Our address on the way from `local`, which may be any, to `remote`.
+fn probe(local: IpAddr, remote: IpAddr, exempt: &Exempt) -> anyhow::Result<Option<IpAddr>> {
+    let domain = if remote.is_ipv4() { Domain::IPV4 } else { Domain::IPV6 };
+    let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
+    exempt(socket.as_fd(), remote.is_ipv6())?;
+    socket.bind(&SocketAddr::new(local, 0).into())?;
+    socket.connect(&SocketAddr::new(remote, 500).into())?;
+    Ok(socket.local_addr()?.as_socket().map(|address| address.ip()))
+}
+
+/// The pairs between which a route leads: for each of `remotes` the source that the kernel would choose, then the others that it accepts.
+fn routes(locals: &[IpAddr], remotes: &[IpAddr], exempt: &Exempt) -> Vec<(IpAddr, IpAddr)> {
+    let mut pairs = Vec::new();
+    for remote in remotes {
+        let chosen = source_for(*remote, exempt).ok();
+        let mut sources: Vec<IpAddr> =
+            locals.iter().copied().filter(|local| local.is_ipv4() == remote.is_ipv4()).collect();
+        sources.sort_by_key(|local| Some(*local) != chosen);
+        sources.retain(|local| probe(*local, *remote, exempt).is_ok());
+        pairs.extend(sources.into_iter().map(|local| (local, *remote)));
+    }
+    pairs
 }
 
 type Task = Box<dyn FnOnce() + Send>;
@@ -187,10 +208,16 @@ mod tests {
     #[test]
     fn lookups_answer() {
         assert_eq!(resolve("127.0.0.1").unwrap(), ["127.0.0.1".parse::<IpAddr>().unwrap()]);
-        assert!(resolve("no-such-host.invalid").is_err());
+        let unknown = resolve("no-such-host.invalid").unwrap_err();
+        assert!(unknown.starts_with("no-such-host.invalid cannot be resolved: "), "{unknown}");
         let none = |_: BorrowedFd<'_>, _: bool| Ok(());
         let loopback: IpAddr = "127.0.0.1".parse().unwrap();
         assert_eq!(source_for(loopback, &none), Ok(loopback));
+        // Every address of 127.0.0.0/8 is ours, 192.0.2.1 is not; the kernel's own choice comes first.
+        let locals: Vec<IpAddr> =
+            ["127.0.0.9", "192.0.2.1", "127.0.0.1", "::1"].map(|text| text.parse().unwrap()).into();
+        let found = routes(&locals, &[loopback], &none);
+        assert_eq!(found, [(locals[2], loopback), (locals[0], loopback)]);
     }
 
     #[test]

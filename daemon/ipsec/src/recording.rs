@@ -65,6 +65,13 @@ impl RecordingBackend {
         Self { devices: Arc::new(devices), ..Self::new(reports, first_spi) }
     }
 
+    /// From now on the device says that it cannot move SAs in place.
+    pub fn forbid_moves(&mut self) {
+        for device in &mut Arc::make_mut(&mut self.devices).devices {
+            device.capabilities.in_place_move = false;
+        }
+    }
+
     /// From now on keeps requests until [`Self::release`].
     pub fn hold(&self) {
         self.lock().hold = true;

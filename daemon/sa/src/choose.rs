@@ -32,6 +32,11 @@ fn match_address(specs: &[HostSpec], address: IpAddr) -> Option<AddressMatch> {
     if specs.is_empty() { Some(AddressMatch::Any) } else { specs.iter().filter_map(one).max() }
 }
 
+/// Whether an address is among those specified.
+pub(crate) fn allows(specs: &[HostSpec], address: IpAddr) -> bool {
+    match_address(specs, address).is_some()
+}
+
 /// Connections that may serve a peer on this way, the best match first: host over range over `%any`, the peer's address before ours.
 pub(crate) fn by_addresses(config: &ConfigSnapshot, path: Path) -> Vec<Arc<Connection>> {
     let mut found: Vec<_> = config

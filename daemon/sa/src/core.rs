@@ -17,6 +17,7 @@ use crate::deadline::{IkeTimer, Timer};
 use crate::error::Error;
 use crate::fragmentation;
 use crate::key_schedule::Keys;
+use crate::mobility::{self, Mobility};
 use crate::nat::Nat;
 use crate::reassembly::{MOST_OCTETS, MOST_OCTETS_BEFORE_AUTHENTICATION, Reassembly};
 use crate::retry;
@@ -42,6 +43,12 @@ pub(crate) struct Core {
     pub(crate) path: Path,
     /// NAT on it.
     pub(crate) nat: Nat,
+    /// Other ways.
+    pub(crate) mobility: Mobility,
+    /// The way back to where the request being processed came from.
+    pub(crate) reply: Path,
+    /// When we last sent something to the peer.
+    pub(crate) sent_at: Instant,
     /// Message IDs.
     pub(crate) window: Window,
     /// Both ends can do fragmentation.
@@ -243,17 +250,18 @@ impl Core {
         Ok(())
     }
 
-    /// Sends the datagrams of one message.
-    pub(crate) fn transmit(&self, turn: &mut Turn<'_>, datagrams: &Datagrams) {
+    /// Sends the datagrams of one message along `path`.
+    pub(crate) fn transmit(&mut self, turn: &mut Turn<'_>, path: Path, datagrams: &Datagrams) {
+        self.sent_at = turn.now();
         for octets in datagrams.iter() {
-            turn.transmit(self.path, octets.to_vec(), self.connection.dscp);
+            turn.transmit(path, octets.to_vec(), self.connection.dscp);
         }
     }
 
     /// Sends an encoded request under the free message ID.
     pub(crate) fn send_request(&mut self, turn: &mut Turn<'_>, datagrams: impl Into<Datagrams>) {
         let datagrams = datagrams.into();
-        self.transmit(turn, &datagrams);
+        self.transmit(turn, self.mobility.detour.unwrap_or(self.path), &datagrams);
         self.window.sent(datagrams);
         self.asked_at = turn.now();
         self.await_response(turn, 0);
@@ -262,7 +270,7 @@ impl Core {
     /// Sends other octets under the ID of the request that waits.
     pub(crate) fn replace_request(&mut self, turn: &mut Turn<'_>, datagrams: impl Into<Datagrams>) {
         let datagrams = datagrams.into();
-        self.transmit(turn, &datagrams);
+        self.transmit(turn, self.path, &datagrams);
         self.window.replace(datagrams);
         self.asked_at = turn.now();
         self.await_response(turn, 0);
@@ -274,17 +282,47 @@ impl Core {
     /// [`Error::PeerUnreachable`] when it was repeated often enough.
     pub(crate) fn repeat_request(&mut self, turn: &mut Turn<'_>) -> Result<(), Error> {
         let settings = &turn.context.config.settings;
-        let path = self.path;
+        let remote = self.path.remote;
         let Some((before, datagrams)) = self.window.repeat() else { return Ok(()) };
         if before >= settings.retransmit_tries {
-            let text = format!("{} did not answer {} messages", path.remote, before.saturating_add(1));
+            let text = format!("{remote} did not answer {} messages", before.saturating_add(1));
             return Err(Error::PeerUnreachable(text));
         }
         //= RFC 7383 §2.6.1: a fragmented message is repeated as a whole
         let datagrams = datagrams.clone();
-        self.transmit(turn, &datagrams);
+        for way in self.ways(before) {
+            self.transmit(turn, way, &datagrams);
+        }
         self.await_response(turn, before.saturating_add(1));
         Ok(())
+    }
+
+    //= RFC 4555 §3.5, §3.10: a request that was repeated without answer is a sign that another way may be better
+    /// Ways on which a request is repeated that was repeated so often before.
+    fn ways(&mut self, before: u32) -> Vec<Path> {
+        let mut ways = vec![self.path];
+        ways.extend(self.mobility.detour);
+        if self.mobility.agreed && self.mobility.decides && before >= PATIENCE {
+            ways.extend(mobility::other_ways(self));
+        }
+        self.mobility.scattered |= ways.len() > 1;
+        ways
+    }
+
+    //= RFC 4555 §3.5: outstanding requests go on being repeated between the new addresses
+    /// Sends the request that waits on the way that is now in use, as if for the first time.
+    pub(crate) fn resend(&mut self, turn: &mut Turn<'_>) {
+        if self.window.is_waiting() {
+            self.mobility.scattered = true;
+            self.resend_in_place(turn);
+        }
+    }
+
+    /// The same where the way has not changed.
+    pub(crate) fn resend_in_place(&mut self, turn: &mut Turn<'_>) {
+        let Some(datagrams) = self.window.again().cloned() else { return };
+        self.transmit(turn, self.path, &datagrams);
+        self.await_response(turn, 0);
     }
 
     fn await_response(&self, turn: &mut Turn<'_>, repeats: u32) {
@@ -303,6 +341,7 @@ impl Core {
         }
         self.window.answered();
         self.reassembly.forget_response();
+        self.mobility.answered();
         turn.deadlines.clear(self.timer(IkeTimer::Retransmit));
     }
 
@@ -319,10 +358,11 @@ impl Core {
         Ok(())
     }
 
+    //= RFC 7296 §2.11: the response goes to the address and port that the request came from, and from where it came to
     /// Sends an encoded response to the request being processed.
     pub(crate) fn send_response(&mut self, turn: &mut Turn<'_>, datagrams: impl Into<Datagrams>) {
         let datagrams = datagrams.into();
-        self.transmit(turn, &datagrams);
+        self.transmit(turn, self.reply, &datagrams);
         self.window.responded(datagrams);
     }
 
@@ -360,6 +400,9 @@ impl Core {
         }
     }
 }
+
+/// Repetitions of a request on the way in use before the other ways are tried too.
+const PATIENCE: u32 = 1;
 
 /// Seconds from `now` to `at`, negative when it has passed.
 pub(crate) fn seconds_until(now: Instant, at: Instant) -> i64 {

@@ -95,6 +95,11 @@ impl Deadlines {
         self.at.get(&timer).copied()
     }
 
+    /// Those that are due, without taking them.
+    pub(crate) fn overdue(&self, now: Instant) -> Vec<Timer> {
+        self.order.iter().take_while(|(at, _)| *at <= now).map(|(_, timer)| *timer).collect()
+    }
+
     /// The earliest.
     pub(crate) fn next(&self) -> Option<Instant> {
         self.order.first().map(|(at, _)| *at)

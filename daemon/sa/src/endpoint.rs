@@ -7,6 +7,7 @@ mod ikes;
 mod notices;
 mod reauth;
 mod reload;
+mod surroundings;
 mod traps;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -16,7 +17,7 @@ use ike_model::snapshot::PolicySnapshot;
 use ike_model::{ConfigSnapshot, ConfiguredChildStatus, Connection, EventBody, IkeSaSnapshot};
 use ike_wire::ids::{ExchangeType, NotifyType};
 use ike_wire::{Flags, Header, Message, Notify, ParseError, Payload, encode};
-use ipsec::{Answer, DeviceId, Instant, OffloadError, OuterAddresses, Path, Shard, Tag};
+use ipsec::{Answer, DeviceId, Instant, OffloadError, Path, Shard, Tag};
 
 use crate::cookie::Cookies;
 use crate::core::Core;
@@ -29,6 +30,7 @@ use crate::endpoint::ikes::Ikes;
 use crate::endpoint::reauth::Comeback;
 use crate::error::Error;
 use crate::established::{Authenticated, SnapshotContext};
+use crate::exchange::liveness;
 use crate::ike_sa::{IkeSa, Phase};
 use crate::io::{Context, Input, Output};
 use crate::notice::Notice;
@@ -134,6 +136,8 @@ impl Endpoint {
             Input::Backend(event) => self.on_backend(context, event),
             Input::Work(id, outcome) => self.on_work(context, id, outcome),
             Input::Directory(message) => self.on_directory(context, message),
+            Input::Network(addresses) => self.on_network(context, addresses),
+            Input::Resumed { asleep } => self.on_resumed(context, asleep),
         }
         self.settle(context);
     }
@@ -281,6 +285,15 @@ impl Endpoint {
             Purpose::Inactivity(child) => {
                 self.with_child(context, child, |ike, core, turn| ike.on_inactivity(core, turn, child, &result));
             }
+            Purpose::Keepalive(child) => {
+                self.with_child(context, child, |ike, core, turn| liveness::on_idle(ike, core, turn, child, &result));
+            }
+            Purpose::Move(child) => {
+                if let Err(error) = result {
+                    tracing::warn!(child, "the backend could not move a CHILD SA: {error}");
+                    self.with_child(context, child, |ike, core, turn| ike.move_failed(core, turn, child));
+                }
+            }
             Purpose::Trap(number) => self.on_trap_installed(context, number, result),
             Purpose::Activate(child) => {
                 if let Err(error) = result {
@@ -314,24 +327,11 @@ impl Endpoint {
                 self.with_child(context, child, |ike, core, turn| ike.hard_expired(core, turn, child, unit));
             }
             Event::MappingChange { sa, remote } => {
-                self.with_child(context, child_of(sa), |ike, core, turn| {
-                    if core.nat.remote && !core.nat.local && core.path.remote != remote {
-                        core.path.remote = remote;
-                        let (path, snapshot) = (core.path, ike.snapshot_alone(core, turn.now()));
-                        turn.event(EventBody::IkeSaUpdated { ike: Box::new(snapshot), path });
-                        ike.move_children(core, turn, path);
-                    }
-                });
+                self.with_child(context, child_of(sa), |ike, core, turn| ike.on_mapping_change(core, turn, remote));
             }
             Event::PeerForm { sa, encapsulation } => {
                 let child = child_of(sa);
-                self.with_child(context, child, |ike, core, turn| {
-                    let outer = OuterAddresses { local: core.path.local.ip(), remote: core.path.remote.ip() };
-                    if let Some(found) = ike.child_mut(child) {
-                        let ops = found.move_ops(turn.ids, outer, encapsulation);
-                        turn.apply(ops, Purpose::Remove);
-                    }
-                });
+                self.with_child(context, child, |ike, _, turn| ike.follow_form(turn, child, encapsulation));
             }
             Event::StateLost { sa } => {
                 let child = child_of(sa);

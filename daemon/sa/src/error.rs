@@ -99,6 +99,9 @@ pub(crate) enum Error {
     /// There is no way to the peer.
     #[error("{0}")]
     NoAddress(String),
+    /// Addresses were changed on the way of a message that says that they must not be.
+    #[error("there is NAT on the way, and the peer does not allow it")]
+    UnexpectedNat,
     /// We built something that cannot be sent.
     #[error("cannot encode: {0}")]
     Encode(#[from] EncodeError),
@@ -136,6 +139,8 @@ impl Error {
             }
             Self::ModeRefused(_) => Reaction::Notify(NotifyType::NO_PROPOSAL_CHOSEN),
             Self::AuthenticationFailed { .. } => Reaction::NotifyAndClose(NotifyType::AUTHENTICATION_FAILED),
+            //= RFC 4555 §3.9: answered, and nothing is made of the addresses
+            Self::UnexpectedNat => Reaction::NotifyAndClose(NotifyType::UNEXPECTED_NAT_DETECTED),
             Self::Temporary(_) => Reaction::Notify(NotifyType::TEMPORARY_FAILURE),
             Self::ChildNotFound(_) => Reaction::Notify(NotifyType::CHILD_SA_NOT_FOUND),
             Self::NoAdditionalSas(_) | Self::Offload(_) => Reaction::Notify(NotifyType::NO_ADDITIONAL_SAS),
@@ -173,6 +178,7 @@ impl Error {
             | Self::Crypto(_)
             | Self::PeerUnreachable(_)
             | Self::NoAddress(_)
+            | Self::UnexpectedNat
             | Self::Encode(_) => Notify::plain(kind),
         })
     }
@@ -200,7 +206,7 @@ impl Error {
             Self::Crypto(error) if error.is_peer_fault() => CauseKind::ProtocolViolation,
             Self::Crypto(_) | Self::Encode(_) => CauseKind::Internal,
             Self::PeerUnreachable(_) => CauseKind::PeerUnreachable,
-            Self::NoAddress(_) => CauseKind::NoAddress,
+            Self::NoAddress(_) | Self::UnexpectedNat => CauseKind::NoAddress,
         };
         Cause::new(kind, self.to_string())
     }

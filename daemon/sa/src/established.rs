@@ -8,6 +8,7 @@ mod ending;
 mod install;
 mod limits;
 mod linger;
+mod moving;
 
 use std::collections::VecDeque;
 
@@ -16,12 +17,13 @@ use ike_model::snapshot::{ChildSaState, IkeSaState};
 use ike_model::{Cause, Child, ChildSaSnapshot, EventBody, IkeSaSnapshot};
 use ike_wire::Payload;
 use ike_wire::ids::ExchangeType;
-use ipsec::{Instant, Spi};
+use ipsec::{Instant, Path, Spi};
 
 use crate::children::ChildSa;
 use crate::core::{Core, seconds_until};
 use crate::deadline::IkeTimer;
 use crate::directory::{DirectoryEntry, DirectoryMessage};
+use crate::exchange::mobike::{self, Errand};
 use crate::exchange::{auth_lifetime, create_child, delete, liveness, rekey_ike};
 use crate::io::{Output, Recipient};
 use crate::negotiation::ChildRequest;
@@ -47,6 +49,8 @@ pub(crate) enum Intent {
     AuthLifetime,
     /// Ask whether the peer is there.
     Liveness,
+    /// Say or ask something about addresses.
+    Mobike(Errand),
 }
 
 /// An exchange of ours under way.
@@ -66,6 +70,8 @@ pub(crate) enum Active {
     AuthLifetime,
     /// Empty INFORMATIONAL.
     Liveness,
+    /// INFORMATIONAL about addresses.
+    Mobike(Box<mobike::Exchange>),
 }
 
 /// A request of the peer whose answer has to wait.
@@ -127,6 +133,10 @@ pub(crate) struct Authenticated {
     pub(crate) deferred: Vec<Intent>,
     /// It is to be removed now.
     pub(crate) finished: bool,
+    /// The way before the last move, for the exchange that tells of it.
+    pub(crate) left: Option<Path>,
+    /// Our SPI of the IKE SA that has replaced it.
+    pub(crate) successor: Option<u64>,
 }
 
 impl Authenticated {
@@ -158,6 +168,8 @@ impl Authenticated {
             refusals: 0,
             deferred: Vec::new(),
             finished: false,
+            left: None,
+            successor: None,
         }
     }
 
@@ -258,6 +270,7 @@ impl Authenticated {
             | (Intent::DeleteIke, Intent::DeleteIke)
             | (Intent::AuthLifetime, Intent::AuthLifetime)
             | (Intent::Liveness, Intent::Liveness) => true,
+            (Intent::Mobike(a), Intent::Mobike(b)) => a == b,
             _ => false,
         });
         if !queued {
@@ -270,7 +283,8 @@ impl Authenticated {
                 | Intent::DeleteSpi(_)
                 | Intent::RekeyIke
                 | Intent::AuthLifetime
-                | Intent::Liveness => self.intents.push_back(intent),
+                | Intent::Liveness
+                | Intent::Mobike(_) => self.intents.push_back(intent),
             }
         }
         self.advance(core, turn);
@@ -289,6 +303,7 @@ impl Authenticated {
                 Intent::DeleteIke => delete::start_ike(self, core, turn),
                 Intent::AuthLifetime => auth_lifetime::start(self, core, turn),
                 Intent::Liveness => liveness::start(self, core, turn),
+                Intent::Mobike(errand) => mobike::start(self, core, turn, errand),
             };
             if let Err(error) = started {
                 tracing::warn!(conn = core.connection.name, ike = core.unique_id, "{error}");
@@ -358,6 +373,7 @@ fn intent_name(intent: &Intent) -> &'static str {
         Intent::DeleteIke => "IKE_DELETE",
         Intent::AuthLifetime => "IKE_AUTH_LIFETIME",
         Intent::Liveness => "IKE_DPD",
+        Intent::Mobike(_) => Errand::name(),
     }
 }
 
@@ -371,6 +387,7 @@ fn active_name(active: &Active) -> &'static str {
         Active::DeleteIke => "IKE_DELETE",
         Active::AuthLifetime => "IKE_AUTH_LIFETIME",
         Active::Liveness => "IKE_DPD",
+        Active::Mobike(_) => Errand::name(),
     }
 }
 

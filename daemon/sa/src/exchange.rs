@@ -7,4 +7,5 @@ pub(crate) mod delete;
 pub(crate) mod ike_auth;
 pub(crate) mod ike_sa_init;
 pub(crate) mod liveness;
+pub(crate) mod mobike;
 pub(crate) mod rekey_ike;

@@ -17,6 +17,7 @@ use crate::error::{Error, Reaction};
 use crate::established::{Authenticated, SnapshotContext};
 use crate::exchange::ike_auth;
 use crate::exchange::ike_sa_init::{Beginning, Initiating, Responding};
+use crate::mobility::Mobility;
 use crate::negotiation::ChildRequest;
 use crate::notice::Notice;
 use crate::reassembly::Reassembly;
@@ -97,6 +98,9 @@ impl IkeSa {
             connection,
             path,
             nat: crate::nat::Nat::default(),
+            mobility: Mobility { decides: initiator, ..Mobility::default() },
+            reply: path,
+            sent_at: turn.now(),
             window: Window::default(),
             fragments: false,
             reassembly: Reassembly::default(),

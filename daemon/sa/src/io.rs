@@ -82,6 +82,13 @@ pub enum Input<'a> {
     Work(WorkId, Outcome),
     /// Another shard tells or asks something.
     Directory(DirectoryMessage),
+    /// Addresses or routes of this machine have changed. These addresses can be ends of a tunnel: all of them, not only what is new.
+    Network(&'a [IpAddr]),
+    /// The machine was asleep. Comes before the [`Self::Deadline`] of what has become due meanwhile.
+    Resumed {
+        /// For how long.
+        asleep: std::time::Duration,
+    },
 }
 
 /// Something is to be done.

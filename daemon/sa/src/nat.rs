@@ -54,6 +54,12 @@ pub(crate) fn notifies(spi_i: IkeSpi, spi_r: IkeSpi, path: Path, forced: bool) -
     ]
 }
 
+/// Whether a message does NAT detection.
+pub(crate) fn is_present(payloads: &Payloads<'_>) -> bool {
+    payloads.notify(NotifyType::NAT_DETECTION_SOURCE_IP).is_some()
+        && payloads.notify(NotifyType::NAT_DETECTION_DESTINATION_IP).is_some()
+}
+
 /// What a message that came along `path` says about NAT; nothing when the peer does not do NAT detection.
 pub(crate) fn detect(payloads: &Payloads<'_>, spi_i: IkeSpi, spi_r: IkeSpi, path: Path, forced: bool) -> Nat {
     let matches = |kind: NotifyType, end: SocketAddr| {

@@ -3,14 +3,18 @@
 use std::sync::Arc;
 
 use ike_model::{Cause, Child, Connection, IkeSaSnapshot};
-use ipsec::Instant;
+use ipsec::{Instant, Path};
 
 use crate::children::ChildSa;
 use crate::established::Intent;
 use crate::ike_sa::IkeSa;
+use crate::mobility::Mobility;
+use crate::nat::Nat;
 
 /// What passes from an IKE SA to its successor.
 pub(crate) struct Estate {
+    /// How the peer is reached now, which may have changed since the successor was made.
+    pub(crate) way: Box<(Path, Nat, Mobility)>,
     /// CHILD SAs.
     pub(crate) children: Vec<ChildSa>,
     /// What is still to be done.
@@ -82,6 +86,24 @@ pub(crate) enum Notice {
         to: u64,
         /// What passes.
         estate: Estate,
+    },
+    /// The IKE SA is reached on another way: so are others to the same peer that are still to be closed.
+    Moved {
+        /// Our SPI.
+        spi: u64,
+        /// Before.
+        from: Path,
+        /// Now.
+        to: Path,
+    },
+    /// The peer moved an IKE SA before it knew that it is replaced: the successor follows.
+    MoveSuccessor {
+        /// Our SPI of the successor.
+        spi: u64,
+        /// The way.
+        path: Path,
+        /// NAT on it.
+        nat: Nat,
     },
     /// The peer is to be authenticated afresh: a new IKE SA takes the place of this one.
     Reauthenticate {

@@ -1,6 +1,7 @@
 //! What is known across the IKE SAs of a shard: who waits for which answer, which IKE SA owns which CHILD SA, and who is established.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use ike_model::{Connection, Identity};
@@ -23,6 +24,8 @@ pub(crate) struct Registry {
     pub(crate) established: Established,
     /// Identities of IKE SAs that we are authenticating, by unique id.
     pub(crate) connecting: BTreeMap<u32, (Identity, Identity)>,
+    /// Our addresses as last told by the driver.
+    pub(crate) local_addresses: Arc<[IpAddr]>,
     /// Guards that stand.
     pub(crate) guards: BTreeSet<GuardSpec>,
 }

@@ -106,6 +106,10 @@ pub(crate) enum Purpose {
     Linger(u32),
     /// To see whether a CHILD SA is in use.
     Inactivity(u32),
+    /// To move a CHILD SA.
+    Move(u32),
+    /// To see whether a CHILD SA was sent on, so that no keepalive is needed.
+    Keepalive(u32),
     /// To install the trap or shunt of a configured child, by the number of its keeper.
     Trap(u32),
     /// To take something out, which cannot fail in a way that matters.

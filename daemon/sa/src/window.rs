@@ -66,6 +66,13 @@ impl Window {
         Some((before, &outstanding.datagrams))
     }
 
+    /// Our request once more, with all its repetitions before it again.
+    pub(crate) fn again(&mut self) -> Option<&Datagrams> {
+        let outstanding = self.outstanding.as_mut()?;
+        outstanding.repeats = 0;
+        Some(&outstanding.datagrams)
+    }
+
     /// Whether a response with this ID is the one we wait for.
     pub(crate) fn awaits(&self, id: MessageId) -> bool {
         self.outstanding.as_ref().is_some_and(|outstanding| outstanding.id == id.0)

@@ -30,6 +30,13 @@ pub enum Job {
     Resolve(String),
     /// Find our source address on the way to `remote`; [`Outcome::Source`].
     SourceFor(IpAddr),
+    /// Find out between which of these addresses a route leads; [`Outcome::Routes`].
+    Routes {
+        /// Ours, the one in use first.
+        locals: Vec<IpAddr>,
+        /// The peer's, the one in use first.
+        remotes: Vec<IpAddr>,
+    },
 }
 
 /// A job that needs nothing but a processor.
@@ -75,6 +82,9 @@ pub enum Outcome {
     Resolved(Result<Vec<IpAddr>, String>),
     /// Our address on the way to the peer; or why there is none.
     Source(Result<IpAddr, String>),
+    /// Pairs of addresses, ours first, between which a route leads: in the order of the peer's addresses, for each of them first the address
+    /// of ours that the system would choose, then the others in order.
+    Routes(Vec<(IpAddr, IpAddr)>),
 }
 
 impl fmt::Display for WorkId {

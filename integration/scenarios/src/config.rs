@@ -20,6 +20,15 @@ pub fn address(who: Who) -> IpAddr {
     Ipv4Addr::new(192, 0, 2, octet(who)).into()
 }
 
+/// Further addresses of a gateway, by number; 0 is [`address`].
+pub fn further_address(who: Who, number: u8) -> IpAddr {
+    match number {
+        0 => address(who),
+        1 => Ipv4Addr::new(198, 51, 100, octet(who)).into(),
+        _ => Ipv4Addr::new(100, 64, number, octet(who)).into(),
+    }
+}
+
 /// Identity of a gateway.
 pub fn identity(who: Who) -> Identity {
     let letter = char::from(b'a' + u8::try_from(who).unwrap());

@@ -1,7 +1,7 @@
 //! One gateway: shards of the core, a recording backend, and what they have said so far.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::net::SocketAddr;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -35,6 +35,8 @@ pub(crate) enum Message {
     Backend(Event),
     Work(WorkId, Outcome),
     Directory(DirectoryMessage),
+    Network(Vec<IpAddr>),
+    Resumed(Duration),
 }
 
 /// One gateway.
@@ -47,12 +49,18 @@ pub struct Gateway {
     pub backend: RecordingBackend,
     /// The translator it is behind.
     pub nat: Option<Nat>,
+    /// Its addresses, the one that the system prefers first. Changed by [`World::set_addresses`](crate::World::set_addresses).
+    pub addresses: Vec<IpAddr>,
+    /// Pairs of addresses, its own first, between which it has no route.
+    pub unroutable: BTreeSet<(IpAddr, IpAddr)>,
+    /// Seconds that its wall clock is off.
+    pub wall_off: i64,
     /// Work takes this long; `None` = done at once.
     pub work_delay: Option<Duration>,
     /// Answers of the backend take this long; `None` = handed in at once.
     pub report_delay: Option<Duration>,
     /// Answers to [`Job::Resolve`](ike_sa::Job::Resolve), by name.
-    pub names: BTreeMap<String, Vec<std::net::IpAddr>>,
+    pub names: BTreeMap<String, Vec<IpAddr>>,
     /// Cryptography that it can negotiate.
     pub provider: &'static CryptoProvider,
     /// All events so far.
@@ -66,6 +74,7 @@ pub struct Gateway {
     pub(crate) shards: Vec<Endpoint>,
     pub(crate) life: u32,
     pub(crate) held: bool,
+    pub(crate) asleep: bool,
     pub(crate) reports: Arc<ReportQueue>,
     pub(crate) inbox: VecDeque<(Shard, Message)>,
     pub(crate) commands: BTreeMap<u64, Pending>,
@@ -182,6 +191,9 @@ impl Gateway {
             config: ConfigSnapshot::default(),
             backend: RecordingBackend::new(reports.clone(), first_spi(who, life)),
             nat: None,
+            addresses: vec![address(who)],
+            unroutable: BTreeSet::new(),
+            wall_off: 0,
             work_delay: None,
             report_delay: None,
             names: BTreeMap::new(),
@@ -193,6 +205,7 @@ impl Gateway {
             shards: (0..shards).map(|shard| Endpoint::new(Shard(shard), shards)).collect(),
             life,
             held: false,
+            asleep: false,
             reports,
             inbox: VecDeque::new(),
             commands: BTreeMap::new(),
@@ -226,23 +239,44 @@ impl Gateway {
     }
 
     /// Its address as others see it.
-    pub fn public_address(&self) -> std::net::IpAddr {
+    pub fn public_address(&self) -> IpAddr {
         self.nat.as_ref().map_or(address(self.who), |nat| nat.public)
     }
 
     /// Whether a datagram to `to` reaches it, and where it arrives.
     pub(crate) fn arrival(&self, to: SocketAddr) -> Option<SocketAddr> {
-        match &self.nat {
-            Some(nat) => nat.inward(to),
-            None => (to.ip() == address(self.who)).then_some(to),
+        let hidden = self.nat.as_ref().is_some_and(|nat| nat.translates(to.ip()));
+        if !hidden && self.addresses.contains(&to.ip()) {
+            return Some(to);
         }
+        self.nat.as_ref()?.inward(to).filter(|inside| self.addresses.contains(&inside.ip()))
+    }
+
+    /// Whether it can be reached at an address, be it through its translator.
+    pub(crate) fn answers_at(&self, address: IpAddr) -> bool {
+        self.addresses.contains(&address) || self.nat.as_ref().is_some_and(|nat| nat.public == address)
+    }
+
+    /// What the system says about ways between addresses.
+    pub(crate) fn routes(&self, locals: &[IpAddr], remotes: &[IpAddr]) -> Vec<(IpAddr, IpAddr)> {
+        let all = remotes.iter().flat_map(|remote| self.addresses.iter().map(|local| (*local, *remote)));
+        let leads = |pair: &(IpAddr, IpAddr)| {
+            pair.0.is_ipv4() == pair.1.is_ipv4() && locals.contains(&pair.0) && !self.unroutable.contains(pair)
+        };
+        all.filter(leads).collect()
+    }
+
+    /// Its own address on the way to another.
+    pub(crate) fn source_for(&self, remote: IpAddr) -> Result<IpAddr, String> {
+        let found = self.addresses.iter().find(|local| local.is_ipv4() == remote.is_ipv4());
+        found.copied().ok_or_else(|| format!("no route to {remote}"))
     }
 
     pub(crate) fn handle(&mut self, now: Instant, shard: Shard, input: Input<'_>) {
         let devices = self.backend.devices();
         let context = Context {
             now,
-            wall: WALL + now.since_start().as_secs(),
+            wall: (WALL + now.since_start().as_secs()).saturating_add_signed(self.wall_off),
             rng: &self.random,
             provider: self.provider,
             spis: &self.backend,

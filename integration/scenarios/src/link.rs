@@ -25,6 +25,8 @@ pub struct Link {
     pub duplicates: u32,
     /// Ways, from and to, on which nothing passes.
     pub cut: BTreeSet<(Who, Who)>,
+    /// Pairs of addresses, the sender's and the one it sends to, between which nothing passes.
+    pub dead: BTreeSet<(IpAddr, IpAddr)>,
     rules: Vec<Box<Rule>>,
 }
 
@@ -36,6 +38,7 @@ impl Default for Link {
             loss: 0,
             duplicates: 0,
             cut: BTreeSet::new(),
+            dead: BTreeSet::new(),
             rules: Vec::new(),
         }
     }
@@ -111,9 +114,15 @@ impl Link {
         self.cut.extend([(one, other), (other, one)]);
     }
 
-    /// Mends all cuts.
+    /// Nothing passes between two addresses any more, in either direction.
+    pub fn kill(&mut self, one: IpAddr, other: IpAddr) {
+        self.dead.extend([(one, other), (other, one)]);
+    }
+
+    /// Mends all cuts and revives all ways.
     pub fn mend(&mut self) {
         self.cut.clear();
+        self.dead.clear();
     }
 
     /// How long one datagram takes.
@@ -146,6 +155,8 @@ impl Link {
 pub struct Nat {
     /// Its outer address.
     pub public: IpAddr,
+    /// The only inner address that it translates; `None` = all.
+    pub only: Option<IpAddr>,
     next_port: u16,
     ports: BTreeMap<SocketAddr, u16>,
 }
@@ -153,13 +164,13 @@ pub struct Nat {
 impl Nat {
     /// A translator that gives out ports from `first_port` on.
     pub fn new(public: IpAddr, first_port: u16) -> Self {
-        Self { public, next_port: first_port, ports: BTreeMap::new() }
+        Self { public, only: None, next_port: first_port, ports: BTreeMap::new() }
     }
 
     /// A translator that gives `inner` its outer address for good, ports unchanged, so that it can be reached from outside.
     pub fn forwarding(public: IpAddr, inner: IpAddr) -> Self {
         let ports = [500, 4500].map(|port| (SocketAddr::new(inner, port), port));
-        Self { public, next_port: 50_000, ports: BTreeMap::from(ports) }
+        Self { public, only: None, next_port: 50_000, ports: BTreeMap::from(ports) }
     }
 
     /// Forgets all ports; the next datagrams get others.
@@ -169,11 +180,19 @@ impl Nat {
 
     /// The outer source of what an inner source sends.
     pub(crate) fn outward(&mut self, inner: SocketAddr) -> SocketAddr {
+        if !self.translates(inner.ip()) {
+            return inner;
+        }
         let port = *self.ports.entry(inner).or_insert_with(|| {
             self.next_port += 1;
             self.next_port
         });
         SocketAddr::new(self.public, port)
+    }
+
+    /// Whether it stands in front of this inner address.
+    pub(crate) fn translates(&self, inner: IpAddr) -> bool {
+        self.only.is_none_or(|only| only == inner)
     }
 
     /// Where a datagram to this outer address goes inside.

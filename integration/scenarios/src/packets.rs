@@ -1,5 +1,7 @@
 //! ESP packets through the recording backends: which SA one end would send on, and whether the other receives it.
 
+use std::net::SocketAddr;
+
 use ipsec::recording::Tables;
 use ipsec::{Direction, EspAlgorithm, KeyMaterial, PolicyAction, SaHandle, SaSpec, SelectorPair, Spi};
 
@@ -10,6 +12,8 @@ pub(crate) struct Packet {
     pub(crate) algorithm: EspAlgorithm,
     pub(crate) esn: bool,
     pub(crate) key: KeyMaterial,
+    /// Where it comes from as the receiver sees it, when it is in UDP.
+    pub(crate) source: Option<SocketAddr>,
 }
 
 /// What was sent through the tunnels so far.
@@ -27,7 +31,7 @@ pub struct Traffic {
 
 impl Packet {
     pub(crate) fn under(sa: &SaSpec) -> Self {
-        Self { spi: sa.spi, algorithm: sa.algorithm, esn: sa.esn, key: sa.key.clone() }
+        Self { spi: sa.spi, algorithm: sa.algorithm, esn: sa.esn, key: sa.key.clone(), source: None }
     }
 
     /// The SA that takes it.

@@ -20,6 +20,7 @@ use crate::packets::{Packet, Traffic};
 use crate::{A, B, Who, config};
 
 mod checks;
+mod network;
 mod orders;
 mod text;
 mod wire;
@@ -50,6 +51,7 @@ pub struct World {
     trace: Vec<String>,
     oracle: RefCell<Oracle>,
     used: std::collections::BTreeSet<(Who, SaHandle)>,
+    mappings: BTreeMap<(Who, SaHandle), SocketAddr>,
 }
 
 enum Due {
@@ -57,6 +59,7 @@ enum Due {
     Message(Who, Shard, Message),
     Esp(Who, Packet),
     Traffic,
+    Wake(Who, Duration),
 }
 
 /// A datagram on its way.
@@ -99,6 +102,7 @@ impl World {
             trace: Vec::new(),
             oracle: RefCell::default(),
             used: std::collections::BTreeSet::new(),
+            mappings: BTreeMap::new(),
         }
     }
 
@@ -154,6 +158,7 @@ impl World {
         let mut new = Gateway::new(who, old.shard_count(), self.seed.wrapping_add(1_000), old.life + 1);
         new.config = std::mem::take(&mut old.config);
         new.nat = old.nat.take();
+        new.addresses = std::mem::take(&mut old.addresses);
         self.gateways[who] = new;
         self.oracle.borrow_mut().restarted(who);
         let names: Vec<_> = self.gateways[who].config.connections.keys().cloned().collect();
@@ -230,6 +235,7 @@ impl World {
     /// The same, unless that would be after `limit`.
     fn step_before(&mut self, limit: Instant) -> bool {
         let deadline = (0..self.gateways.len())
+            .filter(|who| !self.gateways[*who].asleep)
             .filter_map(|who| self.gateways[who].deadline().map(|(at, shard)| (at, who, shard)))
             .min();
         let queued = self.queue.keys().next().map(|(at, _)| *at);
@@ -303,6 +309,7 @@ impl World {
                 self.settle(who);
             }
             Due::Esp(to, packet) => self.deliver_packet(to, &packet),
+            Due::Wake(who, asleep) => self.wake(who, asleep),
             Due::Traffic => {
                 (0..self.gateways.len()).for_each(|who| self.send_packets(who));
                 if let Some(every) = self.traffic_every {
@@ -384,7 +391,8 @@ impl World {
             Job::Resolve(name) => {
                 Outcome::Resolved(gateway.names.get(&name).cloned().ok_or_else(|| format!("{name} has no address")))
             }
-            Job::SourceFor(_) => Outcome::Source(Ok(config::address(who))),
+            Job::SourceFor(remote) => Outcome::Source(gateway.source_for(remote)),
+            Job::Routes { locals, remotes } => Outcome::Routes(gateway.routes(&locals, &remotes)),
         };
         match gateway.work_delay {
             Some(delay) => self.schedule(self.now + delay, Due::Message(who, id.shard(), Message::Work(id, outcome))),
@@ -431,6 +439,11 @@ impl World {
             self.busy += 1;
             self.check(self.busy < BUSY, "the gateway does not come to rest");
             let input = match message {
+                Message::Network(addresses) => {
+                    self.turn(who, shard, Input::Network(&addresses));
+                    continue;
+                }
+                Message::Resumed(asleep) => Input::Resumed { asleep },
                 Message::Command(id, command) => Input::Command(id, command),
                 Message::Report(tag, outcome) => Input::Report(tag, outcome),
                 Message::Backend(event) => Input::Backend(event),

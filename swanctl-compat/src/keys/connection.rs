@@ -33,7 +33,7 @@ pub(super) const CONNECTION: &[Key] = &[
     one("pull", Kind::Bool, "yes", IKEV1),
     one("dscp", Kind::Dscp, "000000", Supported),
     one("encap", Kind::Bool, "no", Supported),
-    one("mobike", Kind::Bool, "yes", no_effect(&["no"], "MOBIKE is not announced; peers then do without it")),
+    one("mobike", Kind::Bool, "yes", Supported),
     one("dpd_delay", Kind::Time, "0", Supported),
     one("dpd_timeout", Kind::Time, "0", IKEV1),
     one("fragmentation", Kind::Words(&["yes", "accept", "no", "force"]), "yes", Supported),

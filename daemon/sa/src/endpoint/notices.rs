@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use ike_model::snapshot::IkeSaState;
 use ike_model::{Cause, CauseKind, EventBody, IkeSaSnapshot};
+use ipsec::Path;
 
 use crate::deadline::{IkeTimer, Timer};
 use crate::directory::DirectoryMessage;
 use crate::endpoint::Endpoint;
 use crate::established::{Authenticated, Standing};
-use crate::ike_sa::Phase;
+use crate::ike_sa::{IkeSa, Phase};
 use crate::io::{Context, Output, Recipient};
 use crate::notice::{Estate, Notice};
 use crate::route::home;
@@ -31,6 +32,14 @@ impl Endpoint {
                     self.with_ike(context, spi, |ike, turn| ike.with_authenticated(turn, |_, _, _| {}));
                 }
                 Notice::Inherit { old, to, estate } => self.inherit(context, &old, to, estate),
+                Notice::Moved { spi, from, to } => self.move_replaced(context, spi, (from, to)),
+                Notice::MoveSuccessor { spi, path, nat } => {
+                    self.with_ike(context, spi, |ike, turn| {
+                        ike.with_authenticated(turn, |authenticated, core, turn| {
+                            authenticated.follow_predecessor(core, turn, path, nat);
+                        });
+                    });
+                }
                 Notice::Reauthenticate { spi } => self.reauthenticate(context, spi),
                 Notice::Unreachable { connection } => {
                     self.unreachable.insert(connection);
@@ -58,6 +67,22 @@ impl Endpoint {
                 Notice::ChildGone { unique_id } => self.watch_child_gone(unique_id),
                 Notice::Closed { spi, unique_id } => self.closed(context, spi, unique_id),
             }
+        }
+    }
+
+    /// What an IKE SA has replaced, and what lost a collision against it, can be closed only where the peer is now.
+    fn move_replaced(&mut self, context: &Context<'_>, spi: u64, (from, to): (Path, Path)) {
+        let Some(connection) = self.ikes.get(&spi).map(|ike| ike.core.connection.name.clone()) else { return };
+        let replaced = |ike: &IkeSa| {
+            let Phase::Authenticated(authenticated) = &ike.phase else { return false };
+            authenticated.standing != Standing::Up && ike.core.path == from
+        };
+        let found: Vec<u64> = self.ikes.of(&connection).filter(|(_, ike)| replaced(ike)).map(|(spi, _)| spi).collect();
+        for spi in found {
+            self.with_ike(context, spi, |ike, turn| {
+                ike.core.path = to;
+                ike.core.resend(turn);
+            });
         }
     }
 
@@ -102,6 +127,7 @@ impl Endpoint {
         self.with_ike(context, to, |ike, turn| {
             if let Phase::Authenticated(authenticated) = &mut ike.phase {
                 authenticated.standing = Standing::Up;
+                (ike.core.path, ike.core.nat, ike.core.mobility) = (*estate.way).clone();
                 authenticated.take_over(estate, &ike.core, turn);
                 authenticated.enter(&mut ike.core, turn);
                 let new = Box::new(authenticated.snapshot_alone(&ike.core, turn.now()));

@@ -2,13 +2,12 @@
 
 use ike_model::snapshot::ChildSaState;
 use ike_model::{Cause, CauseKind, EventBody};
-use ipsec::{Answer, Direction, OffloadError, OuterAddresses, Path, Request, SaMode};
+use ipsec::{Answer, Direction, OffloadError, Request};
 
 use crate::children::{ChildSa, Outbound};
 use crate::core::Core;
 use crate::deadline::ChildTimer;
 use crate::established::{Active, Authenticated, Intent};
-use crate::negotiation::ChildRequest;
 use crate::turn::{Purpose, Turn};
 
 impl Authenticated {
@@ -166,35 +165,6 @@ impl Authenticated {
         );
         let ike = Box::new(self.snapshot_alone(core, now));
         turn.event(EventBody::ChildSaRekeyed { ike, old: old_snapshot, new: new_snapshot });
-    }
-
-    /// Moves all CHILD SAs to another way to the peer.
-    pub(crate) fn move_children(&mut self, core: &mut Core, turn: &mut Turn<'_>, path: Path) {
-        let outer = OuterAddresses { local: path.local.ip(), remote: path.remote.ip() };
-        let encapsulation = core.nat.encapsulation(path);
-        let mut bound = Vec::new();
-        for child in &mut self.children {
-            if child.mode == SaMode::Transport && child.outer != outer {
-                bound.push(child.unique_id);
-                continue;
-            }
-            let ops = child.move_ops(turn.ids, outer, encapsulation);
-            turn.apply(ops, Purpose::Remove);
-        }
-        bound.into_iter().for_each(|unique_id| self.make_anew(core, turn, unique_id));
-    }
-
-    /// A CHILD SA in transport mode is bound to its addresses: what moves is another one. The end that has noticed makes it, and where both have,
-    /// the initiator of the IKE SA.
-    fn make_anew(&mut self, core: &mut Core, turn: &mut Turn<'_>, unique_id: u32) {
-        let Some(child) = self.child(unique_id).filter(|child| child.is_up() && !child.is_closing()) else { return };
-        let request = ChildRequest { child: child.config.clone(), packet: None, reqid: Some(child.reqid), tags: None };
-        let text = "an address has changed, and a CHILD SA in transport mode is bound to its addresses";
-        self.close_child(core, turn, unique_id, Cause::new(CauseKind::NoAddress, text));
-        let alone = core.nat.local != core.nat.remote;
-        if if alone { core.nat.remote } else { core.initiator } {
-            self.intend(core, turn, Intent::CreateChild(request));
-        }
     }
 }
 

@@ -104,15 +104,16 @@ pub(crate) fn children_deleted(authenticated: &mut Authenticated, core: &Core, t
     }
 }
 
-/// The peer deletes something.
+/// The peer deletes something, or nothing. `answer` goes with the response.
 pub(crate) fn on_request(
     authenticated: &mut Authenticated,
     core: &mut Core,
     turn: &mut Turn<'_>,
     payloads: &Payloads<'_>,
+    mut answer: Vec<Payload<'static>>,
 ) -> Result<(), Error> {
     if payloads.deletes().any(Delete::is_ike_sa) {
-        core.respond(turn, ExchangeType::INFORMATIONAL, &[])?;
+        core.respond(turn, ExchangeType::INFORMATIONAL, &answer)?;
         authenticated.on_peer_closed(core, turn);
         return Ok(());
     }
@@ -129,8 +130,10 @@ pub(crate) fn on_request(
             None => create_child::note_early_delete(authenticated, spi),
         }
     }
-    let payloads: Vec<_> = if answered.is_empty() { Vec::new() } else { vec![esp(&answered)] };
-    core.respond(turn, ExchangeType::INFORMATIONAL, &payloads)?;
+    if !answered.is_empty() {
+        answer.push(esp(&answered));
+    }
+    core.respond(turn, ExchangeType::INFORMATIONAL, &answer)?;
     for (unique_id, cause) in later {
         authenticated.remove_child(core, turn, unique_id, cause.as_ref());
     }

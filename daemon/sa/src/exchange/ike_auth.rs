@@ -13,6 +13,7 @@ use crate::error::Error;
 use crate::established::{Authenticated, Intent, Pending};
 use crate::exchange::auth_lifetime;
 use crate::exchange::ike_sa_init::{Initiating, RespondStep, Responding, Step};
+use crate::exchange::mobike;
 use crate::key_schedule::{Keys, Role, SignedOctets};
 use crate::negotiation::{self, ChildRequest, Offer};
 use crate::notice::Notice;
@@ -97,6 +98,7 @@ pub(crate) fn start(init: &mut Initiating, core: &mut Core, turn: &mut Turn<'_>)
     if sends_initial_contact(core, turn, &expected) {
         payloads.push(Payload::Notify(Notify::plain(NotifyType::INITIAL_CONTACT)));
     }
+    payloads.extend(mobike::announcement(core, turn));
     if let Some(request) = first_request(init, core, turn)? {
         let offer = Offer::new(turn, core, request.clone(), None, ChildKeyExchange::Absent);
         // Whoever asked for the child is told with the others that wait for this IKE SA.
@@ -180,6 +182,7 @@ pub(crate) fn on_response(
         return Err(refused(init, core, payloads));
     };
     verify_responder(init, core, turn, id, auth)?;
+    mobike::take_announcement(core, payloads);
     let mut authenticated = Authenticated::begin(core, turn);
     auth_lifetime::received(core, turn, payloads);
     authenticated.take_requests(&mut init.requests);
@@ -277,7 +280,7 @@ fn tell(core: &mut Core, turn: &mut Turn<'_>, payload: Payload<'static>) {
     let payloads = [payload];
     let id = core.window.free_id().unwrap_or_default();
     match core.sealed(turn, ExchangeType::INFORMATIONAL, id, false, &payloads) {
-        Ok(datagrams) => core.transmit(turn, &datagrams),
+        Ok(datagrams) => core.transmit(turn, core.path, &datagrams),
         Err(error) => tracing::debug!(ike = core.unique_id, "{error}"),
     }
 }
@@ -307,7 +310,9 @@ pub(crate) fn on_request(
     core.connection = connection;
     check_childless(core, parts.child)?;
     keep_unique(core, turn, payloads)?;
+    let moving = mobike::answer_announcement(core, turn, payloads)?;
     let mut answer = own_auth(responding, core, turn)?;
+    answer.extend(moving);
     let mut authenticated = Authenticated::begin(core, turn);
     answer.extend(auth_lifetime::announcement(core, turn.now()));
     if parts.child {

@@ -300,6 +300,7 @@ fn yield_to(authenticated: &mut Authenticated, core: &Core, turn: &mut Turn<'_>,
 /// Everything passes to the IKE SA with our SPI `to`.
 fn hand_over(authenticated: &mut Authenticated, core: &Core, turn: &mut Turn<'_>, to: u64) {
     authenticated.standing = Standing::Replaced;
+    authenticated.successor = Some(to);
     let resume = turn.deadlines.get(core.timer(IkeTimer::Resume));
     for timer in
         [IkeTimer::Rekey, IkeTimer::Reauth, IkeTimer::Expire, IkeTimer::Liveness, IkeTimer::Keepalive, IkeTimer::Resume]
@@ -311,6 +312,7 @@ fn hand_over(authenticated: &mut Authenticated, core: &Core, turn: &mut Turn<'_>
     let expired = cause.as_ref().is_some_and(|cause| cause.kind == CauseKind::HardLimit);
     let intents = std::mem::take(&mut authenticated.intents).into_iter();
     let estate = Estate {
+        way: Box::new((core.path, core.nat, core.mobility.successor())),
         children: std::mem::take(&mut authenticated.children),
         intents: intents.filter(|intent| !(expired && matches!(intent, Intent::DeleteIke))).collect(),
         deferred: std::mem::take(&mut authenticated.deferred),
@@ -338,6 +340,9 @@ fn successor_core(
         connection: core.connection.clone(),
         path: core.path,
         nat: core.nat,
+        mobility: core.mobility.successor(),
+        reply: core.path,
+        sent_at: turn.now(),
         window: Window::default(),
         fragments: core.fragments,
         reassembly: Reassembly::default(),
@@ -406,6 +411,8 @@ fn may_rekey(authenticated: &Authenticated) -> Result<(), Error> {
             Err(Error::Temporary("CHILD SAs are being made, rekeyed or closed"))
         }
         Some(Active::DeleteIke) => Err(Error::Temporary("the IKE SA is being closed")),
+        // The update moves the IKE SA that it is sent in: it must not be replaced meanwhile.
+        Some(Active::Mobike(_)) => Err(Error::Temporary("the IKE SA is being moved")),
         Some(Active::RekeyIke(exchange)) if matches!(exchange.step, Step::Completing(_)) => {
             Err(Error::Temporary("the IKE SA has just been rekeyed"))
         }

@@ -29,7 +29,7 @@ impl IkeSa {
                     self.give_up(turn, &ike_sa_init::half_open_cause());
                 }
             }
-            IkeTimer::Keepalive => liveness::keepalive(&self.core, turn),
+            IkeTimer::Keepalive => self.with_authenticated(turn, liveness::keepalive),
             IkeTimer::Liveness => self.with_authenticated(turn, liveness::due),
             IkeTimer::Rekey => self.with_authenticated(turn, |authenticated, core, turn| {
                 if authenticated.standing == Standing::Up {
@@ -61,7 +61,7 @@ impl IkeSa {
     }
 
     fn retransmit(&mut self, turn: &mut Turn<'_>) {
-        let Err(error) = self.core.repeat_request(turn) else { return };
+        let Err(error) = self.core.repeat_request(turn) else { return self.doubt_the_way(turn) };
         match &mut self.phase {
             Phase::Initiating(_) => self.guarded(turn, |phase, core, turn| match phase {
                 Phase::Initiating(init) => init.unanswered(core, turn, error),
@@ -79,6 +79,15 @@ impl IkeSa {
                 self.reap(turn);
             }
             Phase::Responding(_) | Phase::Closed => {}
+        }
+    }
+
+    //= RFC 4555 §3.5: a request repeated without answer makes the initiator look at other addresses
+    /// A request had to be repeated: should there be other ways to the peer, they are looked for while it is waited for.
+    fn doubt_the_way(&mut self, turn: &mut Turn<'_>) {
+        let mobility = &self.core.mobility;
+        if mobility.agreed && mobility.decides && mobility.looking.is_none() && !mobility.scattered {
+            self.with_authenticated(turn, Authenticated::look_for_ways);
         }
     }
 
@@ -166,6 +175,12 @@ fn established_work(
     id: WorkId,
     outcome: Outcome,
 ) -> Result<(), Error> {
+    if let Outcome::Routes(pairs) = outcome {
+        if core.mobility.looking == Some(id) {
+            authenticated.on_ways(core, turn, pairs);
+        }
+        return Ok(());
+    }
     // Computing a response is told from computing for our own exchange by the kind of outcome.
     let answers = matches!(outcome, Outcome::Responded(_));
     if answers {

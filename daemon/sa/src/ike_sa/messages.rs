@@ -1,6 +1,6 @@
 //! Messages of the peer: window, integrity, and the exchange that each belongs to.
 
-use ike_model::{Cause, CauseKind, EventBody};
+use ike_model::{Cause, CauseKind};
 use ike_wire::ids::{ExchangeType, NotifyType};
 use ike_wire::{Delete, Message, Payload, Payloads};
 use ipsec::Path;
@@ -9,7 +9,7 @@ use crate::core::Core;
 use crate::error::{Error, Reaction};
 use crate::established::{Active, Authenticated, Standing};
 use crate::exchange::ike_sa_init::Step;
-use crate::exchange::{auth_lifetime, create_child, delete, ike_auth, rekey_ike};
+use crate::exchange::{auth_lifetime, create_child, delete, ike_auth, mobike, rekey_ike};
 use crate::turn::Turn;
 use crate::window::Fit;
 
@@ -33,7 +33,7 @@ impl IkeSa {
         if peer_spi != expected {
             return self.ignore("the peer's SPI is another one");
         }
-        if header.flags.response { self.on_response(turn, message) } else { self.on_request(turn, path, message) }
+        if header.flags.response { self.on_response(turn, path, message) } else { self.on_request(turn, path, message) }
     }
 
     pub(super) fn ignore(&self, reason: &str) {
@@ -52,7 +52,7 @@ impl IkeSa {
         });
     }
 
-    fn on_response(&mut self, turn: &mut Turn<'_>, message: &Message<'_>) {
+    fn on_response(&mut self, turn: &mut Turn<'_>, path: Path, message: &Message<'_>) {
         if !self.core.window.awaits(message.header.message_id) {
             return self.ignore("response that nobody waits for");
         }
@@ -69,6 +69,7 @@ impl IkeSa {
             return self.broken(turn, &TWICE);
         }
         let repeated = self.core.window.was_repeated();
+        let scattered = self.core.mobility.scattered;
         self.core.answered(turn);
         self.core.heard_at = turn.now();
         match &mut self.phase {
@@ -81,7 +82,10 @@ impl IkeSa {
                         "the peer answers again"
                     );
                 }
-                established_response(authenticated, &mut self.core, turn, &payloads);
+                if scattered {
+                    authenticated.answered_on(&mut self.core, turn, path);
+                }
+                established_response(authenticated, &mut self.core, turn, &payloads, (path, scattered));
                 authenticated.advance(&mut self.core, turn);
                 self.reap(turn);
             }
@@ -115,7 +119,13 @@ impl IkeSa {
     fn on_request(&mut self, turn: &mut Turn<'_>, path: Path, message: &Message<'_>) {
         match self.core.window.fit(message.header.message_id) {
             Fit::New => {}
-            Fit::Processing => return self.ignore("request that is being processed"),
+            Fit::Processing => {
+                //= RFC 7296 §2.11: the response goes to where the request came from, and that may have changed
+                if self.core.open(message).is_ok() {
+                    self.core.reply = path;
+                }
+                return self.ignore("request that is being processed");
+            }
             Fit::Outside => return self.ignore("message ID outside of the window"),
             Fit::Repeated(datagrams) => {
                 //= RFC 7383 §2.6.1: the first fragment of a request that was answered asks for the response again, the others do not
@@ -125,7 +135,7 @@ impl IkeSa {
                 let datagrams = datagrams.clone();
                 //= RFC 7296 §2.1: a repeated request is answered again; only an authentic one, or anybody could make us send
                 match self.core.open(message) {
-                    Ok(_) => self.core.transmit(turn, &datagrams),
+                    Ok(_) => self.core.transmit(turn, path, &datagrams),
                     Err(error) => self.ignore(&error.to_string()),
                 }
                 return;
@@ -138,6 +148,7 @@ impl IkeSa {
         };
         self.core.reassembly.forget_request();
         self.core.heard_at = turn.now();
+        self.core.reply = path;
         self.follow(turn, path);
         self.core.window.processing();
         let exchange = message.header.exchange;
@@ -152,17 +163,14 @@ impl IkeSa {
         self.reap(turn);
     }
 
-    /// The way an authentic request took is the way to the peer, while the peer is behind NAT or has moved to the NAT-T port (RFC 7296 §2.23).
+    //= RFC 7296 §2.23: the end that is not behind NAT follows the other to where its authentic messages come from
+    //= RFC 4555 §3.8: not with MOBIKE, so that a message without UPDATE_SA_ADDRESSES changes nothing
+    /// The way an authentic request took is the way to the peer, while the peer is behind NAT or has moved to the NAT-T port.
     fn follow(&mut self, turn: &mut Turn<'_>, path: Path) {
-        let floats = matches!(self.phase, Phase::Responding(_));
-        if path == self.core.path || !(floats || self.core.nat.remote && !self.core.nat.local) {
-            return;
-        }
-        self.core.path = path;
-        if let Phase::Authenticated(authenticated) = &mut self.phase {
-            let ike = Box::new(authenticated.snapshot_alone(&self.core, turn.now()));
-            turn.event(EventBody::IkeSaUpdated { ike, path });
-            authenticated.move_children(&mut self.core, turn, path);
+        match &mut self.phase {
+            Phase::Responding(_) => self.core.path = path,
+            Phase::Authenticated(authenticated) => authenticated.follow_mapping(&mut self.core, turn, path),
+            Phase::Initiating(_) | Phase::Closed => {}
         }
     }
 
@@ -200,7 +208,8 @@ impl IkeSa {
             }
             (Phase::Authenticated(authenticated), ExchangeType::INFORMATIONAL) => {
                 auth_lifetime::received(core, turn, payloads);
-                delete::on_request(authenticated, core, turn, payloads)?;
+                let answer = mobike::on_request(authenticated, core, turn, payloads);
+                delete::on_request(authenticated, core, turn, payloads, answer)?;
                 peer_complains(authenticated, core, turn, payloads);
                 Ok(())
             }
@@ -252,13 +261,16 @@ fn established_response(
     core: &mut Core,
     turn: &mut Turn<'_>,
     payloads: &Payloads<'_>,
+    came: (Path, bool),
 ) {
     match authenticated.active.take() {
         Some(Active::Child(exchange)) => create_child::on_response(authenticated, core, turn, exchange, payloads),
         Some(Active::RekeyIke(exchange)) => rekey_ike::on_response(authenticated, core, turn, exchange, payloads),
         Some(Active::DeleteChildren(children)) => delete::children_deleted(authenticated, core, turn, &children),
         Some(Active::DeleteIke) => authenticated.finish(core, turn, Cause::new(CauseKind::Operator, "closed")),
-        Some(Active::Liveness | Active::AuthLifetime) | None => {}
+        Some(Active::Liveness) => mobike::watch_mapping(authenticated, core, payloads),
+        Some(Active::Mobike(exchange)) => mobike::on_response(authenticated, core, turn, &exchange, payloads, came),
+        Some(Active::AuthLifetime) | None => {}
         Some(first @ Active::First(_)) => authenticated.active = Some(first),
     }
 }

@@ -347,6 +347,10 @@ fn work(peer: &Peer, job: Job) -> Outcome {
         Job::Compute(computation) => computation.run(&*peer.numbers),
         Job::Resolve(name) => Outcome::Resolved(Err(format!("'{name}' does not resolve"))),
         Job::SourceFor(_) => Outcome::Source(Ok(peer.address)),
+        Job::Routes { locals, remotes } => {
+            let pairs = remotes.into_iter().map(|remote| (peer.address, remote));
+            Outcome::Routes(pairs.filter(|(local, _)| locals.contains(local)).collect())
+        }
     }
 }
 

@@ -163,7 +163,7 @@ impl Core {
                 let outcome = computation.run(&SystemRandom);
                 self.handle(Input::Work(id, outcome));
             }
-            Output::Work(_, Job::Resolve(_) | Job::SourceFor(_))
+            Output::Work(_, Job::Resolve(_) | Job::SourceFor(_) | Job::Routes { .. })
             | Output::Keepalive(_)
             | Output::CancelWork(_)
             | Output::Event(_)

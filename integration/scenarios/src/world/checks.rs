@@ -82,7 +82,7 @@ impl World {
         let Some(outbound) = tables.sas.get(&handle) else {
             return Err(format!("has a policy of {} that uses an SA which is not there", way.name));
         };
-        let peer = self.gateways.iter().find(|peer| peer.public_address() == outbound.outer.remote);
+        let peer = self.gateways.iter().find(|peer| peer.answers_at(outbound.outer.remote));
         let Some(peer) = peer else { return Ok(()) };
         if peer.with_tables(|tables| tables.sas.values().any(|inbound| oracle::receives(inbound, outbound))) {
             return Ok(());

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ike_model::{Command, CommandId, Selector};
 use ike_sa::{CommandRoute, command_route};
-use ipsec::{Event, LimitUnit, PacketSelectors, PolicyAction, SaHandle, Shard};
+use ipsec::{Event, LimitUnit, PacketSelectors, PolicyAction, SaHandle, SaSpec, Shard};
 
 use super::text::letter;
 use super::{Due, World};
@@ -152,24 +152,30 @@ impl World {
 
     /// Sends one packet over every tunnel of a gateway.
     pub fn send_packets(&mut self, who: Who) {
+        if self.gateways[who].asleep {
+            return;
+        }
         let sending: Vec<_> = self.gateways[who].with_tables(|tables| {
             let sa = |way: Way| way.sa.and_then(|sa| tables.sas.get(&sa));
-            ways(tables).into_iter().map(|way| sa(way).map(|sa| (sa.outer.remote, Packet::under(sa)))).collect()
+            let form = |sa: &SaSpec| (sa.outer, sa.encapsulation, Packet::under(sa));
+            ways(tables).into_iter().map(|way| sa(way).map(form)).collect()
         });
         for sending in sending {
-            let Some((remote, packet)) = sending else {
+            let Some((outer, encapsulation, packet)) = sending else {
                 self.traffic.blocked += 1;
                 continue;
             };
             self.traffic.sent += 1;
-            let to = self.gateways.iter().position(|gateway| gateway.public_address() == remote);
-            let Some(to) = to.filter(|to| !self.link.cut.contains(&(who, *to))) else { continue };
+            let Some((to, packet)) = self.route_packet(who, outer, encapsulation, packet) else { continue };
             let at = self.now + self.link.travel(&mut self.dice);
             self.schedule(at, Due::Esp(to, packet));
         }
     }
 
     pub(super) fn deliver_packet(&mut self, to: Who, packet: &Packet) {
+        if self.gateways[to].asleep {
+            return;
+        }
         let handle = self.gateways[to].with_tables(|tables| packet.receiver(tables).map(|sa| sa.handle));
         let Some(handle) = handle else {
             self.traffic.lost += 1;
@@ -177,6 +183,7 @@ impl World {
             return;
         };
         self.traffic.delivered += 1;
+        self.notice_mapping(to, handle, packet);
         if self.used.insert((to, handle)) {
             self.backend_event(to, Event::InboundFirstUse { sa: handle });
         }

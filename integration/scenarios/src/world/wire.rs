@@ -26,7 +26,9 @@ impl World {
         let flying = Flying { from, source, destination: path.remote, octets };
         let to = self.gateways.iter().position(|gateway| gateway.arrival(flying.destination).is_some());
         let sending = Sending { from, n, at: self.now, path, octets: &flying.octets, header };
-        let fate = match to {
+        let (local, remote) = (path.local.ip(), path.remote.ip());
+        let leaves = self.gateways[from].addresses.contains(&local) && !self.link.dead.contains(&(local, remote));
+        let fate = match to.filter(|_| leaves) {
             Some(to) => self.link.fate(&sending, to, &mut self.dice),
             None => Fate::Lost,
         };
@@ -48,7 +50,7 @@ impl World {
 
     pub(super) fn deliver(&mut self, flying: &Flying) {
         let to = (0..self.gateways.len()).find_map(|who| Some((who, self.gateways[who].arrival(flying.destination)?)));
-        let Some((to, local)) = to else { return };
+        let Some((to, local)) = to.filter(|(to, _)| !self.gateways[*to].asleep) else { return };
         self.inject(to, Path { local, remote: flying.source }, &flying.octets);
     }
 

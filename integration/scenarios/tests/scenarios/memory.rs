@@ -146,7 +146,7 @@ impl End {
                     Next::Work(id, Job::Compute(job)) => {
                         self.endpoint.handle(&context, Input::Work(id, job.run(&self.random)));
                     }
-                    Next::Work(_, Job::Resolve(_) | Job::SourceFor(_)) => {}
+                    Next::Work(_, Job::Resolve(_) | Job::SourceFor(_) | Job::Routes { .. }) => {}
                 }
             }
         }

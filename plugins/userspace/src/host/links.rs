@@ -78,6 +78,12 @@ impl Interfaces {
         self.addresses.iter().find(usable).map(|local| local.address)
     }
 
+    /// Addresses that can be ends of a tunnel: not link-local and not on the link `except`.
+    pub(super) fn ends(&self, except: Option<u32>) -> Vec<IpAddr> {
+        let usable = |local: &&Local| Some(local.link) != except && !is_link_local(local.address);
+        self.addresses.iter().filter(usable).map(|local| local.address).collect()
+    }
+
     /// Links that routers and hosts may be behind: those with an address or a default route, without loopback and `except`.
     pub(super) fn links(&self, except: Option<u32>) -> BTreeSet<u32> {
         let routable = self.addresses.iter().filter(|local| !is_link_local(local.address)).map(|local| local.link);

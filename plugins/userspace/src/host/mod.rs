@@ -29,6 +29,7 @@ mod routes;
 mod rules;
 mod sysctl;
 mod tun;
+mod watch;
 mod xfrm;
 
 use std::collections::BTreeSet;
@@ -40,6 +41,7 @@ pub use self::error::{HostError, KernelError};
 pub use self::prefix::Family;
 pub use self::sockets::{set_mark, set_receive_buffer, socket_bypass};
 pub use self::tun::{Offloads, Tun, TunConfig};
+pub use self::watch::Watch;
 
 use self::guard::Guard;
 use self::links::{Changes, Interfaces};

@@ -4,6 +4,7 @@
 //! parser, because the message crates slice without asking. Message bodies are made by their callers.
 
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use netlink_packet_core::{Emitable, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST};
 use netlink_sys::{Socket, SocketAddr};
@@ -34,6 +35,12 @@ pub(super) struct Netlink {
 pub(super) struct Message {
     pub(super) kind: u16,
     pub(super) body: Vec<u8>,
+}
+
+impl AsFd for Netlink {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
 }
 
 /// What can go wrong in one request.

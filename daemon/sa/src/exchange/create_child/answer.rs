@@ -94,7 +94,12 @@ fn may_create(authenticated: &Authenticated) -> Result<(), Error> {
         Some(Active::RekeyIke(_)) => Err(Error::Temporary("the IKE SA is being rekeyed")),
         Some(Active::DeleteIke) => Err(Error::Temporary("the IKE SA is being closed")),
         Some(
-            Active::First(_) | Active::Child(_) | Active::DeleteChildren(_) | Active::AuthLifetime | Active::Liveness,
+            Active::First(_)
+            | Active::Child(_)
+            | Active::DeleteChildren(_)
+            | Active::AuthLifetime
+            | Active::Liveness
+            | Active::Mobike(_),
         )
         | None => Ok(()),
     }

@@ -14,6 +14,7 @@ use crate::core::Core;
 use crate::error::Error;
 use crate::fragmentation;
 use crate::key_schedule::{AuthKeys, Contributions, Keys};
+use crate::mobility;
 use crate::nat;
 use crate::negotiation::{ChildRequest, Offer};
 use crate::suite;
@@ -27,7 +28,7 @@ pub(crate) struct Initiating {
     pub(crate) requests: VecDeque<ChildRequest>,
     /// Retransmission sequences that came to nothing.
     sequences: u32,
-    names: Vec<String>,
+    names: VecDeque<String>,
     addresses: VecDeque<IpAddr>,
     method: Option<KeyExchangeId>,
     /// Our nonce.
@@ -48,6 +49,8 @@ pub(crate) struct Initiating {
     pub(crate) offer: Option<Offer>,
     /// The peer can do without a first child.
     pub(crate) childless: bool,
+    /// The peer does NAT detection.
+    detects_nat: bool,
 }
 
 /// What an initiator waits for.
@@ -78,7 +81,7 @@ impl Initiating {
             step: Step::New,
             requests,
             sequences: 0,
-            names: Vec::new(),
+            names: VecDeque::new(),
             addresses: VecDeque::new(),
             method: None,
             nonce: Vec::new(),
@@ -91,6 +94,7 @@ impl Initiating {
             auth: None,
             offer: None,
             childless: false,
+            detects_nat: false,
         }
     }
 
@@ -101,7 +105,7 @@ impl Initiating {
         for spec in &core.connection.remote_addrs {
             match spec {
                 HostSpec::Address(address) => self.addresses.push_back(*address),
-                HostSpec::Name(name) => self.names.push(name.clone()),
+                HostSpec::Name(name) => self.names.push_back(name.clone()),
                 HostSpec::Any | HostSpec::Range(_) => {}
             }
         }
@@ -109,7 +113,7 @@ impl Initiating {
     }
 
     fn resolve_next(&mut self, core: &mut Core, turn: &mut Turn<'_>) -> Result<(), Error> {
-        match self.names.pop() {
+        match self.names.pop_front() {
             Some(name) => {
                 self.step = Step::Resolving(turn.work(core.spi(), Job::Resolve(name)));
                 Ok(())
@@ -309,6 +313,8 @@ impl Initiating {
         core.nat = nat::detect(&message.payloads, core.spi_i, core.spi_r, path, core.connection.encap);
         let announced = core.connection.fragmentation.is_announced();
         core.fragments = announced && fragmentation::is_announced(&message.payloads);
+        core.mobility.seen_as = mobility::seen_as(&message.payloads);
+        self.detects_nat = nat::is_present(&message.payloads);
         core.heard_at = turn.now();
         self.peer_nonce = parts.nonce.to_vec();
         self.response = message.octets().to_vec();
@@ -330,7 +336,7 @@ impl Initiating {
         let (keys, auth) = Keys::initial(turn.context.provider, suite, from, true)?;
         core.keys = Some(keys);
         self.auth = Some(auth);
-        float(core, turn);
+        float(core, turn, self.detects_nat);
         Ok(())
     }
 
@@ -352,14 +358,19 @@ impl Initiating {
     }
 }
 
-/// Moves to the NAT-T port when there is NAT on the way (RFC 7296 §2.23).
-fn float(core: &mut Core, turn: &Turn<'_>) {
+//= RFC 4555 §3.3: with MOBIKE also without NAT, so that ports need not change when there is one on some other way
+/// Moves to the NAT-T port when there is NAT on the way (RFC 7296 §2.23), or may be on another one.
+fn float(core: &mut Core, turn: &Turn<'_>, detects_nat: bool) {
     let settings = &turn.context.config.settings;
-    if core.nat.encapsulates() && core.path.local.port() == settings.port {
+    let may_move = core.connection.mobike && detects_nat && core.path.remote.port() == PORT;
+    let wanted = core.nat.encapsulates() || may_move;
+    if wanted && settings.nat_port != 0 && core.path.local.port() == settings.port {
         core.path.local.set_port(settings.nat_port);
         core.path.remote.set_port(NAT_PORT);
     }
 }
 
+/// UDP port of IKE.
+const PORT: u16 = 500;
 /// UDP port that peers behind NAT are reached at (RFC 7296 §2.23).
 const NAT_PORT: u16 = 4500;
