@@ -43,7 +43,7 @@ impl Watch {
 
     /// Whether addresses, links or routes other than ours have changed since the last call; also when the kernel had to drop messages.
     pub fn heard(&mut self) -> bool {
-        self.changes.heard(|kind, body| matters(kind, body))
+        self.changes.heard(matters)
     }
 
     /// The addresses of this host that can be ends of a tunnel, those of the loopback interface last: without link-local ones and those of
