@@ -1,6 +1,6 @@
 //! Configurations: plain values that a test changes before it loads them.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,6 +27,11 @@ pub fn further_address(who: Who, number: u8) -> IpAddr {
         1 => Ipv4Addr::new(198, 51, 100, octet(who)).into(),
         _ => Ipv4Addr::new(100, 64, number, octet(who)).into(),
     }
+}
+
+/// IPv6 address of a gateway, once it is given to it.
+pub fn address_v6(who: Who) -> IpAddr {
+    Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, octet(who).into()).into()
 }
 
 /// Identity of a gateway.
@@ -75,6 +80,15 @@ pub fn connection(name: &str, local: Who, remote: Who) -> Connection {
         over_time: Duration::ZERO,
         rand_time: Duration::ZERO,
         children: vec![Arc::new(child("net", local, remote, 0))],
+    }
+}
+
+/// The same over IPv6.
+pub fn connection_v6(name: &str, local: Who, remote: Who) -> Connection {
+    Connection {
+        local_addrs: vec![HostSpec::Address(address_v6(local))],
+        remote_addrs: vec![HostSpec::Address(address_v6(remote))],
+        ..connection(name, local, remote)
     }
 }
 
