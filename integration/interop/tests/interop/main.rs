@@ -7,6 +7,7 @@ mod detour;
 mod dry_run;
 mod files;
 mod forms;
+mod fragments;
 mod guard;
 mod harness;
 mod judge;
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
         self_test::trials(),
         judge::trials(),
         forms::trials(),
+        fragments::trials(),
         guard::trials(),
         debian::trials(),
         python::trials(),

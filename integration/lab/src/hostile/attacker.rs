@@ -289,6 +289,9 @@ impl<C: Carrier> Attacker<C> {
         let sealed = ike.seal(exchange, ike.next, false, chain)?;
         self.last.clone_from(&sealed);
         self.remember(sealed);
+        if self.dice.one_in(3) {
+            self.in_fragments(ike, exchange, chain)?;
+        }
         let mut dice = self.dice.fork();
         let before = ike.answered;
         let mut answerer = |ike: &IkeSa, asked: &peer::Asked| answers::mutated(&mut dice, ike, asked);
@@ -305,6 +308,36 @@ impl<C: Carrier> Attacker<C> {
                 Ok(None)
             }
         }
+    }
+
+    /// Sends a chain in fragments: in any order, some of them twice, some changed, some of another division, and at times not all. What follows
+    /// as a whole is then the request itself or its repetition.
+    fn in_fragments(&mut self, ike: &IkeSa, exchange: ExchangeType, chain: &Chain) -> Result<()> {
+        let dice = &mut self.dice;
+        let (count, other) = (dice.between(2, 9), dice.between(2, 9));
+        if chain.octets.len() < 2 {
+            return Ok(());
+        }
+        let mut all = ike.fragments(exchange, chain, count)?;
+        if dice.one_in(3) {
+            all.extend(ike.fragments(exchange, chain, other)?.into_iter().take(dice.below(4)));
+        }
+        for _ in 0..dice.below(3) {
+            let mut forged = all.get(dice.below(all.len())).cloned().unwrap_or_default();
+            // Behind the header: who it is for stays readable.
+            let at = dice.between(28, forged.len().saturating_sub(1));
+            forged.iter_mut().skip(at).take(1).for_each(|octet| *octet ^= dice.octet());
+            all.push(forged);
+        }
+        for at in 0..all.len() {
+            let with = dice.below(all.len());
+            all.swap(at, with);
+        }
+        if dice.one_in(3) {
+            all.truncate(dice.between(1, all.len()));
+        }
+        self.tally.fragmented += 1;
+        all.into_iter().try_for_each(|fragment| self.send(fragment))
     }
 
     /// Payloads as a chain that differs from them.

@@ -178,7 +178,8 @@ impl<'lab> Ground<'lab> {
 impl Default for Opening {
     fn default() -> Self {
         // Several attackers share one identity; what they abandon is found by liveness checks.
-        let options = vec!["unique = never".into(), "dpd_delay = 4s".into()];
+        // They send fragments and read none.
+        let options = vec!["unique = never".into(), "dpd_delay = 4s".into(), "fragmentation = accept".into()];
         Opening { id: "attacker.example".into(), subnet: "10.66.0.0/16".into(), options }
     }
 }

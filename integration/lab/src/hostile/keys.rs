@@ -139,22 +139,42 @@ impl Keys {
     /// # Errors
     /// The cryptography refused.
     pub fn seal_behind(&self, header: &Header, front: (PayloadType, &[u8]), chain: &Chain) -> Result<Vec<u8>> {
-        let (kind, front) = front;
+        let sealed = SkBuffer::seal(header, chain, sizes(self.ours.as_ref()))?;
+        self.behind(front, PayloadType::SK, PAYLOAD_HEADER_LEN, sealed.into_octets())
+    }
+
+    /// The same in front of the only fragment of `chain`.
+    ///
+    /// # Errors
+    /// The cryptography refused.
+    pub fn fragment_behind(&self, header: &Header, front: (PayloadType, &[u8]), chain: &Chain) -> Result<Vec<u8>> {
         let sizes = sizes(self.ours.as_ref());
-        let sealed = SkBuffer::seal(header, chain, sizes)?.into_octets();
-        let (head, sk) = sealed.split_at_checked(HEADER_LEN).context("a message is longer than its header")?;
+        let sealed = SkBuffer::seal_fragment(header, chain.first, (1, 1), &chain.octets, sizes)?;
+        // Number and total stand between the payload header and the IV.
+        self.behind(front, PayloadType::SKF, PAYLOAD_HEADER_LEN + 4, sealed.into_octets())
+    }
+
+    /// Puts a payload in front of the encrypted one, of which the first `header` octets are not encrypted, and encrypts it.
+    fn behind(
+        &self,
+        (kind, front): (PayloadType, &[u8]),
+        encrypted: PayloadType,
+        header: usize,
+        laid_out: Vec<u8>,
+    ) -> Result<Vec<u8>> {
+        let sizes = sizes(self.ours.as_ref());
+        let (head, rest) = laid_out.split_at_checked(HEADER_LEN).context("a message is longer than its header")?;
         let length = u16::try_from(front.len() + PAYLOAD_HEADER_LEN)?;
         let mut octets = head.to_vec();
-        octets.extend([PayloadType::SK.0, 0]);
+        octets.extend([encrypted.0, 0]);
         octets.extend(length.to_be_bytes());
         octets.extend(front);
-        octets.extend(sk);
+        octets.extend(rest);
         let total = u32::try_from(octets.len())?;
         for (at, value) in [(16, vec![kind.0]), (24, total.to_be_bytes().to_vec())] {
             octets.iter_mut().skip(at).zip(value).for_each(|(to, from)| *to = from);
         }
-        let (associated, rest) =
-            octets.split_at_mut(HEADER_LEN + PAYLOAD_HEADER_LEN + front.len() + PAYLOAD_HEADER_LEN);
+        let (associated, rest) = octets.split_at_mut(HEADER_LEN + PAYLOAD_HEADER_LEN + front.len() + header);
         let (iv, rest) = rest.split_at_mut(sizes.iv);
         let (body, icv) = rest.split_at_mut(rest.len() - sizes.icv);
         self.ours.seal(&SystemRandom, associated, iv, body, icv)?;

@@ -175,6 +175,7 @@ pub fn init_payloads(nat: bool, nonce: &[u8], public: &[u8]) -> Vec<Payload<'sta
             payloads.push(Payload::Notify(Notify::new(kind, vec![7; 20])));
         }
     }
+    payloads.push(Payload::Notify(Notify::plain(NotifyType::IKEV2_FRAGMENTATION_SUPPORTED)));
     payloads
 }
 
@@ -346,6 +347,18 @@ impl IkeSa {
     /// It is too long for a datagram.
     pub fn seal(&self, exchange: ExchangeType, id: u32, response: bool, chain: &Chain) -> Result<Vec<u8>> {
         self.keys.seal(&header(self.spis, exchange, response, id), chain)
+    }
+
+    /// The next request in so many fragments (RFC 7383), or as many as it has octets.
+    ///
+    /// # Errors
+    /// It has no octets, or they are too many.
+    pub fn fragments(&self, exchange: ExchangeType, chain: &Chain, count: usize) -> Result<Vec<Vec<u8>>> {
+        let header = header(self.spis, exchange, false, self.next);
+        let pieces: Vec<&[u8]> = chain.octets.chunks(chain.octets.len().div_ceil(count.max(1)).max(1)).collect();
+        let total = u16::try_from(pieces.len())?;
+        let seal = |(number, piece)| self.keys.seal_fragment(&header, chain.first, (number, total), piece);
+        (1..).zip(pieces).map(seal).collect()
     }
 
     /// Sends a request and waits for its response, twice at most. Answers what the daemon asks meanwhile.

@@ -10,6 +10,8 @@ use super::requests::Purpose;
 pub struct Tally {
     /// Datagrams changed outside of any encryption.
     pub raw: u64,
+    /// Messages changed below SK that went in fragments first.
+    pub fragmented: u64,
     /// Messages changed below SK, and IKE_SA_INIT requests changed in what they say, by what they were before.
     pub sent: BTreeMap<Purpose, u64>,
     /// Those of them that the daemon has answered, authentically: a handler had them.
@@ -49,6 +51,7 @@ impl Tally {
     /// Adds another one.
     pub fn add(&mut self, other: &Tally) {
         self.raw += other.raw;
+        self.fragmented += other.fragmented;
         for (to, from) in
             [(&mut self.sent, &other.sent), (&mut self.reached, &other.reached), (&mut self.agreed, &other.agreed)]
         {
@@ -77,10 +80,11 @@ impl Tally {
         }
         let _ = write!(
             text,
-            "datagrams mutated outside of SK: {}; below SK: {} ({:.1} %); IKE SAs established {}, ended by a mutation {}, no answer {}, refused {}",
+            "datagrams mutated outside of SK: {}; below SK: {} ({:.1} %), {} of them in fragments; IKE SAs established {}, ended by a mutation {}, no answer {}, refused {}",
             self.raw,
             self.below_sk(),
             percent(self.below_sk()),
+            self.fragmented,
             self.established,
             self.ended,
             self.silent,

@@ -88,6 +88,13 @@ impl Core {
         }
     }
 
+    /// The same with another setting for IKE fragmentation.
+    pub(crate) fn with_fragmentation(mut self, fragmentation: Fragmentation) -> Self {
+        let connection = Connection { fragmentation, ..connection() };
+        self.config.connections.insert("hostile".into(), Arc::new(connection));
+        self
+    }
+
     pub(crate) fn counts(&self) -> Counts {
         self.endpoint.counts()
     }
@@ -204,7 +211,8 @@ fn connection() -> Connection {
         dscp: 0,
         encap: false,
         mobike: false,
-        fragmentation: Fragmentation::Yes,
+        // The attacker sends fragments and reads none.
+        fragmentation: Fragmentation::Accept,
         dpd_delay: Duration::from_secs(30),
         keyingtries: 1,
         unique: Unique::Never,

@@ -3,6 +3,7 @@
 //! `HOSTILE_COUNT` and `HOSTILE_SEED` choose another run.
 
 mod core;
+mod fragments;
 mod rules;
 
 use std::cell::RefCell;
@@ -55,6 +56,7 @@ fn mutations_below_sk_reach_every_handler_and_leave_nothing() {
         let reached = attacker.tally.reached.get(&purpose).copied().unwrap_or(0);
         assert!(reached >= count / 1_000, "{} was reached {reached} times", purpose.name());
     }
+    assert!(attacker.tally.fragmented >= count / 20, "fragments: {}", attacker.tally.fragmented);
     assert!(
         attacker.tally.sent.get(&Purpose::Answer).is_some_and(|sent| *sent >= count / 1_000),
         "no answers were mutated"
