@@ -103,6 +103,23 @@ impl IkeSeen {
     }
 }
 
+/// Whether both ends had sent their first request of these exchange types before they answered the other's: the requests crossed.
+#[must_use]
+pub fn crossed(seen: &[IkeSeen], exchanges: &[u8]) -> bool {
+    let first = |from_left: bool, is_response: bool| {
+        let fits = |message: &&IkeSeen| {
+            exchanges.contains(&message.exchange)
+                && message.from_left == from_left
+                && message.is_response == is_response
+        };
+        seen.iter().find(fits).map(|message| message.at)
+    };
+    let before = |request: Option<Instant>, response: Option<Instant>| {
+        request.is_some_and(|request| response.is_none_or(|response| request < response))
+    };
+    before(first(true, false), first(true, true)) && before(first(false, false), first(false, true))
+}
+
 /// The flag of a response in the IKE header (RFC 7296 §3.1).
 const RESPONSE: u8 = 0x20;
 /// IKE messages remembered; later ones are not.
@@ -342,5 +359,30 @@ mod tests {
         assert_eq!(IkeSeen::read(&frame(4500, &[1; 40]), true), None, "ESP");
         assert_eq!(IkeSeen::read(&frame(500, &message[..27]), true).map(|seen| seen.message_id), Some(5));
         assert_eq!(IkeSeen::read(&frame(500, &message[..20]), true), None, "too short");
+    }
+
+    fn seen(order: &[(bool, bool)]) -> Vec<IkeSeen> {
+        let start = Instant::now();
+        let message = |(number, (from_left, is_response)): (u32, &(bool, bool))| IkeSeen {
+            at: start + Duration::from_millis(number.into()),
+            from_left: *from_left,
+            spis: (1, 2),
+            exchange: 36,
+            is_response: *is_response,
+            message_id: 0,
+            lost: false,
+        };
+        (0..).zip(order).map(message).collect()
+    }
+
+    #[test]
+    fn only_requests_that_cross_are_a_collision() {
+        let (request, response) = (false, true);
+        let (left, right) = (true, false);
+        assert!(crossed(&seen(&[(left, request), (right, request), (left, response), (right, response)]), &[36]));
+        assert!(crossed(&seen(&[(left, request), (right, request)]), &[36]));
+        assert!(!crossed(&seen(&[(left, request), (right, response), (right, request), (left, response)]), &[36]));
+        assert!(!crossed(&seen(&[(left, request), (right, response)]), &[36]));
+        assert!(!crossed(&[], &[36]));
     }
 }

@@ -3,11 +3,13 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use lab::peer::charon::TunedCharon;
 use lab::peer::conf::Tunnel;
 use lab::peer::cygnet::Cygnet;
+use lab::peer::sas::IkeSa;
 use lab::peer::{Peer, audit};
+use lab::relay::Profile;
 use lab::topology::{Family, Lab, Middle, Side};
 use lab::traffic::ping;
 use libtest_mimic::Trial;
@@ -65,10 +67,35 @@ pub(crate) fn trials() -> Vec<Trial> {
             })
         }
     };
-    tests
+    let mut trials: Vec<Trial> = tests
         .into_iter()
         .map(|(name, options, initiator, test)| trial(format!("absence::{name}"), run(options, initiator, test)))
-        .collect()
+        .collect();
+    trials.push(trial("absence::path_cut::both_begin_again", path_cut_both_begin_again));
+    trials
+}
+
+/// Both ends watch each other and both are to begin again: whoever comes first, one tunnel stands afterwards.
+fn path_cut_both_begin_again() -> Result<()> {
+    let ours = Cygnet { extra: format!("[ike]\n{RETRANSMISSION}"), log: String::new() };
+    let configure = |_, mut tunnel: Tunnel| {
+        tunnel.children.retain(|child| child.name == CHILD);
+        tunnel.options.push("dpd_delay = 1s".into());
+        tunnel.with_child_option("dpd_action = start")
+    };
+    let path = Profile { delay: Duration::from_millis(20), ..Profile::CLEAN };
+    with_pair(&Middle::Relay(path), [&ours, &CHARON], configure, |lab, pair| {
+        establish(lab, pair, Side::A)?;
+        let relay = lab.relay.as_ref().context("no relay")?;
+        relay.cut(true);
+        for side in [Side::A, Side::B] {
+            let given_up = |sas: &[IkeSa]| sas.iter().all(|sa| sa.state != "ESTABLISHED");
+            pair.side(side).wait_for("the silent peer given up", GIVEN_UP, given_up)?;
+        }
+        relay.cut(false);
+        back_within(lab, BACK, "the path was whole again")?;
+        settled(pair)
+    })
 }
 
 /// Ours is to be up, whatever happens. Not with the first load, or it would be up before the other side may initiate.

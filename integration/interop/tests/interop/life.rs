@@ -112,16 +112,21 @@ pub(crate) fn installed(pair: &Pair<'_>, side: Side, child: &str) -> Result<Chil
 }
 
 /// Polls until something has come true; errors on the way count as "not yet".
-pub(crate) fn settle(what: &str, mut condition: impl FnMut() -> Result<bool>) -> Result<()> {
+pub(crate) fn settle(what: &str, condition: impl FnMut() -> Result<bool>) -> Result<()> {
+    settle_within(SOON, what, condition)
+}
+
+/// The same for what takes longer.
+pub(crate) fn settle_within(limit: Duration, what: &str, mut condition: impl FnMut() -> Result<bool>) -> Result<()> {
     let started = std::time::Instant::now();
     loop {
         let outcome = condition();
         if matches!(outcome, Ok(true)) {
             return Ok(());
         }
-        if started.elapsed() > SOON {
+        if started.elapsed() > limit {
             outcome?;
-            bail!("not within {} s: {what}", SOON.as_secs());
+            bail!("not within {} s: {what}", limit.as_secs());
         }
         std::thread::sleep(Duration::from_millis(40));
     }

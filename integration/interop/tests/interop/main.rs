@@ -1,6 +1,7 @@
 //! One target, serial: every test is named after peers, role and behaviour. See [`harness`] for how they run.
 
 mod absence;
+mod crossing;
 mod datapath;
 mod debian;
 mod detour;
@@ -49,6 +50,7 @@ fn main() -> ExitCode {
         absence::trials(),
         several::trials(),
         detour::trials(),
+        crossing::trials(),
         matrix::trials(),
     ]
     .into_iter()
