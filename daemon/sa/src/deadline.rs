@@ -49,6 +49,8 @@ pub(crate) enum ChildTimer {
     Linger,
     /// Look whether the SA was used.
     Inactivity,
+    /// Traffic passes to it from an equal one of another IKE SA.
+    Switch,
     /// Rekey again after TEMPORARY_FAILURE.
     Retry,
 }

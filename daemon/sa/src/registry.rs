@@ -8,6 +8,7 @@ use ike_model::{Connection, Identity};
 use ipsec::{GuardSpec, Op, SelectorPair, Tag};
 
 use crate::directory::DirectoryEntry;
+use crate::switch::Switches;
 use crate::turn::Purpose;
 use crate::work::WorkId;
 
@@ -26,6 +27,8 @@ pub(crate) struct Registry {
     pub(crate) connecting: BTreeMap<u32, (Identity, Identity)>,
     /// Our addresses as last told by the driver.
     pub(crate) local_addresses: Arc<[IpAddr]>,
+    /// Outbound SAs in use, and those that wait to be.
+    pub(crate) switches: Switches,
     /// Guards that stand.
     pub(crate) guards: BTreeSet<GuardSpec>,
 }

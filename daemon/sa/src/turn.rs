@@ -49,8 +49,18 @@ impl Turn<'_> {
 
     /// Asks the backend on behalf of a CHILD SA; the answer comes back to the IKE SA that owns the child then.
     pub(crate) fn apply(&mut self, ops: Vec<Op>, purpose: Purpose) {
+        for sa in self.registry.switches.before(&ops) {
+            self.switch(sa);
+        }
         if !ops.is_empty() {
             self.submit(Request::Apply(ops), purpose);
+        }
+    }
+
+    /// Traffic passes to an outbound SA, if that is still to happen.
+    pub(crate) fn switch(&mut self, sa: SaHandle) {
+        if let Some(ops) = self.registry.switches.take(sa) {
+            self.submit(Request::Apply(ops), Purpose::Activate(child_of(sa)));
         }
     }
 

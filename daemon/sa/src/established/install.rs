@@ -12,10 +12,12 @@ use ipsec::{Answer, Direction, ModeInUse, OffloadError};
 
 use crate::children::{Agreement, ChildKeys, ChildSa, Outbound};
 use crate::core::Core;
+use crate::deadline::ChildTimer;
 use crate::error::Error;
 use crate::established::{Active, Authenticated, Incoming, Intent, Pending};
 use crate::exchange::create_child;
 use crate::notice::Notice;
+use crate::switch;
 use crate::turn::{Purpose, Turn};
 
 impl Authenticated {
@@ -159,7 +161,10 @@ impl Authenticated {
             return pending.rekeys.into_iter().for_each(|old| create_child::refused_rekey(self, unique_id, old));
         }
         match pending.rekeys {
-            None => self.child_up(core, turn, unique_id),
+            None => {
+                self.activate_later(turn, unique_id);
+                self.child_up(core, turn, unique_id);
+            }
             Some(old) => create_child::answered_rekey(self, turn, old),
         }
     }
@@ -188,8 +193,24 @@ impl Authenticated {
             let old = child.replaces.and_then(|id| self.children.iter_mut().find(|other| other.unique_id == id));
             let ops = child.activate_ops(turn.ids, old);
             turn.apply(ops, Purpose::Activate(unique_id));
+            turn.registry.switches.takes(turn.ids.sa(unique_id, Direction::Outbound), &child.name, &child.pairs);
         }
         self.children.push(child);
+    }
+
+    //= RFC 7296 §2.8: the initiator may not be able to receive on a new SA yet when the responder has answered
+    /// Where traffic has an equal CHILD SA of another IKE SA it stays there until the peer is known to have the new one.
+    fn activate_later(&mut self, turn: &mut Turn<'_>, unique_id: u32) {
+        let sa = turn.ids.sa(unique_id, Direction::Outbound);
+        let Some(child) = self.child_mut(unique_id).filter(|child| child.outbound == Outbound::Reserved) else {
+            return;
+        };
+        let Some(other) = turn.registry.switches.in_use(&child.name, &child.pairs) else { return };
+        let ops = child.activate_ops(turn.ids, None);
+        turn.registry.switches.takes(sa, &child.name, &child.pairs);
+        turn.registry.switches.defer(sa, other, ops);
+        let at = turn.after(switch::LONGEST);
+        turn.deadlines.set(child.timer(ChildTimer::Switch), at);
     }
 
     /// A child that was asked for does not come up.

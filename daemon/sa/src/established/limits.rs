@@ -17,6 +17,7 @@ impl Authenticated {
             ChildTimer::Soft => self.soft_expired(core, turn, unique_id, ipsec::LimitUnit::Time),
             ChildTimer::Hard => self.hard_expired(core, turn, unique_id, ipsec::LimitUnit::Time),
             ChildTimer::Retry => self.rekey_child(core, turn, unique_id),
+            ChildTimer::Switch => turn.switch(turn.ids.sa(unique_id, Direction::Outbound)),
             ChildTimer::Linger => self.linger_due(core, turn, unique_id),
             ChildTimer::Inactivity => {
                 let sa = turn.ids.sa(unique_id, Direction::Inbound);
@@ -134,6 +135,7 @@ impl Authenticated {
     pub(crate) fn first_use(&mut self, core: &mut Core, turn: &mut Turn<'_>, unique_id: u32) {
         let Some(child) = self.child_mut(unique_id) else { return };
         child.used = true;
+        turn.switch(turn.ids.sa(unique_id, Direction::Outbound));
         if child.outbound != Outbound::Reserved || child.state == ChildSaState::Installing {
             return;
         }

@@ -4,6 +4,7 @@
 mod acquire;
 mod any_order;
 mod at_once;
+mod at_responder;
 mod childless;
 mod collisions;
 mod cookie;
