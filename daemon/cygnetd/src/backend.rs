@@ -15,11 +15,15 @@ use crate::workers::Exempt;
 /// Name of the only backend of this build, as shown with every CHILD SA.
 pub(crate) const NAME: &str = "userspace";
 
-/// Starts the backend.
+/// Starts the backend; IKE has these UDP ports.
 ///
 /// # Errors
 /// One sentence naming the device, capability, table or file that is missing or taken.
-pub(crate) fn start(config: &Backend, reports: Arc<dyn Reports>) -> anyhow::Result<Arc<dyn OffloadBackend>> {
+pub(crate) fn start(
+    config: &Backend,
+    ike_ports: [u16; 2],
+    reports: Arc<dyn Reports>,
+) -> anyhow::Result<Arc<dyn OffloadBackend>> {
     if config.kind == BackendKind::Auto {
         tracing::info!("backend.kind = \"auto\": using the userspace backend, the only one of this build");
     }
@@ -32,6 +36,7 @@ pub(crate) fn start(config: &Backend, reports: Arc<dyn Reports>) -> anyhow::Resu
         rule_priority: userspace.rule_priority,
         mark: userspace.mark,
         install_routes: userspace.install_routes,
+        ike_ports,
         simulate_packet_device: userspace.simulate_packet_device,
     };
     Ok(Userspace::start(config, reports).context("cannot start the userspace backend")?)

@@ -134,7 +134,11 @@ impl Daemon {
             exempt: &*exempt,
         })?);
         let reports = Arc::<Router>::clone(&router) as Arc<dyn Reports>;
-        let backend = backend::start(&config.backend, Arc::clone(&reports))?;
+        let backend = backend::start(
+            &config.backend,
+            [config.ike.settings.port, config.ike.settings.nat_port],
+            Arc::clone(&reports),
+        )?;
         let nat_reader = adopt(&*backend, &sockets)?;
         let workers = Workers::start(provider, exempt, Arc::clone(&router)).context("cannot start worker threads")?;
         let hub = Hub::new(gateway_name(config), boot_id(provider)?, backend::NAME, events::sinks(&subscribers));

@@ -15,7 +15,8 @@ use crate::backend::{
 use crate::capability::{Capabilities, Device, DeviceState, DeviceTable, LimitUnits};
 use crate::handle::{DeviceId, PolicyHandle, SaHandle, Spi, Tag};
 use crate::policy::{GuardSpec, PolicyAction, PolicySpec};
-use crate::sa::{Direction, ModeInUse, SaSpec};
+use crate::sa::{Direction, ModeInUse, SaMode, SaSpec};
+use crate::selector::SelectorPair;
 
 /// What the double holds at one moment.
 #[derive(Clone, Debug, Default)]
@@ -167,10 +168,17 @@ impl Tables {
                 if !sa.key.fits(sa.algorithm) {
                     return Err(OffloadError::Invalid("key length does not fit the algorithm".into()));
                 }
+                let bound = |pair: &SelectorPair| pair.is_between(sa.outer);
+                if sa.mode == SaMode::Transport && !sa.selectors.iter().all(bound) {
+                    return Err(OffloadError::Invalid("transport mode between other hosts".into()));
+                }
                 self.sas.insert(sa.handle, (**sa).clone());
             }
             Op::UpdateSa { sa, outer, encapsulation } => {
                 let entry = self.sas.get_mut(sa).ok_or_else(|| OffloadError::Missing("SA".into()))?;
+                if entry.mode == SaMode::Transport && entry.outer != *outer {
+                    return Err(OffloadError::Invalid("an SA in transport mode is bound to its addresses".into()));
+                }
                 entry.outer = *outer;
                 entry.encapsulation = *encapsulation;
             }

@@ -6,6 +6,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 
+use crate::sa::OuterAddresses;
+
 /// Inclusive range of addresses of one family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct AddressRange {
@@ -273,6 +275,12 @@ impl SelectorPair {
     pub fn matches_inbound(&self, packet: &PacketSelectors) -> bool {
         self.remote.matches(packet.source, packet.protocol, packet.ports.map(|(source, _)| source))
             && self.local.matches(packet.destination, packet.protocol, packet.ports.map(|(_, destination)| destination))
+    }
+
+    /// Whether this is traffic of exactly these two hosts: all that transport mode can carry.
+    pub fn is_between(&self, hosts: OuterAddresses) -> bool {
+        self.local.addresses == AddressRange::host(hosts.local)
+            && self.remote.addresses == AddressRange::host(hosts.remote)
     }
 
     /// Every combination of one local and one remote selector of the same family and compatible protocols.

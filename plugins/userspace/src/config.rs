@@ -19,6 +19,8 @@ pub struct UserspaceConfig {
     pub mark: u32,
     /// Whether routes and rules are installed.
     pub install_routes: bool,
+    /// UDP ports of IKE, which never go through the device; 0 is none.
+    pub ike_ports: [u16; 2],
     /// Pose as a NIC with packet offload.
     pub simulate_packet_device: bool,
 }
@@ -33,6 +35,7 @@ impl Default for UserspaceConfig {
             rule_priority: 220,
             mark: 0x4347,
             install_routes: true,
+            ike_ports: [500, 4500],
             simulate_packet_device: false,
         }
     }

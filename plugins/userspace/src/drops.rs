@@ -63,6 +63,10 @@ reasons! {
     SelectorMismatch = "selector-mismatch",
     /// A fragment came over an SA whose selectors have ports.
     FragmentWithPorts = "fragment-with-ports",
+    /// A fragment met an SA in transport mode, which takes whole packets only.
+    FragmentInTransport = "fragment-in-transport",
+    /// Headers that belong before ESP in transport mode, but cannot be put there: routing headers, very long options.
+    HeadersInTransport = "headers-in-transport",
     /// Congestion was marked on the way, but the transport inside does not understand the mark (RFC 6040).
     CongestionExperienced = "congestion-experienced",
 }

@@ -26,6 +26,8 @@ pub struct Packet {
     pub length: usize,
     /// Header length (IPv6: 40).
     pub header: usize,
+    /// Where the upper-layer header starts; in fragments other than the first, where their data does.
+    pub upper: usize,
     /// Whether the upper-layer header follows at once (IPv6: without extension headers).
     pub bare: bool,
     /// Whether it is a fragment.
@@ -76,6 +78,7 @@ fn v4(packet: &[u8]) -> Option<Packet> {
         },
         length,
         header,
+        upper: header,
         bare: true,
         fragment,
         dont_fragment: offset & DONT_FRAGMENT != 0,
@@ -100,6 +103,7 @@ fn v6(packet: &[u8]) -> Option<Packet> {
         },
         length,
         header: IPV6_HEADER,
+        upper: length - upper.len(),
         bare: protocol == fixed[6],
         fragment,
         dont_fragment: true,

@@ -12,11 +12,11 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use ike_crypto::EspKey;
 use ipsec::sa::HeaderCopy;
 use ipsec::{
-    Direction, Event, Instant, LimitUnit, Limits, ModeInUse, Reports, Reqid, SaHandle, SaSpec, SaStatus, SelectorPair,
-    Spi, UdpEncapsulation,
+    Direction, Event, Instant, LimitUnit, Limits, ModeInUse, OuterAddresses, Reports, Reqid, SaHandle, SaMode, SaSpec,
+    SaStatus, SelectorPair, Spi, UdpEncapsulation,
 };
 
-use crate::esp::ReplayWindow;
+use crate::esp::{self, ReplayWindow};
 
 /// Where an SA sends to and in which form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +43,10 @@ pub struct Sa {
     pub reqid: Reqid,
     /// Outer addresses and form.
     pub path: OuterPath,
+    /// What ESP encloses.
+    pub encloses: SaMode,
+    /// Addresses in the peer's view, in transport mode through NAT.
+    pub peer_view: Option<OuterAddresses>,
     /// 64-bit sequence numbers.
     pub esn: bool,
     /// Anti-replay window in packets; 0 is off.
@@ -76,7 +80,7 @@ pub struct Hot {
     /// Hash of the last remote address reported as a mapping change.
     reported_remote: AtomicU64,
     flags: AtomicU32,
-    /// Largest inner packet that fits the outer path.
+    /// Tunnel mode: the largest inner packet that fits the outer path. Transport mode: what IP header and ESP may have.
     mtu: AtomicU32,
     /// Anti-replay window, inbound.
     pub window: ReplayWindow,
@@ -96,7 +100,7 @@ pub enum Once {
 }
 
 impl Sa {
-    /// An entry from its specification. `mtu` is the largest inner packet that fits.
+    /// An entry from its specification. `mtu` is that of [`Hot::mtu`].
     pub fn new(spec: &SaSpec, key: Box<dyn EspKey>, mode: ModeInUse, mtu: usize, now: Instant) -> Self {
         let path = OuterPath { local: spec.outer.local, remote: spec.outer.remote, encapsulation: spec.encapsulation };
         let hot = Hot {
@@ -116,6 +120,8 @@ impl Sa {
             spi: spec.spi,
             reqid: spec.reqid,
             path,
+            encloses: spec.mode,
+            peer_view: spec.peer_view,
             esn: spec.esn,
             window: spec.replay_window,
             selectors: Arc::clone(&spec.selectors),
@@ -141,6 +147,8 @@ impl Sa {
             spi: self.spi,
             reqid: self.reqid,
             path,
+            encloses: self.encloses,
+            peer_view: self.peer_view,
             esn: self.esn,
             window: self.window,
             selectors: Arc::clone(&self.selectors),
@@ -160,6 +168,14 @@ impl Sa {
             self.limits.soft.time.map(|time| self.installed + time),
             self.limits.hard.time.map(|time| self.installed + time),
         )
+    }
+
+    /// The largest packet that fits, when `header` octets of it stay outside of ESP in transport mode.
+    pub fn largest(&self, header: usize) -> usize {
+        match self.encloses {
+            SaMode::Tunnel => self.hot.mtu(),
+            SaMode::Transport => header + esp::payload_room(&*self.key, self.hot.mtu().saturating_sub(header)),
+        }
     }
 
     /// Whether packets may pass at `now`. Finding the hard time limit passed ends the SA.
@@ -262,12 +278,12 @@ impl Hot {
         changed
     }
 
-    /// Largest inner packet that fits.
+    /// Tunnel mode: the largest inner packet that fits the outer path. Transport mode: what IP header and ESP may have.
     pub fn mtu(&self) -> usize {
         self.mtu.load(Relaxed) as usize
     }
 
-    /// Sets the largest inner packet that fits.
+    /// Sets [`Self::mtu`].
     pub fn set_mtu(&self, mtu: usize) {
         self.mtu.store(u32::try_from(mtu).unwrap_or(u32::MAX), Relaxed);
     }

@@ -2,7 +2,9 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipsec::{AddressRange, GuardSpec, OffloadError, OnStop, PolicyAction, PolicySpec, SelectorPair, TrafficSelector};
+use ipsec::{
+    AddressRange, GuardSpec, OffloadError, OnStop, PolicyAction, PolicySpec, SaMode, SelectorPair, TrafficSelector,
+};
 
 use crate::control::Surroundings;
 use crate::host::{Host, HostError};
@@ -28,12 +30,24 @@ impl Machine {
     }
 }
 
-/// Whether the traffic of a policy is led around the tunnel device.
-fn passes(policy: &PolicySpec) -> bool {
+/// Where the traffic of a policy is led.
+enum Way {
+    Around,
+    Device,
+    /// In transport mode, in packets of any size.
+    DeviceWhole,
+}
+
+fn way(policy: &PolicySpec) -> Way {
     match policy.action {
-        PolicyAction::Bypass => true,
+        PolicyAction::Bypass => Way::Around,
+        PolicyAction::Protect { mode: SaMode::Transport, .. } | PolicyAction::Trap { mode: SaMode::Transport, .. } => {
+            Way::DeviceWhole
+        }
         // What is discarded is led into the device too, where it is counted.
-        PolicyAction::Protect { .. } | PolicyAction::Discard | PolicyAction::Trap { .. } => false,
+        PolicyAction::Protect { mode: SaMode::Tunnel, .. }
+        | PolicyAction::Discard
+        | PolicyAction::Trap { mode: SaMode::Tunnel, .. } => Way::Device,
     }
 }
 
@@ -48,12 +62,20 @@ impl Surroundings for Machine {
 
     fn install_route(&mut self, policy: &PolicySpec) -> Result<(), OffloadError> {
         let selectors = &policy.selectors;
-        self.change(|host| if passes(policy) { host.pass(selectors) } else { host.protect(selectors) })
+        self.change(|host| match way(policy) {
+            Way::Around => host.pass(selectors),
+            Way::Device => host.protect(selectors),
+            Way::DeviceWhole => host.protect_hosts(selectors),
+        })
     }
 
     fn remove_route(&mut self, policy: &PolicySpec) -> Result<(), OffloadError> {
         let selectors = &policy.selectors;
-        self.change(|host| if passes(policy) { host.unpass(selectors) } else { host.unprotect(selectors) })
+        self.change(|host| match way(policy) {
+            Way::Around => host.unpass(selectors),
+            Way::Device => host.unprotect(selectors),
+            Way::DeviceWhole => host.unprotect_hosts(selectors),
+        })
     }
 
     fn install_outer(&mut self, local: IpAddr, remote: IpAddr) -> Result<(), OffloadError> {

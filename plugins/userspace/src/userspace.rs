@@ -324,6 +324,7 @@ fn host_config(config: &UserspaceConfig) -> HostConfig {
         rule_priority: config.rule_priority,
         mark: config.mark,
         install_routes: config.install_routes,
+        ike_ports: config.ike_ports,
     }
 }
 
@@ -388,7 +389,7 @@ fn device_table(config: &UserspaceConfig, state: DeviceState) -> DeviceTable {
     let capabilities = Capabilities {
         algorithms: crypto::algorithms(),
         tunnel: true,
-        transport: false,
+        transport: true,
         esn: true,
         replay_window: (MIN_WINDOW, MAX_WINDOW),
         udp_encapsulation: true,

@@ -12,6 +12,7 @@ mod packets;
 mod policies;
 mod requests;
 mod setup;
+mod transport;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -194,6 +195,12 @@ behaviours! {
     packets::a_moved_sa_sends_to_its_new_address,
     packets::an_oversize_packet_is_answered_or_fragmented,
     packets::ipv6_is_carried_like_ipv4,
+    transport::transport_mode_carries_payloads_between_two_hosts,
+    transport::transport_mode_carries_ipv6,
+    transport::transport_mode_is_bound_to_its_hosts_and_selectors,
+    transport::transport_mode_takes_no_fragments,
+    transport::transport_mode_puts_checksums_right_behind_nat,
+    transport::transport_mode_limits_count_payloads,
     limits::packet_limits_are_told_once_and_end_the_sa,
     limits::byte_limits_are_told_once_and_end_the_sa,
     limits::time_limits_are_told_once_and_end_the_sa,

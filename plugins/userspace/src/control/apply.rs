@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ipsec::{
     Answer, Direction, GuardSpec, Instant, ModeInUse, OffloadError, Op, OuterAddresses, PolicyAction, PolicyHandle,
-    PolicySpec, SaHandle, SaSpec, Spi, UdpEncapsulation,
+    PolicySpec, SaHandle, SaMode, SaSpec, Spi, UdpEncapsulation,
 };
 
 use super::install::{check_outer, effective_limits};
@@ -133,7 +133,7 @@ impl Control {
         let spec = SaSpec { limits: effective_limits(spec), ..spec.clone() };
         let path = OuterPath { local: spec.outer.local, remote: spec.outer.remote, encapsulation: spec.encapsulation };
         state.install_outer(path, spec.direction, work)?;
-        let mtu = state.mtu_for(&path, spec.direction, &*key);
+        let mtu = state.mtu_for(&path, spec.direction, spec.mode, &*key);
         let sa = Arc::new(Sa::new(&spec, key, mode.clone(), mtu, now));
         let (soft, hard) = sa.time_limits();
         state.deadlines.extend(soft.map(|at| Reverse((at, sa.handle, Limit::Soft))));
@@ -231,9 +231,15 @@ impl State {
         }
     }
 
-    fn mtu_for(&mut self, path: &OuterPath, direction: Direction, key: &dyn ike_crypto::EspKey) -> usize {
+    fn mtu_for(
+        &mut self,
+        path: &OuterPath,
+        direction: Direction,
+        encloses: SaMode,
+        key: &dyn ike_crypto::EspKey,
+    ) -> usize {
         match direction {
-            Direction::Outbound => inner_mtu(path, key, self.surroundings.path_mtu(path.local, path.remote)),
+            Direction::Outbound => inner_mtu(path, encloses, key, self.surroundings.path_mtu(path.local, path.remote)),
             Direction::Inbound | Direction::Forward => usize::from(u16::MAX),
         }
     }
@@ -257,9 +263,12 @@ impl State {
         check_outer(outer)?;
         let sa =
             self.sas.get(&handle).cloned().ok_or_else(|| OffloadError::Missing(format!("SA {:x}", handle.raw())))?;
+        if sa.encloses == SaMode::Transport && (outer.local, outer.remote) != (sa.path.local, sa.path.remote) {
+            return Err(OffloadError::Invalid("an SA in transport mode is bound to its addresses".into()));
+        }
         let path = OuterPath { local: outer.local, remote: outer.remote, encapsulation };
         self.install_outer(path, sa.direction, work)?;
-        let mtu = self.mtu_for(&path, sa.direction, &*sa.key);
+        let mtu = self.mtu_for(&path, sa.direction, sa.encloses, &*sa.key);
         let moved = Arc::new(sa.moved(path, mtu));
         match sa.direction {
             Direction::Inbound => {

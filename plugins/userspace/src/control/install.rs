@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use ipsec::{
     Direction, EspEncryption, Limits, ModeInUse, OffloadError, OffloadMode, OuterAddresses, PolicySpec, SaMode, SaSpec,
+    SelectorPair,
 };
 
 use super::Identity;
@@ -41,8 +42,8 @@ impl Identity {
         }
         match (spec.direction, spec.mode) {
             (Direction::Forward, _) => return Err(OffloadError::Invalid("an SA is inbound or outbound".into())),
-            (_, SaMode::Transport) => {
-                return Err(self.unsupported("transport mode", "the datapath carries tunnel mode only"));
+            (Direction::Inbound | Direction::Outbound, SaMode::Transport) => {
+                spec.selectors.iter().try_for_each(|pair| check_hosts(pair, spec.outer))?;
             }
             (Direction::Inbound | Direction::Outbound, SaMode::Tunnel) => {}
         }
@@ -70,11 +71,21 @@ impl Identity {
         if spec.selectors.local.addresses.is_ipv4() != spec.selectors.remote.addresses.is_ipv4() {
             return Err(OffloadError::Invalid(format!("{} mixes address families", spec.selectors)));
         }
-        if let ipsec::PolicyAction::Protect { mode: SaMode::Transport, .. } = spec.action {
-            return Err(self.unsupported("transport mode", "the datapath carries tunnel mode only"));
+        if let ipsec::PolicyAction::Protect { mode: SaMode::Transport, outer, .. } = spec.action {
+            check_hosts(&spec.selectors, outer)?;
         }
         self.check_tags(spec.tags)?;
         self.mode(spec.offload).map(|_| ())
+    }
+}
+
+/// In transport mode the outer addresses are those of the packets.
+fn check_hosts(pair: &SelectorPair, outer: OuterAddresses) -> Result<(), OffloadError> {
+    if pair.is_between(outer) {
+        Ok(())
+    } else {
+        let text = format!("transport mode between {} and {} cannot carry {pair}", outer.local, outer.remote);
+        Err(OffloadError::Invalid(text))
     }
 }
 

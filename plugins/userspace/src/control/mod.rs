@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use arc_swap::ArcSwap;
 use ipsec::{
     Answer, GuardSpec, Instant, LimitUnit, OffloadError, OnStop, PolicyHandle, PolicySpec, Reports, Request, SaHandle,
-    SelectorPair, Spi, TableFull,
+    SaMode, SelectorPair, Spi, TableFull,
 };
 
 use crate::drops::DropCounters;
@@ -262,7 +262,7 @@ impl Control {
         for sa in state.sas.values().filter(|sa| sa.direction == ipsec::Direction::Outbound) {
             let OuterPath { local, remote, .. } = sa.path;
             let mtu = *known.entry((local, remote)).or_insert_with(|| state.surroundings.path_mtu(local, remote));
-            sa.hot.set_mtu(inner_mtu(&sa.path, &*sa.key, mtu));
+            sa.hot.set_mtu(inner_mtu(&sa.path, sa.encloses, &*sa.key, mtu));
         }
     }
 
@@ -316,10 +316,14 @@ const fn minimum_path_mtu(v4: bool) -> usize {
     if v4 { 576 } else { 1280 }
 }
 
-/// Largest inner packet whose outer packet fits `path_mtu`.
-fn inner_mtu(path: &OuterPath, key: &dyn ike_crypto::EspKey, path_mtu: usize) -> usize {
+/// What [`Hot::mtu`](crate::sad::Hot::mtu) is on a path with `path_mtu`.
+fn inner_mtu(path: &OuterPath, encloses: SaMode, key: &dyn ike_crypto::EspKey, path_mtu: usize) -> usize {
     let v4 = path.remote.is_ipv4();
     let ip = if v4 { crate::packet::IPV4_HEADER } else { crate::packet::IPV6_HEADER };
     let udp = if path.encapsulation.is_some() { 8 } else { 0 };
-    esp::payload_room(key, path_mtu.max(minimum_path_mtu(v4)) - ip - udp)
+    let room = path_mtu.max(minimum_path_mtu(v4)) - udp;
+    match encloses {
+        SaMode::Tunnel => esp::payload_room(key, room - ip),
+        SaMode::Transport => room,
+    }
 }

@@ -1,12 +1,13 @@
 //! From the outer side to the protected one: SAD lookup, anti-replay, decapsulation, policy check (RFC 4301 §5.2, RFC 4303 §3.4).
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use ahash::RandomState;
 use arc_swap::{ArcSwap, Cache};
-use ipsec::{Event, Instant, PacketSelectors, UdpEncapsulation};
+use ipsec::{Event, Instant, PacketSelectors, SaMode, UdpEncapsulation};
 
+use super::transport::{self, Came};
 use super::{Shared, Tables};
 use crate::drops::Reason;
 use crate::esp::{self, OpenError, next_header};
@@ -34,9 +35,16 @@ pub struct Arrival {
     pub remote: SocketAddr,
     /// Native or UDP.
     pub form: Form,
+    /// Our address that it was sent to, where that is known.
+    pub local: Option<IpAddr>,
     /// Outer TOS or traffic class.
     pub class: u8,
+    /// Outer TTL or hop limit.
+    pub hops: u8,
 }
+
+/// Octets of `spare` that a packet of transport mode takes beyond its ESP packet, at most.
+pub const HEADER_ROOM: usize = 40;
 
 /// A receiving half of the datapath. An SA's packets must all go through the same one.
 pub struct Inbound {
@@ -57,16 +65,18 @@ impl Inbound {
         self.tables.load();
     }
 
-    /// Takes ESP packets (SPI first), opens them in place and hands inner packets to `deliver` in order.
+    /// Takes ESP packets (SPI first), opens them in place and hands inner packets to `deliver` in order. Packets of transport mode get their
+    /// headers back in `spare`, which needs as many octets as all packets together and [`HEADER_ROOM`] for each.
     pub fn process<'a>(
         &mut self,
         packets: impl IntoIterator<Item = (Arrival, &'a mut [u8])>,
+        mut spare: &'a mut [u8],
         now: Instant,
         mut deliver: impl FnMut(&'a mut [u8]),
     ) {
         let tables = Arc::clone(self.tables.load());
         for (arrival, packet) in packets {
-            match self.one(&tables, &arrival, packet, now) {
+            match self.one(&tables, &arrival, packet, &mut spare, now) {
                 Ok(Some(inner)) => deliver(inner),
                 Ok(None) => {}
                 Err(reason) => self.shared.count(reason),
@@ -79,6 +89,7 @@ impl Inbound {
         tables: &Tables,
         arrival: &Arrival,
         packet: &'a mut [u8],
+        spare: &mut &'a mut [u8],
         now: Instant,
     ) -> Result<Option<&'a mut [u8]>, Reason> {
         let (spi, low) = esp::header(packet).ok_or(Reason::MalformedEsp)?;
@@ -113,17 +124,29 @@ impl Inbound {
         if opened.next_header == next_header::DUMMY {
             return Ok(None);
         }
-        let (parsed, inner) = inner_packet(opened.payload, opened.next_header)?;
-        check(tables, sa, &parsed)?;
-        let class = packet::inner_class(parsed.traffic_class, arrival.class, sa.copy.dscp, sa.copy.ecn)
-            .ok_or(Reason::CongestionExperienced)?;
-        if class != parsed.traffic_class {
-            packet::set_traffic_class(inner, class);
-        }
+        let carried = opened.payload.len();
+        let (parsed, inner, counted) = match sa.encloses {
+            SaMode::Tunnel => {
+                let (parsed, inner) = inner_packet(opened.payload, opened.next_header)?;
+                check(tables, sa, &parsed)?;
+                let class = packet::inner_class(parsed.traffic_class, arrival.class, sa.copy.dscp, sa.copy.ecn)
+                    .ok_or(Reason::CongestionExperienced)?;
+                if class != parsed.traffic_class {
+                    packet::set_traffic_class(inner, class);
+                }
+                let counted = inner.len();
+                (parsed, inner, counted)
+            }
+            SaMode::Transport => {
+                let (parsed, inner) = whole_packet(sa, arrival, opened.payload, opened.next_header, spare)?;
+                check(tables, sa, &parsed)?;
+                (parsed, inner, carried)
+            }
+        };
         if mss::opens_connection(inner, &parsed) {
             self.clamp(tables, &parsed, inner);
         }
-        sa.book(inner.len(), now, &*self.shared.reports);
+        sa.book(counted, now, &*self.shared.reports);
         Ok(Some(inner))
     }
 
@@ -137,7 +160,7 @@ impl Inbound {
             ports: forward.ports.map(|(source, destination)| (destination, source)),
         };
         let fits = match tables.outbound.find_outbound(&back).map(|policy| &policy.action) {
-            Some(Action::Protect(Some(sa))) => sa.hot.mtu(),
+            Some(Action::Protect(Some(sa))) => sa.largest(parsed.header),
             Some(Action::Protect(None) | Action::Bypass | Action::Discard | Action::Trap) | None => usize::MAX,
         };
         mss::clamp(inner, parsed, fits.min(self.shared.device_mtu));
@@ -179,6 +202,34 @@ fn inner_packet(payload: &mut [u8], next: u8) -> Result<(Packet, &mut [u8]), Rea
         return Err(Reason::MalformedPayload);
     }
     let inner = payload.get_mut(..parsed.length).ok_or(Reason::MalformedPayload)?;
+    Ok((parsed, inner))
+}
+
+/// The packet of transport mode with its header again, in the first octets of `spare`.
+fn whole_packet<'a>(
+    sa: &Sa,
+    arrival: &Arrival,
+    payload: &[u8],
+    next: u8,
+    spare: &mut &'a mut [u8],
+) -> Result<(Packet, &'a mut [u8]), Reason> {
+    let came = Came {
+        source: arrival.remote.ip(),
+        destination: arrival.local.unwrap_or(sa.path.local),
+        hops: arrival.hops,
+        class: arrival.class,
+    };
+    let length = transport::rebuild(&came, next, payload, spare).ok_or(Reason::MalformedPayload)?;
+    let (inner, rest) = std::mem::take(spare).split_at_mut_checked(length).ok_or(Reason::MalformedPayload)?;
+    *spare = rest;
+    let parsed = packet::parse(inner).map_err(|_| Reason::MalformedPayload)?;
+    // ESP encloses whole packets (RFC 4303 §3.3.4): a fragment inside is nothing that a sender makes.
+    if parsed.fragment {
+        return Err(Reason::MalformedPayload);
+    }
+    if let Some(view) = &sa.peer_view {
+        transport::translate(inner, &parsed, &came, view);
+    }
     Ok((parsed, inner))
 }
 

@@ -7,6 +7,7 @@
 mod hold;
 mod inbound;
 mod outbound;
+pub mod transport;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use arc_swap::ArcSwap;
 use ipsec::Reports;
 
 pub use hold::{HOLD_AGE, HOLD_OCTETS, HOLD_PACKETS};
-pub use inbound::{Arrival, Form, Inbound};
+pub use inbound::{Arrival, Form, HEADER_ROOM, Inbound};
 pub use outbound::Outbound;
 
 use crate::drops::{DropCounters, Reason};
@@ -72,8 +73,20 @@ pub struct Datagram {
     pub class: u8,
     /// Whether routers may not fragment the outer packet.
     pub dont_fragment: bool,
+    /// TTL or hop limit of the outer packet, where it is not the system's default.
+    pub hops: Option<u8>,
+    /// Octets of IPv4 options or of a hop-by-hop header, which lie before `start`.
+    options: usize,
     start: usize,
     length: usize,
+}
+
+/// What an outer packet looks like.
+#[derive(Clone, Copy, Debug)]
+struct Looks {
+    class: u8,
+    dont_fragment: bool,
+    hops: Option<u8>,
 }
 
 impl Datagram {
@@ -120,6 +133,11 @@ impl Batch {
         })
     }
 
+    /// IPv4 options, or the hop-by-hop header, of the outer packet of a datagram.
+    pub fn options(&self, datagram: &Datagram) -> &[u8] {
+        self.arena.get(datagram.start - datagram.options..datagram.start).unwrap_or_default()
+    }
+
     /// ICMP errors for the protected side.
     pub fn replies(&self) -> impl ExactSizeIterator<Item = &[u8]> {
         self.replies.iter().map(|(start, length)| self.arena.get(*start..start + length).unwrap_or_default())
@@ -140,7 +158,11 @@ impl Batch {
         let Some(head) = self.datagrams.get(first) else { return 1 };
         let (mut count, mut end) = (1, head.start + head.length);
         for next in self.datagrams.iter().skip(first + 1).take(most.saturating_sub(1)) {
-            let like = next.goes_with(head) && next.class == head.class && next.start == end;
+            // Options lie between two datagrams, so what has some never follows at once.
+            let like = next.goes_with(head)
+                && (next.class, next.hops) == (head.class, head.hops)
+                && next.start == end
+                && head.options == 0;
             if !like || next.length > head.length {
                 break;
             }
@@ -174,8 +196,17 @@ impl Batch {
         self.arena.get_mut(self.used..).unwrap_or_default()
     }
 
-    fn push_datagram(&mut self, path: OuterPath, class: u8, dont_fragment: bool, length: usize) {
-        self.datagrams.push(Datagram { path, class, dont_fragment, start: self.used, length });
+    /// Takes options that the next datagram has; there is room, by [`Self::has_room`].
+    fn put_options(&mut self, options: &[u8]) {
+        if let Some(place) = self.free().get_mut(..options.len()) {
+            place.copy_from_slice(options);
+            self.used += options.len();
+        }
+    }
+
+    fn push_datagram(&mut self, path: OuterPath, looks: Looks, options: usize, length: usize) {
+        let Looks { class, dont_fragment, hops } = looks;
+        self.datagrams.push(Datagram { path, class, dont_fragment, hops, options, start: self.used, length });
         self.used += length;
     }
 

@@ -4,10 +4,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Cache};
-use ipsec::{Event, Instant};
+use ipsec::{Event, Instant, SaMode};
 
 use super::hold::Hold;
-use super::{Batch, Shared, Sink, Tables};
+use super::transport::{self, Cut};
+use super::{Batch, Looks, Shared, Sink, Tables};
 use crate::drops::Reason;
 use crate::esp::{self, MAX_OVERHEAD, next_header};
 use crate::host::icmp::Complaint;
@@ -18,6 +19,7 @@ use crate::sad::Sa;
 use crate::spd::{Action, FlowCache, Policy};
 
 const IPV6_MINIMUM_MTU: usize = 1280;
+const TCP: u8 = 6;
 
 /// The transmitting half of the datapath. The only one that takes sequence numbers, so it exists once.
 pub struct Outbound {
@@ -111,7 +113,10 @@ impl Outbound {
             return self.answer(packet, Complaint::Prohibited, own, now, batch, sink);
         };
         match &policy.action {
-            Action::Protect(Some(sa)) => self.protect(&policy, sa, packet, &parsed, now, batch, sink),
+            Action::Protect(Some(sa)) => match sa.encloses {
+                SaMode::Tunnel => self.protect(&policy, sa, packet, &parsed, now, batch, sink),
+                SaMode::Transport => self.transport(&policy, sa, packet, &parsed, now, batch, sink),
+            },
             Action::Protect(None) => self.shared.count(Reason::NoOutboundSa),
             Action::Bypass => self.shared.count(Reason::BypassInTunnel),
             Action::Discard => self.shared.count(Reason::Discard),
@@ -181,6 +186,48 @@ impl Outbound {
         self.scratch = scratch;
     }
 
+    /// Transport mode: the packet keeps its header. What is too large and may be fragmented is, but on the outside: ESP takes whole packets.
+    #[allow(clippy::too_many_arguments)] // as above
+    fn transport(
+        &mut self,
+        policy: &Policy,
+        sa: &Sa,
+        packet: &[u8],
+        parsed: &Packet,
+        now: Instant,
+        batch: &mut Batch,
+        sink: &mut impl Sink,
+    ) {
+        let cut = match transport::cut(packet, parsed) {
+            Ok(cut) => cut,
+            Err(reason) => return self.shared.count(reason),
+        };
+        let largest = sa.largest(cut.outside(parsed));
+        let fits = parsed.length <= largest;
+        // Where IPv6 hosts fragment themselves, TCP is told to make smaller packets; what else is larger the sender meant to be fragmented.
+        let told =
+            if parsed.selectors.source.is_ipv4() { parsed.dont_fragment } else { parsed.selectors.protocol == TCP };
+        if !fits && told {
+            self.shared.count(Reason::TooBig);
+            let complaint = Complaint::TooBig { mtu: u32::try_from(largest).unwrap_or(u32::MAX) };
+            return self.answer(packet, complaint, policy.gateway, now, batch, sink);
+        }
+        let looks =
+            Looks { class: parsed.traffic_class, dont_fragment: fits && parsed.dont_fragment, hops: Some(cut.hops) };
+        if !fits || !mss::opens_connection(packet, parsed) {
+            return self.seal(sa, &cut, looks, now, batch, sink);
+        }
+        let mut scratch = std::mem::take(&mut self.scratch);
+        if let Some(copy) = scratch.get_mut(..packet.len()) {
+            copy.copy_from_slice(packet);
+            mss::clamp(copy, parsed, largest.min(self.shared.device_mtu));
+            if let Ok(cut) = transport::cut(copy, parsed) {
+                self.seal(sa, &cut, looks, now, batch, sink);
+            }
+        }
+        self.scratch = scratch;
+    }
+
     fn encapsulate(
         &mut self,
         sa: &Sa,
@@ -190,21 +237,30 @@ impl Outbound {
         batch: &mut Batch,
         sink: &mut impl Sink,
     ) {
+        let next_header = if parsed.selectors.source.is_ipv4() { next_header::IPV4 } else { next_header::IPV6 };
+        let looks = Looks {
+            class: packet::outer_class(parsed.traffic_class, sa.copy.dscp, sa.copy.ecn),
+            // RFC 4301 §8.1: the outer bit is the inner one's copy, or clear.
+            dont_fragment: sa.copy.df && parsed.dont_fragment,
+            hops: None,
+        };
+        let whole = Cut { options: &[], payload: packet, next_header, hops: 0 };
+        self.seal(sa, &whole, looks, now, batch, sink);
+    }
+
+    fn seal(&mut self, sa: &Sa, cut: &Cut<'_>, looks: Looks, now: Instant, batch: &mut Batch, sink: &mut impl Sink) {
         let reports = &*self.shared.reports;
         if !sa.passes(now, reports) {
             return self.shared.count(Reason::Expired);
         }
-        make_room(batch, sink, packet.len() + MAX_OVERHEAD);
+        make_room(batch, sink, cut.options.len() + cut.payload.len() + MAX_OVERHEAD);
         let Some(sequence) = sa.next_sequence(reports) else { return self.shared.count(Reason::Expired) };
-        let next = if parsed.selectors.source.is_ipv4() { next_header::IPV4 } else { next_header::IPV6 };
-        let Some(length) = esp::seal(&*sa.key, sa.spi.get(), sequence, sa.esn, next, packet, batch.free()) else {
-            return self.shared.count(Reason::TooBig);
-        };
-        let class = packet::outer_class(parsed.traffic_class, sa.copy.dscp, sa.copy.ecn);
-        // RFC 4301 §8.1: the outer bit is the inner one's copy, or clear.
-        let dont_fragment = sa.copy.df && parsed.dont_fragment;
-        batch.push_datagram(sa.path, class, dont_fragment, length);
-        sa.book(packet.len(), now, reports);
+        batch.put_options(cut.options);
+        let room = batch.free();
+        let sealed = esp::seal(&*sa.key, sa.spi.get(), sequence, sa.esn, cut.next_header, cut.payload, room);
+        let Some(length) = sealed else { return self.shared.count(Reason::TooBig) };
+        batch.push_datagram(sa.path, looks, cut.options.len(), length);
+        sa.book(cut.payload.len(), now, reports);
     }
 
     /// Adds an ICMP error to the batch, if one may be sent.

@@ -65,6 +65,8 @@ pub struct HostConfig {
     pub mark: u32,
     /// Whether to install routes and rules at all.
     pub install_routes: bool,
+    /// UDP ports of IKE; 0 is none.
+    pub ike_ports: [u16; 2],
 }
 
 impl Default for HostConfig {
@@ -76,6 +78,7 @@ impl Default for HostConfig {
             rule_priority: 220,
             mark: 0x4347,
             install_routes: true,
+            ike_ports: [500, 4500],
         }
     }
 }
@@ -113,7 +116,8 @@ impl Host {
     fn open_with(config: HostConfig, guard: Option<Guard>) -> Result<Self, HostError> {
         check(&config)?;
         let families = Family::ALL.into_iter().filter(|family| *family == Family::V4 || sysctl::has_ipv6()).collect();
-        let numbers = Numbers { table: config.table, priority: config.rule_priority, mark: config.mark };
+        let HostConfig { table, rule_priority: priority, mark, ike_ports, .. } = config.clone();
+        let numbers = Numbers { table, priority, mark, ike_ports };
         let routing = if config.install_routes { Some(Routing::open(numbers, families)?) } else { None };
         if guard.is_none() {
             tracing::warn!(
@@ -179,12 +183,22 @@ impl Host {
 
     /// Routes the remote side of a protecting (or trap) policy into the TUN device. Counted.
     pub fn protect(&mut self, pair: &SelectorPair) -> Result<(), HostError> {
-        self.routing.as_mut().map_or(Ok(()), |routing| routing.protect(pair))
+        self.routing.as_mut().map_or(Ok(()), |routing| routing.protect(pair, false))
+    }
+
+    /// The same for transport mode between two hosts: packets of any size are led there whole.
+    pub fn protect_hosts(&mut self, pair: &SelectorPair) -> Result<(), HostError> {
+        self.routing.as_mut().map_or(Ok(()), |routing| routing.protect(pair, true))
+    }
+
+    /// Takes back one [`Self::protect_hosts`]; the guard stays.
+    pub fn unprotect_hosts(&mut self, pair: &SelectorPair) -> Result<(), HostError> {
+        self.routing.as_mut().map_or(Ok(()), |routing| routing.unprotect(pair, true))
     }
 
     /// Takes back one [`Self::protect`]; the guard stays.
     pub fn unprotect(&mut self, pair: &SelectorPair) -> Result<(), HostError> {
-        self.routing.as_mut().map_or(Ok(()), |routing| routing.unprotect(pair))
+        self.routing.as_mut().map_or(Ok(()), |routing| routing.unprotect(pair, false))
     }
 
     /// Leads the traffic of a pass shunt around the TUN device and through less specific guards. Counted.

@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipsec::{AddressRange, SelectorPair};
-use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteScope, RouteType};
+use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteMetric, RouteScope, RouteType};
 use netlink_sys::protocols::NETLINK_ROUTE;
 
 use super::error::HostError;
@@ -31,6 +31,9 @@ use shunt::{around, is_whole, overlap};
 
 /// Metric of the routes that block.
 const WORST: u32 = u32::MAX;
+/// MTU of routes for transport mode, beyond that of the device: ESP is applied to whole packets and what is then too large is fragmented on the
+/// outside (RFC 4303 §3.3.4). ESP has room behind the largest.
+const WHOLE: u32 = 65_400;
 
 /// Our routes and rules.
 #[derive(Debug)]
@@ -44,6 +47,8 @@ pub(super) struct Routing {
     passes: BTreeMap<SelectorPair, Pass>,
     outer: BTreeMap<(IpAddr, IpAddr), usize>,
     locals: BTreeMap<AddressRange, usize>,
+    /// Hosts to which packets go in transport mode.
+    whole: BTreeMap<Prefix, usize>,
     blocks: BTreeMap<Prefix, usize>,
     routes: BTreeMap<Prefix, Target>,
     blocking: BTreeSet<Prefix>,
@@ -56,7 +61,7 @@ pub(super) struct Routing {
 /// Where a route of ours leads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Target {
-    Device { link: u32, source: Option<IpAddr> },
+    Device { link: u32, source: Option<IpAddr>, mtu: Option<u32> },
     Throw,
 }
 
@@ -80,6 +85,7 @@ impl Routing {
             passes: BTreeMap::new(),
             outer: BTreeMap::new(),
             locals: BTreeMap::new(),
+            whole: BTreeMap::new(),
             blocks: BTreeMap::new(),
             routes: BTreeMap::new(),
             blocking: BTreeSet::new(),
@@ -98,22 +104,25 @@ impl Routing {
         Ok(routing)
     }
 
-    /// Routes the remote side of a protecting policy into the TUN device.
-    pub(super) fn protect(&mut self, pair: &SelectorPair) -> Result<(), HostError> {
+    /// Routes the remote side of a protecting policy into the TUN device; `whole` packets of any size for transport mode.
+    pub(super) fn protect(&mut self, pair: &SelectorPair, whole: bool) -> Result<(), HostError> {
         let remote = prefixes(pair.remote.addresses);
         for prefix in &remote {
             count_up(self.protects.entry(*prefix).or_default(), *pair);
+            if whole {
+                count_up(&mut self.whole, *prefix);
+            }
         }
         count_up(&mut self.locals, pair.local.addresses);
         let outcome = self.apply_protect(pair, &remote);
         if outcome.is_err() {
-            let _ = self.unprotect(pair); // the first error is the one to tell
+            let _ = self.unprotect(pair, whole); // the first error is the one to tell
         }
         outcome
     }
 
     /// Takes back one [`Self::protect`].
-    pub(super) fn unprotect(&mut self, pair: &SelectorPair) -> Result<(), HostError> {
+    pub(super) fn unprotect(&mut self, pair: &SelectorPair, whole: bool) -> Result<(), HostError> {
         let remote = prefixes(pair.remote.addresses);
         let is_known = |prefix| self.protects.get(prefix).is_some_and(|pairs| pairs.contains_key(pair));
         if !remote.iter().all(is_known) {
@@ -125,6 +134,9 @@ impl Routing {
                 if pairs.is_empty() {
                     self.protects.remove(prefix);
                 }
+            }
+            if whole {
+                count_down(&mut self.whole, prefix);
             }
         }
         count_down(&mut self.locals, &pair.local.addresses);
@@ -221,6 +233,7 @@ impl Routing {
     /// Removes routes and rules; with `keep_blocks`, those stay that keep blocked traffic blocked, and the shunts beside them.
     pub(super) fn stop(&mut self, keep_blocks: bool) -> Result<(), HostError> {
         self.protects.clear();
+        self.whole.clear();
         let outer: Vec<_> = std::mem::take(&mut self.outer).into_keys().collect();
         let mut outcome = outer.into_iter().try_for_each(|(local, remote)| self.apply_outer(local, remote));
         if !keep_blocks {
@@ -264,12 +277,16 @@ impl Routing {
     fn adopt(&mut self, message: &RouteMessage) -> Result<(), HostError> {
         let Some(prefix) = destination(message) else { return Ok(()) };
         let mut link = None;
-        let mut source = None;
+        let (mut source, mut mtu) = (None, None);
         for attribute in &message.attributes {
             if let RouteAttribute::Oif(index) = attribute {
                 link = Some(*index);
             } else if let RouteAttribute::PrefSource(address) = attribute {
                 source = links::ip(address);
+            } else if let RouteAttribute::Metrics(metrics) = attribute {
+                mtu = metrics
+                    .iter()
+                    .find_map(|metric| if let RouteMetric::Mtu(mtu) = metric { Some(*mtu) } else { None });
             }
         }
         match (message.header.kind, link) {
@@ -280,7 +297,7 @@ impl Routing {
                 self.blocking.insert(prefix);
             }
             (RouteType::Unicast, Some(link)) if Some(link) == self.tun => {
-                self.routes.insert(prefix, Target::Device { link, source });
+                self.routes.insert(prefix, Target::Device { link, source, mtu });
             }
             _ => remove(&mut self.route, message)?,
         }
@@ -311,6 +328,8 @@ impl Routing {
     fn apply_protect(&mut self, pair: &SelectorPair, remote: &[Prefix]) -> Result<(), HostError> {
         self.count_conflicts(pair);
         self.apply_sources()?;
+        // IKE and ESP of two protected hosts are let out of our table before the rest is led into it.
+        self.apply_exact(pair)?;
         self.apply_under(remote)?;
         let touched: Vec<_> = self.passes.keys().filter(|pass| overlap(&pass.remote, &pair.remote)).copied().collect();
         touched.iter().try_for_each(|pass| self.apply_pass(pass))
@@ -355,7 +374,8 @@ impl Routing {
         }
         let (pairs, link) = (pairs?, self.tun?);
         let source = pairs.keys().find_map(|pair| self.interfaces.source_inside(pair.local.addresses));
-        Some(Target::Device { link, source })
+        let mtu = self.whole.contains_key(&prefix).then_some(WHOLE);
+        Some(Target::Device { link, source, mtu })
     }
 
     fn is_covered(&self, prefix: Prefix) -> bool {
@@ -405,6 +425,7 @@ impl Routing {
     fn apply_pass_rules(&mut self, pair: &SelectorPair) -> Result<(), HostError> {
         let wanted = self.passes.get(pair).is_some_and(|pass| !is_whole(pair) || pass.conflicts > 0);
         for around in around(pair)? {
+            let wanted = wanted || self.is_keying(around);
             self.apply_rule(Rule::Around(around), wanted)?;
         }
         Ok(())
@@ -445,8 +466,36 @@ impl Routing {
             .collect()
     }
 
+    /// Whether traffic between just these two hosts is protected: then only IKE and ESP may go around our table.
+    fn is_exact(&self, local: IpAddr, remote: IpAddr) -> bool {
+        let exact = |pair: &SelectorPair| hosts(pair) == Some((local, remote));
+        self.protects.get(&Prefix::host(remote)).is_some_and(|pairs| pairs.keys().any(exact))
+    }
+
+    /// Keeps IKE and ESP between two hosts out of our table while all else between them is protected, for the check of the way back.
+    fn apply_exact(&mut self, pair: &SelectorPair) -> Result<(), HostError> {
+        let Some((local, remote)) = hosts(pair).filter(|(local, _)| local.is_ipv4()) else { return Ok(()) };
+        let exact = self.is_exact(local, remote);
+        for own in Around::keying(local, remote, self.numbers.ike_ports) {
+            let wanted = exact || self.is_passed_by_rule(own);
+            self.apply_rule(Rule::Around(own), wanted)?;
+        }
+        self.apply_outer(local, remote)
+    }
+
+    fn is_passed_by_rule(&self, rule: Around) -> bool {
+        let by_rule = self.passes.iter().filter(|(pair, pass)| !is_whole(pair) || pass.conflicts > 0);
+        by_rule.filter_map(|(pair, _)| around(pair).ok()).flatten().any(|passed| passed == rule)
+    }
+
+    fn is_keying(&self, rule: Around) -> bool {
+        let pairs = self.protects.values().flat_map(BTreeMap::keys).filter_map(hosts);
+        pairs.flat_map(|(local, remote)| Around::keying(local, remote, self.numbers.ike_ports)).any(|own| own == rule)
+    }
+
     fn apply_outer(&mut self, local: IpAddr, remote: IpAddr) -> Result<(), HostError> {
-        let wanted = self.outer.contains_key(&(local, remote)) && self.is_covered(Prefix::host(remote));
+        let covered = self.is_covered(Prefix::host(remote)) && !self.is_exact(local, remote);
+        let wanted = self.outer.contains_key(&(local, remote)) && covered;
         // IPv6 has no rp_filter in its routing.
         if local.is_ipv4() && remote.is_ipv4() {
             self.apply_rule(Rule::Around(Around::outer(local, remote)), wanted)?;
@@ -490,15 +539,22 @@ impl Routing {
         let mut message = message::blank(self.numbers.table, prefix);
         match target {
             Target::Throw => message.header.kind = RouteType::Throw,
-            Target::Device { link, source } => {
+            Target::Device { link, source, mtu } => {
                 message.header.kind = RouteType::Unicast;
                 message.header.scope = RouteScope::Link;
                 message.attributes.push(RouteAttribute::Oif(link));
                 message.attributes.extend(source.map(|source| RouteAttribute::PrefSource(source.into())));
+                message.attributes.extend(mtu.map(|mtu| RouteAttribute::Metrics(vec![RouteMetric::Mtu(mtu)])));
             }
         }
         message
     }
+}
+
+/// The two hosts of a pair that names exactly one on each side.
+fn hosts(pair: &SelectorPair) -> Option<(IpAddr, IpAddr)> {
+    let one = |range: AddressRange| (range == AddressRange::host(range.start())).then_some(range.start());
+    Some((one(pair.local.addresses)?, one(pair.remote.addresses)?))
 }
 
 fn count_up<K: Ord>(counts: &mut BTreeMap<K, usize>, key: K) {

@@ -18,6 +18,8 @@ use super::prefix::{Family, Prefix};
 const RTM_NEWRULE: u16 = 32;
 const RTM_DELRULE: u16 = 33;
 const RTM_GETRULE: u16 = 34;
+const ESP: u8 = 50;
+const UDP: u8 = 17;
 const NLM_F_EXCL: u16 = 0x200;
 const NLM_F_CREATE: u16 = 0x400;
 /// The routing protocol number on our routes and rules, by which they are known; not assigned to anything else.
@@ -29,6 +31,8 @@ pub(super) struct Numbers {
     pub(super) table: u32,
     pub(super) priority: u32,
     pub(super) mark: u32,
+    /// UDP ports of IKE, one of which carries ESP too.
+    pub(super) ike_ports: [u16; 2],
 }
 
 /// A rule of ours.
@@ -63,6 +67,16 @@ impl Around {
     /// The way between an outer address of ours and a peer's.
     pub(super) fn outer(local: IpAddr, remote: IpAddr) -> Self {
         Self { own: true, ..Self::all(Prefix::host(local), Prefix::host(remote)) }
+    }
+}
+
+impl Around {
+    /// IKE and ESP between two hosts: protocol 50, and UDP from our ports. Narrow, because everything else between them is to be protected; also for
+    /// packets that are not of this host, because a rule for those alone is not shown their ports.
+    pub(super) fn keying(local: IpAddr, remote: IpAddr, ports: [u16; 2]) -> impl Iterator<Item = Self> {
+        let all = Self::all(Prefix::host(local), Prefix::host(remote));
+        let udp = move |port| Self { protocol: UDP, source_ports: Some((port, port)), ..all };
+        [Self { protocol: ESP, ..all }].into_iter().chain(ports.into_iter().filter(|port| *port != 0).map(udp))
     }
 }
 
@@ -201,7 +215,7 @@ mod tests {
     use super::super::prefix::tests::prefix;
     use super::*;
 
-    const NUMBERS: Numbers = Numbers { table: 1220, priority: 220, mark: 0x4347 };
+    const NUMBERS: Numbers = Numbers { table: 1220, priority: 220, mark: 0x4347, ike_ports: [500, 4500] };
 
     #[test]
     fn the_lookup_rule_is_inverted_and_names_a_table_beyond_255() {

@@ -6,11 +6,23 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV
 use std::os::fd::{AsFd, AsRawFd};
 use std::ptr;
 
+use crate::engine::HEADER_ROOM;
+use crate::engine::transport::OPTIONS;
+
 /// Datagrams taken by one system call.
 pub(crate) const RECEIVE_BATCH: usize = 16;
 /// Largest datagram, or run of datagrams that the kernel joined.
 const SLOT: usize = 65_536;
-const CONTROL: usize = 128;
+const CONTROL: usize = 256;
+/// Hops of a packet whose header did not tell.
+const USUAL_HOPS: u8 = 64;
+/// Packets that one datagram of the kernel holds at most.
+const JOINED: usize = 64;
+
+/// Where datagrams are received, all together.
+const RECEIVED: usize = SLOT * RECEIVE_BATCH;
+/// Behind it, where packets of transport mode get their headers back.
+const SPARE: usize = RECEIVED + HEADER_ROOM * JOINED * RECEIVE_BATCH;
 
 /// Octets of ancillary data, aligned as the kernel wants it.
 #[repr(C, align(8))]
@@ -32,6 +44,8 @@ pub(crate) struct Meta {
     /// Our address the datagram was sent to, where the kernel told.
     pub(crate) local: Option<IpAddr>,
     pub(crate) class: u8,
+    /// TTL or hop limit.
+    pub(crate) hops: u8,
     pub(crate) length: usize,
     /// Length of each joined datagram but the last; `length` when it is one.
     pub(crate) segment: usize,
@@ -42,7 +56,7 @@ impl ReceiveBuffers {
         // SAFETY: an all-zero sockaddr_storage is a valid value.
         let name: libc::sockaddr_storage = unsafe { zeroed() };
         Self {
-            octets: vec![0; SLOT * RECEIVE_BATCH].into_boxed_slice(),
+            octets: vec![0; RECEIVED + SPARE].into_boxed_slice(),
             controls: vec![Control([0; CONTROL]); RECEIVE_BATCH].into_boxed_slice(),
             names: vec![name; RECEIVE_BATCH].into_boxed_slice(),
             metas: Vec::with_capacity(RECEIVE_BATCH),
@@ -89,6 +103,7 @@ impl ReceiveBuffers {
                 remote: address(name).unwrap_or(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0)),
                 local: None,
                 class: 0,
+                hops: USUAL_HOPS,
                 length,
                 segment: length,
             };
@@ -96,6 +111,16 @@ impl ReceiveBuffers {
             self.metas.push(meta);
         }
         Ok(received)
+    }
+
+    /// The same, with the room behind them.
+    pub(crate) fn datagrams_and_spare(&mut self) -> (impl Iterator<Item = (Meta, &mut [u8])>, &mut [u8]) {
+        let (received, spare) = self.octets.split_at_mut(RECEIVED);
+        let datagrams = self.metas.iter().zip(received.chunks_exact_mut(SLOT)).map(|(meta, octets)| {
+            let (datagram, _) = octets.split_at_mut(meta.length);
+            (*meta, datagram)
+        });
+        (datagrams, spare)
     }
 
     /// Where all datagrams lie.
@@ -132,6 +157,11 @@ fn read_control(header: &libc::msghdr, meta: &mut Meta) {
                 (libc::IPPROTO_IP, libc::IP_TOS) if room >= 1 => meta.class = *data,
                 (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) if room >= size_of::<libc::c_int>() => {
                     meta.class = (ptr::read_unaligned::<libc::c_int>(data.cast()) & 0xff) as u8;
+                }
+                (libc::IPPROTO_IP, libc::IP_TTL) | (libc::IPPROTO_IPV6, libc::IPV6_HOPLIMIT)
+                    if room >= size_of::<libc::c_int>() =>
+                {
+                    meta.hops = (ptr::read_unaligned::<libc::c_int>(data.cast()) & 0xff) as u8;
                 }
                 (libc::SOL_UDP, libc::UDP_GRO) if room >= size_of::<libc::c_int>() => {
                     let segment = ptr::read_unaligned::<libc::c_int>(data.cast());
@@ -171,6 +201,10 @@ pub(crate) struct Send<'a> {
     pub(crate) local: IpAddr,
     pub(crate) remote: SocketAddr,
     pub(crate) class: u8,
+    /// TTL or hop limit; `None` is the system's default.
+    pub(crate) hops: Option<u8>,
+    /// IPv4 options or a hop-by-hop header.
+    pub(crate) options: &'a [u8],
     /// Segment size; `None` sends one datagram.
     pub(crate) segment: Option<u16>,
 }
@@ -266,11 +300,20 @@ fn write_control(control: &mut Control, send: &Send<'_>) -> usize {
             };
             used += push(control, used, libc::IPPROTO_IP, libc::IP_PKTINFO, info);
             used += push(control, used, libc::IPPROTO_IP, libc::IP_TOS, libc::c_int::from(send.class));
+            if let Some(hops) = send.hops {
+                // The kernel takes 1 to 255; what is 0 has ended here.
+                used += push(control, used, libc::IPPROTO_IP, libc::IP_TTL, libc::c_int::from(hops.max(1)));
+            }
+            used += push_octets(control, used, libc::IPPROTO_IP, libc::IP_RETOPTS, send.options);
         }
         IpAddr::V6(local) => {
             let info = libc::in6_pktinfo { ipi6_addr: libc::in6_addr { s6_addr: local.octets() }, ipi6_ifindex: 0 };
             used += push(control, used, libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, info);
             used += push(control, used, libc::IPPROTO_IPV6, libc::IPV6_TCLASS, libc::c_int::from(send.class));
+            if let Some(hops) = send.hops {
+                used += push(control, used, libc::IPPROTO_IPV6, libc::IPV6_HOPLIMIT, libc::c_int::from(hops));
+            }
+            used += push_octets(control, used, libc::IPPROTO_IPV6, libc::IPV6_HOPOPTS, send.options);
         }
     }
     if let Some(segment) = send.segment {
@@ -292,6 +335,26 @@ fn push<T: Copy>(control: &mut Control, at: usize, level: libc::c_int, kind: lib
         let place = control.0.as_mut_ptr().add(at);
         place.cast::<libc::cmsghdr>().write_unaligned(header);
         place.add(libc::CMSG_LEN(0) as usize).cast::<T>().write_unaligned(value);
+    }
+    space
+}
+
+/// Appends a control message of so many octets, if there are any, and returns the room it takes.
+fn push_octets(control: &mut Control, at: usize, level: libc::c_int, kind: libc::c_int, octets: &[u8]) -> usize {
+    if octets.is_empty() {
+        return 0;
+    }
+    assert!(octets.len() <= OPTIONS, "options are longer than they may be");
+    let length = octets.len() as libc::c_uint;
+    // SAFETY: CMSG_SPACE and CMSG_LEN only compute.
+    let (space, whole, front) = unsafe { (libc::CMSG_SPACE(length), libc::CMSG_LEN(length), libc::CMSG_LEN(0)) };
+    let (space, front) = (space as usize, front as usize);
+    assert!(at + space <= CONTROL, "ancillary data outgrows its buffer");
+    let header = libc::cmsghdr { cmsg_len: whole as usize, cmsg_level: level, cmsg_type: kind };
+    // SAFETY: the assertion keeps the write inside the buffer; `at` is a sum of CMSG_SPACEs, so aligned for a header.
+    unsafe { control.0.as_mut_ptr().add(at).cast::<libc::cmsghdr>().write_unaligned(header) };
+    for (to, from) in control.0.iter_mut().skip(at + front).zip(octets) {
+        *to = *from;
     }
     space
 }
@@ -322,6 +385,8 @@ mod tests {
                 local: local.ip(),
                 remote: b.local_addr().unwrap(),
                 class,
+                hops: None,
+                options: &[],
                 segment,
             };
             let sends = [send(&[1; 10][..], 0xb8, None), send(&[2; 25][..], 0x02, Some(10))];

@@ -70,12 +70,13 @@ fn take_batch(
         hand_up_ike(socket, &meta, datagram, shared);
     }
     let (form, v4) = (socket.form, socket.local.is_ipv4());
-    let packets = buffers.datagrams().flat_map(|(meta, datagram)| {
-        let arrival = Arrival { remote: meta.remote, form, class: meta.class };
+    let (datagrams, spare) = buffers.datagrams_and_spare();
+    let packets = datagrams.flat_map(|(meta, datagram)| {
+        let arrival = Arrival { remote: meta.remote, form, local: meta.local, class: meta.class, hops: meta.hops };
         datagram.chunks_mut(meta.segment.max(1)).filter_map(move |packet| Some((arrival, esp(form, v4, packet)?)))
     });
     inner.clear();
-    inbound.process(packets, super::now(), |packet| {
+    inbound.process(packets, spare, super::now(), |packet| {
         let start = packet.as_ptr().addr() - arena_start;
         inner.push(start..start + packet.len());
     });

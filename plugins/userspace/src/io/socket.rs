@@ -114,11 +114,13 @@ impl OuterSocket {
         if self.local.is_ipv4() {
             self.set(libc::IPPROTO_IP, libc::IP_PKTINFO, 1)?;
             self.set(libc::IPPROTO_IP, libc::IP_RECVTOS, 1)?;
+            self.set(libc::IPPROTO_IP, libc::IP_RECVTTL, 1)?;
             // The don't-fragment bit is set while a packet fits; inner packets are made to fit, what does not is fragmented.
             self.set(libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_WANT)?;
         } else {
             self.set(libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1)?;
             self.set(libc::IPPROTO_IPV6, libc::IPV6_RECVTCLASS, 1)?;
+            self.set(libc::IPPROTO_IPV6, libc::IPV6_RECVHOPLIMIT, 1)?;
         }
         Ok(())
     }

@@ -258,6 +258,8 @@ const EMPTY: Send<'static> = Send {
     local: std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED),
     remote: SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 0),
     class: 0,
+    hops: None,
+    options: &[],
     segment: None,
 };
 
@@ -275,7 +277,8 @@ fn next_send(join: bool, batch: &Batch, at: usize, end: usize) -> Option<(Send<'
     let count = batch.equal_run(at, most);
     let segment = if count > 1 { u16::try_from(octets.len()).ok() } else { None };
     let octets = if segment.is_some() { batch.run(at, count) } else { octets };
-    let send = Send { octets, local: head.path.local, remote, class: head.class, segment };
+    let (local, options) = (head.path.local, batch.options(head));
+    let send = Send { octets, local, remote, class: head.class, hops: head.hops, options, segment };
     Some((send, if segment.is_some() { count } else { 1 }))
 }
 

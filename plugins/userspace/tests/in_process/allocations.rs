@@ -5,7 +5,7 @@ use std::cell::Cell;
 
 use ipsec::conformance::{Subject, Wire, udp_v4};
 
-use crate::subject::{Carrier, connect};
+use crate::subject::{Carrier, InProcess, connect};
 
 struct Counting;
 
@@ -36,10 +36,26 @@ const BATCH: usize = 50;
 
 #[test]
 fn ten_thousand_packets_allocate_nothing() {
-    let mut subject = connect();
-    let packets: Vec<Vec<u8>> = (0..BATCH)
-        .map(|at| udp_v4([10, 1, 0, 1].into(), [10, 2, 0, at as u8].into(), (1, 2), at * 20, false))
-        .collect();
+    let to = |at: usize| udp_v4([10, 1, 0, 1].into(), [10, 2, 0, at as u8].into(), (1, 2), at * 20, false);
+    allocates_nothing(connect(), (0..BATCH).map(to).collect());
+}
+
+/// In transport mode headers are written and options carried besides.
+#[test]
+fn ten_thousand_packets_of_transport_mode_allocate_nothing() {
+    let to = |at: usize| udp_v4([192, 0, 2, 1].into(), [192, 0, 2, 2].into(), (1, 2), at * 20, false);
+    let mut packets: Vec<Vec<u8>> = (0..BATCH).map(to).collect();
+    for packet in packets.iter_mut().step_by(5) {
+        // Four octets of no-operation options.
+        packet.splice(20..20, [1; 4]);
+        let length = (packet.len() as u16).to_be_bytes();
+        packet[0] = 0x46;
+        packet[2..4].copy_from_slice(&length);
+    }
+    allocates_nothing(crate::transport::connect(true, None), packets);
+}
+
+fn allocates_nothing(mut subject: InProcess, packets: Vec<Vec<u8>>) {
     let mut carrier = Carrier::default();
     // Caches and thread-local state of the first batch are not per packet.
     subject.carry(&packets, &mut carrier);

@@ -6,6 +6,7 @@ mod allocations;
 mod scale;
 #[allow(dead_code)] // shared with the hostile packets
 mod subject;
+mod transport;
 
 use ipsec::conformance::run;
 use ipsec::{Answer, ModeInUse, OffloadError, OffloadMode, Op, PolicyHandle, Request, SaSpec, Shard};

@@ -34,6 +34,7 @@ pub(crate) struct InProcess {
     batch: Batch,
     captured: Captured,
     delivered: Vec<Vec<u8>>,
+    spare: Box<[u8]>,
 }
 
 #[derive(Default)]
@@ -73,6 +74,7 @@ impl InProcess {
             batch: Batch::default(),
             captured: Captured::default(),
             delivered: Vec::new(),
+            spare: vec![0; 1 << 20].into_boxed_slice(),
         }
     }
 }
@@ -149,7 +151,9 @@ pub(crate) struct Carrier {
 const ARRIVAL: Arrival = Arrival {
     remote: SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 2)), 0),
     form: Form::Native,
+    local: None,
     class: 0,
+    hops: 64,
 };
 
 struct Turn<'a> {
@@ -157,15 +161,16 @@ struct Turn<'a> {
     now: Instant,
     carrier: &'a mut Carrier,
     scratch: &'a mut [u8],
+    spare: &'a mut [u8],
 }
 
 impl Sink for Turn<'_> {
     fn transmit(&mut self, batch: &mut Batch) {
-        let Self { inbound, now, carrier, scratch } = self;
+        let Self { inbound, now, carrier, scratch, spare } = self;
         for (_, octets) in batch.datagrams() {
             let copy = &mut scratch[..octets.len()];
             copy.copy_from_slice(octets);
-            inbound.process([(ARRIVAL, copy)], *now, |_| carrier.delivered += 1);
+            inbound.process([(ARRIVAL, copy)], spare, *now, |_| carrier.delivered += 1);
         }
     }
 }
@@ -174,8 +179,8 @@ impl InProcess {
     /// Sends packets out and in again.
     pub(crate) fn carry(&mut self, packets: &[Vec<u8>], carrier: &mut Carrier) {
         let now = self.backend.control.now();
-        let mut scratch = [0; 4096];
-        let mut turn = Turn { inbound: &mut self.inbound, now, carrier, scratch: &mut scratch };
+        let (mut scratch, mut spare) = ([0; 4096], [0; 4096]);
+        let mut turn = Turn { inbound: &mut self.inbound, now, carrier, scratch: &mut scratch, spare: &mut spare };
         self.outbound.process(packets.iter().map(Vec::as_slice), now, &mut self.batch, &mut turn);
         turn.transmit(&mut self.batch);
         self.batch.clear();
@@ -196,7 +201,7 @@ impl InProcess {
     pub(crate) fn open_and(&mut self, packets: &mut [Vec<u8>], carrier: &mut Carrier, look: impl Fn(&[u8])) -> usize {
         let (now, before) = (self.backend.control.now(), carrier.delivered);
         let batch = packets.iter_mut().map(|octets| (ARRIVAL, octets.as_mut_slice()));
-        self.inbound.process(batch, now, |inner| {
+        self.inbound.process(batch, &mut self.spare, now, |inner| {
             look(inner);
             carrier.delivered += 1;
         });
@@ -246,13 +251,15 @@ impl Wire for InProcess {
                     OuterContent::EspInUdp(_) => Form::Udp { local_port: packet.destination.port() },
                     OuterContent::Clear(_) => return None,
                 };
-                Some((Arrival { remote: packet.source, form, class: 0 }, packet.esp()?.to_vec()))
+                let local = Some(packet.destination.ip());
+                let arrival = Arrival { remote: packet.source, form, local, class: 0, hops: 64 };
+                Some((arrival, packet.esp()?.to_vec()))
             })
             .collect();
         let now = self.backend.control.now();
         let delivered = &mut self.delivered;
         let batch = copies.iter_mut().map(|(arrival, octets)| (*arrival, octets.as_mut_slice()));
-        self.inbound.process(batch, now, |inner| delivered.push(inner.to_vec()));
+        self.inbound.process(batch, &mut self.spare, now, |inner| delivered.push(inner.to_vec()));
     }
 
     fn captured_outer(&mut self) -> Vec<OuterPacket> {
