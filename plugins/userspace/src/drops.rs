@@ -63,7 +63,7 @@ reasons! {
     SelectorMismatch = "selector-mismatch",
     /// A fragment came over an SA whose selectors have ports.
     FragmentWithPorts = "fragment-with-ports",
-    /// A fragment met an SA in transport mode, which takes whole packets only.
+    /// A fragment met an SA in transport mode, which takes whole packets only, and continued none of those before it.
     FragmentInTransport = "fragment-in-transport",
     /// Headers that belong before ESP in transport mode, but cannot be put there: routing headers, very long options.
     HeadersInTransport = "headers-in-transport",

@@ -34,15 +34,15 @@ impl Machine {
 enum Way {
     Around,
     Device,
-    /// In transport mode, in packets of any size.
-    DeviceWhole,
+    /// In transport mode.
+    DeviceOfHosts,
 }
 
 fn way(policy: &PolicySpec) -> Way {
     match policy.action {
         PolicyAction::Bypass => Way::Around,
         PolicyAction::Protect { mode: SaMode::Transport, .. } | PolicyAction::Trap { mode: SaMode::Transport, .. } => {
-            Way::DeviceWhole
+            Way::DeviceOfHosts
         }
         // What is discarded is led into the device too, where it is counted.
         PolicyAction::Protect { mode: SaMode::Tunnel, .. }
@@ -65,7 +65,7 @@ impl Surroundings for Machine {
         self.change(|host| match way(policy) {
             Way::Around => host.pass(selectors),
             Way::Device => host.protect(selectors),
-            Way::DeviceWhole => host.protect_hosts(selectors),
+            Way::DeviceOfHosts => host.protect_hosts(selectors),
         })
     }
 
@@ -73,8 +73,7 @@ impl Surroundings for Machine {
         let selectors = &policy.selectors;
         self.change(|host| match way(policy) {
             Way::Around => host.unpass(selectors),
-            Way::Device => host.unprotect(selectors),
-            Way::DeviceWhole => host.unprotect_hosts(selectors),
+            Way::Device | Way::DeviceOfHosts => host.unprotect(selectors),
         })
     }
 

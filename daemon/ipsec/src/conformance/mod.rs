@@ -198,7 +198,7 @@ behaviours! {
     transport::transport_mode_carries_payloads_between_two_hosts,
     transport::transport_mode_carries_ipv6,
     transport::transport_mode_is_bound_to_its_hosts_and_selectors,
-    transport::transport_mode_takes_no_fragments,
+    transport::transport_mode_seals_whole_packets_only,
     transport::transport_mode_puts_checksums_right_behind_nat,
     transport::transport_mode_limits_count_payloads,
     limits::packet_limits_are_told_once_and_end_the_sa,

@@ -178,11 +178,12 @@ pub(super) fn transport_mode_is_bound_to_its_hosts_and_selectors(subject: &mut d
     ensure(outcome.is_err(), || "an SA in transport mode moved to another host".into())
 }
 
-//= RFC 4303 §3.3.4: transport mode takes whole packets, never fragments
-pub(super) fn transport_mode_takes_no_fragments(subject: &mut dyn Subject) -> Kept {
+//= RFC 4303 §3.3.4: transport mode seals whole packets, never fragments
+pub(super) fn transport_mode_seals_whole_packets_only(subject: &mut dyn Subject) -> Kept {
     let mut bench = Bench::new(subject);
     let pin = pin(&mut bench, hosts(LOCAL, REMOTE))?;
     bench.apply(pin.everything())?;
+    // 32 octets of payload each.
     let fragment = |flags: [u8; 2]| {
         let mut packet = echo(24);
         if let Some(field) = packet.get_mut(6..8) {
@@ -190,10 +191,19 @@ pub(super) fn transport_mode_takes_no_fragments(subject: &mut dyn Subject) -> Ke
         }
         packet
     };
-    let sent = bench.send(&[fragment([0x20, 0]), fragment([0, 4])])?.len();
-    ensure(sent == 0, || format!("{sent} fragments were sent"))?;
+    let (first, second, gap) = (fragment([0x20, 0]), fragment([0, 4]), fragment([0, 5]));
+    for wrong in [vec![second.clone()], vec![first.clone(), gap]] {
+        let sent = bench.send(&wrong)?.len();
+        ensure(sent == 0, || format!("{sent} packets were made of fragments that are no whole"))?;
+    }
     let told = bench.told(|event| matches!(event, Event::Drops { reason: "fragment-in-transport", .. }));
     ensure(told == 1, || "the drop was not told".into())?;
+    let sent = bench.send(&[first, second])?;
+    let delivered = bench.receive(&sent)?;
+    let whole = delivered.first().is_some_and(|packet| packet.len() == 84 && packet.get(6..8) == Some(&[0x40, 0][..]));
+    ensure(sent.len() == 1 && delivered.len() == 1 && whole, || {
+        format!("two fragments of one packet were sent as {}, delivered {delivered:02x?}", sent.len())
+    })?;
     // A large packet that may be fragmented is sent whole: its ESP packet is what gets fragmented on the way.
     let sent = bench.send(&[echo(4000)])?;
     let delivered = bench.receive(&sent)?;

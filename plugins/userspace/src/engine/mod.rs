@@ -7,6 +7,7 @@
 mod hold;
 mod inbound;
 mod outbound;
+mod reassembly;
 pub mod transport;
 
 use std::net::IpAddr;

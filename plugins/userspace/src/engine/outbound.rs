@@ -7,6 +7,7 @@ use arc_swap::{ArcSwap, Cache};
 use ipsec::{Event, Instant, SaMode};
 
 use super::hold::Hold;
+use super::reassembly::{Piece, Reassembly};
 use super::transport::{self, Cut};
 use super::{Batch, Looks, Shared, Sink, Tables};
 use crate::drops::Reason;
@@ -19,7 +20,6 @@ use crate::sad::Sa;
 use crate::spd::{Action, FlowCache, Policy};
 
 const IPV6_MINIMUM_MTU: usize = 1280;
-const TCP: u8 = 6;
 
 /// The transmitting half of the datapath. The only one that takes sequence numbers, so it exists once.
 pub struct Outbound {
@@ -30,6 +30,9 @@ pub struct Outbound {
     held_generation: u64,
     errors: Errors,
     scratch: Box<[u8]>,
+    reassembly: Reassembly,
+    /// The packet at hand was put together of fragments.
+    reassembled: bool,
 }
 
 impl Outbound {
@@ -42,6 +45,8 @@ impl Outbound {
             held_generation: 0,
             errors: Errors::default(),
             scratch: vec![0; usize::from(u16::MAX)].into_boxed_slice(),
+            reassembly: Reassembly::new(),
+            reassembled: false,
             shared,
         }
     }
@@ -115,6 +120,8 @@ impl Outbound {
         match &policy.action {
             Action::Protect(Some(sa)) => match sa.encloses {
                 SaMode::Tunnel => self.protect(&policy, sa, packet, &parsed, now, batch, sink),
+                //= RFC 4303 §3.3.4: transport mode is applied to whole packets, never to fragments
+                SaMode::Transport if parsed.fragment => self.whole(tables, packet, &parsed, now, batch, sink),
                 SaMode::Transport => self.transport(&policy, sa, packet, &parsed, now, batch, sink),
             },
             Action::Protect(None) => self.shared.count(Reason::NoOutboundSa),
@@ -186,6 +193,29 @@ impl Outbound {
         self.scratch = scratch;
     }
 
+    /// Puts fragments together; the whole packet has its own look at the SPD, because now it shows its ports.
+    fn whole(
+        &mut self,
+        tables: &Tables,
+        packet: &[u8],
+        parsed: &Packet,
+        now: Instant,
+        batch: &mut Batch,
+        sink: &mut impl Sink,
+    ) {
+        let mut reassembly = std::mem::take(&mut self.reassembly);
+        match reassembly.take(packet, parsed) {
+            Piece::Kept => {}
+            Piece::Refused => self.shared.count(Reason::FragmentInTransport),
+            Piece::Whole(whole) => {
+                self.reassembled = true;
+                self.one(tables, whole, now, now, batch, sink);
+                self.reassembled = false;
+            }
+        }
+        self.reassembly = reassembly;
+    }
+
     /// Transport mode: the packet keeps its header. What is too large and may be fragmented is, but on the outside: ESP takes whole packets.
     #[allow(clippy::too_many_arguments)] // as above
     fn transport(
@@ -204,10 +234,8 @@ impl Outbound {
         };
         let largest = sa.largest(cut.outside(parsed));
         let fits = parsed.length <= largest;
-        // Where IPv6 hosts fragment themselves, TCP is told to make smaller packets; what else is larger the sender meant to be fragmented.
-        let told =
-            if parsed.selectors.source.is_ipv4() { parsed.dont_fragment } else { parsed.selectors.protocol == TCP };
-        if !fits && told {
+        // What our host has fragmented is fragmented again, on the outside.
+        if !fits && parsed.dont_fragment && !self.reassembled {
             self.shared.count(Reason::TooBig);
             let complaint = Complaint::TooBig { mtu: u32::try_from(largest).unwrap_or(u32::MAX) };
             return self.answer(packet, complaint, policy.gateway, now, batch, sink);

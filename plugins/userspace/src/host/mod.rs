@@ -183,22 +183,22 @@ impl Host {
 
     /// Routes the remote side of a protecting (or trap) policy into the TUN device. Counted.
     pub fn protect(&mut self, pair: &SelectorPair) -> Result<(), HostError> {
-        self.routing.as_mut().map_or(Ok(()), |routing| routing.protect(pair, false))
+        self.routing.as_mut().map_or(Ok(()), |routing| routing.protect(pair))
     }
 
-    /// The same for transport mode between two hosts: packets of any size are led there whole.
+    /// The same for transport mode between two hosts, with a word about what keeps them apart on one link.
     pub fn protect_hosts(&mut self, pair: &SelectorPair) -> Result<(), HostError> {
-        self.routing.as_mut().map_or(Ok(()), |routing| routing.protect(pair, true))
-    }
-
-    /// Takes back one [`Self::protect_hosts`]; the guard stays.
-    pub fn unprotect_hosts(&mut self, pair: &SelectorPair) -> Result<(), HostError> {
-        self.routing.as_mut().map_or(Ok(()), |routing| routing.unprotect(pair, true))
+        let peer = pair.remote.addresses.start();
+        let near = self.interfaces.connected(self.tun).into_iter().any(|near| near.subnet.range().contains(peer));
+        if let Some(filter) = sysctl::strict_filter(&self.config.device).filter(|_| near && peer.is_ipv4()) {
+            tracing::warn!(%peer, "the peer is on a link of ours and {filter} is 1: the kernel will not answer its ARP; set it to 2");
+        }
+        self.routing.as_mut().map_or(Ok(()), |routing| routing.protect(pair))
     }
 
     /// Takes back one [`Self::protect`]; the guard stays.
     pub fn unprotect(&mut self, pair: &SelectorPair) -> Result<(), HostError> {
-        self.routing.as_mut().map_or(Ok(()), |routing| routing.unprotect(pair, false))
+        self.routing.as_mut().map_or(Ok(()), |routing| routing.unprotect(pair))
     }
 
     /// Leads the traffic of a pass shunt around the TUN device and through less specific guards. Counted.

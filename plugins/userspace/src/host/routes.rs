@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipsec::{AddressRange, SelectorPair};
-use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteMetric, RouteScope, RouteType};
+use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteScope, RouteType};
 use netlink_sys::protocols::NETLINK_ROUTE;
 
 use super::error::HostError;
@@ -31,9 +31,6 @@ use shunt::{around, is_whole, overlap};
 
 /// Metric of the routes that block.
 const WORST: u32 = u32::MAX;
-/// MTU of routes for transport mode, beyond that of the device: ESP is applied to whole packets and what is then too large is fragmented on the
-/// outside (RFC 4303 §3.3.4). ESP has room behind the largest.
-const WHOLE: u32 = 65_400;
 
 /// Our routes and rules.
 #[derive(Debug)]
@@ -47,8 +44,6 @@ pub(super) struct Routing {
     passes: BTreeMap<SelectorPair, Pass>,
     outer: BTreeMap<(IpAddr, IpAddr), usize>,
     locals: BTreeMap<AddressRange, usize>,
-    /// Hosts to which packets go in transport mode.
-    whole: BTreeMap<Prefix, usize>,
     blocks: BTreeMap<Prefix, usize>,
     routes: BTreeMap<Prefix, Target>,
     blocking: BTreeSet<Prefix>,
@@ -61,7 +56,7 @@ pub(super) struct Routing {
 /// Where a route of ours leads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Target {
-    Device { link: u32, source: Option<IpAddr>, mtu: Option<u32> },
+    Device { link: u32, source: Option<IpAddr> },
     Throw,
 }
 
@@ -85,7 +80,6 @@ impl Routing {
             passes: BTreeMap::new(),
             outer: BTreeMap::new(),
             locals: BTreeMap::new(),
-            whole: BTreeMap::new(),
             blocks: BTreeMap::new(),
             routes: BTreeMap::new(),
             blocking: BTreeSet::new(),
@@ -104,25 +98,22 @@ impl Routing {
         Ok(routing)
     }
 
-    /// Routes the remote side of a protecting policy into the TUN device; `whole` packets of any size for transport mode.
-    pub(super) fn protect(&mut self, pair: &SelectorPair, whole: bool) -> Result<(), HostError> {
+    /// Routes the remote side of a protecting policy into the TUN device.
+    pub(super) fn protect(&mut self, pair: &SelectorPair) -> Result<(), HostError> {
         let remote = prefixes(pair.remote.addresses);
         for prefix in &remote {
             count_up(self.protects.entry(*prefix).or_default(), *pair);
-            if whole {
-                count_up(&mut self.whole, *prefix);
-            }
         }
         count_up(&mut self.locals, pair.local.addresses);
         let outcome = self.apply_protect(pair, &remote);
         if outcome.is_err() {
-            let _ = self.unprotect(pair, whole); // the first error is the one to tell
+            let _ = self.unprotect(pair); // the first error is the one to tell
         }
         outcome
     }
 
     /// Takes back one [`Self::protect`].
-    pub(super) fn unprotect(&mut self, pair: &SelectorPair, whole: bool) -> Result<(), HostError> {
+    pub(super) fn unprotect(&mut self, pair: &SelectorPair) -> Result<(), HostError> {
         let remote = prefixes(pair.remote.addresses);
         let is_known = |prefix| self.protects.get(prefix).is_some_and(|pairs| pairs.contains_key(pair));
         if !remote.iter().all(is_known) {
@@ -134,9 +125,6 @@ impl Routing {
                 if pairs.is_empty() {
                     self.protects.remove(prefix);
                 }
-            }
-            if whole {
-                count_down(&mut self.whole, prefix);
             }
         }
         count_down(&mut self.locals, &pair.local.addresses);
@@ -233,7 +221,6 @@ impl Routing {
     /// Removes routes and rules; with `keep_blocks`, those stay that keep blocked traffic blocked, and the shunts beside them.
     pub(super) fn stop(&mut self, keep_blocks: bool) -> Result<(), HostError> {
         self.protects.clear();
-        self.whole.clear();
         let outer: Vec<_> = std::mem::take(&mut self.outer).into_keys().collect();
         let mut outcome = outer.into_iter().try_for_each(|(local, remote)| self.apply_outer(local, remote));
         if !keep_blocks {
@@ -277,16 +264,12 @@ impl Routing {
     fn adopt(&mut self, message: &RouteMessage) -> Result<(), HostError> {
         let Some(prefix) = destination(message) else { return Ok(()) };
         let mut link = None;
-        let (mut source, mut mtu) = (None, None);
+        let mut source = None;
         for attribute in &message.attributes {
             if let RouteAttribute::Oif(index) = attribute {
                 link = Some(*index);
             } else if let RouteAttribute::PrefSource(address) = attribute {
                 source = links::ip(address);
-            } else if let RouteAttribute::Metrics(metrics) = attribute {
-                mtu = metrics
-                    .iter()
-                    .find_map(|metric| if let RouteMetric::Mtu(mtu) = metric { Some(*mtu) } else { None });
             }
         }
         match (message.header.kind, link) {
@@ -297,7 +280,7 @@ impl Routing {
                 self.blocking.insert(prefix);
             }
             (RouteType::Unicast, Some(link)) if Some(link) == self.tun => {
-                self.routes.insert(prefix, Target::Device { link, source, mtu });
+                self.routes.insert(prefix, Target::Device { link, source });
             }
             _ => remove(&mut self.route, message)?,
         }
@@ -374,8 +357,7 @@ impl Routing {
         }
         let (pairs, link) = (pairs?, self.tun?);
         let source = pairs.keys().find_map(|pair| self.interfaces.source_inside(pair.local.addresses));
-        let mtu = self.whole.contains_key(&prefix).then_some(WHOLE);
-        Some(Target::Device { link, source, mtu })
+        Some(Target::Device { link, source })
     }
 
     fn is_covered(&self, prefix: Prefix) -> bool {
@@ -539,12 +521,11 @@ impl Routing {
         let mut message = message::blank(self.numbers.table, prefix);
         match target {
             Target::Throw => message.header.kind = RouteType::Throw,
-            Target::Device { link, source, mtu } => {
+            Target::Device { link, source } => {
                 message.header.kind = RouteType::Unicast;
                 message.header.scope = RouteScope::Link;
                 message.attributes.push(RouteAttribute::Oif(link));
                 message.attributes.extend(source.map(|source| RouteAttribute::PrefSource(source.into())));
-                message.attributes.extend(mtu.map(|mtu| RouteAttribute::Metrics(vec![RouteMetric::Mtu(mtu)])));
             }
         }
         message

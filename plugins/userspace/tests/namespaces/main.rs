@@ -3,6 +3,7 @@
 
 mod gateway;
 mod lab;
+mod transport;
 
 use std::net::UdpSocket;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
