@@ -50,8 +50,28 @@ pub struct IkeSettings {
     pub delete_rekeyed_delay: Duration,
     /// Anti-replay window where a child configures none, in packets.
     pub replay_window: u32,
-    /// Half-open IKE SAs above which IKE_SA_INIT is dropped; 0 = no limit.
+    /// Half-open IKE SAs above which IKE_SA_INIT is dropped; 0 = no limit but the core's own.
     pub half_open_limit: u32,
+    /// Half-open IKE SAs of one peer address from which on it is asked for COOKIEs; 0 = never. An IPv6 peer is its /64 network.
+    pub cookie_threshold_ip: u32,
+    /// Half-open IKE SAs of one peer address from which on its IKE_SA_INIT is dropped; 0 = never.
+    pub block_threshold: u32,
+    /// IKE SAs, established ones, from which on IKE_SA_INIT is dropped; 0 = no limit.
+    pub ikesa_limit: u32,
+    /// Jobs (key exchanges, lookups) outstanding in a shard from which on it takes no IKE_SA_INIT.
+    pub job_limit: u32,
+    /// IKE SAs that one peer address may begin per second, over time; 0 = no limit. Five seconds' worth may come at once.
+    pub init_rate_ip: u32,
+    /// Error notifications per second to whoever names no IKE SA or speaks another version; 0 = none are sent.
+    pub error_rate: u32,
+    /// Requests per second that one established peer may make over time; 0 = no limit.
+    pub peer_request_rate: u32,
+    /// Requests that one established peer may make at once.
+    pub peer_request_burst: u32,
+    /// CREATE_CHILD_SA requests per second that one established peer may make over time; 0 = no limit.
+    pub peer_create_rate: u32,
+    /// CREATE_CHILD_SA requests that one established peer may make at once.
+    pub peer_create_burst: u32,
     /// When the guard stands.
     pub fail_closed: FailClosed,
     /// Octets of the IP datagram of an IKE fragment at most; 0 = what every path carries: 576 over IPv4, 1280 over IPv6.
@@ -78,6 +98,17 @@ impl Default for IkeSettings {
             delete_rekeyed_delay: Duration::from_secs(5),
             replay_window: 32,
             half_open_limit: 0,
+            cookie_threshold_ip: 3,
+            block_threshold: 5,
+            ikesa_limit: 0,
+            job_limit: 256,
+            init_rate_ip: 20,
+            error_rate: 10,
+            // Of a full IKE SA every CHILD SA may be rekeyed and deleted in one storm, and then again.
+            peer_request_rate: 200,
+            peer_request_burst: 4_096,
+            peer_create_rate: 50,
+            peer_create_burst: 2_048,
             fail_closed: FailClosed::OnceUp,
             fragment_size: 1280,
             make_before_break: true,

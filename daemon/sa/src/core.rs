@@ -19,6 +19,7 @@ use crate::fragmentation;
 use crate::key_schedule::Keys;
 use crate::mobility::{self, Mobility};
 use crate::nat::Nat;
+use crate::pace::Pace;
 use crate::reassembly::{MOST_OCTETS, MOST_OCTETS_BEFORE_AUTHENTICATION, Reassembly};
 use crate::retry;
 use crate::suite::IkeSuite;
@@ -81,6 +82,8 @@ pub(crate) struct Core {
     pub(crate) authentication: Authentication,
     /// Interface ids of children that have none of their own.
     pub(crate) interface: (u32, u32),
+    /// How fast the peer may ask.
+    pub(crate) pace: Pace,
 }
 
 /// How long the authentication holds that an IKE SA rests on; rekeying changes nothing of it.

@@ -16,10 +16,10 @@ use std::sync::Arc;
 use ike_model::snapshot::PolicySnapshot;
 use ike_model::{ConfigSnapshot, ConfiguredChildStatus, Connection, EventBody, IkeSaSnapshot};
 use ike_wire::ids::{ExchangeType, NotifyType};
-use ike_wire::{Flags, Header, Message, Notify, ParseError, Payload, encode};
+use ike_wire::{Header, IkeSpi, Message, Notify, ParseError, Payload};
 use ipsec::{Answer, DeviceId, Instant, OffloadError, Path, Shard, Tag};
 
-use crate::cookie::Cookies;
+use crate::admission::Admission;
 use crate::core::Core;
 use crate::deadline::{Deadlines, Timer};
 use crate::directory::DirectoryMessage;
@@ -30,6 +30,7 @@ use crate::endpoint::ikes::Ikes;
 use crate::endpoint::reauth::Comeback;
 use crate::error::Error;
 use crate::established::{Authenticated, SnapshotContext};
+use crate::exchange::ike_sa_init::stateless;
 use crate::exchange::liveness;
 use crate::ike_sa::{IkeSa, Phase};
 use crate::io::{Context, Input, Output};
@@ -64,7 +65,7 @@ pub struct Endpoint {
     /// IKE SAs that have ended, kept for a while to answer a repeated DELETE.
     departed: BTreeMap<u64, IkeSa>,
     firsts: Firsts,
-    cookies: Cookies,
+    admission: Arc<Admission>,
     keepers: Keepers,
     watches: Vec<Watch>,
     /// Connections as they were last applied.
@@ -101,8 +102,13 @@ impl Shared {
 }
 
 impl Endpoint {
-    /// Shard number `shard` of `shards`.
+    /// Shard number `shard` of `shards` that decides alone who may begin an IKE SA.
     pub fn new(shard: Shard, shards: u8) -> Self {
+        Self::sharing(shard, shards, Arc::default())
+    }
+
+    /// Shard number `shard` of `shards`, all of which share one [`Admission`].
+    pub fn sharing(shard: Shard, shards: u8, admission: Arc<Admission>) -> Self {
         Self {
             shared: Shared {
                 ids: Ids::new(shard, shards),
@@ -114,7 +120,7 @@ impl Endpoint {
             ikes: Ikes::default(),
             departed: BTreeMap::new(),
             firsts: Firsts::default(),
-            cookies: Cookies::default(),
+            admission,
             keepers: Keepers::default(),
             watches: Vec::new(),
             applied: BTreeMap::new(),
@@ -212,7 +218,7 @@ impl Endpoint {
     fn on_datagram(&mut self, context: &Context<'_>, path: Path, octets: &[u8]) {
         let message = match Message::parse(octets) {
             Ok(message) => message,
-            Err(ParseError::MajorVersion(header)) => return self.refuse_version(path, &header),
+            Err(ParseError::MajorVersion(header)) => return self.refuse_version(context, path, &header),
             Err(ParseError::Malformed(error)) => {
                 return tracing::debug!(peer = %path.remote, "datagram ignored: {error}");
             }
@@ -225,21 +231,33 @@ impl Endpoint {
             return self.on_first_request(context, path, &message);
         }
         let Some(ike) = self.ikes.get_mut(ours.0).or_else(|| self.departed.get_mut(&ours.0)) else {
-            //= RFC 7296 §2.21.4: a message for an unknown IKE SA may be ignored, and an answer would only serve a flood
-            return tracing::debug!(peer = %path.remote, spi = %ours, exchange = %header.exchange, "message for an unknown IKE SA ignored");
+            return self.refuse_spi(context, path, &message, ours);
         };
         ike.on_message(&mut self.shared.turn(context), path, &message);
     }
 
-    //= RFC 7296 §2.5: a request of a higher major version is answered INVALID_MAJOR_VERSION in version 2
-    fn refuse_version(&mut self, path: Path, header: &Header) {
-        if header.flags.response {
-            return;
+    //= RFC 7296 §2.5, §1.5: a request of a higher major version is answered INVALID_MAJOR_VERSION in version 2
+    fn refuse_version(&mut self, context: &Context<'_>, path: Path, header: &Header) {
+        if !header.flags.response {
+            self.tell_stranger(context, path, header, NotifyType::INVALID_MAJOR_VERSION);
         }
-        let flags = Flags { initiator: !header.flags.initiator, version: false, response: true };
-        let reply = Header::new(header.initiator_spi, header.responder_spi, header.exchange, flags, header.message_id);
-        let notify = Payload::Notify(Notify::plain(NotifyType::INVALID_MAJOR_VERSION));
-        if let Ok(octets) = encode(&reply, &[notify]) {
+    }
+
+    //= RFC 7296 §1.5, §2.21.4: an encrypted request with an unknown SPI may be answered INVALID_IKE_SPI in clear, a response never
+    fn refuse_spi(&mut self, context: &Context<'_>, path: Path, message: &Message<'_>, ours: IkeSpi) {
+        let header = &message.header;
+        tracing::debug!(peer = %path.remote, spi = %ours, exchange = %header.exchange, "message for an unknown IKE SA");
+        if !header.flags.response && !ours.is_zero() && message.encrypted().is_some() {
+            self.tell_stranger(context, path, header, NotifyType::INVALID_IKE_SPI);
+        }
+    }
+
+    //= RFC 7296 §1.5, §2.21: errors outside of an IKE SA are told at a limited rate, as answers to requests only
+    fn tell_stranger(&mut self, context: &Context<'_>, path: Path, request: &Header, kind: NotifyType) {
+        if !self.admission.may_tell_error(&context.gate()) {
+            return tracing::debug!(peer = %path.remote, %kind, "not told: too many errors");
+        }
+        if let Some(octets) = stateless(request, &[Payload::Notify(Notify::plain(kind))]) {
             self.shared.outputs.push_back(Output::Transmit(crate::io::Transmit { path, octets, dscp: 0 }));
         }
     }

@@ -117,6 +117,7 @@ impl IkeSa {
             begun_at: turn.now(),
             authentication: Authentication { responder: !initiator, ..Authentication::default() },
             interface: (0, 0),
+            pace: crate::pace::Pace::default(),
         }
     }
 

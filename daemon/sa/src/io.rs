@@ -11,6 +11,7 @@ use ipsec::{
     Answer, DeviceId, DeviceTable, Instant, OffloadBackend, OffloadError, Path, Request, Shard, Spi, TableFull, Tag,
 };
 
+use crate::admission::Gate;
 use crate::directory::DirectoryMessage;
 use crate::work::{Job, Outcome, WorkId};
 
@@ -31,6 +32,13 @@ pub struct Context<'a> {
     pub devices: &'a DeviceTable,
     /// Configuration in force.
     pub config: &'a ConfigSnapshot,
+}
+
+impl<'a> Context<'a> {
+    /// What decisions about first requests need of it.
+    pub(crate) fn gate(&self) -> Gate<'a> {
+        Gate { now: self.now, rng: self.rng, provider: self.provider, settings: &self.config.settings }
+    }
 }
 
 /// The synchronous part of an [`OffloadBackend`] that the core calls itself.

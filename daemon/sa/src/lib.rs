@@ -17,12 +17,13 @@
 //! |---|---|
 //! | `io`, `work`, `directory`, `route` | the surface: inputs, outputs, jobs, messages between shards, which shard gets what |
 //! | `endpoint` | one shard: tables, half-open IKE SAs, commands, configured children with their traps and retries, reload |
+//! | `admission` | who may begin an IKE SA: COOKIEs, half-open limits and rates, shared by all shards |
 //! | `ike_sa`, `core` | one IKE SA: its phase, the way of each message to its exchange, sealing and opening |
 //! | `established` | an authenticated IKE SA: what it is doing and going to do, installs, limits, the ways in which things end |
 //! | `exchange` | one module for each exchange: IKE_SA_INIT, IKE_AUTH, CREATE_CHILD_SA, rekeying, deletes, liveness |
 //! | `negotiation`, `suite`, `selectors`, `transport`, `choose` | agreeing on a CHILD SA, proposals, selectors, transport mode, the connection for a peer |
 //! | `children` | a CHILD SA: its entries in SAD and SPD and their order |
-//! | `window`, `retry`, `deadline`, `collision`, `switch`, `key_schedule`, `cookie`, `nat`, `mobility` | one idea each, without state of others |
+//! | `window`, `retry`, `deadline`, `collision`, `switch`, `key_schedule`, `nat`, `mobility`, `pace` | one idea each, without state of others |
 //! | `fragmentation`, `datagrams`, `reassembly` | messages that are longer than one datagram should be |
 //! | `error` | whose fault it is, and the one function that decides what goes on the wire |
 //!
@@ -32,10 +33,10 @@
 //! The tests in `tests/core` show two endpoints on one clock; `establish.rs` is the place to begin.
 #![forbid(unsafe_code)]
 
+mod admission;
 mod children;
 mod choose;
 mod collision;
-mod cookie;
 mod core;
 mod datagrams;
 mod deadline;
@@ -52,6 +53,7 @@ mod mobility;
 mod nat;
 mod negotiation;
 mod notice;
+mod pace;
 mod reassembly;
 mod registry;
 mod retry;
@@ -64,6 +66,7 @@ mod turn;
 mod window;
 mod work;
 
+pub use admission::{Admission, Gate, HALF_OPEN, Screened};
 pub use directory::{DirectoryEntry, DirectoryMessage};
 pub use endpoint::{Counts, Endpoint};
 pub use io::{Context, Input, Output, Recipient, SpiSource, Transmit};

@@ -59,6 +59,11 @@ impl Established {
         self.by_id.get(&unique_id)
     }
 
+    /// How many there are, in all shards.
+    pub(crate) fn len(&self) -> usize {
+        self.by_id.len()
+    }
+
     /// Those of a connection.
     pub(crate) fn of(&self, connection: &str) -> impl Iterator<Item = &DirectoryEntry> {
         self.by_connection.get(connection).into_iter().flatten().filter_map(|id| self.by_id.get(id))

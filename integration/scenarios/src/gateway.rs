@@ -11,7 +11,7 @@ use ike_model::{
     ChildSaSnapshot, Command, CommandError, CommandId, CommandOutcome, ConfigSnapshot, Connection, EventBody,
     IkeSaSnapshot, SharedSecret,
 };
-use ike_sa::{Context, Counts, DirectoryMessage, Endpoint, Input, Outcome, Output, WorkId};
+use ike_sa::{Admission, Context, Counts, DirectoryMessage, Endpoint, Input, Outcome, Output, WorkId};
 use ike_wire::ids::KeyExchangeId;
 use ipsec::recording::{RecordingBackend, Tables};
 use ipsec::{Answer, Event, Instant, OffloadBackend, OffloadError, Path, Reports, Shard, Tag};
@@ -71,6 +71,8 @@ pub struct Gateway {
     pub keepalives: usize,
     /// Random octets, with the first octet of coming nonces settable.
     pub random: GatewayRandom,
+    /// Who may begin an IKE SA, for all shards.
+    pub admission: Arc<Admission>,
     pub(crate) shards: Vec<Endpoint>,
     pub(crate) life: u32,
     pub(crate) held: bool,
@@ -186,6 +188,7 @@ const WALL: u64 = 1_700_000_000;
 impl Gateway {
     pub(crate) fn new(who: Who, shards: u8, seed: u64, life: u32) -> Self {
         let reports = Arc::new(ReportQueue::default());
+        let admission = Arc::new(Admission::new());
         Self {
             who,
             config: ConfigSnapshot::default(),
@@ -202,7 +205,8 @@ impl Gateway {
             sent: Vec::new(),
             keepalives: 0,
             random: GatewayRandom::new(seed.wrapping_mul(16).wrapping_add(who as u64)),
-            shards: (0..shards).map(|shard| Endpoint::new(Shard(shard), shards)).collect(),
+            shards: (0..shards).map(|shard| Endpoint::sharing(Shard(shard), shards, Arc::clone(&admission))).collect(),
+            admission,
             life,
             held: false,
             asleep: false,

@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use ike_model::{EventBody, IkeSaSnapshot};
-use ike_wire::ids::ExchangeType;
+use ike_wire::ids::{ExchangeType, PayloadType};
 use ike_wire::{Header, Message};
 use ipsec::recording::Tables;
 use ipsec::{Direction, Instant, Op, SaSpec, Spi};
@@ -115,8 +115,9 @@ struct Wire {
 impl Wire {
     //= RFC 7296 §2.1: a retransmission is bitwise the same as the original
     fn sent(&mut self, who: Who, header: &Header, octets: &[u8], now: Instant) -> Violation {
-        // The first exchange runs under changing SPIs, with COOKIE and other key exchange methods under the same ID.
-        if header.exchange == ExchangeType::IKE_SA_INIT {
+        // The first exchange runs under changing SPIs, with COOKIE and other key exchange methods under the same ID; and errors in clear,
+        // to whoever names an IKE SA that is gone, belong to none.
+        if header.exchange == ExchangeType::IKE_SA_INIT || header.next_payload == PayloadType::NOTIFY {
             return Ok(());
         }
         let (spi_i, spi_r) = (header.initiator_spi.0, header.responder_spi.0);

@@ -26,6 +26,10 @@ const ABSENT: [(&str, &str); 4] = [
 
 const PORT_MAX: i64 = 65_535;
 const U32_MAX: i64 = u32::MAX as i64;
+/// Events per second, or at once.
+const RATE_MAX: i64 = 1_000_000;
+/// Jobs of one shard; each holds some hundred octets.
+const JOBS_MAX: i64 = 65_536;
 const SPI_RANGE: &str =
     "cannot be set: the userspace backend derives SPIs from its own table, from the whole range above 255";
 
@@ -43,6 +47,16 @@ const KEYS: &[(&str, Set)] = &[
     ("ike.half_open_timeout", |c, v| duration(v).map(|time| c.ike.settings.half_open_timeout = time)),
     ("ike.cookie_threshold", |c, v| number(v, 0, U32_MAX).map(|count| c.ike.settings.cookie_threshold = count)),
     ("ike.init_limit_half_open", |c, v| number(v, 0, U32_MAX).map(|count| c.ike.settings.half_open_limit = count)),
+    ("ike.cookie_threshold_ip", |c, v| number(v, 0, U32_MAX).map(|count| c.ike.settings.cookie_threshold_ip = count)),
+    ("ike.block_threshold", |c, v| number(v, 0, U32_MAX).map(|count| c.ike.settings.block_threshold = count)),
+    ("ike.ikesa_limit", |c, v| number(v, 0, U32_MAX).map(|count| c.ike.settings.ikesa_limit = count)),
+    ("ike.init_limit_job_load", |c, v| number(v, 1, JOBS_MAX).map(|count| c.ike.settings.job_limit = count)),
+    ("ike.init_rate_ip", |c, v| number(v, 0, RATE_MAX).map(|rate| c.ike.settings.init_rate_ip = rate)),
+    ("ike.error_rate", |c, v| number(v, 0, RATE_MAX).map(|rate| c.ike.settings.error_rate = rate)),
+    ("ike.peer_request_rate", |c, v| number(v, 0, RATE_MAX).map(|rate| c.ike.settings.peer_request_rate = rate)),
+    ("ike.peer_request_burst", |c, v| number(v, 1, RATE_MAX).map(|count| c.ike.settings.peer_request_burst = count)),
+    ("ike.peer_create_rate", |c, v| number(v, 0, RATE_MAX).map(|rate| c.ike.settings.peer_create_rate = rate)),
+    ("ike.peer_create_burst", |c, v| number(v, 1, RATE_MAX).map(|count| c.ike.settings.peer_create_burst = count)),
     ("ike.keep_alive", |c, v| duration(v).map(|time| c.ike.settings.keep_alive = time)),
     ("ike.delete_rekeyed_delay", |c, v| duration(v).map(|time| c.ike.settings.delete_rekeyed_delay = time)),
     ("ike.replay_window", |c, v| number(v, 0, 4096).map(|packets| c.ike.settings.replay_window = packets)),

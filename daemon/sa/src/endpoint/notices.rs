@@ -97,7 +97,7 @@ impl Endpoint {
     }
 
     fn established(&mut self, context: &Context<'_>, spi: u64) {
-        self.firsts.forget(spi);
+        self.firsts.forget(&self.admission, context.now, spi);
         self.ikes.file(spi);
         let Some(ike) = self.ikes.get(&spi) else { return };
         let connection = ike.core.connection.clone();
@@ -162,7 +162,7 @@ impl Endpoint {
     }
 
     fn closed(&mut self, context: &Context<'_>, spi: u64, unique_id: u32) {
-        self.firsts.forget(spi);
+        self.firsts.forget(&self.admission, context.now, spi);
         self.reauthenticating.remove(&spi);
         let ended = self.ikes.remove(spi);
         self.shared.deadlines.clear_ike(spi);

@@ -6,7 +6,9 @@ mod initiator;
 mod responder;
 
 pub(crate) use initiator::{Initiating, Step};
-pub(crate) use responder::{Beginning, FirstRequest, RespondStep, Responding, first_request, half_open_cause};
+pub(crate) use responder::{
+    Beginning, FirstRequest, RespondStep, Responding, first_request, half_open_cause, stateless,
+};
 
 use ike_wire::ids::KeyExchangeId;
 use ike_wire::{Payload, Payloads, SecurityAssociation};

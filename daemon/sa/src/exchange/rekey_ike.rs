@@ -359,6 +359,7 @@ fn successor_core(
         begun_at: core.begun_at,
         authentication: core.authentication,
         interface: core.interface,
+        pace: core.pace,
     })
 }
 

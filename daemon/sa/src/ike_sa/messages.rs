@@ -117,6 +117,11 @@ impl IkeSa {
     }
 
     fn on_request(&mut self, turn: &mut Turn<'_>, path: Path, message: &Message<'_>) {
+        let settings = &turn.context.config.settings;
+        let paced = matches!(self.phase, Phase::Authenticated(_));
+        if paced && !self.core.pace.may_ask(turn.now(), settings) {
+            return self.ignore("the peer asks faster than peer_request_rate");
+        }
         match self.core.window.fit(message.header.message_id) {
             Fit::New => {}
             Fit::Processing => {
@@ -135,7 +140,10 @@ impl IkeSa {
                 let datagrams = datagrams.clone();
                 //= RFC 7296 §2.1: a repeated request is answered again; only an authentic one, or anybody could make us send
                 match self.core.open(message) {
-                    Ok(_) => self.core.transmit(turn, path, &datagrams),
+                    Ok(_) => {
+                        self.core.pace.asked(turn.now(), settings);
+                        self.core.transmit(turn, path, &datagrams);
+                    }
                     Err(error) => self.ignore(&error.to_string()),
                 }
                 return;
@@ -149,6 +157,7 @@ impl IkeSa {
         self.core.reassembly.forget_request();
         self.core.heard_at = turn.now();
         self.core.reply = path;
+        self.core.pace.asked(turn.now(), settings);
         self.follow(turn, path);
         self.core.window.processing();
         let exchange = message.header.exchange;
@@ -198,6 +207,12 @@ impl IkeSa {
                 if authenticated.standing == Standing::Undecided && !payloads.deletes().any(Delete::is_ike_sa) =>
             {
                 Err(Error::Unauthentic("request while it is not decided which IKE SA stays"))
+            }
+            //= RFC 7296 §2.25: a request that cannot be served now is answered TEMPORARY_FAILURE, and the peer waits
+            (Phase::Authenticated(_), ExchangeType::CREATE_CHILD_SA)
+                if !core.pace.create(turn.now(), &turn.context.config.settings) =>
+            {
+                Err(Error::Temporary("the peer asks faster than peer_create_rate"))
             }
             (Phase::Authenticated(authenticated), ExchangeType::CREATE_CHILD_SA) => {
                 if rekey_ike::is_meant(payloads) {

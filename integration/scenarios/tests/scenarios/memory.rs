@@ -169,7 +169,8 @@ fn ends() -> [End; 2] {
     let (mut a, mut b) = (ConfigSnapshot::default(), ConfigSnapshot::default());
     for config in [&mut a, &mut b] {
         config.secrets = vec![shared.clone()];
-        config.settings.cookie_threshold = 0;
+        (config.settings.cookie_threshold, config.settings.cookie_threshold_ip) = (0, 0);
+        (config.settings.block_threshold, config.settings.init_rate_ip) = (0, 0);
     }
     for number in 0..COUNT {
         let mut connection = config::connection(&format!("peer-{number}"), A, B);

@@ -11,7 +11,6 @@ use ipsec::Path;
 
 use super::InitParts;
 use crate::choose;
-use crate::cookie::{Binding, Cookies};
 use crate::core::Core;
 use crate::deadline::IkeTimer;
 use crate::error::Error;
@@ -83,14 +82,9 @@ impl Beginning {
     }
 }
 
-/// Examines a first request. `cookies` is given when the initiator has to show that it can be reached.
-pub(crate) fn first_request(
-    context: &Context<'_>,
-    cookies: Option<&mut Cookies>,
-    path: Path,
-    message: &Message<'_>,
-) -> FirstRequest {
-    match examine(context, cookies, path, message) {
+/// Examines a first request that may begin an IKE SA. `explain` = put a refusal into words, which is the dearest part of it.
+pub(crate) fn first_request(context: &Context<'_>, path: Path, message: &Message<'_>, explain: bool) -> FirstRequest {
+    match examine(context, path, message, explain) {
         Ok(beginning) => FirstRequest::Begin(Box::new(beginning)),
         Err(Refusal::Answer(payload, reason)) => match stateless(&message.header, &[payload]) {
             Some(octets) => FirstRequest::Stateless(octets, reason),
@@ -111,25 +105,17 @@ impl From<Error> for Refusal {
     }
 }
 
-fn examine(
-    context: &Context<'_>,
-    cookies: Option<&mut Cookies>,
-    path: Path,
-    message: &Message<'_>,
-) -> Result<Beginning, Refusal> {
+fn examine(context: &Context<'_>, path: Path, message: &Message<'_>, explain: bool) -> Result<Beginning, Refusal> {
     if let Some(kind) = message.payloads.unsupported_critical() {
         return Err(Error::UnsupportedCritical(kind).into());
     }
     let parts = InitParts::find(&message.payloads)?;
-    if let Some(cookies) = cookies {
-        demand_cookie(context, cookies, path, message, parts.nonce)?;
-    }
     let candidates = choose::by_addresses(context.config, path);
     let peer = path.remote;
     if candidates.is_empty() {
-        let reason = format!("no connection for {} ... {}", path.local.ip(), peer.ip());
+        let reason = explain.then(|| format!("no connection for {} ... {}", path.local.ip(), peer.ip()));
         let notify = Notify::plain(NotifyType::NO_PROPOSAL_CHOSEN);
-        return Err(Refusal::Answer(Payload::Notify(notify), Some(reason)));
+        return Err(Refusal::Answer(Payload::Notify(notify), reason));
     }
     let chosen = candidates.iter().find_map(|connection| {
         let ours = &connection.proposals;
@@ -137,7 +123,8 @@ fn examine(
         Some((chosen, connection.clone()))
     });
     let Some((chosen, first)) = chosen else {
-        return Err(no_proposal(context, &candidates, &parts.sa.proposals));
+        let reason = explain.then(|| no_proposal(context, &candidates, &parts.sa.proposals));
+        return Err(Refusal::Answer(Payload::Notify(Notify::plain(NotifyType::NO_PROPOSAL_CHOSEN)), reason));
     };
     if chosen.suite.method != parts.method {
         tracing::debug!(%peer, wanted = %chosen.suite.method, sent = %parts.method, "asking for another key exchange method");
@@ -154,7 +141,7 @@ fn examine(
     })
 }
 
-fn no_proposal(context: &Context<'_>, candidates: &[Arc<Connection>], theirs: &[Proposal]) -> Refusal {
+fn no_proposal(context: &Context<'_>, candidates: &[Arc<Connection>], theirs: &[Proposal]) -> String {
     let sets =
         candidates.iter().map(|c| format!("{}: {}", c.name, suite::describe_ike(&c.proposals, context.provider)));
     let error = Error::NoProposal {
@@ -165,24 +152,7 @@ fn no_proposal(context: &Context<'_>, candidates: &[Arc<Connection>], theirs: &[
             .map(|first| suite::ike_difference(&first.proposals, context.provider, theirs))
             .unwrap_or_default(),
     };
-    let notify = Notify::plain(NotifyType::NO_PROPOSAL_CHOSEN);
-    Refusal::Answer(Payload::Notify(notify), Some(error.to_string()))
-}
-
-fn demand_cookie(
-    context: &Context<'_>,
-    cookies: &mut Cookies,
-    path: Path,
-    message: &Message<'_>,
-    nonce: &[u8],
-) -> Result<(), Refusal> {
-    let binding = Binding { nonce, address: path.remote.ip(), spi: message.header.initiator_spi };
-    let shown = message.payloads.notify(NotifyType::COOKIE);
-    if shown.is_some_and(|notify| cookies.is_valid(context, binding, &notify.data)) {
-        return Ok(());
-    }
-    let cookie = cookies.make(context, binding).ok_or(Refusal::Drop("no cookie can be made"))?;
-    Err(Refusal::Answer(Payload::Notify(Notify::new(NotifyType::COOKIE, cookie)), None))
+    error.to_string()
 }
 
 /// A response in clear that leaves no state; it repeats both SPIs of the request.
