@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use ike_model::{Command, ConfigSnapshot};
+use ike_sa::Admission;
 use ipsec::{NatReader, OffloadBackend, Reports, Shard};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
@@ -18,7 +19,7 @@ use crate::commands::Commands;
 use crate::config::Config;
 use crate::core::Core;
 use crate::events::{self, Hub};
-use crate::net::{Options, Receiver, Sockets};
+use crate::net::{Options, Receiver, Screen, Sockets};
 use crate::router::{Message, Router};
 use crate::shard::{self, Shared};
 use crate::store::Store;
@@ -124,6 +125,7 @@ impl Daemon {
     fn start(config: &Config, subscribers: Arc<Subscribers>) -> anyhow::Result<Self> {
         let started = (clock::now(), clock::wall());
         let provider = ike_crypto::ring_provider();
+        let admission = Arc::new(Admission::new());
         let router = Arc::new(Router::new(config.ike.shards).context("cannot make the shards' inboxes")?);
         let exempt = backend::exemption(&config.backend);
         let settings = &config.ike.settings;
@@ -146,6 +148,8 @@ impl Daemon {
             config: ArcSwap::from_pointee(ConfigSnapshot { settings: settings.clone(), ..ConfigSnapshot::default() }),
             backend,
             provider,
+            admission: Arc::clone(&admission),
+            job_limit: usize::try_from(settings.job_limit).unwrap_or(usize::MAX),
             sockets: Arc::clone(&sockets),
             commands: Arc::new(Commands::new(Arc::clone(&router))),
             router,
@@ -155,8 +159,9 @@ impl Daemon {
         let numbers = (0..shared.router.shards()).map(Shard);
         let shards = numbers.map(|number| shard::start(number, Arc::clone(&shared))).collect::<Result<_, _>>();
         let shards = shards.context("cannot start the shards' threads")?;
-        let receiver = Receiver::start(sockets, nat_reader == NatReader::Daemon, reports)
-            .context("cannot start the receiving thread")?;
+        let screen = Screen { admission, provider, settings: settings.clone(), router: Arc::clone(&shared.router) };
+        let receiver = Receiver::start(sockets, nat_reader == NatReader::Daemon, reports, screen)
+            .context("cannot start the receiving threads")?;
         let device = &config.backend.userspace.device;
         let surroundings = Surroundings::start(device, &config.ike.listen, Arc::clone(&shared.router))?;
         let store = Store::new(Arc::clone(&shared), settings.clone(), backend::offload(&config.backend));

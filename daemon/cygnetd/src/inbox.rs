@@ -1,9 +1,10 @@
 //! The inbox of a shard: several threads put, one takes, and a flood of datagrams delays nothing else.
 //!
-//! Three lanes. *Control* holds commands, backend reports, finished work and messages of other shards; each of these answers something that was
+//! Four lanes. *Control* holds commands, backend reports, finished work and messages of other shards; each of these answers something that was
 //! asked or is bounded by state, so the lane has no bound of its own. Datagrams come from anybody: beyond their bound they are dropped and
-//! counted. *First requests*, which name no IKE SA of ours yet and are what a flood is made of, have a lane apart from the *others*, so that
-//! established IKE SAs go on. A turn takes everything from control and at most a burst from each lane of datagrams.
+//! counted. *First requests*, which name no IKE SA of ours yet and are what a flood is made of, have lanes apart from the *others*, so that
+//! established IKE SAs go on: one for those that show a valid COOKIE (*proven*), one for the rest. A turn takes everything from control and at
+//! most a burst from each lane of datagrams.
 
 use std::collections::VecDeque;
 use std::io;
@@ -21,7 +22,7 @@ use rustix::time::{
 const DATAGRAMS: usize = 4096;
 /// Datagrams taken per turn.
 const BURST: usize = 64;
-/// First requests taken per turn.
+/// First requests taken per turn, of each kind.
 const FIRST_BURST: usize = 16;
 
 /// A datagram on its way to the core.
@@ -35,6 +36,7 @@ pub(crate) struct Datagram {
 struct Lanes<T> {
     control: VecDeque<T>,
     others: VecDeque<Datagram>,
+    proven: VecDeque<Datagram>,
     first: VecDeque<Datagram>,
     awake: bool,
 }
@@ -58,7 +60,13 @@ pub(crate) struct Inbox<T> {
 impl<T> Inbox<T> {
     /// An empty inbox.
     pub(crate) fn new() -> io::Result<Self> {
-        let lanes = Lanes { control: VecDeque::new(), others: VecDeque::new(), first: VecDeque::new(), awake: false };
+        let lanes = Lanes {
+            control: VecDeque::new(),
+            others: VecDeque::new(),
+            proven: VecDeque::new(),
+            first: VecDeque::new(),
+            awake: false,
+        };
         Ok(Self {
             lanes: Mutex::new(lanes),
             wake: rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
@@ -74,10 +82,19 @@ impl<T> Inbox<T> {
         self.wake(&mut lanes);
     }
 
-    /// Puts into its lane of datagrams; drops when that is full.
+    /// Puts a message for an IKE SA into its lane; drops it when that is full.
     pub(crate) fn datagram(&self, path: Path, octets: &[u8]) {
+        self.put(path, octets, |lanes| &mut lanes.others);
+    }
+
+    /// Puts a first request into its lane; drops it when that is full. `proven` = it shows a valid COOKIE.
+    pub(crate) fn first_request(&self, path: Path, octets: &[u8], proven: bool) {
+        self.put(path, octets, |lanes| if proven { &mut lanes.proven } else { &mut lanes.first });
+    }
+
+    fn put(&self, path: Path, octets: &[u8], lane: impl Fn(&mut Lanes<T>) -> &mut VecDeque<Datagram>) {
         let mut lanes = self.lock();
-        let lane = if is_first_request(octets) { &mut lanes.first } else { &mut lanes.others };
+        let lane = lane(&mut lanes);
         if lane.len() >= DATAGRAMS {
             drop(lanes);
             self.dropped.fetch_add(1, Ordering::Relaxed);
@@ -95,10 +112,10 @@ impl<T> Inbox<T> {
     /// Messages waiting: control, datagrams.
     pub(crate) fn waiting(&self) -> (usize, usize) {
         let lanes = self.lock();
-        (lanes.control.len(), lanes.others.len() + lanes.first.len())
+        (lanes.control.len(), lanes.others.len() + lanes.proven.len() + lanes.first.len())
     }
 
-    /// What has come; waits until something does or `deadline` passes. Without `first` the lane of first requests is left to fill up.
+    /// What has come; waits until something does or `deadline` passes. Without `first` the lanes of first requests are left to fill up.
     pub(crate) fn turn(&self, deadline: Option<Instant>, first: bool) -> Turn<T> {
         let turn = self.take(first);
         if !turn.control.is_empty() || !turn.datagrams.is_empty() {
@@ -111,8 +128,10 @@ impl<T> Inbox<T> {
     fn take(&self, first: bool) -> Turn<T> {
         let mut lanes = self.lock();
         let others = lanes.others.len().min(BURST);
-        let first = if first { lanes.first.len().min(FIRST_BURST) } else { 0 };
+        let burst = if first { FIRST_BURST } else { 0 };
+        let (proven, first) = (lanes.proven.len().min(burst), lanes.first.len().min(burst));
         let mut datagrams: VecDeque<Datagram> = lanes.others.drain(..others).collect();
+        datagrams.extend(lanes.proven.drain(..proven));
         datagrams.extend(lanes.first.drain(..first));
         let turn = Turn { control: std::mem::take(&mut lanes.control), datagrams };
         // What is left is taken by the next turn without waiting, or must not end its wait.
@@ -153,7 +172,7 @@ impl<T> Inbox<T> {
 }
 
 /// Whether the responder's SPI is still zero: a request to establish an IKE SA.
-fn is_first_request(octets: &[u8]) -> bool {
+pub(crate) fn is_first_request(octets: &[u8]) -> bool {
     octets.get(8..16).is_none_or(|spi| spi.iter().all(|octet| *octet == 0))
 }
 
@@ -173,21 +192,26 @@ mod tests {
     fn a_flood_is_bounded_and_the_rest_gets_through() {
         let inbox = Inbox::new().unwrap();
         for _ in 0..DATAGRAMS + 10 {
-            inbox.datagram(path(), &[0; 28]);
+            inbox.first_request(path(), &[0; 28], false);
         }
         inbox.datagram(path(), &[1; 28]);
+        inbox.first_request(path(), &[2; 28], true);
         inbox.control(7);
         assert_eq!(inbox.dropped(), 10);
         let turn = inbox.turn(None, true);
-        assert_eq!((turn.control.len(), turn.datagrams.len()), (1, 1 + FIRST_BURST));
-        assert_eq!(*turn.datagrams[0].octets, [1; 28]);
+        assert_eq!((turn.control.len(), turn.datagrams.len()), (1, 2 + FIRST_BURST));
+        assert_eq!(
+            (turn.datagrams[0].octets[0], turn.datagrams[1].octets[0]),
+            (1, 2),
+            "known ones and proven ones first"
+        );
         assert_eq!(inbox.waiting(), (0, DATAGRAMS - FIRST_BURST));
     }
 
     #[test]
     fn first_requests_can_be_left_waiting() {
         let inbox = Inbox::<()>::new().unwrap();
-        inbox.datagram(path(), &[0; 28]);
+        inbox.first_request(path(), &[0; 28], false);
         let start = clock::now();
         assert!(inbox.turn(Some(start + Duration::from_millis(20)), false).datagrams.is_empty());
         inbox.datagram(path(), &[1; 28]);

@@ -14,7 +14,8 @@ use ike_sa::{Counts, DirectoryMessage, Outcome, Recipient, WorkId};
 use ipsec::{Answer, Event, OffloadError, Path, Reports, SaHandle, Shard, Tag};
 use tokio::sync::oneshot;
 
-use crate::inbox::Inbox;
+use crate::firsts::Firsts;
+use crate::inbox::{Inbox, is_first_request};
 
 /// What a shard is told, besides datagrams.
 pub(crate) enum Message {
@@ -58,6 +59,7 @@ const DAEMON: Shard = Shard(u8::MAX);
 /// The inboxes of all shards.
 pub(crate) struct Router {
     inboxes: Vec<Arc<Inbox<Message>>>,
+    firsts: Firsts,
     queries: Mutex<HashMap<Tag, oneshot::Sender<BackendAnswer>>>,
     next_query: AtomicU64,
 }
@@ -66,7 +68,7 @@ impl Router {
     /// Inboxes for `shards` shards.
     pub(crate) fn new(shards: u8) -> io::Result<Self> {
         let inboxes = (0..shards.max(1)).map(|_| Inbox::new().map(Arc::new)).collect::<io::Result<_>>()?;
-        Ok(Self { inboxes, queries: Mutex::default(), next_query: AtomicU64::new(0) })
+        Ok(Self { inboxes, firsts: Firsts::new()?, queries: Mutex::default(), next_query: AtomicU64::new(0) })
     }
 
     /// How many shards there are.
@@ -82,6 +84,18 @@ impl Router {
     /// All inboxes, by shard.
     pub(crate) fn inboxes(&self) -> impl Iterator<Item = &Arc<Inbox<Message>>> {
         self.inboxes.iter()
+    }
+
+    /// First requests that nobody has screened yet.
+    pub(crate) fn firsts(&self) -> &Firsts {
+        &self.firsts
+    }
+
+    /// Hands a first request that was screened to its shard.
+    pub(crate) fn first_request(&self, path: Path, octets: &[u8], proven: bool) {
+        if let Some(inbox) = self.inbox(ike_sa::route(octets, path.remote, self.shards())) {
+            inbox.first_request(path, octets, proven);
+        }
     }
 
     /// Tells one shard.
@@ -154,6 +168,9 @@ impl Reports for Router {
     }
 
     fn ike_datagram(&self, path: Path, octets: &[u8]) {
+        if is_first_request(octets) {
+            return self.firsts.put(path, octets);
+        }
         let shard = ike_sa::route(octets, path.remote, self.shards());
         if let Some(inbox) = self.inbox(shard) {
             inbox.datagram(path, octets);
@@ -200,6 +217,12 @@ mod tests {
         message[19] = 0x08;
         router.ike_datagram(path, &message);
         assert_eq!(waiting(&router), [(0, 0), (0, 0), (0, 0), (0, 1)]);
+        message[8] = 0;
+        router.ike_datagram(path, &message);
+        assert_eq!(waiting(&router), [(0, 0), (0, 0), (0, 0), (0, 1)], "a first request is screened first");
+        let first = router.firsts().take().pop_front().unwrap();
+        router.first_request(first.path, &first.octets, true);
+        assert_eq!(waiting(&router).iter().map(|(_, datagrams)| datagrams).sum::<usize>(), 2);
     }
 
     #[test]

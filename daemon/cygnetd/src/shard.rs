@@ -10,7 +10,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use ike_crypto::{Cost, CryptoProvider};
 use ike_model::ConfigSnapshot;
-use ike_sa::{Context, Endpoint, Input, Job, Outcome, Output, SpiSource, Transmit, WorkId};
+use ike_sa::{Admission, Context, Endpoint, Input, Job, Outcome, Output, SpiSource, Transmit, WorkId};
 use ipsec::{DeviceId, Instant, OffloadBackend, Shard, Spi, TableFull};
 
 use crate::clock;
@@ -21,9 +21,6 @@ use crate::net::Sockets;
 use crate::router::{Message, Question, Router};
 use crate::workers::Workers;
 
-/// Work under way for one shard above which it takes no first requests: with handshakes coming in faster than the processor can do their
-/// arithmetic, it is the flood that waits and gets dropped, not the established SAs.
-const WORK_LIMIT: usize = 256;
 /// Pause before deadlines are tried again after one panicked.
 const PANIC_PAUSE: Duration = Duration::from_secs(1);
 /// At least this long between two log lines about dropped datagrams.
@@ -37,6 +34,11 @@ pub(crate) struct Shared {
     pub(crate) backend: Arc<dyn OffloadBackend>,
     /// Cryptography.
     pub(crate) provider: &'static CryptoProvider,
+    /// Who may begin an IKE SA.
+    pub(crate) admission: Arc<Admission>,
+    /// Work under way for one shard from which on it takes no first requests: with handshakes coming in faster than the processor can do
+    /// their arithmetic, it is the flood that waits and gets dropped, not the established SAs.
+    pub(crate) job_limit: usize,
     /// UDP.
     pub(crate) sockets: Arc<Sockets>,
     /// The way to other shards.
@@ -53,7 +55,7 @@ pub(crate) struct Shared {
 pub(crate) fn start(shard: Shard, shared: Arc<Shared>) -> io::Result<JoinHandle<()>> {
     let inbox = shared.router.inbox(shard).cloned().ok_or(io::ErrorKind::NotFound)?;
     thread::Builder::new().name(format!("shard-{}", shard.0)).spawn(move || {
-        let endpoint = Endpoint::new(shard, shared.router.shards());
+        let endpoint = Endpoint::sharing(shard, shared.router.shards(), Arc::clone(&shared.admission));
         let spis = Spis(Arc::clone(&shared.backend));
         let flood = Flood { reported: 0, at: clock::now() };
         Driver {
@@ -113,7 +115,7 @@ impl Driver {
     fn run(&mut self, inbox: &Inbox<Message>) {
         loop {
             let deadline = self.endpoint.poll_deadline().map(|deadline| deadline.max(self.not_before));
-            let turn = inbox.turn(deadline, self.working < WORK_LIMIT);
+            let turn = inbox.turn(deadline, self.working < self.shared.job_limit);
             if let Some(asleep) = self.naps.slept() {
                 self.advance(Input::Resumed { asleep });
             }

@@ -31,7 +31,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use ike_crypto::{CryptoProvider, SecureRandom};
 use ike_model::IkeSettings;
 use ike_wire::ids::{ExchangeType, NotifyType};
-use ike_wire::{Flags, Header, IkeSpi, MessageId, Notify, Payload, encode};
+use ike_wire::{Flags, Header, IkeSpi, MessageId, Notify, ParseError, Payload, encode};
 use ipsec::{Instant, Path};
 
 pub(crate) use self::bucket::Bucket;
@@ -142,7 +142,13 @@ impl Admission {
 
     /// Looks at a first request (one whose responder's SPI is zero) before any shard does. Costs at most one PRF; keeps nothing.
     pub fn screen(&self, gate: &Gate<'_>, path: Path, octets: &[u8]) -> Screened {
-        let Some(sketch) = Sketch::of(octets) else { return Screened::Drop };
+        let sketch = match Header::parse(octets) {
+            Ok(header) => Sketch::of(&header, octets),
+            // Whoever speaks another version is to be told so.
+            Err(ParseError::MajorVersion(_)) => return Screened::Pass { proven: false },
+            Err(ParseError::Malformed(_)) => None,
+        };
+        let Some(sketch) = sketch else { return Screened::Drop };
         let peer = path.remote.ip();
         match self.decide(gate, peer, false, 0) {
             Decision::Begin => Screened::Pass { proven: false },
@@ -190,8 +196,8 @@ impl Admission {
         if ask { Decision::AskCookie } else { Decision::Begin }
     }
 
-    /// A half-open IKE SA begins.
-    pub(crate) fn enter(&self, gate: &Gate<'_>, peer: IpAddr, proven: bool) {
+    /// A half-open IKE SA begins; each is to [`Self::leave`] again. `proven` = the peer has shown a valid COOKIE.
+    pub fn enter(&self, gate: &Gate<'_>, peer: IpAddr, proven: bool) {
         let mut state = self.lock();
         state.half_open = state.half_open.saturating_add(1);
         if state.peers.len() >= PEERS {
@@ -205,7 +211,7 @@ impl Admission {
     }
 
     /// A half-open IKE SA is authenticated or has ended.
-    pub(crate) fn leave(&self, now: Instant, peer: IpAddr) {
+    pub fn leave(&self, now: Instant, peer: IpAddr) {
         let mut state = self.lock();
         state.half_open = state.half_open.saturating_sub(1);
         if let Some(account) = state.peers.get_mut(&peer.into()) {

@@ -61,6 +61,77 @@ pub(super) fn receive(socket: BorrowedFd<'_>, port: u16, buffer: &mut [u8]) -> i
     Ok(Received { path: Path { local: SocketAddr::new(local, port), remote }, length, truncated })
 }
 
+/// Datagrams taken with one system call.
+const BATCH: usize = 32;
+/// Octets kept of each: more than any first request has.
+const SLOT: usize = 8192;
+
+/// Buffers to take many datagrams at once.
+pub(super) struct Batch {
+    octets: Box<[u8]>,
+    names: Box<[Aligned]>,
+    controls: Box<[Aligned]>,
+    /// Sender, local address and length of what was taken; cut ones are left out.
+    taken: Vec<Option<(SocketAddr, IpAddr, usize)>>,
+}
+
+impl Batch {
+    pub(super) fn new() -> Self {
+        let aligned = || (0..BATCH).map(|_| Aligned([0; CONTROL])).collect();
+        Self { octets: vec![0; BATCH * SLOT].into(), names: aligned(), controls: aligned(), taken: Vec::new() }
+    }
+
+    /// Takes what waits, at most as much as fits.
+    pub(super) fn receive(&mut self, socket: BorrowedFd<'_>) -> io::Result<()> {
+        self.taken.clear();
+        let mut parts: Vec<libc::iovec> = self
+            .octets
+            .chunks_exact_mut(SLOT)
+            .map(|slot| libc::iovec { iov_base: slot.as_mut_ptr().cast(), iov_len: SLOT })
+            .collect();
+        let buffers = parts.iter_mut().zip(self.names.iter_mut().zip(self.controls.iter_mut()));
+        let mut headers: Vec<libc::mmsghdr> = buffers
+            .map(|(part, (name, control))| {
+                let mut header = empty_header();
+                header.msg_name = name.0.as_mut_ptr().cast();
+                header.msg_namelen = CONTROL as libc::socklen_t;
+                header.msg_iov = part;
+                header.msg_iovlen = 1;
+                header.msg_control = control.0.as_mut_ptr().cast();
+                header.msg_controllen = CONTROL as _;
+                libc::mmsghdr { msg_hdr: header, msg_len: 0 }
+            })
+            .collect();
+        #[allow(unsafe_code)] // no safe interface to packet information
+        // SAFETY: the descriptor is borrowed and open; each of the headers points at buffers that live, with their true lengths, across the call.
+        let count = unsafe {
+            libc::recvmmsg(
+                socket.as_raw_fd(),
+                headers.as_mut_ptr(),
+                BATCH as libc::c_uint,
+                libc::MSG_DONTWAIT as _,
+                std::ptr::null_mut(),
+            )
+        };
+        let count = usize::try_from(count).map_err(|_| io::Error::last_os_error())?;
+        for ((header, name), control) in headers.iter().zip(&self.names).zip(&self.controls).take(count) {
+            let filled = control.0.get(..header.msg_hdr.msg_controllen).unwrap_or(&control.0);
+            let whole = header.msg_hdr.msg_flags & libc::MSG_TRUNC == 0;
+            let ends = address(&name.0).zip(local_address(filled)).filter(|_| whole);
+            self.taken.push(ends.map(|(remote, local)| (remote, local, header.msg_len as usize)));
+        }
+        Ok(())
+    }
+
+    /// Sender, local address and octets of each that was taken.
+    pub(super) fn datagrams(&self) -> impl Iterator<Item = (SocketAddr, IpAddr, &[u8])> {
+        self.taken.iter().zip(self.octets.chunks_exact(SLOT)).filter_map(|(taken, slot)| {
+            let (remote, local, length) = (*taken)?;
+            Some((remote, local, slot.get(..length)?))
+        })
+    }
+}
+
 /// Sends the concatenation of `parts` from and to the addresses of `path` with this DSCP.
 pub(super) fn send(socket: BorrowedFd<'_>, path: &Path, parts: &[&[u8]], dscp: u8) -> io::Result<()> {
     let mut name = Aligned([0; CONTROL]);

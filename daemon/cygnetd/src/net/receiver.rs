@@ -1,4 +1,4 @@
-//! One thread that reads the IKE sockets and hands each datagram to its shard.
+//! The threads that read the IKE sockets: one hands each datagram to its shard, the other screens first requests.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -10,34 +10,42 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags};
 
 use super::Sockets;
 use super::message;
+use super::screen::{self, Screen};
 
 /// Datagrams taken from one socket before the next one gets its turn.
 const BURST: usize = 64;
 /// Longest UDP payload.
 const LARGEST: usize = 65_535;
 
-/// The reading thread. Dropping it ends the thread.
+/// The reading threads. Dropping it ends them.
 pub(crate) struct Receiver {
     stop: Arc<OwnedFd>,
-    thread: Option<JoinHandle<()>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl Receiver {
     /// Starts reading; `nat_too` when nobody else reads the NAT-T sockets.
-    pub(crate) fn start(sockets: Arc<Sockets>, nat_too: bool, reports: Arc<dyn Reports>) -> io::Result<Self> {
+    pub(crate) fn start(
+        sockets: Arc<Sockets>,
+        nat_too: bool,
+        reports: Arc<dyn Reports>,
+        screen: Screen,
+    ) -> io::Result<Self> {
         let stop = Arc::new(rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
-        let stopped = Arc::clone(&stop);
-        let thread = thread::Builder::new()
-            .name("ike-receive".into())
-            .spawn(move || read_until(&stopped, &sockets, nat_too, &*reports))?;
-        Ok(Self { stop, thread: Some(thread) })
+        let mut receiver = Self { stop: Arc::clone(&stop), threads: Vec::new() };
+        let (stopped, known) = (Arc::clone(&stop), Arc::clone(&sockets));
+        let read = move || read_until(&stopped, &known, nat_too, &*reports);
+        receiver.threads.push(thread::Builder::new().name("ike-receive".into()).spawn(read)?);
+        let read = move || screen::run(&stop, &sockets, &screen);
+        receiver.threads.push(thread::Builder::new().name("ike-first".into()).spawn(read)?);
+        Ok(receiver)
     }
 }
 
 impl Drop for Receiver {
     fn drop(&mut self) {
         let _ = rustix::io::write(&*self.stop, &1u64.to_ne_bytes());
-        if let Some(thread) = self.thread.take() {
+        for thread in self.threads.drain(..) {
             let _ = thread.join();
         }
     }

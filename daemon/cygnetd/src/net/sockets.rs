@@ -8,7 +8,7 @@ use anyhow::{Context as _, bail};
 use ipsec::Path;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::{holder, message};
+use super::{holder, message, steer};
 
 /// Wanted size of receive buffers, so that a burst of handshakes is not lost.
 const RECEIVE_BUFFER: usize = 4 << 20;
@@ -32,6 +32,8 @@ pub(super) struct Bound {
     pub(super) socket: Socket,
     pub(super) local: SocketAddr,
     pub(super) nat: bool,
+    /// It gets first requests only; what is sent goes out of the one beside it.
+    pub(super) first: bool,
 }
 
 /// All sockets of IKE.
@@ -52,7 +54,7 @@ impl Sockets {
             for address in addresses.iter().filter(|_| port != 0) {
                 let local = SocketAddr::new(*address, port);
                 match open(local, nat, options) {
-                    Ok(socket) => bound.push(Bound { socket, local, nat }),
+                    Ok(socket) => bound.extend(both(socket, local, nat, options)),
                     Err(error) if options.listen.is_empty() && local.is_ipv6() && lacks_ipv6(&error) => {
                         tracing::info!(port, "this machine has no IPv6: IKE uses IPv4 only");
                     }
@@ -71,9 +73,14 @@ impl Sockets {
         self.bound.iter().filter(|bound| bound.nat).map(|bound| bound.socket.as_fd().try_clone_to_owned()).collect()
     }
 
-    /// Sockets to read here: without those of the NAT-T port when the backend reads them.
+    /// Sockets to read here: without those of the NAT-T port when the backend reads them, and without those of first requests.
     pub(super) fn to_read(&self, nat_too: bool) -> impl Iterator<Item = &Bound> {
-        self.bound.iter().filter(move |bound| nat_too || !bound.nat)
+        self.bound.iter().filter(move |bound| !bound.first && (nat_too || !bound.nat))
+    }
+
+    /// Sockets that get first requests only.
+    pub(super) fn of_first_requests(&self) -> impl Iterator<Item = &Bound> {
+        self.bound.iter().filter(|bound| bound.first)
     }
 
     /// Sends an IKE message; from the NAT-T port with the non-ESP marker.
@@ -90,7 +97,8 @@ impl Sockets {
 
     fn find(&self, path: &Path) -> io::Result<&Bound> {
         let serves = |bound: &&Bound| {
-            bound.local.port() == path.local.port()
+            !bound.first
+                && bound.local.port() == path.local.port()
                 && bound.local.is_ipv4() == path.remote.is_ipv4()
                 && (bound.local.ip().is_unspecified() || bound.local.ip() == path.local.ip())
         };
@@ -99,7 +107,39 @@ impl Sockets {
     }
 }
 
+/// A bound socket, and beside it on the IKE port the one for first requests, where the kernel can tell them apart.
+fn both(socket: Socket, local: SocketAddr, nat: bool, options: &Options<'_>) -> Vec<Bound> {
+    let mut both = vec![Bound { socket, local, nat, first: false }];
+    if nat {
+        return both;
+    }
+    let beside = both.first().map(|known| beside(&known.socket, local, options));
+    match beside {
+        Some(Ok(socket)) => both.push(Bound { socket, local, nat, first: true }),
+        Some(Err(error)) => tracing::warn!(%local, "first requests and all others share one queue: {error:#}"),
+        None => {}
+    }
+    both
+}
+
+/// A second socket on the address of `known`, which then gets first requests only. The first one was bound alone, so nobody else holds the
+/// port; from here on whoever runs as our user could join.
+fn beside(known: &Socket, local: SocketAddr, options: &Options<'_>) -> anyhow::Result<Socket> {
+    let socket = unbound(local, false, options)?;
+    known.set_reuse_port(true)?;
+    socket.set_reuse_port(true)?;
+    socket.bind(&local.into())?;
+    steer::first_requests_to_second(known.as_fd())?;
+    Ok(socket)
+}
+
 fn open(local: SocketAddr, nat: bool, options: &Options<'_>) -> anyhow::Result<Socket> {
+    let socket = unbound(local, nat, options)?;
+    socket.bind(&local.into()).map_err(|error| explain_bind(local, error))?;
+    Ok(socket)
+}
+
+fn unbound(local: SocketAddr, nat: bool, options: &Options<'_>) -> anyhow::Result<Socket> {
     let v6 = local.is_ipv6();
     let domain = if v6 { Domain::IPV6 } else { Domain::IPV4 };
     let action = || format!("cannot open a UDP socket for {local}");
@@ -123,7 +163,6 @@ fn open(local: SocketAddr, nat: bool, options: &Options<'_>) -> anyhow::Result<S
                 rustix::net::sockopt::set_ip_mtu_discover(&socket, rustix::net::sockopt::Ipv4PathMtuDiscovery::DONT);
         }
     }
-    socket.bind(&local.into()).map_err(|error| explain_bind(local, error))?;
     Ok(socket)
 }
 

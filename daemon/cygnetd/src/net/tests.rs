@@ -6,9 +6,13 @@ use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use ike_model::IkeSettings;
+use ike_wire::ids::{ExchangeType, NotifyType};
+use ike_wire::{Flags, Header, IkeSpi, Message, MessageId, Nonce, Notify, Payload, encode};
 use ipsec::{Answer, Event, OffloadError, Path, Reports, Tag};
 
-use super::{Options, Receiver, Sockets, message};
+use super::{Options, Receiver, Screen, Sockets, message};
+use crate::router::Router;
 
 struct Queue(Mutex<mpsc::Sender<(Path, Vec<u8>)>>);
 
@@ -34,12 +38,80 @@ fn open(port: u16, nat_port: u16) -> anyhow::Result<Sockets> {
     Sockets::open(&Options { port, nat_port, listen: &listen, exempt: &no_exemption })
 }
 
+fn screen(cookie_threshold: u32) -> Screen {
+    let settings = IkeSettings { cookie_threshold, ..IkeSettings::default() };
+    let router = Arc::new(Router::new(1).unwrap());
+    Screen { admission: Arc::default(), provider: ike_crypto::ring_provider(), settings, router }
+}
+
+/// An IKE_SA_INIT request with a nonce and, where there is one, a cookie in front.
+fn first_request(cookie: Option<&[u8]>) -> Vec<u8> {
+    let flags = Flags { initiator: true, version: false, response: false };
+    let header = Header::new(IkeSpi(7), IkeSpi(0), ExchangeType::IKE_SA_INIT, flags, MessageId(0));
+    let cookie = cookie.map(|octets| Payload::Notify(Notify::new(NotifyType::COOKIE, octets.to_vec())));
+    encode(&header, &cookie.into_iter().chain([Payload::Nonce(Nonce::new(vec![7; 32]))]).collect::<Vec<_>>()).unwrap()
+}
+
+/// On both ports; what belongs to an IKE SA goes another way.
+#[test]
+fn first_requests_are_screened_apart_from_all_others() {
+    let (port, nat_port) = free_ports();
+    let sockets = Arc::new(open(port, nat_port).unwrap());
+    assert_eq!(sockets.of_first_requests().count(), 2, "one beside each socket of the IKE port");
+    let (sender, received) = mpsc::channel();
+    let reports = Arc::new(Queue(Mutex::new(sender)));
+    let screen = screen(0);
+    let (router, admission) = (Arc::clone(&screen.router), Arc::clone(&screen.admission));
+    let settings = screen.settings.clone();
+    let _receiver = Receiver::start(Arc::clone(&sockets), true, reports, screen).unwrap();
+    let known = [&first_request(None)[..8], &[1; 8], &first_request(None)[16..]].concat();
+    for host in ["127.0.0.1", "[::1]"] {
+        let client = UdpSocket::bind(format!("{host}:0")).unwrap();
+        let to = |port: u16| -> SocketAddr { format!("{host}:{port}").parse().unwrap() };
+        client.send_to(&first_request(None), to(port)).unwrap();
+        client.send_to(&known, to(port)).unwrap();
+        assert_eq!(received.recv_timeout(Duration::from_secs(5)).unwrap().1, known);
+        let turn = router.inbox(ipsec::Shard(0)).unwrap().turn(None, true);
+        assert_eq!(*turn.datagrams[0].octets, *first_request(None));
+        assert_eq!(turn.datagrams[0].path, Path { local: to(port), remote: client.local_addr().unwrap() });
+    }
+    assert!(received.try_recv().is_err(), "no first request came the way of the others");
+    assert_eq!((admission.half_open(), settings.cookie_threshold), (0, 0));
+}
+
+//= RFC 7296 §2.6: the responder answers with COOKIE and keeps nothing; the same request with it is let in
+#[test]
+fn a_cookie_is_asked_for_without_any_shard() {
+    let (port, nat_port) = free_ports();
+    let sockets = Arc::new(open(port, nat_port).unwrap());
+    let (sender, _received) = mpsc::channel();
+    let screen = screen(1);
+    let router = Arc::clone(&screen.router);
+    let (rng, provider) = (screen.provider.random, screen.provider);
+    let gate = ike_sa::Gate { now: crate::clock::now(), rng, provider, settings: &screen.settings };
+    screen.admission.enter(&gate, "192.0.2.1".parse().unwrap(), false);
+    let _receiver = Receiver::start(Arc::clone(&sockets), true, Arc::new(Queue(Mutex::new(sender))), screen).unwrap();
+    let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+    client.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    client.send_to(&first_request(None), ("127.0.0.1", port)).unwrap();
+    let mut buffer = [0; 256];
+    let (length, from) = client.recv_from(&mut buffer).unwrap();
+    assert_eq!(from.port(), port);
+    let answer = Message::parse(&buffer[..length]).unwrap();
+    let cookie = answer.payloads.notify(NotifyType::COOKIE).unwrap().data.to_vec();
+    assert_eq!(router.inbox(ipsec::Shard(0)).unwrap().waiting(), (0, 0));
+    client.send_to(&first_request(Some(&cookie)), ("127.0.0.1", port)).unwrap();
+    let turn = router.inbox(ipsec::Shard(0)).unwrap().turn(None, true);
+    assert_eq!(*turn.datagrams[0].octets, *first_request(Some(&cookie)));
+}
+
 #[test]
 fn datagrams_arrive_with_both_addresses_and_without_the_marker() {
     let (port, nat_port) = free_ports();
     let sockets = Arc::new(open(port, nat_port).unwrap());
     let (sender, received) = mpsc::channel();
-    let _receiver = Receiver::start(Arc::clone(&sockets), true, Arc::new(Queue(Mutex::new(sender)))).unwrap();
+    let reports = Arc::new(Queue(Mutex::new(sender)));
+    let _receiver = Receiver::start(Arc::clone(&sockets), true, reports, screen(0)).unwrap();
     for host in ["127.0.0.1", "[::1]"] {
         let client = UdpSocket::bind(format!("{host}:0")).unwrap();
         let remote = client.local_addr().unwrap();

@@ -18,9 +18,8 @@ pub(super) struct Sketch<'a> {
 const NOTIFY_HEADER: usize = 4;
 
 impl<'a> Sketch<'a> {
-    /// Reads an IKE_SA_INIT request; nothing when it is none.
-    pub(super) fn of(octets: &'a [u8]) -> Option<Self> {
-        let header = Header::parse(octets).ok()?;
+    /// Reads a message with this header; nothing when it is no IKE_SA_INIT request.
+    pub(super) fn of(header: &Header, octets: &'a [u8]) -> Option<Self> {
         let request = header.flags.initiator && !header.flags.response && header.message_id.0 == 0;
         let first = request && header.exchange == ExchangeType::IKE_SA_INIT && !header.initiator_spi.is_zero();
         if !first {

@@ -24,7 +24,8 @@ const SECRET: &str = "held-by-the-attacker";
 const SETTLING: Duration = Duration::from_secs(60);
 /// Timers short enough for what a run abandons to go away within it.
 const TIMERS: &str = "[ike]\nretransmit_timeout = 1\nretransmit_tries = 2\nhalf_open_timeout = 10\n\
-     cookie_threshold_ip = 0\nblock_threshold = 0\ninit_rate_ip = 0\nerror_rate = 0\n";
+     cookie_threshold_ip = 0\nblock_threshold = 0\ninit_rate_ip = 0\nerror_rate = 1000000\n\
+     peer_request_rate = 0\npeer_create_rate = 0\n";
 
 /// Two daemons with an established tunnel.
 pub struct Ground<'lab> {

@@ -74,6 +74,10 @@ impl Core {
         let socket = |last| std::net::SocketAddr::from((Ipv4Addr::new(192, 0, 2, last), 500));
         let mut config = ConfigSnapshot::default();
         config.connections.insert("hostile".into(), Arc::new(connection()));
+        // One attacker at one address, who is to reach every handler as often as it can.
+        let settings = &mut config.settings;
+        (settings.cookie_threshold_ip, settings.block_threshold, settings.init_rate_ip) = (0, 0, 0);
+        (settings.peer_request_rate, settings.peer_create_rate, settings.error_rate) = (0, 0, 1_000_000);
         let owners = vec![Identity::Fqdn("attacker.example".into())];
         config.secrets.push(Arc::new(SharedSecret { id: "ike-hostile".into(), owners, secret: Secret::new(SECRET) }));
         Core {
