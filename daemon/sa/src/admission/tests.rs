@@ -188,7 +188,9 @@ fn screening_answers_drops_or_passes() {
     for cut in 0..whole.len() {
         assert!(!matches!(screen(&whole[..cut]), Screened::Pass { .. }), "cut to {cut}");
     }
-    assert_eq!(screen(&[0xff; 300]), Screened::Drop);
+    assert_eq!(screen(&[0; 300]), Screened::Drop);
+    let newer = Screened::Pass { proven: false };
+    assert_eq!(screen(&[0xff; 300]), newer, "to be told that its version is another");
 }
 
 //= RFC 7296 §2.21: errors outside of an IKE SA are rate-limited
