@@ -171,10 +171,14 @@ impl<T> Inbox<T> {
     }
 }
 
-/// Whether the responder's SPI is still zero: a request to establish an IKE SA.
+/// Whether it is a request with a responder's SPI of zero: one to establish an IKE SA. A response with that SPI answers one of ours.
 pub(crate) fn is_first_request(octets: &[u8]) -> bool {
-    octets.get(8..16).is_none_or(|spi| spi.iter().all(|octet| *octet == 0))
+    let unknown = octets.get(8..16).is_none_or(|spi| spi.iter().all(|octet| *octet == 0));
+    unknown && octets.get(FLAGS_AT).is_none_or(|flags| flags & RESPONSE == 0)
 }
+
+const FLAGS_AT: usize = 19;
+const RESPONSE: u8 = 0x20;
 
 #[cfg(test)]
 mod tests {

@@ -1,6 +1,7 @@
 //! The lab's own programs: the demo and the soaks. Each enters namespaces of its own first and leaves nothing behind.
 
 mod demo;
+mod flood;
 mod soak;
 
 use std::os::unix::process::CommandExt;
@@ -21,6 +22,8 @@ struct Arguments {
 enum Task {
     /// Two gateways, one tunnel, real packets: a pass/fail line per step
     Demo(demo::Options),
+    /// Forged IKE_SA_INIT requests from thousands of addresses, while tunnels rekey and a new peer comes
+    FloodInit(flood::Options),
     /// Mutated IKE messages at a running daemon, most of them below SK with the right keys
     HostileIke(lab::hostile::ike_run::Options),
     /// Mutated ESP packets at a running daemon, native and in UDP
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let outcome = lab::enter::enter().and_then(|()| match &arguments.task {
         Task::Demo(options) => demo::run(options),
+        Task::FloodInit(options) => flood::run(options),
         Task::SoakRekey(options) => soak::run(options),
         Task::SoakCharon(options) => soak::charon::run(options),
         Task::SoakLoss(options) => soak::loss::run(options),

@@ -48,6 +48,29 @@ impl PacketSocket {
         Ok(socket)
     }
 
+    /// Opens a socket that only sends, and past the queueing discipline: for floods.
+    ///
+    /// # Errors
+    /// No such interface, or raw sockets are not allowed.
+    pub fn sender(namespace: &Namespace, interface: &str) -> anyhow::Result<Self> {
+        let open = || -> io::Result<Self> {
+            let descriptor = socket_with(AddressFamily::PACKET, SocketType::RAW, SocketFlags::CLOEXEC, None)?;
+            let index = netdevice::name_to_index(&descriptor, interface)?;
+            bind(&descriptor, &link::Address::for_sending(index))?;
+            link::bypass_queue(&descriptor)?;
+            Ok(PacketSocket { descriptor })
+        };
+        Ok(namespace.run(open)??)
+    }
+
+    /// Sends whole frames with one system call; gives how many the kernel took.
+    ///
+    /// # Errors
+    /// The kernel took none, for another reason than a full queue.
+    pub fn send_many(&self, frames: &mut [Vec<u8>]) -> io::Result<usize> {
+        link::send_many(&self.descriptor, frames)
+    }
+
     /// Before it was bound, the socket saw every interface.
     fn discard_pending(&self) {
         let mut buffer = [0_u8; 64];
@@ -94,9 +117,11 @@ impl PacketSocket {
     }
 }
 
-#[expect(unsafe_code, reason = "the socket crate has no link-layer address; this hands one to bind(2)")]
+#[expect(unsafe_code, reason = "the socket crate has no link-layer address and no sendmmsg(2)")]
 mod link {
+    use std::io;
     use std::num::NonZeroU32;
+    use std::os::fd::{AsRawFd, OwnedFd};
 
     use rustix::net::addr::{SocketAddrArg, SocketAddrLen, SocketAddrOpaque};
 
@@ -121,6 +146,59 @@ mod link {
                 sll_halen: 0,
                 sll_addr: [0; 8],
             })
+        }
+    }
+
+    impl Address {
+        /// Nothing is received.
+        pub(super) fn for_sending(index: u32) -> Self {
+            let Self(address) = Self::on(index);
+            Address(libc::sockaddr_ll { sll_protocol: 0, ..address })
+        }
+    }
+
+    /// Hands frames to the device at once.
+    pub(super) fn bypass_queue(socket: &OwnedFd) -> io::Result<()> {
+        let on: libc::c_int = 1;
+        let length = size_of_val(&on) as libc::socklen_t;
+        // SAFETY: the descriptor is open; `on` is readable for `length` octets during the call.
+        let outcome = unsafe {
+            libc::setsockopt(
+                socket.as_raw_fd(),
+                libc::SOL_PACKET,
+                libc::PACKET_QDISC_BYPASS,
+                (&raw const on).cast(),
+                length,
+            )
+        };
+        if outcome == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+
+    /// `sendmmsg(2)`.
+    pub(super) fn send_many(socket: &OwnedFd, frames: &mut [Vec<u8>]) -> io::Result<usize> {
+        let mut parts: Vec<libc::iovec> = frames
+            .iter_mut()
+            .map(|frame| libc::iovec { iov_base: frame.as_mut_ptr().cast(), iov_len: frame.len() })
+            .collect();
+        let mut headers: Vec<libc::mmsghdr> = parts
+            .iter_mut()
+            .map(|part| {
+                // SAFETY: `mmsghdr` is plain data for which all-zero is the empty value.
+                let mut header: libc::mmsghdr = unsafe { std::mem::zeroed() };
+                header.msg_hdr.msg_iov = part;
+                header.msg_hdr.msg_iovlen = 1;
+                header
+            })
+            .collect();
+        let count = headers.len() as libc::c_uint;
+        // SAFETY: the descriptor is open; each header points at one part, and that at one frame, all of which live across the call.
+        let sent = unsafe { libc::sendmmsg(socket.as_raw_fd(), headers.as_mut_ptr(), count, 0) };
+        match usize::try_from(sent) {
+            Ok(sent) => Ok(sent),
+            Err(_) => match io::Error::last_os_error() {
+                error if matches!(error.raw_os_error(), Some(libc::ENOBUFS | libc::EAGAIN | libc::EINTR)) => Ok(0),
+                error => Err(error),
+            },
         }
     }
 

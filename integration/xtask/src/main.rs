@@ -18,6 +18,7 @@ usage: cargo xtask <task>
   soak rekey [OPTIONS]  rekeys every second under load; options go to the lab, see `soak rekey --help`
   soak charon [OPTIONS] rekeys at the same moment on both ends and every second, against Debian's charon; see `soak charon --help`
   soak loss [OPTIONS]   many tunnels that lose 30 % of their IKE datagrams: how long establishing and rekeying take; see `soak loss --help`
+  soak flood [OPTIONS]  forged IKE_SA_INIT requests while tunnels live on; options go to the lab, see `soak flood --help`
   soak hostile ike|esp|memory [OPTIONS]
                         mutated IKE messages with the right keys, mutated ESP packets, memory per SA; see `soak hostile ike --help`
 ";
@@ -55,6 +56,7 @@ fn main() -> ExitCode {
         ["soak", "rekey", options @ ..] => build::lab("soak-rekey", options),
         ["soak", "charon", options @ ..] => build::lab("soak-charon", options),
         ["soak", "loss", options @ ..] => build::lab("soak-loss", options),
+        ["soak", "flood", options @ ..] => build::lab("flood-init", options),
         ["soak", "hostile", what @ ("ike" | "esp" | "memory"), options @ ..] => {
             build::lab(&format!("hostile-{what}"), options)
         }

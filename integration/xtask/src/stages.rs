@@ -45,6 +45,7 @@ const STAGES: [Stage; 8] = [
             Step::Lab("hostile-ike --count 20000 --warm-up 10000 --log trace"),
             Step::Lab("hostile-esp --count 100000 --warm-up 50000"),
             Step::Lab("hostile-memory --pairs 500"),
+            Step::Lab("flood-init --rate 20000 --seconds 6 --addresses 10000"),
             Step::Lab("soak-rekey --minutes 0.1 --rate 500 --sabotage drop-old-inbound"),
         ],
     },
@@ -123,6 +124,7 @@ fn is_closing(line: &str) -> bool {
     (line.starts_with("test result:") && !line.contains(" 0 passed; 0 failed"))
         || line.starts_with("sent ")
         || line.starts_with("runs ")
+        || line.starts_with("flood ")
         || line.contains("VmRSS") && (line.starts_with("pass ") || line.starts_with("FAIL "))
 }
 

@@ -3,16 +3,22 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-/// Of a group of two sockets the second gets what has a responder's SPI of zero (RFC 7296 §3.1: only IKE_SA_INIT requests have), the first
-/// everything else, what is too short to tell included. `socket` is any of the two; both are bound.
+/// The flag in the fourth octet behind both SPIs.
+const RESPONSE: u32 = 0x20;
+
+/// Of a group of two sockets the second gets requests with a responder's SPI of zero (RFC 7296 §3.1: those are IKE_SA_INIT), the first everything
+/// else: COOKIE and other refusals in answer to our own first requests, which have that SPI too, and what is too short to tell. `socket` is
+/// any of the two; both are bound.
 pub(super) fn first_requests_to_second(socket: BorrowedFd<'_>) -> io::Result<()> {
     let step = |code: u32, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };
     let load = |at| step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, at);
     let mut steps = [
         load(8),
-        step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 3, 0),
+        step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 5, 0),
         load(12),
-        step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, 0),
+        step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 3, 0),
+        load(16),
+        step(libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K, 1, 0, RESPONSE),
         step(libc::BPF_RET | libc::BPF_K, 0, 0, 1),
         step(libc::BPF_RET | libc::BPF_K, 0, 0, 0),
     ];

@@ -65,12 +65,17 @@ fn first_requests_are_screened_apart_from_all_others() {
     let settings = screen.settings.clone();
     let _receiver = Receiver::start(Arc::clone(&sockets), true, reports, screen).unwrap();
     let known = [&first_request(None)[..8], &[1; 8], &first_request(None)[16..]].concat();
+    // COOKIE and other refusals of our own first requests name no responder either.
+    let mut refusal = first_request(None);
+    refusal[19] = 0x20;
     for host in ["127.0.0.1", "[::1]"] {
         let client = UdpSocket::bind(format!("{host}:0")).unwrap();
         let to = |port: u16| -> SocketAddr { format!("{host}:{port}").parse().unwrap() };
         client.send_to(&first_request(None), to(port)).unwrap();
         client.send_to(&known, to(port)).unwrap();
         assert_eq!(received.recv_timeout(Duration::from_secs(5)).unwrap().1, known);
+        client.send_to(&refusal, to(port)).unwrap();
+        assert_eq!(received.recv_timeout(Duration::from_secs(5)).unwrap().1, refusal);
         let turn = router.inbox(ipsec::Shard(0)).unwrap().turn(None, true);
         assert_eq!(*turn.datagrams[0].octets, *first_request(None));
         assert_eq!(turn.datagrams[0].path, Path { local: to(port), remote: client.local_addr().unwrap() });
