@@ -170,6 +170,36 @@ mod tests {
         assert_eq!(window.free_id(), Some(MessageId(1)));
     }
 
+    //= RFC 7296 §2.6: the request with a COOKIE has the message ID of the one without
+    #[test]
+    fn other_octets_under_the_same_id() {
+        let mut window = Window::default();
+        window.replace(datagrams(&["nothing waits"]));
+        assert!(!window.is_waiting());
+        window.sent(datagrams(&["request"]));
+        assert!(window.is_waiting() && !window.was_repeated());
+        window.repeat();
+        assert!(window.was_repeated());
+        window.replace(datagrams(&["with a cookie"]));
+        assert!(window.awaits(MessageId(0)) && !window.was_repeated());
+        assert_eq!(window.repeat(), Some((0, &datagrams(&["with a cookie"]))));
+        assert_eq!(window.again(), Some(&datagrams(&["with a cookie"])));
+        assert_eq!(window.repeat(), Some((0, &datagrams(&["with a cookie"]))));
+        window.restart();
+        assert_eq!((window.free_id(), window.is_waiting()), (Some(MessageId(0)), false));
+    }
+
+    #[test]
+    fn a_forgotten_request_is_new_again() {
+        let mut window = Window::default();
+        window.processing();
+        window.forget_request();
+        assert_eq!(window.fit(MessageId(0)), Fit::New);
+        window.processing();
+        window.responded(datagrams(&["response"]));
+        assert_eq!(window.processing(), MessageId(1));
+    }
+
     #[test]
     fn ids_never_wrap() {
         let mut window = Window { next: u32::MAX, expected: u32::MAX, ..Window::default() };

@@ -20,6 +20,7 @@ use crate::children::{Agreement, ChildKeys, Outbound};
 use crate::collision::{Verdict, lowest, verdict};
 use crate::core::Core;
 use crate::deadline::ChildTimer;
+use crate::detour::Detours;
 use crate::error::Error;
 use crate::established::{Active, Authenticated, Intent, is_made_as};
 use crate::negotiation::{self, ChildRequest, Offer};
@@ -38,7 +39,7 @@ pub(crate) struct Exchange {
     nonce: Vec<u8>,
     method: Option<KeyExchangeId>,
     started: Option<Box<dyn StartedKeyExchange>>,
-    detours: u8,
+    detours: Detours,
     agreed: Option<(Agreement, Vec<u8>)>,
     /// The peer has rekeyed the same CHILD SA meanwhile.
     rival: Option<Rival>,
@@ -62,9 +63,6 @@ enum Step {
     Completing(WorkId),
     Installing(u32),
 }
-
-/// INVALID_KE_PAYLOAD answers that are followed in one exchange.
-const DETOURS: u8 = 2;
 
 impl Exchange {
     /// Whether it makes this child anew.
@@ -170,7 +168,7 @@ fn begin(
         nonce,
         method: None,
         started: None,
-        detours: 0,
+        detours: Detours::default(),
         agreed: None,
         rival: None,
         old_deleted: false,

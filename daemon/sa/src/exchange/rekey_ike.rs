@@ -8,11 +8,12 @@ use std::time::Duration;
 use ike_crypto::{SharedSecret, StartedKeyExchange};
 use ike_model::{Cause, CauseKind, EventBody};
 use ike_wire::ids::{ExchangeType, KeyExchangeId, NotifyType, ProtocolId};
-use ike_wire::{IkeSpi, KeyExchange, Nonce, Notify, Payload, Payloads, SecurityAssociation};
+use ike_wire::{IkeSpi, KeyExchange, Nonce, Payload, Payloads, SecurityAssociation};
 
 use crate::collision::{Verdict, lowest, verdict};
 use crate::core::Core;
 use crate::deadline::{IkeTimer, Timer};
+use crate::detour::Detours;
 use crate::error::Error;
 use crate::established::{Active, Authenticated, Incoming, Intent, Standing};
 use crate::ike_sa::IkeSa;
@@ -34,7 +35,7 @@ pub(crate) struct Exchange {
     nonce: Vec<u8>,
     method: KeyExchangeId,
     started: Option<Box<dyn StartedKeyExchange>>,
-    detours: u8,
+    detours: Detours,
     agreed: Option<Agreed>,
 }
 
@@ -67,8 +68,6 @@ pub(crate) struct KeyExchangePending {
     agreed: Agreed,
 }
 
-/// INVALID_KE_PAYLOAD answers that are followed in one exchange.
-const DETOURS: u8 = 2;
 /// A replaced IKE SA that the peer does not delete goes after this many seconds.
 const REAP: Duration = Duration::from_secs(30);
 /// A new IKE SA about which nothing is decided goes after this long; by then our own exchange has been answered or the peer is dead.
@@ -90,7 +89,7 @@ pub(crate) fn start(authenticated: &mut Authenticated, core: &mut Core, turn: &m
         nonce: turn.nonce()?,
         method,
         started: None,
-        detours: 0,
+        detours: Detours::default(),
         agreed: None,
     };
     begin_key_exchange(authenticated, core, turn, Box::new(exchange))
@@ -180,12 +179,11 @@ pub(crate) fn on_response(
 }
 
 fn other_method(core: &Core, turn: &Turn<'_>, exchange: &mut Exchange, payloads: &Payloads<'_>) -> Result<bool, Error> {
-    let wanted = payloads.notify(NotifyType::INVALID_KE_PAYLOAD).and_then(Notify::data_u16).map(KeyExchangeId);
-    let listed = |id: &KeyExchangeId| core.connection.proposals.iter().any(|p| p.key_exchange.contains(id));
-    let usable = |id: &KeyExchangeId| turn.context.provider.key_exchange(*id).is_some();
-    let method = wanted.filter(listed).filter(usable).filter(|id| *id != exchange.method);
-    exchange.detours = exchange.detours.saturating_add(1);
-    let method = method.filter(|_| exchange.detours <= DETOURS);
+    let acceptable = |id: KeyExchangeId| {
+        turn.context.provider.key_exchange(id).is_some()
+            && core.connection.proposals.iter().any(|proposal| proposal.key_exchange.contains(&id))
+    };
+    let method = exchange.detours.follow(payloads, Some(exchange.method), acceptable);
     exchange.method = method.ok_or(Error::PeerNotified(NotifyType::INVALID_KE_PAYLOAD))?;
     exchange.started = None;
     Ok(true)

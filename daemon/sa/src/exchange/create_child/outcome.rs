@@ -2,8 +2,8 @@
 
 use ike_model::snapshot::ChildSaState;
 use ike_model::{Cause, CauseKind, EventBody};
+use ike_wire::Payloads;
 use ike_wire::ids::{KeyExchangeId, NotifyType};
-use ike_wire::{Notify, Payloads};
 
 use crate::core::Core;
 use crate::deadline::{ChildTimer, IkeTimer};
@@ -13,7 +13,7 @@ use crate::negotiation::{ChildRequest, Offer};
 use crate::retry;
 use crate::turn::Turn;
 
-use super::{DETOURS, Exchange, Rival, proceed};
+use super::{Exchange, Rival, proceed};
 pub(super) fn refused(
     authenticated: &mut Authenticated,
     core: &mut Core,
@@ -24,12 +24,12 @@ pub(super) fn refused(
 ) {
     match kind {
         NotifyType::INVALID_KE_PAYLOAD => {
-            let wanted = payloads.notify(kind).and_then(Notify::data_u16).map(KeyExchangeId);
-            let offered = |id: &KeyExchangeId| exchange.offer.as_ref().is_some_and(|offer| offer.offers_method(*id));
-            let usable = |id: &KeyExchangeId| turn.context.provider.key_exchange(*id).is_some();
-            let method = wanted.filter(offered).filter(usable).filter(|id| Some(*id) != exchange.method);
-            if method.is_some() && exchange.detours < DETOURS {
-                exchange.detours = exchange.detours.saturating_add(1);
+            let acceptable = |id: KeyExchangeId| {
+                turn.context.provider.key_exchange(id).is_some()
+                    && exchange.offer.as_ref().is_some_and(|offer| offer.offers_method(id))
+            };
+            let method = exchange.detours.follow(payloads, exchange.method, acceptable);
+            if method.is_some() {
                 exchange.started = None;
                 if let Err(error) = proceed(authenticated, core, turn, exchange, method) {
                     tracing::warn!(conn = core.connection.name, ike = core.unique_id, "{error}");
