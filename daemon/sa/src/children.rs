@@ -235,8 +235,9 @@ impl ChildSa {
         ops
     }
 
-    /// Operations that let traffic take the outbound SA, away from `predecessor`, whose outbound SA then goes.
-    pub(crate) fn activate_ops(&mut self, ids: &mut Ids, predecessor: Option<&mut Self>) -> Vec<Op> {
+    /// Operations that let traffic take the outbound SA, away from `predecessor`, and those that then take its outbound SA out. Two requests:
+    /// a refusal of the first, because the device has lost the new SA, must not leave the old one behind.
+    pub(crate) fn activate_ops(&mut self, ids: &mut Ids, predecessor: Option<&mut Self>) -> (Vec<Op>, Vec<Op>) {
         let mut ops = Vec::new();
         let sa = ids.sa(self.unique_id, Direction::Outbound);
         let mut obsolete = Vec::new();
@@ -265,8 +266,7 @@ impl ChildSa {
         }
         self.policies = policies;
         self.outbound = Outbound::Active;
-        ops.extend(obsolete);
-        ops
+        (ops, obsolete)
     }
 
     fn remove_policies_ops(&mut self) -> Vec<Op> {

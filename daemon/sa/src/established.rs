@@ -273,7 +273,9 @@ impl Authenticated {
             (Intent::Mobike(a), Intent::Mobike(b)) => a == b,
             _ => false,
         });
-        if !queued {
+        // One that is under way is as good as a queued one: asked for again after a refusal, it would not wait.
+        let under_way = matches!((&self.active, &intent), (Some(Active::RekeyIke(_)), Intent::RekeyIke));
+        if !queued && !under_way {
             match intent {
                 // Nothing that waits matters once the IKE SA goes.
                 Intent::DeleteIke => self.intents.push_front(intent),

@@ -201,7 +201,16 @@ impl Endpoint {
             let (connection, child) = (connection.clone(), request.child);
             return self.shared.notices.push_back(Notice::ChildUp { connection, child });
         }
-        if let Some(request) = self.with_ike(context, spi, |ike, turn| ike.want_child(turn, request)).flatten() {
+        let Some(request) = self.with_ike(context, spi, |ike, turn| ike.want_child(turn, request)).flatten() else {
+            return;
+        };
+        // One wish after the other may come for an IKE SA that is being closed: a single new one serves them all.
+        let other = self.usable_ike(connection).filter(|other| *other != spi);
+        let left = match other {
+            Some(other) => self.with_ike(context, other, |ike, turn| ike.want_child(turn, request)).flatten(),
+            None => Some(request),
+        };
+        if let Some(request) = left {
             self.initiate_new(context, connection, Some(request));
         }
     }
@@ -242,7 +251,10 @@ impl Endpoint {
         // It may have ended while the message was on its way.
         match self.by_unique_id(unique_id) {
             Some(spi) => self.initiate_below_spi(context, &connection, spi, request),
-            None => self.initiate_new(context, &connection, Some(request)),
+            None => match self.usable_ike(&connection) {
+                Some(spi) => self.initiate_below_spi(context, &connection, spi, request),
+                None => self.initiate_new(context, &connection, Some(request)),
+            },
         }
     }
 

@@ -128,10 +128,20 @@ impl Authenticated {
 
     /// What was asked for and will not come.
     fn fail_requests(&mut self, core: &Core, turn: &mut Turn<'_>, cause: &Cause) {
-        if let Some(Active::Child(exchange)) = self.active.take()
-            && let Some(request) = exchange.abandon(turn)
-        {
-            self.child_failed(core, turn, &request.child, cause);
+        let asked_for = match self.active.take() {
+            Some(Active::Child(exchange)) => exchange.abandon(turn).map(|request| request.child),
+            Some(Active::First(unique_id)) => self.child(unique_id).map(|child| child.config.clone()),
+            Some(
+                Active::RekeyIke(_)
+                | Active::DeleteChildren(_)
+                | Active::DeleteIke
+                | Active::Liveness
+                | Active::AuthLifetime,
+            )
+            | None => None,
+        };
+        if let Some(child) = asked_for {
+            self.child_failed(core, turn, &child, cause);
         }
         let deferred = std::mem::take(&mut self.deferred);
         for intent in std::mem::take(&mut self.intents).into_iter().chain(deferred) {

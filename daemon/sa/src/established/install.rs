@@ -158,7 +158,10 @@ impl Authenticated {
         }
         if refusal.is_some() {
             self.remove_child(core, turn, unique_id, None);
-            return pending.rekeys.into_iter().for_each(|old| create_child::refused_rekey(self, unique_id, old));
+            return pending
+                .rekeys
+                .into_iter()
+                .for_each(|old| create_child::refused_rekey(self, core, turn, unique_id, old));
         }
         match pending.rekeys {
             None => {
@@ -191,9 +194,10 @@ impl Authenticated {
         let mut child = self.children.swap_remove(at);
         if child.outbound == Outbound::Reserved {
             let old = child.replaces.and_then(|id| self.children.iter_mut().find(|other| other.unique_id == id));
-            let ops = child.activate_ops(turn.ids, old);
+            let (ops, obsolete) = child.activate_ops(turn.ids, old);
             turn.apply(ops, Purpose::Activate(unique_id));
             turn.registry.switches.takes(turn.ids.sa(unique_id, Direction::Outbound), &child.name, &child.pairs);
+            turn.apply(obsolete, Purpose::Remove);
         }
         self.children.push(child);
     }

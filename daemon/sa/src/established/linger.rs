@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use ike_model::snapshot::ChildSaState;
+use ike_model::{Cause, CauseKind};
 use ipsec::{Answer, Direction, Instant, OffloadError, Request};
 
 use crate::children::ChildSa;
 use crate::core::Core;
 use crate::deadline::ChildTimer;
-use crate::established::Authenticated;
+use crate::established::{Authenticated, Intent};
 use crate::turn::{Purpose, Turn};
 
 /// Lingering inbound SAs of one child at most.
@@ -17,6 +18,8 @@ const MOST: usize = 16;
 const SPARE: usize = 2;
 /// None goes sooner than two round trips and this after it was replaced, however many there are.
 const SOONEST: Duration = Duration::from_millis(100);
+/// The DELETE of a rekeyed CHILD SA whose successor has ended is waited for so long.
+const OVERDUE: Duration = Duration::from_secs(10);
 /// A round trip to a peer that was never asked anything.
 const FAR: Duration = Duration::from_secs(1);
 
@@ -36,8 +39,22 @@ impl Authenticated {
         self.bound_lingering(core, turn, unique_id);
     }
 
+    /// A successor ends before the peer has deleted the predecessor. It may never do so, if its own half of the successor came to nothing, and
+    /// goes on with a predecessor that we only wait for: after a while, or at once when the device has lost it, we delete it.
+    pub(crate) fn predecessor_overdue(&mut self, turn: &mut Turn<'_>, new: u32, old: u32) {
+        let lost = |cause: &Cause| cause.kind == CauseKind::DeviceLost;
+        if self.child(new).and_then(|child| child.cause.as_ref()).is_some_and(lost) {
+            self.intents.push_back(Intent::DeleteChild(old));
+        } else if let Some(child) = self.child(old) {
+            turn.deadlines.set(child.timer(ChildTimer::Linger), turn.after(OVERDUE));
+        }
+    }
+
     /// Time to look whether a lingering CHILD SA is still needed.
-    pub(crate) fn linger_due(&mut self, core: &Core, turn: &mut Turn<'_>, unique_id: u32) {
+    pub(crate) fn linger_due(&mut self, core: &mut Core, turn: &mut Turn<'_>, unique_id: u32) {
+        if self.child(unique_id).is_some_and(|child| child.state == ChildSaState::Rekeyed) {
+            return self.intend(core, turn, Intent::DeleteChild(unique_id));
+        }
         self.bound_lingering(core, turn, unique_id);
         if self.child(unique_id).is_some() {
             turn.submit(Request::Query(turn.ids.sa(unique_id, Direction::Inbound)), Purpose::Linger(unique_id));

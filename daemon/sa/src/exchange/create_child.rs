@@ -340,6 +340,7 @@ fn agreed(
         exchange.abandon(turn);
         return;
     }
+    rival_took_over(authenticated, core, turn, &mut exchange);
     if taken_back {
         return deleted_again(authenticated, core, turn, exchange);
     }
@@ -359,6 +360,21 @@ fn agreed(
             failed(authenticated, core, turn, exchange, &error);
         }
     }
+}
+
+/// The peer has deleted the old CHILD SA although its rekeying has lost, for a reason of its own, and so its new one took over. What ours
+/// has made replaces that one.
+fn rival_took_over(authenticated: &mut Authenticated, core: &Core, turn: &mut Turn<'_>, exchange: &mut Exchange) {
+    let Some(old) = exchange.rekeys.filter(|_| exchange.old_deleted) else { return };
+    let rival = exchange.rival.as_ref().map(|rival| rival.child).and_then(|rival| authenticated.child_mut(rival));
+    let Some(rival) = rival.filter(|rival| rival.replaces.is_none() && rival.state == ChildSaState::Installed) else {
+        return;
+    };
+    rival.state = ChildSaState::Rekeying;
+    exchange.rekeys = Some(rival.unique_id);
+    exchange.rival = None;
+    exchange.old_deleted = false;
+    authenticated.linger(core, turn, old);
 }
 
 fn lost(exchange: &Exchange, peer_nonce: &[u8]) -> bool {

@@ -6,10 +6,13 @@ use ike_wire::ids::{ExchangeType, ProtocolId};
 use ike_wire::{Delete, Payload, Payloads};
 use ipsec::Spi;
 
+use crate::children::ChildSa;
 use crate::core::Core;
+use crate::directory::DirectoryMessage;
 use crate::error::Error;
 use crate::established::{Active, Authenticated, Intent, Standing};
 use crate::exchange::create_child;
+use crate::io::{Output, Recipient};
 use crate::turn::{Purpose, Turn};
 
 /// Deletes a CHILD SA: nothing is sent on it from now on.
@@ -19,19 +22,21 @@ pub(crate) fn start_child(
     turn: &mut Turn<'_>,
     unique_id: u32,
 ) -> Result<(), Error> {
+    // What is being installed goes once that is done, see [`Authenticated::on_install`].
+    let early = |child: &ChildSa| matches!(child.state, ChildSaState::Installing | ChildSaState::Deleted);
+    if authenticated.child(unique_id).is_none_or(early) {
+        return Ok(());
+    }
     // A successor that waits for the peer to switch: with its end the predecessor's is told too, so the switch comes first.
     let replaces = authenticated.child(unique_id).and_then(|child| child.replaces);
     let old = replaces.filter(|old| authenticated.child(*old).is_some_and(|old| old.state == ChildSaState::Rekeyed));
     if let Some(old) = old {
         authenticated.activate(turn, unique_id);
         authenticated.finish_replaced(core, turn, unique_id, old);
+        authenticated.predecessor_overdue(turn, unique_id, old);
     }
     switch_to_successor(authenticated, core, turn, unique_id);
     let Some(child) = authenticated.child_mut(unique_id) else { return Ok(()) };
-    // What is being installed goes once that is done, see [`Authenticated::on_install`].
-    if matches!(child.state, ChildSaState::Installing | ChildSaState::Deleted) {
-        return Ok(());
-    }
     // A rekeyed one keeps its state: it lingers afterwards instead of going at once.
     if child.state != ChildSaState::Rekeyed {
         child.retire(turn, ChildSaState::Deleting);
@@ -76,6 +81,11 @@ pub(crate) fn start_ike(authenticated: &mut Authenticated, core: &mut Core, turn
     authenticated.active = Some(Active::DeleteIke);
     if authenticated.standing == Standing::Up {
         authenticated.standing = Standing::Deleting;
+    }
+    // Nobody is to ask for a child below it any more.
+    if turn.ids.shards() > 1 {
+        let message = DirectoryMessage::Gone { unique_id: core.unique_id };
+        turn.outputs.push_back(Output::Directory(Recipient::Others, message));
     }
     Ok(())
 }

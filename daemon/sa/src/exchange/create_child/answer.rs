@@ -1,8 +1,8 @@
 //! The responder's half: checks, key exchange, install, answer.
 
 use ike_crypto::SharedSecret;
-use ike_model::Child;
 use ike_model::snapshot::ChildSaState;
+use ike_model::{Cause, CauseKind, Child};
 use ike_wire::ids::{ExchangeType, NotifyType, ProtocolId};
 use ike_wire::{KeyExchange, Nonce, Payload, Payloads};
 use std::sync::Arc;
@@ -203,21 +203,26 @@ fn reply(
     let child = authenticated.install_then_answer(core, turn, answer.agreed, keys, pending);
     if let (Some(old), Some(Active::Child(exchange))) = (rekeys, &mut authenticated.active)
         && exchange.rekeys(old)
-        && exchange.step == Step::Requested
+        && matches!(exchange.step, Step::Starting(_) | Step::Requested)
     {
         exchange.rival = Some(Rival { child, lowest_nonce });
     }
     Ok(())
 }
 
-/// The peer's rekeying has come to nothing at our end: its CHILD SA is no rival to ours, and the old one goes on.
-pub(crate) fn refused_rekey(authenticated: &mut Authenticated, new: u32, old: u32) {
+/// The peer's rekeying has come to nothing at our end: its CHILD SA is no rival to ours, and the old one goes on, or has ended for good.
+pub(crate) fn refused_rekey(authenticated: &mut Authenticated, core: &Core, turn: &mut Turn<'_>, new: u32, old: u32) {
     if let Some(Active::Child(exchange)) = &mut authenticated.active {
         exchange.rival.take_if(|rival| rival.child == new);
     }
     let given_up = |child: &&mut ChildSa| child.state == ChildSaState::Rekeyed && !child.replaced;
     if let Some(child) = authenticated.child_mut(old).filter(given_up) {
         child.state = ChildSaState::Installed;
+    }
+    let ended = |child: &&ChildSa| child.state == ChildSaState::Deleted && !child.replaced;
+    if let Some(child) = authenticated.child(old).filter(ended) {
+        let cause = child.cause.clone().unwrap_or_else(|| Cause::new(CauseKind::PeerDeleted, "deleted by the peer"));
+        authenticated.remove_child(core, turn, old, Some(&cause));
     }
 }
 

@@ -13,7 +13,7 @@ use crate::negotiation::{ChildRequest, Offer};
 use crate::retry;
 use crate::turn::Turn;
 
-use super::{Exchange, Rival, proceed};
+use super::{Exchange, Rival, Step, proceed};
 pub(super) fn refused(
     authenticated: &mut Authenticated,
     core: &mut Core,
@@ -221,7 +221,9 @@ pub(crate) fn old_deleted(authenticated: &mut Authenticated, core: &Core, turn: 
         return false;
     }
     exchange.old_deleted = true;
-    let rival = exchange.rival.as_ref().map(|rival| rival.child);
+    // Ours is being installed once it has won; the peer deletes the old SA for a reason of its own.
+    let undecided = !matches!(exchange.step, Step::Installing(_));
+    let rival = exchange.rival.as_ref().filter(|_| undecided).map(|rival| rival.child);
     match rival {
         // Only the winner deletes the old SA, so the peer's new one stays.
         Some(new) if authenticated.child(new).is_some() => {
