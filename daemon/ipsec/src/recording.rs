@@ -95,6 +95,22 @@ impl RecordingBackend {
         self.lock().refuse.push_back(error);
     }
 
+    /// Takes back what [`Self::refuse_next_install`] said and was not yet used.
+    pub fn refuse_nothing(&self) {
+        self.lock().refuse.clear();
+    }
+
+    /// The device does not hold this SA any more.
+    pub fn lose(&self, sa: SaHandle) {
+        // Removing cannot fail.
+        let _ = self.lock().tables.apply(&Op::RemoveSa(sa));
+    }
+
+    /// The device has empty tables.
+    pub fn lose_all(&self) {
+        let _ = self.lock().tables.apply(&Op::Flush);
+    }
+
     /// What is installed now.
     pub fn tables(&self) -> Tables {
         self.lock().tables.clone()

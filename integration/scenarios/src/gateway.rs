@@ -75,8 +75,11 @@ pub struct Gateway {
     pub admission: Arc<Admission>,
     pub(crate) shards: Vec<Endpoint>,
     pub(crate) life: u32,
+    pub(crate) first_spi: Option<u32>,
     pub(crate) held: bool,
     pub(crate) asleep: bool,
+    /// Its clock is so far ahead of the world's.
+    pub(crate) skew: Duration,
     pub(crate) reports: Arc<ReportQueue>,
     pub(crate) inbox: VecDeque<(Shard, Message)>,
     pub(crate) commands: BTreeMap<u64, Pending>,
@@ -208,8 +211,10 @@ impl Gateway {
             shards: (0..shards).map(|shard| Endpoint::sharing(Shard(shard), shards, Arc::clone(&admission))).collect(),
             admission,
             life,
+            first_spi: None,
             held: false,
             asleep: false,
+            skew: Duration::ZERO,
             reports,
             inbox: VecDeque::new(),
             commands: BTreeMap::new(),
@@ -235,6 +240,12 @@ impl Gateway {
     /// From now on its device holds so many SAs. Nothing may be installed yet.
     pub fn bound_sa_table(&mut self, size: u32) {
         self.backend = RecordingBackend::with_sa_table(self.reports.clone(), first_spi(self.who, self.life), size);
+    }
+
+    /// Its backend, still empty, counts its SPIs from this number.
+    pub(crate) fn count_spis_from(&mut self, first: u32) {
+        self.backend = RecordingBackend::new(self.reports.clone(), first + (self.life << 20));
+        self.first_spi = Some(first);
     }
 
     /// How many shards it has.
@@ -278,6 +289,7 @@ impl Gateway {
 
     pub(crate) fn handle(&mut self, now: Instant, shard: Shard, input: Input<'_>) {
         let devices = self.backend.devices();
+        let now = now + self.skew;
         let context = Context {
             now,
             wall: (WALL + now.since_start().as_secs()).saturating_add_signed(self.wall_off),
@@ -298,7 +310,9 @@ impl Gateway {
     pub(crate) fn deadline(&self) -> Option<(Instant, Shard)> {
         let each =
             self.shards.iter().zip(0..).filter_map(|(endpoint, shard)| Some((endpoint.poll_deadline()?, Shard(shard))));
-        each.min()
+        let (at, shard) = each.min()?;
+        let at = Instant::new(at.since_start().saturating_sub(self.skew));
+        Some((at, shard))
     }
 
     /// All its IKE SAs with their children, of all shards, by unique id.

@@ -20,17 +20,23 @@
     reason = "a panic of the harness is a failed test, with seed and trace"
 )]
 
+pub mod clear;
 pub mod config;
 pub mod dice;
 pub mod gateway;
+pub mod journal;
 pub mod link;
+pub mod meaning;
+pub mod model;
 pub mod oracle;
 pub mod packets;
+pub mod sabotage;
 pub mod world;
 
 pub use dice::Dice;
 pub use gateway::{Gateway, Ticket};
 pub use link::{Link, Nat, Sending, Verdict};
+pub use sabotage::Sabotage;
 pub use world::World;
 
 /// Number of a gateway in its world.

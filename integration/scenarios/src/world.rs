@@ -14,14 +14,18 @@ use ipsec::{Instant, OffloadBackend, Request, SaHandle, Shard};
 use self::text::{describe, letter, subject};
 use crate::dice::Dice;
 use crate::gateway::{Done, Gateway, Message, cause, name};
+use crate::journal::{Entry, Happening, Sent};
 use crate::link::{Link, Nat};
 use crate::oracle::Oracle;
 use crate::packets::{Packet, Traffic};
+use crate::sabotage::Sabotage;
 use crate::{A, B, Who, config};
 
 mod checks;
+mod faults;
 mod network;
 mod orders;
+mod sleep;
 mod text;
 mod wire;
 
@@ -48,7 +52,14 @@ pub struct World {
     busy: u32,
     strict: bool,
     quiet: bool,
+    traced: bool,
+    watched: bool,
     trace: Vec<String>,
+    journal: Option<Vec<Entry>>,
+    datagrams: Vec<Sent>,
+    sabotage: Option<Sabotage>,
+    hurry: Option<Who>,
+    steps: u64,
     oracle: RefCell<Oracle>,
     used: std::collections::BTreeSet<(Who, SaHandle)>,
     mappings: BTreeMap<(Who, SaHandle), SocketAddr>,
@@ -71,6 +82,8 @@ pub struct Flying {
     source: SocketAddr,
     /// Destination as the sender knows it.
     destination: SocketAddr,
+    /// Counted over all that were sent in this world.
+    pub number: Option<usize>,
     /// The message.
     pub octets: Vec<u8>,
 }
@@ -99,7 +112,14 @@ impl World {
             busy: 0,
             strict: false,
             quiet: false,
+            traced: true,
+            watched: false,
             trace: Vec::new(),
+            journal: None,
+            datagrams: Vec::new(),
+            sabotage: None,
+            hurry: None,
+            steps: 0,
             oracle: RefCell::default(),
             used: std::collections::BTreeSet::new(),
             mappings: BTreeMap::new(),
@@ -141,6 +161,11 @@ impl World {
         self.now.saturating_since(Instant::START + Duration::from_secs(1))
     }
 
+    /// How many gateways there are.
+    pub fn gateway_count(&self) -> usize {
+        self.gateways.len()
+    }
+
     /// A gateway.
     pub fn gateway(&self, who: Who) -> &Gateway {
         &self.gateways[who]
@@ -159,8 +184,15 @@ impl World {
         new.config = std::mem::take(&mut old.config);
         new.nat = old.nat.take();
         new.addresses = std::mem::take(&mut old.addresses);
+        new.provider = old.provider;
+        new.skew = old.skew;
+        if let Some(first) = old.first_spi {
+            new.count_spis_from(first);
+        }
+        (new.work_delay, new.report_delay) = (old.work_delay, old.report_delay);
         self.gateways[who] = new;
         self.oracle.borrow_mut().restarted(who);
+        self.record(|| Happening::Restarted(who));
         let names: Vec<_> = self.gateways[who].config.connections.keys().cloned().collect();
         let names: Vec<_> = names.iter().map(String::as_str).collect();
         self.reload(who, &names, &[]);
@@ -183,9 +215,49 @@ impl World {
 
     /// Writes a line into the trace.
     pub fn note(&mut self, line: impl AsRef<str>) {
-        if !self.quiet {
+        if self.keeps_trace() {
             self.trace.push(format!("{:>12.6} {}", self.elapsed().as_secs_f64(), line.as_ref()));
         }
+    }
+
+    fn keeps_trace(&self) -> bool {
+        self.traced && !self.quiet
+    }
+
+    /// Keeps no trace, but checks everything: for large numbers of worlds.
+    pub fn untraced(&mut self) {
+        self.traced = false;
+    }
+
+    /// Keeps a journal from now on.
+    pub fn keep_journal(&mut self) {
+        self.journal = Some(Vec::new());
+    }
+
+    /// The journal so far.
+    pub fn journal(&self) -> &[Entry] {
+        self.journal.as_deref().unwrap_or_default()
+    }
+
+    /// Says in the journal that a situation was met.
+    pub fn mark(&mut self, situation: &'static str) {
+        self.record(|| Happening::Mark(situation));
+    }
+
+    /// All datagrams so far, as the journal numbers them.
+    pub fn datagrams(&self) -> &[Sent] {
+        &self.datagrams
+    }
+
+    fn record(&mut self, what: impl FnOnce() -> Happening) {
+        if let Some(journal) = &mut self.journal {
+            journal.push(Entry { at: self.now, what: what() });
+        }
+    }
+
+    /// Inputs handled so far.
+    pub fn steps(&self) -> u64 {
+        self.steps
     }
 
     /// The trace, with the seed.
@@ -236,7 +308,7 @@ impl World {
     fn step_before(&mut self, limit: Instant) -> bool {
         let deadline = (0..self.gateways.len())
             .filter(|who| !self.gateways[*who].asleep)
-            .filter_map(|who| self.gateways[who].deadline().map(|(at, shard)| (at, who, shard)))
+            .filter_map(|who| self.gateways[who].deadline().map(|(at, shard)| (at.max(self.now), who, shard)))
             .min();
         let queued = self.queue.keys().next().map(|(at, _)| *at);
         let next = [deadline.map(|(at, _, _)| at), queued].into_iter().flatten().min();
@@ -306,10 +378,14 @@ impl World {
             Due::Datagram(flying) => self.deliver(&flying),
             Due::Message(who, shard, message) => {
                 self.gateways[who].inbox.push_back((shard, message));
-                self.settle(who);
+                // What sleeps finds it when it wakes.
+                if !self.sleeps(who) {
+                    self.settle(who);
+                }
             }
             Due::Esp(to, packet) => self.deliver_packet(to, &packet),
-            Due::Wake(who, asleep) => self.wake(who, asleep),
+            Due::Wake(who, asleep) if self.sleeps(who) => self.wake(who, asleep),
+            Due::Wake(..) => {}
             Due::Traffic => {
                 (0..self.gateways.len()).for_each(|who| self.send_packets(who));
                 if let Some(every) = self.traffic_every {
@@ -323,6 +399,7 @@ impl World {
 /// One gateway's turn.
 impl World {
     fn turn(&mut self, who: Who, shard: Shard, input: Input<'_>) {
+        self.steps += 1;
         let now = self.now;
         self.gateways[who].handle(now, shard, input);
         let mut finished = Vec::new();
@@ -349,10 +426,13 @@ impl World {
 
     fn offload(&mut self, who: Who, tag: ipsec::Tag, request: Request) {
         if let (Request::Apply(ops), false) = (&request, self.quiet) {
-            let text: Vec<_> = ops.iter().map(describe).collect();
-            self.note(format!("{} : {}", letter(who), text.join(", ")));
+            if self.keeps_trace() {
+                let text: Vec<_> = ops.iter().map(describe).collect();
+                self.note(format!("{} : {}", letter(who), text.join(", ")));
+            }
             self.insist(self.oracle.borrow_mut().asked(who, ops));
         }
+        let request = self.sabotaged_request(who, request);
         self.gateways[who].backend.submit(tag, request);
         self.collect_reports(who);
     }
@@ -361,6 +441,7 @@ impl World {
         while let Some((tag, outcome)) = self.gateways[who].reports.take() {
             if let Err(error) = &outcome {
                 self.note(format!("{} : refused: {error}", letter(who)));
+                self.record(|| Happening::Refused(who));
             }
             let message = Message::Report(tag, outcome);
             match self.gateways[who].report_delay {
@@ -404,15 +485,25 @@ impl World {
         if self.quiet {
             return;
         }
-        let why = cause(&body).map(|cause| format!(" ({:?}: {cause})", cause.kind)).unwrap_or_default();
-        self.note(format!("{} ! {}{} {why}", letter(who), name(&body), subject(&body)));
+        if self.keeps_trace() {
+            let why = cause(&body).map(|cause| format!(" ({:?}: {cause})", cause.kind)).unwrap_or_default();
+            self.note(format!("{} ! {}{} {why}", letter(who), name(&body), subject(&body)));
+        }
+        self.record(|| Happening::Told(who, name(&body)));
         let now = self.now;
-        self.gateways[who].events.push((now, body.clone()));
-        self.insist(self.oracle.borrow_mut().told(who, &body));
+        for _ in 0..self.times_told(&body) {
+            self.insist(self.oracle.borrow_mut().told(who, &body));
+        }
+        self.gateways[who].events.push((now, body));
     }
 
     fn answer(&mut self, who: Who, id: CommandId, done: Done) {
-        self.note(format!("{} -> {done:?}", letter(who)));
+        if self.keeps_trace() {
+            self.note(format!("{} -> {done:?}", letter(who)));
+        }
+        if self.forgets_reply(id) {
+            return;
+        }
         match self.gateways[who].commands.get_mut(&id.0) {
             Some(pending) if pending.waiting > 0 => {
                 pending.waiting -= 1;
@@ -460,7 +551,7 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
-        if std::thread::panicking() {
+        if std::thread::panicking() && self.keeps_trace() {
             eprintln!("{}", self.trace_text());
         }
     }

@@ -136,7 +136,8 @@ impl Authenticated {
                 | Active::DeleteChildren(_)
                 | Active::DeleteIke
                 | Active::Liveness
-                | Active::AuthLifetime,
+                | Active::AuthLifetime
+                | Active::Mobike(_),
             )
             | None => None,
         };

@@ -210,7 +210,7 @@ impl Authenticated {
             return;
         };
         let Some(other) = turn.registry.switches.in_use(&child.name, &child.pairs) else { return };
-        let ops = child.activate_ops(turn.ids, None);
+        let (ops, _) = child.activate_ops(turn.ids, None);
         turn.registry.switches.takes(sa, &child.name, &child.pairs);
         turn.registry.switches.defer(sa, other, ops);
         let at = turn.after(switch::LONGEST);

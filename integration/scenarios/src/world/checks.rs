@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use ike_model::ChildSaSnapshot;
+use ike_model::snapshot::IkeSaState;
+use ike_model::{ChildSaSnapshot, IkeSaSnapshot};
 use ipsec::Spi;
 use ipsec::recording::Tables;
 
@@ -10,6 +11,7 @@ use super::World;
 use super::text::letter;
 use crate::Who;
 use crate::oracle;
+use crate::oracle::reception::{self, InUse};
 use crate::packets::{Way, ways};
 
 impl World {
@@ -26,6 +28,68 @@ impl World {
         if self.strict {
             self.check_sas();
             self.check_flight();
+        }
+        if self.watched {
+            self.oracle.borrow_mut().reception.owned(who, &ike_sas);
+            self.check_reception(who, &ike_sas);
+        }
+    }
+
+    /// From now on, unless an end has a good reason, it receives on what the other sends.
+    pub fn watch(&mut self) {
+        self.watched = true;
+    }
+
+    /// Something has changed at `who`: at what it sends on, or at what it receives on.
+    #[track_caller]
+    fn check_reception(&self, who: Who, ike_sas: &[IkeSaSnapshot]) {
+        for sender in 0..self.gateways.len() {
+            let sound = self.gateways[sender].with_tables(|tables| {
+                reception::in_use(tables)?
+                    .iter()
+                    .try_for_each(|used| self.check_used(sender, tables, used, who, ike_sas))
+            });
+            self.insist(sound.map_err(|why| format!("{} {why}", letter(sender))));
+        }
+    }
+
+    fn check_used(
+        &self,
+        sender: Who,
+        tables: &Tables,
+        used: &InUse<'_>,
+        changed: Who,
+        ike_sas: &[IkeSaSnapshot],
+    ) -> Result<(), String> {
+        let remote = used.sa.outer.remote;
+        let Some(receiver) = self.gateways.iter().position(|peer| peer.public_address() == remote) else {
+            return Ok(());
+        };
+        if ![sender, receiver].contains(&changed) || [sender, receiver].iter().any(|who| self.gateways[*who].held) {
+            return Ok(());
+        }
+        let receives = |handle| {
+            let outbound = tables.sas.get(&handle);
+            let fits = |outbound| {
+                let receives = |tables: &Tables| tables.sas.values().any(|inbound| oracle::receives(inbound, outbound));
+                self.gateways[receiver].with_tables(receives)
+            };
+            outbound.is_some_and(fits)
+        };
+        let alive = |ike| match receiver == changed {
+            true => lives(ike_sas, ike),
+            false => lives(&self.gateways[receiver].ike_sas(self.now), ike),
+        };
+        self.oracle.borrow_mut().reception.used((sender, receiver), used, receives, alive)
+    }
+
+    /// A packet came to `who` for which there is no SA.
+    #[track_caller]
+    pub(super) fn check_missed(&self, who: Who, spi: Spi) {
+        if self.watched {
+            let ike_sas = self.gateways[who].ike_sas(self.now);
+            let outcome = self.oracle.borrow().reception.missed(who, spi, |ike| lives(&ike_sas, ike));
+            self.insist(outcome.map_err(|why| format!("{}: {why}", letter(who))));
         }
     }
 
@@ -177,4 +241,10 @@ impl World {
         let start = ipsec::Instant::START + Duration::from_secs(1);
         self.gateways[who].sent.iter().map(|(at, _, _)| at.saturating_since(start)).collect()
     }
+}
+
+/// Whether an IKE SA is there and not about to go.
+fn lives(ike_sas: &[IkeSaSnapshot], unique_id: u32) -> bool {
+    let ending = |state| matches!(state, IkeSaState::Deleting | IkeSaState::Rekeyed);
+    ike_sas.iter().any(|ike| ike.unique_id == unique_id && !ending(ike.state))
 }

@@ -32,6 +32,7 @@ impl World {
     pub fn suspend(&mut self, who: Who, span: Duration) {
         self.note(format!("{} falls asleep", letter(who)));
         self.gateways[who].asleep = true;
+        self.oracle.borrow_mut().unsettled(who);
         self.schedule(self.now + span, Due::Wake(who, span));
     }
 

@@ -9,6 +9,7 @@ use ipsec::{Event, LimitUnit, PacketSelectors, PolicyAction, SaHandle, SaSpec, S
 use super::text::letter;
 use super::{Due, World};
 use crate::gateway::{Done, Message, Ticket};
+use crate::journal::Happening;
 use crate::packets::{Packet, Way, ways};
 use crate::{A, B, Who};
 
@@ -16,7 +17,11 @@ use crate::{A, B, Who};
 impl World {
     /// Gives a command to a gateway.
     pub fn command(&mut self, who: Who, command: Command) -> Ticket {
-        self.note(format!("{} <- {command:?}", letter(who)));
+        if self.keeps_trace() {
+            self.note(format!("{} <- {command:?}", letter(who)));
+        }
+        self.record(|| Happening::Asked(who, command.clone()));
+        self.oracle.borrow_mut().commanded(who);
         let gateway = &mut self.gateways[who];
         let ticket = gateway.next_command;
         gateway.next_command += 1;
@@ -91,7 +96,11 @@ impl World {
 impl World {
     /// The backend of a gateway tells something.
     pub fn backend_event(&mut self, who: Who, event: Event) {
-        self.note(format!("{} <- {event:?}", letter(who)));
+        if self.keeps_trace() {
+            self.note(format!("{} <- {event:?}", letter(who)));
+        }
+        self.record(|| Happening::Backend(who, event.clone()));
+        self.oracle.borrow_mut().commanded(who);
         let shards: Vec<Shard> = match &event {
             Event::Acquire { policy, .. } => vec![policy.shard()],
             Event::InboundFirstUse { sa }
@@ -180,6 +189,7 @@ impl World {
         let Some(handle) = handle else {
             self.traffic.lost += 1;
             self.note(format!("{} has no SA for ESP {}", letter(to), packet.spi));
+            self.check_missed(to, packet.spi);
             return;
         };
         self.traffic.delivered += 1;

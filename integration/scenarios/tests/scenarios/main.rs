@@ -2,7 +2,6 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a panic here is a failed test")]
 
 mod acquire;
-mod any_order;
 mod at_once;
 mod at_responder;
 mod childless;
@@ -22,6 +21,8 @@ mod liveness;
 mod loss;
 mod memory;
 mod mobike;
+mod model;
+mod model_found;
 mod names;
 mod nat;
 mod reauth;

@@ -49,11 +49,11 @@ fn after_sleep_peers_are_asked_and_rekeys_are_spread() {
     world.run_for(Duration::from_secs(3_000));
     let woken = world.elapsed();
     world.run_for(Duration::from_secs(30));
-    world.check_tunnels(A, B, COUNT.into());
-    assert_eq!(world.gateway(A).count("child-sa.rekeyed"), COUNT.into());
+    world.check_tunnels(A, B, usize::from(COUNT));
+    assert_eq!(world.gateway(A).count("child-sa.rekeyed"), usize::from(COUNT));
     let times: Vec<_> = world.sent_at(A).split_off(begun);
     let at_once = times.iter().filter(|at| **at == woken).count();
-    assert_eq!(at_once, COUNT.into(), "every peer is asked at once");
+    assert_eq!(at_once, usize::from(COUNT), "every peer is asked at once");
     let is_rekey = |body: &ike_model::EventBody| matches!(body, ike_model::EventBody::ChildSaRekeyed { .. });
     let rekeys: Vec<f64> = world
         .gateway(A)

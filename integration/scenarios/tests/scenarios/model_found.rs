@@ -1,0 +1,170 @@
+//! What random schedules have found, each as the shortest schedule that showed it.
+
+use scenarios::model::schedule::{Action, Fits, Kind, Op, Setup, Unit};
+use scenarios::model::{Planted, Schedule, run_schedule};
+use scenarios::{A, B, Who};
+
+/// Two gateways of one shard, a clean link, nothing delayed.
+fn plain() -> Setup {
+    Setup {
+        seed: 1,
+        shards: vec![1, 1],
+        second: false,
+        pfs: None,
+        ike_methods: vec![false, false],
+        nat: false,
+        same_spis: false,
+        dpd: 60,
+        tries: 4,
+        ike_rekey: 0,
+        reauth: 0,
+        child_rekey: 0,
+        work: vec![0, 0],
+        reports: vec![0, 0],
+        latency: 10,
+        jitter: 0,
+        loss: 0,
+        duplicates: 0,
+    }
+}
+
+fn check(setup: Setup, actions: &[(u64, Op)]) {
+    let actions = actions.iter().map(|(pause, op)| Action { pause: *pause, op: op.clone() }).collect();
+    let planted = Planted { traced: true, ..Planted::default() };
+    let outcome = run_schedule(&Schedule { setup, actions }, planted);
+    assert_eq!(outcome.violation, None, "{}", outcome.trace.unwrap_or_default());
+}
+
+fn initiate(who: Who) -> Op {
+    Op::Initiate(who, "ab".into(), "net".into())
+}
+
+fn rekey(who: Who) -> Op {
+    Op::RekeyChild(who, "ab".into(), "net".into())
+}
+
+fn rekey_ike(who: Who) -> Op {
+    Op::RekeyIke(who, "ab".into())
+}
+
+fn close(who: Who) -> Op {
+    Op::CloseChild(who, "ab".into(), "net".into())
+}
+
+/// The next two nonces of each end, so that the exchange which `who` begins has the lowest and loses.
+fn loses(who: Who) -> [(u64, Op); 4] {
+    let octet = |end: Who| if end == who { 0x01 } else { 0x80 };
+    [(0, Op::Nonce(A, octet(A))), (0, Op::Nonce(A, 0x90)), (0, Op::Nonce(B, octet(B))), (0, Op::Nonce(B, 0x90))]
+}
+
+/// C29: asked for twice, the second rekeying of the IKE SA came at once after the TEMPORARY_FAILURE that the first one got.
+#[test]
+fn a_rekeying_that_is_asked_for_twice_waits_too() {
+    let actions = [(0, initiate(B)), (100, rekey_ike(A)), (0, rekey(B)), (0, rekey_ike(A))];
+    check(plain(), &actions);
+}
+
+/// C11: the peer's request is answered between the beginning and the sending of ours. Both new SAs were taken for the only one.
+#[test]
+fn the_peers_rekeying_is_answered_while_ours_is_prepared() {
+    let setup = Setup { pfs: Some(vec![true, true]), latency: 14, work: vec![18, 0], reports: vec![8, 38], ..plain() };
+    let mut actions = vec![(0, initiate(A)), (500, Op::Wait)];
+    actions.extend(loses(A));
+    actions.extend([(500, Op::Soft(B, 0, Unit::Time)), (19, rekey(A)), (100, Op::Packets(B))]);
+    check(setup, &actions);
+}
+
+/// C11, C6: the old SA reaches its limit after the collision was lost, while the winner is being installed and then refused. Its end was not told.
+#[test]
+fn the_old_one_ends_while_the_winner_is_installed() {
+    let mut actions = vec![(0, initiate(A)), (100, Op::Reports(B, 164))];
+    actions.extend(loses(B));
+    actions.extend([(0, rekey(A)), (0, rekey(B)), (100, Op::OldLimit(B, true))]);
+    check(plain(), &actions);
+}
+
+/// X12: the device loses the reserved SA of a rekeying before the switch. The old outbound SA stayed installed without an owner.
+#[test]
+fn the_reserved_one_is_lost() {
+    check(plain(), &[(0, initiate(A)), (100, rekey(B)), (10, Op::LoseSa(A, 3))]);
+}
+
+/// C11, C24: an operator closes the child at the loser, which deletes the old SA although its exchange has lost. The peer took the delete for
+/// the winner's and ended with two successors.
+#[test]
+fn the_loser_deletes_the_old_one() {
+    let setup = Setup { pfs: Some(vec![true, true]), work: vec![41, 15], ..plain() };
+    let mut actions = vec![(0, initiate(A)), (900, Op::Wait)];
+    actions.extend(loses(A));
+    actions.extend([
+        (100, Op::Hold(Fits { from: None, kind: Kind::Any })),
+        (0, rekey(A)),
+        (0, rekey(B)),
+        (60, Op::LetGo(2)),
+        (0, Op::LetGo(2)),
+        (60, close(A)),
+        (0, Op::LetGo(2)),
+        (61, Op::LetGo(3)),
+    ]);
+    check(setup, &actions);
+}
+
+/// The same while the winner is being installed at the peer.
+#[test]
+fn the_loser_deletes_the_old_one_while_the_winner_is_installed() {
+    let setup = Setup { reports: vec![38, 0], ..plain() };
+    let mut actions = vec![(0, initiate(A))];
+    actions.push((100, Op::Wait));
+    actions.extend(loses(B));
+    actions.extend([
+        (0, rekey(A)),
+        (0, rekey(B)),
+        (0, Op::Hold(Fits { from: None, kind: Kind::Any })),
+        (0, rekey_ike(B)),
+        (61, close(B)),
+    ]);
+    check(setup, &actions);
+}
+
+/// C11, C7: an operator closes the child while the winner of the collision is being installed. It was switched to before it was there.
+#[test]
+fn the_winner_is_closed_while_it_is_installed() {
+    let mut actions = vec![(0, initiate(A)), (100, Op::Reports(A, 49))];
+    actions.extend(loses(A));
+    actions.extend([
+        (0, Op::Hold(Fits { from: None, kind: Kind::Any })),
+        (0, rekey(A)),
+        (0, rekey(B)),
+        (0, Op::LetGo(3)),
+        (0, Op::LetGo(1)),
+        (0, Op::LetGo(0)),
+        (0, close(A)),
+    ]);
+    check(plain(), &actions);
+}
+
+/// X12, X13: one end cannot install the new SA, the other loses all it had. The old SA was waited for for ever, and every further rekeying
+/// refused.
+#[test]
+fn a_rekeying_fails_at_both_ends() {
+    let setup = Setup { latency: 18, ..plain() };
+    let actions = [
+        (0, initiate(B)),
+        (100, Op::Soft(B, 0, Unit::Time)),
+        (0, Op::Refuse(B)),
+        (49, Op::LoseDevice(A)),
+        (145_403, rekey_ike(A)),
+    ];
+    check(setup, &actions);
+}
+
+/// X9: a child is asked for several times while the IKE SA, in another shard, is being closed. Each time made an IKE SA of its own.
+#[test]
+fn a_child_is_asked_for_while_the_ike_sa_is_closed() {
+    let setup = Setup { seed: 18_398, shards: vec![1, 7], ..plain() };
+    let other = Op::Initiate(A, "ab".into(), "other".into());
+    let mut actions = vec![(0, other), (100, Op::CloseIke(B, "ab".into()))];
+    actions.extend([(0, initiate(B)), (0, initiate(B)), (0, initiate(B)), (0, initiate(B)), (0, initiate(B))]);
+    actions.extend([(100, rekey(B)), (100, rekey(B)), (100, rekey(B))]);
+    check(setup, &actions);
+}
