@@ -20,6 +20,7 @@ mod secrets;
 mod self_test;
 mod several;
 mod status;
+mod transport;
 
 use std::process::ExitCode;
 
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
         dry_run::trials(),
         secrets::trials(),
         status::trials(),
+        transport::trials(),
         absence::trials(),
         several::trials(),
         detour::trials(),
