@@ -315,6 +315,11 @@ impl Gateway {
         Some((at, shard))
     }
 
+    /// When it wants to be woken next.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.deadline().map(|(at, _)| at)
+    }
+
     /// All its IKE SAs with their children, of all shards, by unique id.
     pub fn ike_sas(&self, now: Instant) -> Vec<IkeSaSnapshot> {
         let mut all: Vec<_> = self.shards.iter().flat_map(|endpoint| endpoint.ike_sas(now)).collect();

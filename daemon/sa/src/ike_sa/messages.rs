@@ -189,6 +189,7 @@ impl IkeSa {
         exchange: ExchangeType,
         payloads: &Payloads<'_>,
     ) -> Result<(), Error> {
+        self.in_place(exchange, payloads)?;
         if let Some(kind) = payloads.unsupported_critical() {
             return Err(Error::UnsupportedCritical(kind));
         }
@@ -201,12 +202,6 @@ impl IkeSa {
                 let authenticated = ike_auth::on_request(responding, core, turn, payloads)?;
                 self.phase = Phase::Authenticated(Box::new(authenticated));
                 Ok(())
-            }
-            // Both ends rekeyed, and the peer knows already that this is the IKE SA that stays: it repeats until we know too.
-            (Phase::Authenticated(authenticated), _)
-                if authenticated.standing == Standing::Undecided && !payloads.deletes().any(Delete::is_ike_sa) =>
-            {
-                Err(Error::Unauthentic("request while it is not decided which IKE SA stays"))
             }
             //= RFC 7296 §2.25: a request that cannot be served now is answered TEMPORARY_FAILURE, and the peer waits
             (Phase::Authenticated(_), ExchangeType::CREATE_CHILD_SA)
@@ -228,11 +223,26 @@ impl IkeSa {
                 peer_complains(authenticated, core, turn, payloads);
                 Ok(())
             }
-            //= RFC 7296 §1.2: nothing else is allowed before authentication, and no exchange twice
             (Phase::Initiating(_) | Phase::Responding(_), _) => Err(Error::Unauthentic("request out of place")),
             (Phase::Authenticated(_), _) => Err(Error::PeerMisbehaved("exchange that does not belong here")),
             // The peer may close what we have just forgotten.
             (Phase::Closed, _) => core.respond(turn, exchange, &[]),
+        }
+    }
+
+    /// Whether a request may be looked at in this state at all; one that may not is not answered, whatever is wrong with it.
+    fn in_place(&self, exchange: ExchangeType, payloads: &Payloads<'_>) -> Result<(), Error> {
+        match &self.phase {
+            //= RFC 7296 §1.2: nothing but IKE_AUTH is allowed before authentication, and that only from the initiator
+            Phase::Responding(_) if exchange == ExchangeType::IKE_AUTH => Ok(()),
+            Phase::Initiating(_) | Phase::Responding(_) => Err(Error::Unauthentic("request out of place")),
+            // Both ends rekeyed, and the peer knows already that this is the IKE SA that stays: it repeats until we know too.
+            Phase::Authenticated(authenticated)
+                if authenticated.standing == Standing::Undecided && !payloads.deletes().any(Delete::is_ike_sa) =>
+            {
+                Err(Error::Unauthentic("request while it is not decided which IKE SA stays"))
+            }
+            Phase::Authenticated(_) | Phase::Closed => Ok(()),
         }
     }
 

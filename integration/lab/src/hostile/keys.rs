@@ -57,6 +57,13 @@ impl Keys {
         Self::expand(&prf()?.key(&seed).sign(&[from.secret]), from)
     }
 
+    /// The same keys in the hands of the responder.
+    #[must_use]
+    pub fn held_by_responder(mut self) -> Self {
+        std::mem::swap(&mut self.ours, &mut self.theirs);
+        self
+    }
+
     /// Keys of the IKE SA that replaces this one.
     ///
     /// # Errors

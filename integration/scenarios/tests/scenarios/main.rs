@@ -19,6 +19,7 @@ mod ipv6;
 mod linger;
 mod liveness;
 mod loss;
+mod matrix;
 mod memory;
 mod mobike;
 mod model;
