@@ -5,6 +5,20 @@
 //! counted. *First requests*, which name no IKE SA of ours yet and are what a flood is made of, have lanes apart from the *others*, so that
 //! established IKE SAs go on: one for those that show a valid COOKIE (*proven*), one for the rest. A turn takes everything from control and at
 //! most a burst from each lane of datagrams.
+//!
+//! # What is bounded in the daemon, and what happens at the bound
+//!
+//! | what | bound | beyond it |
+//! |---|---|---|
+//! | datagrams in a socket | 4 MiB | the kernel drops; first requests have a socket of their own on the IKE port |
+//! | first requests from the NAT-T port | 4096 of at most 8 KiB | dropped, counted, logged every 10 s |
+//! | datagrams in each lane of an inbox | 4096 | dropped, counted, logged every 10 s |
+//! | control lane of an inbox | answers to what was asked: jobs, backend requests, one question or command of each client | - |
+//! | jobs of a shard | `init_limit_job_load` (256) for first requests; the rest one of each exchange | first requests stay in their lane |
+//! | VICI clients | 256 | turned away |
+//! | octets of a VICI packet, and read ahead | 512 KiB, twice that | the client is cut off; it is not read from |
+//! | packets for a VICI client | 4096 | the client is cut off |
+//! | commands that wait | one of each client, 4096 in a shard | refused with a reason |
 
 use std::collections::VecDeque;
 use std::io;

@@ -1,4 +1,24 @@
 //! One shard: all its IKE SAs, half-open ones included, and the way of each input to the one it belongs to.
+//!
+//! # What is bounded, and what happens at the bound
+//!
+//! | what | bound | beyond it |
+//! |---|---|---|
+//! | half-open IKE SAs, all and of one peer | see [`crate::admission`] | COOKIE, then silence |
+//! | IKE SAs that have ended and still answer | 256 for 30 s | the next one answers no more |
+//! | CHILD SAs of an IKE SA | 1024, besides 16 that linger | NO_ADDITIONAL_SAS; the oldest lingering one goes |
+//! | intents and what was put off | one of a kind for each configured child and CHILD SA | the same wish twice is one |
+//! | exchanges under way | one of ours, one of the peer's (window of one) | ours wait as intents, the peer's are ignored |
+//! | requests of an established peer | see `pace` | TEMPORARY_FAILURE, then silence |
+//! | DELETEs that came before what they delete | 8 of an exchange | forgotten: the SA is deleted again |
+//! | fragments of a message | see `reassembly` | dropped |
+//! | children that wait for an IKE SA | one for each configured child | the same child twice is one |
+//! | configured children, traps, retries | one for each configured child | - |
+//! | commands that wait | 4096 | refused with a reason |
+//! | jobs under way | 2 of an IKE SA, see `init_limit_job_load` | first requests wait in the driver |
+//! | requests to the backend | one for each install, switch or query of a CHILD SA | - |
+//! | deadlines | a fixed number for each IKE SA, CHILD SA and configured child | - |
+//! | refusals in the log | 10 in 10 s | counted, not logged |
 
 mod command;
 mod configured;

@@ -35,8 +35,16 @@ pub(super) enum Watch {
     },
 }
 
+/// Commands that wait at most. One whose client has gone waits on, with `keyingtries = 0` for ever.
+const WATCHES: usize = 4096;
+
 impl Endpoint {
     pub(super) fn on_command(&mut self, context: &Context<'_>, id: CommandId, command: Command) {
+        let waits = matches!(command, Command::Initiate { .. } | Command::Terminate { .. });
+        if waits && self.watches.len() >= WATCHES {
+            let text = format!("{WATCHES} commands wait already; try again when some of them are done");
+            return self.reply(id, Err(CommandError::Failed(Cause::new(CauseKind::Internal, text))));
+        }
         match command {
             Command::Initiate { connection, child } => self.initiate_command(context, id, connection, child),
             Command::Terminate { selector, force } => self.terminate(context, id, &selector, force),

@@ -1,6 +1,7 @@
 //! Scenarios of the core: one behaviour per module.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a panic here is a failed test")]
 
+mod abuse;
 mod acquire;
 mod at_once;
 mod at_responder;

@@ -3,7 +3,7 @@
 //! The answers are data ([`table`]); `daemon/sa/ANSWERS.md` is the same table for readers.
 
 mod messages;
-mod puppet;
+pub(crate) mod puppet;
 mod states;
 mod table;
 

@@ -19,50 +19,50 @@ use lab::hostile::peer::{HalfOpen, Profile, esp_proposal, ike_proposal, start_ke
 use scenarios::{A, B, World, config};
 
 /// SPI of the peer's half of the first CHILD SA.
-pub(super) const FIRST_CHILD: u32 = 0xb000_0001;
+pub(crate) const FIRST_CHILD: u32 = 0xb000_0001;
 /// SPI of what the peer asks for.
-pub(super) const NEW_CHILD: u32 = 0xb000_0002;
+pub(crate) const NEW_CHILD: u32 = 0xb000_0002;
 /// SPI of nothing.
-pub(super) const UNKNOWN_CHILD: u32 = 0xdead_beef;
+pub(crate) const UNKNOWN_CHILD: u32 = 0xdead_beef;
 
 /// Silence after which the gateway asks whether the peer is there.
-pub(super) const DPD_DELAY: Duration = Duration::from_secs(10);
+pub(crate) const DPD_DELAY: Duration = Duration::from_secs(10);
 
 /// The gateway under test, which is the only one in its world.
 #[derive(Clone)]
-pub(super) struct Loopback(pub(super) Rc<RefCell<World>>, Rc<RefCell<usize>>);
+pub(crate) struct Loopback(pub(crate) Rc<RefCell<World>>, Rc<RefCell<usize>>);
 
 /// An IKE SA as the puppet knows it.
-pub(super) struct Puppet {
-    pub(super) spis: (IkeSpi, IkeSpi),
-    pub(super) keys: Option<Keys>,
+pub(crate) struct Puppet {
+    pub(crate) spis: (IkeSpi, IkeSpi),
+    pub(crate) keys: Option<Keys>,
     /// The puppet is the original initiator.
-    pub(super) initiator: bool,
+    pub(crate) initiator: bool,
     /// ID of its next request.
-    pub(super) next: u32,
+    pub(crate) next: u32,
     /// The gateway's request that waits for a response.
-    pub(super) asked: Option<Asked>,
+    pub(crate) asked: Option<Asked>,
     /// The last request that was answered, with its answer.
-    pub(super) answered: Option<(Vec<u8>, Vec<u8>)>,
+    pub(crate) answered: Option<(Vec<u8>, Vec<u8>)>,
 }
 
 /// A request of the gateway.
-pub(super) struct Asked {
-    pub(super) exchange: ExchangeType,
-    pub(super) id: u32,
+pub(crate) struct Asked {
+    pub(crate) exchange: ExchangeType,
+    pub(crate) id: u32,
 }
 
-pub(super) fn path() -> Path {
+pub(crate) fn path() -> Path {
     Path { local: SocketAddr::new(config::address(A), 500), remote: SocketAddr::new(config::address(B), 500) }
 }
 
-pub(super) fn profile() -> Profile {
+pub(crate) fn profile() -> Profile {
     let net = |gateway: u8| [Ipv4Addr::new(10, gateway, 0, 0), Ipv4Addr::new(10, gateway, 0, 255)];
     Profile { id: "b.example".into(), secret: b"key of 0 and 1".to_vec(), local: net(2), remote: net(1), nat: false }
 }
 
 impl Loopback {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut world = World::with_shards(1, &[1]);
         world.gateway_mut(A).provider = ring_provider();
         let mut connection = config::connection("gw", A, B);
@@ -79,7 +79,7 @@ impl Loopback {
     }
 
     /// What the gateway has sent since the last look.
-    pub(super) fn sent(&self) -> Vec<Vec<u8>> {
+    pub(crate) fn sent(&self) -> Vec<Vec<u8>> {
         let world = self.0.borrow();
         let all = &world.gateway(A).sent;
         let seen = std::mem::replace(&mut *self.1.borrow_mut(), all.len());
@@ -87,7 +87,7 @@ impl Loopback {
     }
 
     /// Hands one datagram in and gives what comes back at once.
-    pub(super) fn exchange(&self, octets: &[u8]) -> Vec<Vec<u8>> {
+    pub(crate) fn exchange(&self, octets: &[u8]) -> Vec<Vec<u8>> {
         self.0.borrow_mut().inject(A, path(), octets);
         self.sent()
     }
@@ -110,7 +110,7 @@ impl Carrier for Loopback {
 
 impl Puppet {
     /// IKE_SA_INIT is done; IKE_AUTH is the next request.
-    pub(super) fn half_open(gateway: &mut Loopback) -> Self {
+    pub(crate) fn half_open(gateway: &mut Loopback) -> Self {
         let begun = HalfOpen::begin(gateway, &profile(), &mut Dice::new(1)).unwrap().unwrap();
         let spis = begun.spis;
         let keys = Some(begun.keys);
@@ -118,14 +118,14 @@ impl Puppet {
     }
 
     /// Both are authenticated, with a CHILD SA; the next ID is 2.
-    pub(super) fn established(gateway: &mut Loopback) -> Self {
+    pub(crate) fn established(gateway: &mut Loopback) -> Self {
         let begun = HalfOpen::begin(gateway, &profile(), &mut Dice::new(1)).unwrap().unwrap();
         let ike = begun.authenticate(gateway, &profile(), FIRST_CHILD).unwrap().unwrap();
         Self { spis: ike.spis, keys: Some(ike.keys), initiator: true, next: ike.next, asked: None, answered: None }
     }
 
     /// Answers the gateway's own IKE_SA_INIT; the gateway then sends IKE_AUTH.
-    pub(super) fn responder(gateway: &mut Loopback) -> Self {
+    pub(crate) fn responder(gateway: &mut Loopback) -> Self {
         let request = gateway.sent().pop().unwrap();
         let message = Message::parse(&request).unwrap();
         let (spi_i, spi_r) = (message.header.initiator_spi, IkeSpi(0x0123_4567_89ab_cdef));
@@ -151,7 +151,7 @@ impl Puppet {
     }
 
     /// The IKE SA that the puppet makes by rekeying this one.
-    pub(super) fn rekey_ike(&mut self, gateway: &mut Loopback) -> Self {
+    pub(crate) fn rekey_ike(&mut self, gateway: &mut Loopback) -> Self {
         let started = start_key_exchange().unwrap();
         let spi = IkeSpi(0x1111_2222_3333_4444);
         let chain = encode_chain(&rekey_ike(spi, started.public_value())).unwrap();
@@ -171,7 +171,7 @@ impl Puppet {
     }
 
     /// Looks for a request of the gateway among what it sent.
-    pub(super) fn note_requests(&mut self, sent: &[Vec<u8>]) {
+    pub(crate) fn note_requests(&mut self, sent: &[Vec<u8>]) {
         for octets in sent {
             let message = Message::parse(octets).unwrap();
             if !message.header.flags.response && self.open(octets).is_some() {
@@ -180,13 +180,13 @@ impl Puppet {
         }
     }
 
-    pub(super) fn header(&self, exchange: ExchangeType, id: u32, response: bool) -> Header {
+    pub(crate) fn header(&self, exchange: ExchangeType, id: u32, response: bool) -> Header {
         let flags = Flags { initiator: self.initiator, version: false, response };
         Header::new(self.spis.0, self.spis.1, exchange, flags, MessageId(id))
     }
 
     /// A message in SK; before there are keys, in SK under keys that are wrong.
-    pub(super) fn seal(&self, exchange: ExchangeType, id: u32, response: bool, chain: &Chain) -> Vec<u8> {
+    pub(crate) fn seal(&self, exchange: ExchangeType, id: u32, response: bool, chain: &Chain) -> Vec<u8> {
         let header = self.header(exchange, id, response);
         match &self.keys {
             Some(keys) => keys.seal(&header, chain).unwrap(),
@@ -204,7 +204,7 @@ impl Puppet {
     }
 
     /// Decrypts what the gateway sent under this IKE SA.
-    pub(super) fn open(&self, octets: &[u8]) -> Option<Chain> {
+    pub(crate) fn open(&self, octets: &[u8]) -> Option<Chain> {
         let message = Message::parse(octets).ok()?;
         let same = (message.header.initiator_spi, message.header.responder_spi) == self.spis;
         let opened = self.keys.as_ref().filter(|_| same)?.open(&message)?;
@@ -213,10 +213,10 @@ impl Puppet {
 }
 
 /// The puppet's nonce in CREATE_CHILD_SA.
-pub(super) const NONCE: [u8; 32] = [5; 32];
+pub(crate) const NONCE: [u8; 32] = [5; 32];
 
 /// The payloads that ask for another CHILD SA; `rekeys` names the one that it is to replace.
-pub(super) fn create_child(rekeys: Option<u32>) -> Vec<Payload<'static>> {
+pub(crate) fn create_child(rekeys: Option<u32>) -> Vec<Payload<'static>> {
     let about = |spi| Payload::Notify(Notify::about(NotifyType::REKEY_SA, ike_wire::ids::ProtocolId::ESP, spi));
     let mut payloads: Vec<_> = rekeys.map(about).into_iter().collect();
     payloads.push(Payload::Sa(SecurityAssociation::new(vec![esp_proposal(NEW_CHILD, false)])));
@@ -226,7 +226,7 @@ pub(super) fn create_child(rekeys: Option<u32>) -> Vec<Payload<'static>> {
 }
 
 /// The payloads that ask for another IKE SA.
-pub(super) fn rekey_ike(spi: IkeSpi, public: &[u8]) -> Vec<Payload<'static>> {
+pub(crate) fn rekey_ike(spi: IkeSpi, public: &[u8]) -> Vec<Payload<'static>> {
     let proposal: Proposal = ike_proposal().with_ike_spi(spi);
     vec![
         Payload::Sa(SecurityAssociation::new(vec![proposal])),
@@ -236,11 +236,11 @@ pub(super) fn rekey_ike(spi: IkeSpi, public: &[u8]) -> Vec<Payload<'static>> {
 }
 
 /// The only error notification of some payloads.
-pub(super) fn error_of(payloads: &Payloads<'_>) -> Option<NotifyType> {
+pub(crate) fn error_of(payloads: &Payloads<'_>) -> Option<NotifyType> {
     payloads.notifies().map(|notify| notify.kind).find(|kind| kind.is_error())
 }
 
 /// Whether there is a payload of this type.
-pub(super) fn holds(payloads: &Payloads<'_>, kind: PayloadType) -> bool {
+pub(crate) fn holds(payloads: &Payloads<'_>, kind: PayloadType) -> bool {
     payloads.iter().any(|payload| payload.kind() == kind)
 }
