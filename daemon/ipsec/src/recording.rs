@@ -36,6 +36,8 @@ struct State {
     hold: bool,
     refuse: VecDeque<OffloadError>,
     log: Vec<String>,
+    /// Packets and octets of each SA, as far as told.
+    counters: BTreeMap<SaHandle, (u64, u64)>,
 }
 
 /// The recording double.
@@ -55,6 +57,7 @@ impl RecordingBackend {
             hold: false,
             refuse: VecDeque::new(),
             log: Vec::new(),
+            counters: BTreeMap::new(),
         };
         Self { reports, devices: Arc::new(able_device()), state: Mutex::new(state) }
     }
@@ -111,6 +114,13 @@ impl RecordingBackend {
         let _ = self.lock().tables.apply(&Op::Flush);
     }
 
+    /// An SA has carried packets.
+    pub fn count(&self, sa: SaHandle, packets: u64, octets: u64) {
+        let mut state = self.lock();
+        let entry = state.counters.entry(sa).or_default();
+        *entry = (entry.0.saturating_add(packets), entry.1.saturating_add(octets));
+    }
+
     /// What is installed now.
     pub fn tables(&self) -> Tables {
         self.lock().tables.clone()
@@ -138,10 +148,12 @@ impl RecordingBackend {
                 .tables
                 .sas
                 .get(sa)
-                .map(status)
+                .map(|sa| status(sa, &state.counters))
                 .map(Answer::Status)
                 .ok_or_else(|| OffloadError::Missing("SA".into())),
-            Request::List => Ok(Answer::Installed(state.tables.sas.values().map(status).collect())),
+            Request::List => {
+                Ok(Answer::Installed(state.tables.sas.values().map(|sa| status(sa, &state.counters)).collect()))
+            }
         }
     }
 }
@@ -268,12 +280,13 @@ fn describe(op: &Op) -> String {
     }
 }
 
-fn status(sa: &SaSpec) -> SaStatus {
+fn status(sa: &SaSpec, counters: &BTreeMap<SaHandle, (u64, u64)>) -> SaStatus {
+    let (packets, bytes) = counters.get(&sa.handle).copied().unwrap_or_default();
     SaStatus {
         sa: sa.handle,
         spi: sa.spi,
-        bytes: 0,
-        packets: 0,
+        bytes,
+        packets,
         idle_seconds: None,
         sequence: sa.initial_sequence,
         mode: ModeInUse::SOFTWARE,

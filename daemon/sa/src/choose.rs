@@ -71,21 +71,24 @@ fn uses_psk(connection: &Connection) -> bool {
     psk(connection.local.first()) && psk(connection.remote.first())
 }
 
-/// The candidate that fits the identities best, with our identity below it. `wanted` is the identity that the peer expects of us (IDr).
+/// The candidate that fits the identities best, with our identity below it. `wanted` is the identity that the peer expects of us (IDr). Between
+/// connections with the same identities the one decides that `serves` the child which the peer asks for.
 pub(crate) fn by_identities(
     candidates: &[Arc<Connection>],
     path: Path,
     suite: IkeSuite,
     remote: &Identity,
     wanted: Option<&Identity>,
+    serves: impl Fn(&Connection) -> bool,
 ) -> Result<(Arc<Connection>, Identity), Error> {
-    let mut best: Option<(IdentityMatch, &Arc<Connection>, Identity)> = None;
+    let mut best: Option<((IdentityMatch, bool), &Arc<Connection>, Identity)> = None;
     for connection in candidates {
         let local = local_identity(connection, path);
         let fits = wanted.is_none_or(|wanted| local.match_against(wanted) == IdentityMatch::Exact);
         let rank = remote_pattern(connection).match_against(remote);
         let usable =
             fits && rank > IdentityMatch::None && uses_psk(connection) && suite.allowed_by(&connection.proposals);
+        let rank = (rank, usable && serves(connection));
         // The first of equals wins: candidates come with the best address match first.
         if usable && best.as_ref().is_none_or(|(known, _, _)| rank > *known) {
             best = Some((rank, connection, local));

@@ -74,6 +74,8 @@ pub(crate) struct Core {
     pub(crate) reauthenticates: Option<u64>,
     /// Since when it is up: authenticated, or made by rekeying one that was.
     pub(crate) established_at: Option<Instant>,
+    /// Another IKE SA of the same peer has its place; it goes soon.
+    pub(crate) superseded: bool,
     /// It was given up while IKE_AUTH was under way: the peer, which may have it up, is told once it answers.
     pub(crate) unwanted: bool,
     /// When it was begun here: the first request was received or made.

@@ -34,6 +34,8 @@ pub(crate) enum IkeTimer {
     Expire,
     /// Start what was put off after TEMPORARY_FAILURE.
     Resume,
+    /// Another IKE SA of the same peer has taken its place.
+    Superseded,
     /// A replaced IKE SA that nobody deleted goes.
     Reap,
 }

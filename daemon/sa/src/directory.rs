@@ -3,16 +3,26 @@
 //! Every shard keeps a copy of the directory of IKE SAs that are established elsewhere: it is told by [`DirectoryMessage::Established`] and
 //! [`DirectoryMessage::Gone`]. Changes that cross shards are messages to the owner. With one shard none is ever sent.
 
+use std::net::SocketAddr;
+use std::time::Duration;
+
 use ike_model::{Cause, Identity};
 use ipsec::{Instant, PacketSelectors, Shard};
-use std::net::SocketAddr;
-
 /// A message between shards.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DirectoryMessage {
     /// An IKE SA is up.
     Established(DirectoryEntry),
-    /// An IKE SA is gone or replaced by its rekeyed successor.
+    /// An IKE SA is being made.
+    Connecting {
+        /// Its unique id.
+        unique_id: u32,
+        /// Our identity.
+        local_id: Identity,
+        /// The peer's identity as it is expected.
+        remote_id: Identity,
+    },
+    /// An IKE SA is gone or replaced by its rekeyed successor, or an attempt has ended.
     Gone {
         /// Its unique id.
         unique_id: u32,
@@ -34,6 +44,15 @@ pub enum DirectoryMessage {
         connection: String,
         /// Child.
         child: String,
+        /// Where.
+        from: Shard,
+    },
+    /// A configured child that was asked for was up already.
+    ChildThere {
+        /// Connection.
+        connection: String,
+        /// Child.
+        child: String,
     },
     /// A configured child is down, and why; the home shard of the connection decides what follows.
     ChildDown {
@@ -41,6 +60,8 @@ pub enum DirectoryMessage {
         connection: String,
         /// Child.
         child: String,
+        /// Where.
+        from: Shard,
         /// Why.
         cause: Cause,
     },
@@ -52,6 +73,18 @@ pub enum DirectoryMessage {
         child: Option<String>,
         /// Why.
         cause: Cause,
+    },
+    /// The peer has made an IKE SA of this connection: attempts at another one are withdrawn.
+    Yield {
+        /// Connection.
+        connection: String,
+    },
+    /// An IKE SA that the receiver owns goes after a while: another one of the same peer has its place.
+    Supersede {
+        /// Unique id of the IKE SA.
+        unique_id: u32,
+        /// After this long.
+        delay: Duration,
     },
     /// Close an IKE SA that the receiver owns: another one of the same peer takes its place.
     Replace {

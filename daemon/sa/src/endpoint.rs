@@ -29,6 +29,7 @@ mod reauth;
 mod reload;
 mod surroundings;
 mod traps;
+pub(crate) mod unique;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -56,6 +57,7 @@ use crate::ike_sa::{IkeSa, Phase};
 use crate::io::{Context, Input, Output};
 use crate::notice::Notice;
 use crate::registry::Registry;
+use crate::shaper::Shaper;
 use crate::turn::{Ids, Purpose, Turn, child_of};
 use crate::work::{Outcome, WorkId};
 
@@ -94,6 +96,8 @@ pub struct Endpoint {
     reauthenticating: BTreeSet<u64>,
     /// By our SPI of an IKE SA that is being closed: what is made when it is gone.
     comebacks: BTreeMap<u64, Comeback>,
+    /// When the next IKE SA may be begun that nobody waits for.
+    shaper: Shaper,
     /// Connections whose peer stopped answering.
     unreachable: BTreeSet<String>,
     stopping: bool,
@@ -146,6 +150,7 @@ impl Endpoint {
             applied: BTreeMap::new(),
             reauthenticating: BTreeSet::new(),
             comebacks: BTreeMap::new(),
+            shaper: Shaper::default(),
             unreachable: BTreeSet::new(),
             stopping: false,
         }
@@ -320,8 +325,10 @@ impl Endpoint {
             Purpose::Linger(child) => {
                 self.with_child(context, child, |ike, core, turn| ike.on_linger(core, turn, child, result));
             }
-            Purpose::Inactivity(child) => {
-                self.with_child(context, child, |ike, core, turn| ike.on_inactivity(core, turn, child, &result));
+            Purpose::Inactivity(child, direction) => {
+                self.with_child(context, child, |ike, core, turn| {
+                    ike.on_inactivity(core, turn, (child, direction), &result);
+                });
             }
             Purpose::Keepalive(child) => {
                 self.with_child(context, child, |ike, core, turn| liveness::on_idle(ike, core, turn, child, &result));
@@ -406,20 +413,31 @@ impl Endpoint {
     fn on_directory(&mut self, context: &Context<'_>, message: DirectoryMessage) {
         match message {
             DirectoryMessage::Established(entry) => {
+                self.shared.registry.connecting.remove(&entry.unique_id);
                 self.shared.registry.established.insert(entry);
             }
+            DirectoryMessage::Connecting { unique_id, local_id, remote_id } => {
+                self.shared.registry.connecting.insert(unique_id, (local_id, remote_id));
+            }
             DirectoryMessage::Gone { unique_id } => {
+                self.shared.registry.connecting.remove(&unique_id);
                 self.shared.registry.established.remove(unique_id);
             }
+            DirectoryMessage::Yield { connection } => self.yield_attempts(context, &connection),
+            DirectoryMessage::Supersede { unique_id, delay } => self.supersede(context, unique_id, delay),
             DirectoryMessage::Initiate { unique_id, connection, child, packet } => {
                 self.initiate_below(context, unique_id, &connection, &child, packet);
             }
-            DirectoryMessage::ChildUp { connection, child } => {
+            DirectoryMessage::ChildUp { connection, child, from } => {
                 self.watch_up(&connection, Some(&child));
-                self.kept_up(&connection, &child);
+                self.kept_up(context, &connection, &child, from);
             }
-            DirectoryMessage::ChildDown { connection, child, cause } => {
-                self.kept_down(context, &connection, &child, cause);
+            DirectoryMessage::ChildThere { connection, child } => {
+                self.watch_up(&connection, Some(&child));
+                self.kept_there(&connection, &child);
+            }
+            DirectoryMessage::ChildDown { connection, child, from, cause } => {
+                self.kept_down(context, &connection, &child, from, cause);
             }
             DirectoryMessage::ChildFailed { connection, child, cause } => {
                 self.watch_failed(&connection, child.as_deref(), &cause);

@@ -202,11 +202,13 @@ impl Authenticated {
             initiator: !core.authentication.responder,
             initiator_spi: core.spi_i.0,
         };
-        if turn.ids.shards() > 1 {
-            let message = DirectoryMessage::Established(entry.clone());
-            turn.outputs.push_back(Output::Directory(Recipient::Others, message));
+        if !core.superseded {
+            if turn.ids.shards() > 1 {
+                let message = DirectoryMessage::Established(entry.clone());
+                turn.outputs.push_back(Output::Directory(Recipient::Others, message));
+            }
+            turn.registry.established.insert(entry);
         }
-        turn.registry.established.insert(entry);
         liveness::schedule(core, turn);
         schedule_lifetime(core, turn);
     }
@@ -244,6 +246,26 @@ impl Authenticated {
         self.children.iter().any(installing)
             || self.intents.iter().chain(&self.deferred).any(queued)
             || matches!(&self.active, Some(Active::Child(exchange)) if exchange.makes(child))
+    }
+
+    /// Names of the children that are up or on their way.
+    pub(crate) fn names(&self) -> Vec<String> {
+        let coming = self.intents.iter().chain(&self.deferred).filter_map(|intent| match intent {
+            Intent::CreateChild(request) => Some(request.child.name.clone()),
+            Intent::RekeyChild(_)
+            | Intent::DeleteChild(_)
+            | Intent::DeleteSpi(_)
+            | Intent::RekeyIke
+            | Intent::DeleteIke
+            | Intent::Mobike(_)
+            | Intent::AuthLifetime
+            | Intent::Liveness => None,
+        });
+        let live = |sa: &&ChildSa| (sa.is_up() || sa.state == ChildSaState::Installing) && !sa.is_closing();
+        let mut names: Vec<String> = self.children.iter().filter(live).map(|sa| sa.config.name.clone()).collect();
+        names.extend(coming);
+        names.dedup();
+        names
     }
 
     /// A CHILD SA by its unique id.

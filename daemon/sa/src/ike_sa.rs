@@ -113,6 +113,7 @@ impl IkeSa {
             round_trip: None,
             reauthenticates: None,
             established_at: None,
+            superseded: false,
             unwanted: false,
             begun_at: turn.now(),
             authentication: Authentication { responder: !initiator, ..Authentication::default() },

@@ -23,7 +23,7 @@
 //! | `exchange` | one module for each exchange: IKE_SA_INIT, IKE_AUTH, CREATE_CHILD_SA, rekeying, deletes, liveness |
 //! | `negotiation`, `suite`, `selectors`, `transport`, `choose` | agreeing on a CHILD SA, proposals, selectors, transport mode, the connection for a peer |
 //! | `children` | a CHILD SA: its entries in SAD and SPD and their order |
-//! | `window`, `retry`, `deadline`, `collision`, `detour`, `switch`, `key_schedule`, `nat`, `mobility`, `pace` | one idea each, without state of others |
+//! | `window`, `retry`, `deadline`, `collision`, `detour`, `switch`, `key_schedule`, `nat`, `mobility`, `pace`, `shaper` | one idea each, without state of others |
 //! | `fragmentation`, `datagrams`, `reassembly` | messages that are longer than one datagram should be |
 //! | `error` | whose fault it is, and the one function that decides what goes on the wire |
 //!
@@ -60,6 +60,7 @@ mod registry;
 mod retry;
 mod route;
 mod selectors;
+mod shaper;
 mod suite;
 mod switch;
 mod transport;

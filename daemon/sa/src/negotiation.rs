@@ -303,6 +303,17 @@ fn child_payloads<'p>(
     }
 }
 
+/// Whether a connection has a child for what a request asks, if it asks for one.
+pub(crate) fn serves(core: &Core, connection: &Connection, payloads: &Payloads<'_>) -> bool {
+    let Ok((_, ts_i, ts_r)) = child_payloads(payloads) else { return true };
+    let (remote, local) = (selectors::from_wire(ts_i), selectors::from_wire(ts_r));
+    let outer = transport::outer(core.path);
+    connection.children.iter().any(|child| {
+        let (allowed_local, allowed_remote) = transport::allowed(child, SaMode::Tunnel, outer);
+        !narrow(&local, &allowed_local).is_empty() && !narrow(&remote, &allowed_remote).is_empty()
+    })
+}
+
 /// What we answer a request for a CHILD SA as responder. `children` are those it may become, `rekeys` the one it is to replace.
 pub(crate) fn answer(
     turn: &mut Turn<'_>,

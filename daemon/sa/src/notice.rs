@@ -41,6 +41,13 @@ pub(crate) enum Notice {
         /// Child.
         child: Arc<Child>,
     },
+    /// A child that was asked for was up already.
+    ChildThere {
+        /// Connection.
+        connection: Arc<Connection>,
+        /// Child.
+        child: Arc<Child>,
+    },
     /// A child that was asked for did not come up; its IKE SA may go on.
     ChildFailed {
         /// Connection.
@@ -114,6 +121,11 @@ pub(crate) enum Notice {
     Unreachable {
         /// Connection.
         connection: String,
+    },
+    /// Another IKE SA of the same peer is to go soon.
+    Supersede {
+        /// Its unique id.
+        unique_id: u32,
     },
     /// Another IKE SA of the same peer is to be closed.
     Replace {

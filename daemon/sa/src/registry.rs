@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use ike_model::{Connection, Identity};
-use ipsec::{GuardSpec, Op, SelectorPair, Tag};
+use ipsec::{GuardSpec, Instant, Op, SelectorPair, Tag};
 
 use crate::directory::DirectoryEntry;
 use crate::switch::Switches;
@@ -96,6 +96,13 @@ impl Registry {
     ) -> Vec<DirectoryEntry> {
         let twins = self.established.between(local, remote);
         twins.filter(|entry| entry.unique_id != not && entry.connection == connection.name).cloned().collect()
+    }
+
+    /// IKE SAs between two identities that a peer which knows of none has forgotten: they were there when it began to make another one. One
+    /// that came up later may have come up behind its back.
+    pub(crate) fn stale(&self, local: &Identity, remote: &Identity, not: u32, begun_at: Instant) -> Vec<u32> {
+        let old = self.established.between(local, remote);
+        old.filter(|entry| entry.unique_id != not && entry.since < begun_at).map(|entry| entry.unique_id).collect()
     }
 
     /// Whether any IKE SA, of whatever connection, is established between two identities.

@@ -114,8 +114,8 @@ pub(crate) enum Purpose {
     Activate(u32),
     /// To see how long the lingering inbound SA was idle.
     Linger(u32),
-    /// To see whether a CHILD SA is in use.
-    Inactivity(u32),
+    /// To see whether a CHILD SA is in use in one direction.
+    Inactivity(u32, Direction),
     /// To move a CHILD SA.
     Move(u32),
     /// To see whether a CHILD SA was sent on, so that no keepalive is needed.

@@ -327,6 +327,16 @@ impl Gateway {
         all
     }
 
+    /// Traps and shunts of all shards.
+    pub fn policies(&self) -> Vec<ike_model::snapshot::PolicySnapshot> {
+        self.shards.iter().flat_map(Endpoint::policies).collect()
+    }
+
+    /// What becomes of its configured children, of all shards.
+    pub fn configured(&self, now: Instant) -> Vec<ike_model::ConfiguredChildStatus> {
+        self.shards.iter().flat_map(|endpoint| endpoint.configured(&self.config, now)).collect()
+    }
+
     /// All its CHILD SAs.
     pub fn children(&self, now: Instant) -> Vec<ChildSaSnapshot> {
         self.ike_sas(now).into_iter().flat_map(|ike| ike.children).collect()

@@ -1,10 +1,11 @@
 //! Configured children: what each is to be, and when the next attempt comes.
 //!
 //! The home shard of a connection keeps them. A child with `start` is wanted: when it fails or ends it is asked for again, ever more slowly,
-//! until an operator closes it. What happens when the peer closes it or dies is said by `close_action` and `dpd_action`.
+//! until an operator closes it; many at once are begun one after another ([`crate::shaper`]). What happens when the peer closes it or dies is said by `close_action` and `dpd_action`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ike_model::reload::{can_initiate, same_ike_sa};
 use ike_model::snapshot::{ConfiguredState, PolicySnapshot};
@@ -33,9 +34,17 @@ pub(super) struct Keeper {
     pub(super) wanted: bool,
     /// Failures in a row.
     failures: u32,
+    /// Failures before it came up: they count again should it not last.
+    failures_before: u32,
+    /// Since when it is up.
+    up_since: Option<Instant>,
+    /// Traffic does not ask for it again before this.
+    not_before: Option<Instant>,
+    /// Its deadline is a place in the pace of attempts, not a wait after a failure.
+    placed: bool,
     last_cause: Option<(u64, Cause)>,
-    /// It is up in another shard.
-    up_elsewhere: bool,
+    /// How often it is up in other shards.
+    up_elsewhere: u32,
     pub(super) trap: Trap,
     /// Group of its trap.
     pub(super) reqid: Option<Reqid>,
@@ -84,8 +93,12 @@ impl Keepers {
             child: child.clone(),
             wanted: false,
             failures: 0,
+            failures_before: 0,
+            up_since: None,
+            not_before: None,
+            placed: false,
             last_cause: None,
-            up_elsewhere: false,
+            up_elsewhere: 0,
             trap: Trap::Absent,
             reqid: None,
             tags: None,
@@ -173,8 +186,8 @@ impl Endpoint {
 
     /// An IKE SA of a connection that can take a child: an authenticated one before one that is being made.
     fn usable_ike(&self, connection: &Arc<Connection>) -> Option<u64> {
-        let of_connection =
-            self.ikes.of(&connection.name).filter(|(_, ike)| same_ike_sa(&ike.core.connection, connection));
+        let usable = |ike: &IkeSa| !ike.core.superseded && same_ike_sa(&ike.core.connection, connection);
+        let of_connection = self.ikes.of(&connection.name).filter(|(_, ike)| usable(ike));
         let rank = |ike: &IkeSa| match &ike.phase {
             Phase::Authenticated(authenticated) if authenticated.standing == Standing::Up => Some(1),
             Phase::Initiating(_) => Some(0),
@@ -199,7 +212,7 @@ impl Endpoint {
         if up {
             // Whoever waits for it may do so in the home shard of the connection.
             let (connection, child) = (connection.clone(), request.child);
-            return self.shared.notices.push_back(Notice::ChildUp { connection, child });
+            return self.shared.notices.push_back(Notice::ChildThere { connection, child });
         }
         let Some(request) = self.with_ike(context, spi, |ike, turn| ike.want_child(turn, request)).flatten() else {
             return;
@@ -273,40 +286,74 @@ impl Endpoint {
         }
     }
 
-    /// The wait before the next attempt at a child is over.
+    /// A child that is to be up is asked for, now or when the pace of attempts allows it.
     pub(super) fn on_retry(&mut self, context: &Context<'_>, number: u32) {
-        let Some(keeper) = self.keepers.by_number.get(&number).filter(|keeper| keeper.wanted) else { return };
+        let Some(keeper) = self.keepers.by_number.get_mut(&number).filter(|keeper| keeper.wanted) else { return };
         let (connection, child) = (keeper.connection.clone(), keeper.child.clone());
+        let placed = std::mem::take(&mut keeper.placed);
+        let begins = self.usable_ike(&connection).is_none() && !self.is_established_elsewhere(&connection.name);
+        if begins && !placed {
+            let place = self.shaper.place(context.now, context.config.settings.attempts_per_second);
+            if let (Some(at), Some(keeper)) = (place, self.keepers.by_number.get_mut(&number)) {
+                keeper.placed = true;
+                return self.shared.deadlines.set(Timer::Keeper(number), at);
+            }
+        }
         self.initiate(context, &connection, Some(child), None);
     }
 
-    /// A child is up.
-    pub(super) fn kept_up(&mut self, connection: &str, child: &str) {
+    /// A child came up, in shard `from`.
+    pub(super) fn kept_up(&mut self, context: &Context<'_>, connection: &str, child: &str, from: Shard) {
+        self.kept_there(connection, child);
+        let Some(number) = self.keepers.find(connection, child) else { return };
+        let elsewhere = from != self.shared.ids.shard();
+        if let Some(keeper) = self.keepers.by_number.get_mut(&number) {
+            keeper.failures_before = std::mem::take(&mut keeper.failures);
+            keeper.up_since = Some(context.now);
+            keeper.not_before = None;
+            keeper.up_elsewhere = keeper.up_elsewhere.saturating_add(u32::from(elsewhere));
+        }
+    }
+
+    /// A child is there: nothing has to be waited for.
+    pub(super) fn kept_there(&mut self, connection: &str, child: &str) {
         let Some(number) = self.keepers.find(connection, child) else { return };
         self.shared.deadlines.clear(Timer::Keeper(number));
-        let elsewhere = !self.is_up_here(connection, child);
         if let Some(keeper) = self.keepers.by_number.get_mut(&number) {
-            keeper.failures = 0;
-            keeper.up_elsewhere = elsewhere;
+            keeper.placed = false;
         }
     }
 
     /// A child that was up has ended.
-    pub(super) fn kept_down(&mut self, context: &Context<'_>, connection: &str, child: &str, cause: Cause) {
+    pub(super) fn kept_down(
+        &mut self,
+        context: &Context<'_>,
+        connection: &str,
+        child: &str,
+        from: Shard,
+        cause: Cause,
+    ) {
         let Some(number) = self.keepers.find(connection, child) else { return };
-        let stays_up = self.is_up_here(connection, child);
+        let (up_here, own) = (self.is_up_here(connection, child), self.shared.ids.shard());
         let Some(keeper) = self.keepers.by_number.get_mut(&number) else { return };
-        keeper.up_elsewhere = false;
+        keeper.up_elsewhere = keeper.up_elsewhere.saturating_sub(u32::from(from != own));
+        let stays_up = up_here || keeper.up_elsewhere > 0;
+        // What comes up and goes again at once is no success: it must not be tried ever faster than what fails.
+        let lasted = keeper.up_since.take().is_none_or(|since| context.now.saturating_since(since) >= LASTING);
+        if !lasted {
+            keeper.failures = keeper.failures_before.saturating_add(1);
+        }
         keeper.last_cause = Some((context.wall, cause.clone()));
         let (trap, start) = match cause.kind {
             CauseKind::PeerDeleted => (keeper.child.close_action.trap, keeper.child.close_action.start),
             CauseKind::PeerUnreachable => (keeper.child.dpd_action.trap, keeper.child.dpd_action.start),
             CauseKind::HardLimit | CauseKind::DeviceLost => (false, true),
+            // Its place is taken; if not its own, it is asked for again.
+            CauseKind::Replaced => (false, keeper.wanted),
             CauseKind::Operator
             | CauseKind::Reload
             | CauseKind::Shutdown
             | CauseKind::Inactive
-            | CauseKind::Replaced
             | CauseKind::Rekeyed
             | CauseKind::CollisionLost => (false, false),
             CauseKind::NoProposal
@@ -320,6 +367,8 @@ impl Endpoint {
             | CauseKind::NoAddress
             | CauseKind::Internal => (false, keeper.wanted),
         };
+        // What an operator has closed, be it in another shard, is not asked for any more.
+        keeper.wanted &= cause.kind != CauseKind::Operator;
         let initiates = can_initiate(&keeper.connection);
         if start && initiates && !stays_up {
             keeper.wanted = true;
@@ -336,9 +385,20 @@ impl Endpoint {
         let Some(keeper) = self.keepers.by_number.get_mut(&number) else { return };
         keeper.last_cause = Some((context.wall, cause.clone()));
         keeper.failures = keeper.failures.saturating_add(1);
-        if keeper.wanted {
+        let (failures, wanted) = (keeper.failures, keeper.wanted);
+        let random = self.shared.turn(context).random();
+        if let Some(keeper) = self.keepers.by_number.get_mut(&number) {
+            keeper.not_before = Some(context.now + retry::reattempt(failures, random).min(TRAFFIC_WAITS));
+        }
+        if wanted {
             self.retry_later(context, number);
         }
+    }
+
+    /// Whether traffic may ask for a child now: not right after it has failed.
+    pub(super) fn may_acquire(&self, context: &Context<'_>, number: u32) -> bool {
+        let keeper = self.keepers.by_number.get(&number);
+        keeper.and_then(|keeper| keeper.not_before).is_none_or(|at| at <= context.now)
     }
 
     fn retry_later(&mut self, context: &Context<'_>, number: u32) {
@@ -348,6 +408,9 @@ impl Endpoint {
         let failures = self.keepers.by_number.get(&number).map_or(0, |keeper| keeper.failures);
         let random = self.shared.turn(context).random();
         self.shared.deadlines.set(Timer::Keeper(number), context.now + retry::reattempt(failures, random));
+        if let Some(keeper) = self.keepers.by_number.get_mut(&number) {
+            keeper.placed = false;
+        }
     }
 
     /// What an operator closes is not brought up again by itself.
@@ -440,7 +503,7 @@ impl Endpoint {
         keeper: Option<(u32, &Keeper)>,
         now: Instant,
     ) -> ConfiguredState {
-        if self.is_up_here(connection, &child.name) || keeper.is_some_and(|(_, keeper)| keeper.up_elsewhere) {
+        if self.is_up_here(connection, &child.name) || keeper.is_some_and(|(_, keeper)| keeper.up_elsewhere > 0) {
             return ConfiguredState::Up;
         }
         if self.is_coming(connection, child) {
@@ -458,3 +521,8 @@ impl Endpoint {
         }
     }
 }
+
+/// A child that ends sooner than this after it came up counts as one that failed.
+const LASTING: Duration = Duration::from_secs(10);
+/// Traffic asks again for a child that has failed after this long at most.
+const TRAFFIC_WAITS: Duration = Duration::from_secs(10);

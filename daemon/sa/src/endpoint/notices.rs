@@ -9,6 +9,7 @@ use ipsec::Path;
 use crate::deadline::{IkeTimer, Timer};
 use crate::directory::DirectoryMessage;
 use crate::endpoint::Endpoint;
+use crate::endpoint::unique::SUPERSEDED;
 use crate::established::{Authenticated, Standing};
 use crate::ike_sa::{IkeSa, Phase};
 use crate::io::{Context, Output, Recipient};
@@ -50,8 +51,17 @@ impl Endpoint {
                     let (connection, child) = (connection.name.clone(), child.name.clone());
                     self.finish_reauthentication(context, &connection);
                     self.retire_outdated(context, &connection);
-                    self.tell_home(&connection.clone(), DirectoryMessage::ChildUp { connection, child }, context);
+                    self.tell_home(
+                        &connection.clone(),
+                        DirectoryMessage::ChildUp { connection, child, from: self.shared.ids.shard() },
+                        context,
+                    );
                 }
+                Notice::ChildThere { connection, child } => {
+                    let (connection, child) = (connection.name.clone(), child.name.clone());
+                    self.tell_home(&connection.clone(), DirectoryMessage::ChildThere { connection, child }, context);
+                }
+                Notice::Supersede { unique_id } => self.supersede(context, unique_id, SUPERSEDED),
                 Notice::ChildFailed { connection, child, cause } => {
                     let child = child.map(|child| child.name.clone());
                     let connection = connection.name.clone();
@@ -61,7 +71,8 @@ impl Endpoint {
                 Notice::ChildDown { connection, child, unique_id, cause } => {
                     tracing::debug!(conn = connection.name, child = child.name, unique_id, "down: {cause}");
                     let (connection, child) = (connection.name.clone(), child.name.clone());
-                    let message = DirectoryMessage::ChildDown { connection: connection.clone(), child, cause };
+                    let from = self.shared.ids.shard();
+                    let message = DirectoryMessage::ChildDown { connection: connection.clone(), child, from, cause };
                     self.tell_home(&connection, message, context);
                 }
                 Notice::ChildGone { unique_id } => self.watch_child_gone(unique_id),
@@ -101,6 +112,7 @@ impl Endpoint {
         self.ikes.file(spi);
         let Some(ike) = self.ikes.get(&spi) else { return };
         let connection = ike.core.connection.clone();
+        self.settle_uniqueness(context, spi);
         self.watch_up(&connection.name, None);
         self.finish_reauthentication(context, &connection.name);
         if self.unreachable.remove(&connection.name) {
@@ -120,6 +132,12 @@ impl Endpoint {
         }
         if !self.ikes.contains_key(&to) {
             return self.ended_with_successor(context, old, estate);
+        }
+        if let Some(at) = self
+            .by_unique_id(old.unique_id)
+            .and_then(|old| self.shared.deadlines.get(Timer::Ike(old, IkeTimer::Superseded)))
+        {
+            self.shared.deadlines.set(Timer::Ike(to, IkeTimer::Superseded), at);
         }
         self.watch_rekeyed(old.unique_id, self.ikes.get(&to).map(|ike| ike.core.unique_id));
         self.reauthenticates_instead(old.unique_id, to);
@@ -177,8 +195,8 @@ impl Endpoint {
             self.shared.deadlines.set(Timer::Ike(spi, IkeTimer::Reap), context.now + DEPARTED_FOR);
         }
         let registry = &mut self.shared.registry;
-        registry.connecting.remove(&unique_id);
-        let known = registry.established.remove(unique_id).is_some();
+        let connecting = registry.connecting.remove(&unique_id).is_some();
+        let known = registry.established.remove(unique_id).is_some() || connecting;
         let works: Vec<_> = registry.working.iter().filter(|(_, owner)| **owner == spi).map(|(id, _)| *id).collect();
         for id in works {
             self.shared.registry.working.remove(&id);
@@ -191,7 +209,7 @@ impl Endpoint {
         self.come_back(context, spi);
     }
 
-    fn tell_others(&mut self, message: DirectoryMessage) {
+    pub(super) fn tell_others(&mut self, message: DirectoryMessage) {
         if self.shared.ids.shards() > 1 {
             self.shared.outputs.push_back(Output::Directory(Recipient::Others, message));
         }

@@ -10,10 +10,12 @@ use ike_model::config::FailClosed;
 use ike_model::reload::{can_initiate, same_child_sa, same_ike_sa};
 use ike_model::{Actions, Cause, CauseKind, Child, ChildMode, Connection};
 
+use crate::children::inactivity_step;
+use crate::deadline::ChildTimer;
 use crate::endpoint::Endpoint;
 use crate::established::{Intent, schedule_lifetime};
 use crate::exchange::{auth_lifetime, liveness};
-use crate::ike_sa::Phase;
+use crate::ike_sa::{IkeSa, Phase};
 use crate::io::Context;
 use crate::negotiation::ChildRequest;
 use crate::notice::Notice;
@@ -83,7 +85,7 @@ impl Endpoint {
         if let Some(keeper) = self.keepers.by_number.get_mut(&number) {
             keeper.wanted = true;
         }
-        self.initiate(context, connection, Some(child.clone()), None);
+        self.on_retry(context, number);
     }
 
     /// A connection is gone: traps, guards and what was started go; other SAs stay until they expire.
@@ -160,7 +162,8 @@ impl Endpoint {
                 self.close_children(context, &old.name, |sa| sa.name == child.name);
             }
         }
-        let again = self.give_up_attempts(context, old);
+        let cause = Cause::new(CauseKind::Reload, "its configuration was changed");
+        let again = self.give_up_attempts(context, old, |_| true, &cause);
         self.load(context, new, &new.children);
         for child in again {
             match (child.as_ref().map(|child| new.child(child)), can_initiate(new)) {
@@ -172,8 +175,15 @@ impl Endpoint {
     }
 
     /// Ends the attempts at an IKE SA of a connection without a word to those who wait. Gives what was asked for; `None` = the IKE SA alone.
-    fn give_up_attempts(&mut self, context: &Context<'_>, connection: &Connection) -> Vec<Option<String>> {
-        let attempts = self.ikes.of(&connection.name).filter(|(_, ike)| matches!(ike.phase, Phase::Initiating(_)));
+    pub(super) fn give_up_attempts(
+        &mut self,
+        context: &Context<'_>,
+        connection: &Connection,
+        which: impl Fn(&IkeSa) -> bool,
+        cause: &Cause,
+    ) -> Vec<Option<String>> {
+        let attempts = self.ikes.of(&connection.name);
+        let attempts = attempts.filter(|(_, ike)| matches!(ike.phase, Phase::Initiating(_)) && which(ike));
         let attempts: Vec<u64> = attempts.map(|(spi, _)| spi).collect();
         let mut asked = Vec::new();
         for spi in attempts {
@@ -185,7 +195,7 @@ impl Endpoint {
                     asked.push(None);
                 }
                 asked.extend(requests.into_iter().map(|request| Some(request.child.name.clone())));
-                ike.withdraw(turn, &Cause::new(CauseKind::Reload, "its configuration was changed"));
+                ike.withdraw(turn, cause);
             });
         }
         asked
@@ -320,6 +330,10 @@ impl Endpoint {
                         if let Some(config) =
                             new.child(&child.config.name).filter(|config| same_child_sa(config, &child.config))
                         {
+                            if config.inactivity != child.config.inactivity && !config.inactivity.is_zero() {
+                                let at = turn.after(inactivity_step(config.inactivity));
+                                turn.deadlines.set(child.timer(ChildTimer::Inactivity), at);
+                            }
                             child.config = config.clone();
                         }
                     }

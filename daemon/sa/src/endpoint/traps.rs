@@ -183,6 +183,14 @@ impl Endpoint {
         let keeper = self.keepers.by_policy.get(&policy).and_then(|number| self.keepers.by_number.get(number));
         let Some(keeper) = keeper else { return };
         let (connection, child) = (keeper.connection.clone(), keeper.child.clone());
+        let number = self.keepers.by_policy.get(&policy).copied().unwrap_or_default();
+        if !self.may_acquire(context, number) {
+            return tracing::debug!(
+                conn = connection.name,
+                child = child.name,
+                "traffic has to wait: the last attempt has just failed"
+            );
+        }
         tracing::debug!(conn = connection.name, child = child.name, source = %packet.source, destination = %packet.destination, "traffic asks for the child");
         self.shared.turn(context).event(EventBody::PolicyAcquire {
             connection: connection.name.clone(),

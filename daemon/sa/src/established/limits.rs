@@ -4,7 +4,7 @@ use ike_model::snapshot::ChildSaState;
 use ike_model::{Cause, CauseKind, EventBody};
 use ipsec::{Answer, Direction, OffloadError, Request};
 
-use crate::children::{ChildSa, Outbound};
+use crate::children::{ChildSa, Outbound, inactivity_step};
 use crate::core::Core;
 use crate::deadline::ChildTimer;
 use crate::established::{Active, Authenticated, Intent};
@@ -20,28 +20,40 @@ impl Authenticated {
             ChildTimer::Switch => turn.switch(turn.ids.sa(unique_id, Direction::Outbound)),
             ChildTimer::Linger => self.linger_due(core, turn, unique_id),
             ChildTimer::Inactivity => {
-                let sa = turn.ids.sa(unique_id, Direction::Inbound);
-                turn.submit(Request::Query(sa), Purpose::Inactivity(unique_id));
+                // The answers come in this order; the second one decides.
+                for direction in [Direction::Outbound, Direction::Inbound] {
+                    let sa = turn.ids.sa(unique_id, direction);
+                    turn.submit(Request::Query(sa), Purpose::Inactivity(unique_id, direction));
+                }
             }
         }
     }
 
-    /// Whether a CHILD SA was used within its inactivity time. The inbound SA decides: a peer that only receives keeps nothing alive.
+    /// A counter of a CHILD SA that is to go when it is not used. Packets in either direction keep it.
     pub(crate) fn on_inactivity(
         &mut self,
         core: &mut Core,
         turn: &mut Turn<'_>,
-        unique_id: u32,
+        (unique_id, direction): (u32, Direction),
         result: &Result<Answer, OffloadError>,
     ) {
-        let Some(child) = self.child(unique_id).filter(|child| child.is_up()) else { return };
-        let Ok(Answer::Status(status)) = result else { return };
-        let since = child.installed_at.map(|at| turn.now().saturating_since(at)).unwrap_or_default();
-        let idle = status.idle_seconds.map_or(since, std::time::Duration::from_secs);
-        match child.config.inactivity.checked_sub(idle).filter(|rest| !rest.is_zero()) {
+        let now = turn.now();
+        let Some(child) = self.child_mut(unique_id).filter(|child| child.is_up()) else { return };
+        let outbound = direction == Direction::Outbound;
+        // Without an answer nothing is known, and nothing is closed.
+        match result {
+            Ok(Answer::Status(status)) => child.counted.count(outbound, status.packets, now),
+            Ok(Answer::Applied(_) | Answer::Installed(_)) | Err(_) => child.counted.idle_since = Some(now),
+        }
+        if outbound {
+            return;
+        }
+        let limit = child.config.inactivity;
+        let idle = child.counted.idle_since.map(|since| now.saturating_since(since)).unwrap_or_default();
+        match limit.checked_sub(idle).filter(|rest| !rest.is_zero()) {
+            _ if limit.is_zero() => {}
             Some(rest) => {
-                let at = turn.after(rest);
-                turn.deadlines.set(child.timer(ChildTimer::Inactivity), at);
+                turn.deadlines.set(child.timer(ChildTimer::Inactivity), now + rest.min(inactivity_step(limit)))
             }
             None => {
                 let cause = Cause::new(CauseKind::Inactive, format!("no traffic for {} s", idle.as_secs()));

@@ -111,7 +111,7 @@ pub(crate) fn start(
     };
     if authenticated.is_up(&request.child) {
         let (connection, child) = (core.connection.clone(), request.child);
-        turn.notices.push_back(Notice::ChildUp { connection, child });
+        turn.notices.push_back(Notice::ChildThere { connection, child });
         return Ok(());
     }
     let child = request.child.clone();

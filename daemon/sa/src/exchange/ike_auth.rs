@@ -9,6 +9,7 @@ use ike_wire::{Authentication, Delete, Identification, Notify, Payload, Payloads
 
 use crate::choose;
 use crate::core::Core;
+use crate::endpoint::unique::crosses;
 use crate::error::Error;
 use crate::established::{Authenticated, Intent, Pending};
 use crate::exchange::auth_lifetime;
@@ -159,11 +160,12 @@ fn expected_identity(core: &Core, pattern: &Identity) -> Identity {
 }
 
 //= RFC 7296 §2.4: INITIAL_CONTACT says that this is the only IKE SA between the two identities
-fn sends_initial_contact(core: &Core, turn: &mut Turn<'_>, expected: &Identity) -> bool {
-    let pair = (core.local_id.clone(), expected.clone());
-    let connecting = turn.registry.connecting.iter().any(|(id, other)| *id != core.unique_id && *other == pair);
+fn sends_initial_contact(core: &Core, turn: &Turn<'_>, expected: &Identity) -> bool {
+    let same = |(id, pair): (&u32, &(Identity, Identity))| {
+        *id != core.unique_id && pair.0 == core.local_id && pair.1 == *expected
+    };
+    let connecting = turn.registry.connecting.iter().any(same);
     let known = turn.registry.knows_peer(&core.local_id, expected);
-    turn.registry.connecting.insert(core.unique_id, pair);
     core.connection.unique != Unique::Never && expected.is_concrete() && !connecting && !known
 }
 
@@ -306,7 +308,8 @@ pub(crate) fn on_request(
             text: format!("'{}' wants to authenticate by EAP, a pre-shared key is configured", received(id)),
         });
     };
-    let connection = verify_initiator(responding, core, turn, id, parts.responder.map(received).as_ref(), auth)?;
+    let connection =
+        verify_initiator(responding, core, turn, id, parts.responder.map(received).as_ref(), auth, payloads)?;
     core.connection = connection;
     check_childless(core, parts.child)?;
     keep_unique(core, turn, payloads)?;
@@ -344,6 +347,7 @@ fn verify_initiator(
     id: &Identification<'_>,
     wanted: Option<&Identity>,
     auth: &Authentication<'_>,
+    payloads: &Payloads<'_>,
 ) -> Result<Arc<Connection>, Error> {
     let remote = received(id);
     // Shown in the log and the event should the rest fail.
@@ -351,7 +355,8 @@ fn verify_initiator(
     let suite = core.suite.ok_or(Error::Temporary("no algorithms"))?;
     // The configuration may have changed since IKE_SA_INIT: what counts is what it says now.
     let candidates = choose::by_addresses(turn.context.config, core.path);
-    let (connection, local) = choose::by_identities(&candidates, core.path, suite, &remote, wanted)?;
+    let serves = |connection: &Connection| negotiation::serves(core, connection, payloads);
+    let (connection, local) = choose::by_identities(&candidates, core.path, suite, &remote, wanted, serves)?;
     core.local_id = local;
     let secret = choose::psk(turn.context.config, &core.local_id, &remote)?;
     let (Some(keys), Some(auth_keys)) = (&core.keys, &responding.auth) else { return Err(Error::Temporary("no keys")) };
@@ -364,22 +369,33 @@ fn verify_initiator(
 
 /// What the uniqueness policy says to a further IKE SA of the same peer.
 fn keep_unique(core: &Core, turn: &mut Turn<'_>, payloads: &Payloads<'_>) -> Result<(), Error> {
+    let policy = core.connection.unique;
+    if policy == Unique::Never {
+        return Ok(());
+    }
+    let mut stale = Vec::new();
+    if payloads.notify(NotifyType::INITIAL_CONTACT).is_some() {
+        //= RFC 7296 §2.4: other IKE SAs between the two identities are closed without a word; the peer has forgotten them
+        stale = turn.registry.stale(&core.local_id, &core.remote_id, core.unique_id, core.begun_at);
+        let silently = true;
+        turn.notices.extend(stale.iter().map(|unique_id| Notice::Replace { unique_id: *unique_id, silently }));
+    }
+    if policy == Unique::No {
+        return Ok(());
+    }
     let twins = turn.registry.twins(&core.connection, &core.local_id, &core.remote_id, core.unique_id);
-    let initial = payloads.notify(NotifyType::INITIAL_CONTACT).is_some();
-    let silently = match core.connection.unique {
-        Unique::Never => return Ok(()),
-        Unique::No | Unique::Keep | Unique::Replace if initial => true,
-        Unique::No => return Ok(()),
-        Unique::Replace => false,
-        Unique::Keep if twins.is_empty() => return Ok(()),
-        Unique::Keep => {
+    // Of those that were begun at once it is decided when both are up.
+    let older = twins.into_iter().filter(|twin| !stale.contains(&twin.unique_id) && !crosses(twin, core.begun_at));
+    for twin in older {
+        // From the same address it is taken for the peer's authenticating afresh.
+        if policy == Unique::Keep && twin.remote.ip() != core.path.remote.ip() {
             return Err(Error::AuthenticationFailed {
                 kind: CauseKind::Replaced,
-                text: format!("'{}' has an IKE SA already and unique = keep", core.remote_id),
+                text: format!("'{}' has an IKE SA from {} already and unique = keep", core.remote_id, twin.remote.ip()),
             });
         }
-    };
-    turn.notices.extend(twins.into_iter().map(|twin| Notice::Replace { unique_id: twin.unique_id, silently }));
+        turn.notices.push_back(Notice::Supersede { unique_id: twin.unique_id });
+    }
     Ok(())
 }
 

@@ -353,6 +353,7 @@ fn successor_core(
         round_trip: core.round_trip,
         reauthenticates: None,
         established_at: None,
+        superseded: core.superseded,
         unwanted: false,
         begun_at: core.begun_at,
         authentication: core.authentication,

@@ -50,6 +50,10 @@ impl IkeSa {
                     Cause::new(CauseKind::HardLimit, "the IKE SA has reached its hard lifetime"),
                 );
             }),
+            IkeTimer::Superseded => self.with_authenticated(turn, |authenticated, core, turn| {
+                let text = "another IKE SA of the same peer has taken its place";
+                authenticated.close(core, turn, Cause::new(CauseKind::Replaced, text));
+            }),
             IkeTimer::Resume => self.with_authenticated(turn, |authenticated, _, _| {
                 let deferred = std::mem::take(&mut authenticated.deferred);
                 authenticated.intents.extend(deferred);

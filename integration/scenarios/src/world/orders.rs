@@ -166,15 +166,16 @@ impl World {
         }
         let sending: Vec<_> = self.gateways[who].with_tables(|tables| {
             let sa = |way: Way| way.sa.and_then(|sa| tables.sas.get(&sa));
-            let form = |sa: &SaSpec| (sa.outer, sa.encapsulation, Packet::under(sa));
+            let form = |sa: &SaSpec| (sa.outer, sa.encapsulation, sa.handle, Packet::under(sa));
             ways(tables).into_iter().map(|way| sa(way).map(form)).collect()
         });
         for sending in sending {
-            let Some((outer, encapsulation, packet)) = sending else {
+            let Some((outer, encapsulation, sa, packet)) = sending else {
                 self.traffic.blocked += 1;
                 continue;
             };
             self.traffic.sent += 1;
+            self.gateways[who].backend.count(sa, 1, 100);
             let Some((to, packet)) = self.route_packet(who, outer, encapsulation, packet) else { continue };
             let at = self.now + self.link.travel(&mut self.dice);
             self.schedule(at, Due::Esp(to, packet));
@@ -194,6 +195,7 @@ impl World {
         };
         self.traffic.delivered += 1;
         self.notice_mapping(to, handle, packet);
+        self.gateways[to].backend.count(handle, 1, 100);
         if self.used.insert((to, handle)) {
             self.backend_event(to, Event::InboundFirstUse { sa: handle });
         }

@@ -10,9 +10,12 @@ use ike_wire::{IkeSpi, KeyExchange, Message, Nonce, Notify, Payload, SecurityAss
 use ipsec::Path;
 
 use super::InitParts;
+use crate::choose;
 use crate::core::Core;
+use crate::directory::DirectoryMessage;
 use crate::error::Error;
 use crate::fragmentation;
+use crate::io::{Output, Recipient};
 use crate::key_schedule::{AuthKeys, Contributions, Keys};
 use crate::mobility;
 use crate::nat;
@@ -150,6 +153,7 @@ impl Initiating {
 
     /// Has our public value computed, for a new first request.
     fn start(&mut self, core: &mut Core, turn: &mut Turn<'_>) -> Result<(), Error> {
+        announce(core, turn);
         core.window.restart();
         core.spi_r = IkeSpi(0);
         self.cookie = None;
@@ -356,6 +360,16 @@ impl Initiating {
         tracing::info!(conn = core.connection.name, ike = core.unique_id, "{error}; trying again");
         self.begin(core, turn)
     }
+}
+
+/// Tells all shards between which identities an IKE SA is being made, so that none of them claims to be the first (INITIAL_CONTACT).
+fn announce(core: &Core, turn: &mut Turn<'_>) {
+    let pair = (choose::local_identity(&core.connection, core.path), choose::remote_pattern(&core.connection));
+    if turn.registry.connecting.insert(core.unique_id, pair.clone()).as_ref() == Some(&pair) || turn.ids.shards() == 1 {
+        return;
+    }
+    let message = DirectoryMessage::Connecting { unique_id: core.unique_id, local_id: pair.0, remote_id: pair.1 };
+    turn.outputs.push_back(Output::Directory(Recipient::Others, message));
 }
 
 //= RFC 4555 §3.3: with MOBIKE also without NAT, so that ports need not change when there is one on some other way
