@@ -49,7 +49,7 @@ impl Authenticated {
             return;
         }
         let limit = child.config.inactivity;
-        let idle = child.counted.idle_since.map(|since| now.saturating_since(since)).unwrap_or_default();
+        let idle = now.saturating_since(*child.counted.idle_since.get_or_insert(now));
         match limit.checked_sub(idle).filter(|rest| !rest.is_zero()) {
             _ if limit.is_zero() => {}
             Some(rest) => {

@@ -112,7 +112,7 @@ fn configured_while_it_is_up() {
     world.run_for(S(500));
     world.check_one_tunnel(A, B);
     world.configure(A, idle_after(40, A, B));
-    world.run_for(S(60));
+    world.run_for(S(70));
     world.check_tunnels(A, B, 0);
     assert_eq!(world.gateway(A).counts().established, 1);
 }

@@ -130,7 +130,7 @@ fn a_crashed_peer_that_is_silent_about_it() {
         world.strict(false);
         world.restart(A);
         world.initiate(A, "gw", "net");
-        world.run_for(S(1));
+        world.run_for(S(2));
         assert_eq!(world.gateway(B).counts().ike_sas, 2);
         world.traffic_every = Some(MS(5));
         // The DELETE of the old one finds nobody and is given up.
