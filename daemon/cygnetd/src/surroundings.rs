@@ -17,9 +17,9 @@ use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, 
 
 use crate::router::{Message, Router};
 
-/// Changes come in bursts, an address with its routes and its link: they are told when it has been quiet for so long,
+/// Changes come in bursts, an address with its routes and its link. The first is told at once, the rest when it has been quiet for so long,
 const QUIET: Duration = Duration::from_millis(50);
-/// but at most so many times in a row are waited for.
+/// which is waited for at most so many times.
 const PATIENCE: u32 = 10;
 /// The wall clock's timer is for being cancelled, not for running out.
 const FAR: i64 = 1 << 40;
@@ -85,22 +85,25 @@ impl Watcher {
                 self.router.tell_all(|| Message::Awake);
             }
             if network && self.watch.heard() {
-                self.settle();
+                // At once, because a lost address costs packets; and again if it was only the beginning.
                 self.tell();
+                if self.settle() {
+                    self.tell();
+                }
             }
         }
     }
 
-    /// Lets a burst of changes pass.
-    fn settle(&mut self) {
+    /// Lets a burst of changes pass; the answer is whether there were more.
+    fn settle(&mut self) -> bool {
+        let mut more = false;
         for _ in 0..PATIENCE {
             match wait([self.watch.as_fd()], Some(QUIET)) {
-                Ok([true]) => {
-                    self.watch.heard();
-                }
-                Ok([false]) | Err(_) => return,
+                Ok([true]) => more |= self.watch.heard(),
+                Ok([false]) | Err(_) => break,
             }
         }
+        more
     }
 
     fn tell(&mut self) {

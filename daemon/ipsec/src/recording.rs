@@ -35,6 +35,7 @@ struct State {
     waiting: VecDeque<(Tag, Request)>,
     hold: bool,
     refuse: VecDeque<OffloadError>,
+    idle: Option<u64>,
     log: Vec<String>,
     /// Packets and octets of each SA, as far as told.
     counters: BTreeMap<SaHandle, (u64, u64)>,
@@ -56,6 +57,7 @@ impl RecordingBackend {
             waiting: VecDeque::new(),
             hold: false,
             refuse: VecDeque::new(),
+            idle: None,
             log: Vec::new(),
             counters: BTreeMap::new(),
         };
@@ -67,6 +69,11 @@ impl RecordingBackend {
         let mut devices = able_device();
         devices.devices.iter_mut().for_each(|device| device.capabilities.sa_table = Some(size));
         Self { devices: Arc::new(devices), ..Self::new(reports, first_spi) }
+    }
+
+    /// From now on every SA was last used so many seconds ago; `None` = never.
+    pub fn pretend_idle(&self, seconds: Option<u64>) {
+        self.lock().idle = seconds;
     }
 
     /// From now on the device says that it cannot move SAs in place.
@@ -148,17 +155,19 @@ impl RecordingBackend {
                 .tables
                 .sas
                 .get(sa)
-                .map(|sa| status(sa, &state.counters))
+                .map(|sa| state.status(sa))
                 .map(Answer::Status)
                 .ok_or_else(|| OffloadError::Missing("SA".into())),
-            Request::List => {
-                Ok(Answer::Installed(state.tables.sas.values().map(|sa| status(sa, &state.counters)).collect()))
-            }
+            Request::List => Ok(Answer::Installed(state.tables.sas.values().map(|sa| state.status(sa)).collect())),
         }
     }
 }
 
 impl State {
+    fn status(&self, sa: &SaSpec) -> SaStatus {
+        status(sa, &self.counters, self.idle)
+    }
+
     fn apply(&mut self, ops: &[Op]) -> Result<Answer, OffloadError> {
         let installs = ops.iter().any(|op| matches!(op, Op::InstallSa(_)));
         if let Some(error) = installs.then(|| self.refuse.pop_front()).flatten() {
@@ -280,14 +289,14 @@ fn describe(op: &Op) -> String {
     }
 }
 
-fn status(sa: &SaSpec, counters: &BTreeMap<SaHandle, (u64, u64)>) -> SaStatus {
+fn status(sa: &SaSpec, counters: &BTreeMap<SaHandle, (u64, u64)>, idle_seconds: Option<u64>) -> SaStatus {
     let (packets, bytes) = counters.get(&sa.handle).copied().unwrap_or_default();
     SaStatus {
         sa: sa.handle,
         spi: sa.spi,
         bytes,
         packets,
-        idle_seconds: None,
+        idle_seconds,
         sequence: sa.initial_sequence,
         mode: ModeInUse::SOFTWARE,
     }

@@ -193,6 +193,7 @@ behaviours! {
     packets::a_new_mapping_is_told_once_and_only_for_an_authentic_new_packet,
     packets::the_first_inbound_packet_is_told_once,
     packets::a_moved_sa_sends_to_its_new_address,
+    packets::a_moved_sa_keeps_sequence_window_and_counters,
     packets::an_oversize_packet_is_answered_or_fragmented,
     packets::ipv6_is_carried_like_ipv4,
     transport::transport_mode_carries_payloads_between_two_hosts,

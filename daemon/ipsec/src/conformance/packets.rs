@@ -294,6 +294,35 @@ pub(super) fn a_moved_sa_sends_to_its_new_address(subject: &mut dyn Subject) -> 
     ensure(sequence == 3, || format!("after the move the sequence number is {sequence}, not 3"))
 }
 
+/// Moving must not start anything over: a sequence number used twice under one key breaks AES-GCM, and a window that forgets takes replays.
+pub(super) fn a_moved_sa_keeps_sequence_window_and_counters(subject: &mut dyn Subject) -> Kept {
+    let mut bench = Bench::new(subject);
+    let pin = bench.connected()?;
+    let kept = bench.send(&pings(4))?;
+    bench.receive(&kept)?;
+    let home = pin.outbound.outer;
+    let away = OuterAddresses { local: home.local, remote: IpAddr::V4(Ipv4Addr::new(203, 0, 113, 7)) };
+    let udp = Some(UdpEncapsulation { local_port: 4500, remote_port: 4500 });
+    let state =
+        |bench: &mut Bench<'_>, sa| bench.status(sa).map(|status| (status.sequence, status.packets, status.bytes));
+    let (mut sent, mut received) = (4, 4);
+    // Encapsulation comes and goes, addresses change and come back.
+    for (outer, encapsulation) in [(away, udp), (away, None), (home, udp), (home, None)] {
+        let before = (state(&mut bench, pin.outbound.handle)?, state(&mut bench, pin.inbound.handle)?);
+        let move_both = [pin.outbound.handle, pin.inbound.handle].map(|sa| Op::UpdateSa { sa, outer, encapsulation });
+        bench.apply(move_both.into())?;
+        let after = (state(&mut bench, pin.outbound.handle)?, state(&mut bench, pin.inbound.handle)?);
+        ensure(before == after, || format!("a move changes {before:?} to {after:?}"))?;
+        ensure(bench.receive(&kept)?.is_empty(), || "a moved SA takes packets again that it had before".into())?;
+        let more = bench.send(&pings(1))?;
+        sent += 1;
+        ensure(bench.status(pin.outbound.handle)?.sequence == sent, || format!("the sequence number is not {sent}"))?;
+        received += bench.receive(&more)?.len() as u64;
+        ensure(received == sent, || format!("{received} of {sent} packets arrived"))?;
+    }
+    Ok(())
+}
+
 pub(super) fn an_oversize_packet_is_answered_or_fragmented(subject: &mut dyn Subject) -> Kept {
     let mut bench = Bench::new(subject);
     bench.connected()?;

@@ -14,6 +14,7 @@ mod harness;
 mod judge;
 mod life;
 mod matrix;
+mod moving;
 mod peers;
 mod python;
 mod secrets;
@@ -54,6 +55,7 @@ fn main() -> ExitCode {
         detour::trials(),
         crossing::trials(),
         matrix::trials(),
+        moving::trials(),
     ]
     .into_iter()
     .flatten()

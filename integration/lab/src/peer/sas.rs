@@ -115,8 +115,12 @@ pub struct IkeSa {
     pub spis: (String, String),
     /// Our port.
     pub local_port: String,
+    /// Our address.
+    pub local_host: String,
     /// The peer's address.
     pub remote_host: String,
+    /// The peer's port.
+    pub remote_port: String,
     /// Encryption, PRF and key exchange in one word each.
     pub algorithms: String,
     /// Its CHILD SAs.
@@ -183,7 +187,9 @@ fn ike_sa(name: &str, node: &Node) -> IkeSa {
         initiator: node.value("initiator") == Some("yes"),
         spis: (text("initiator-spi"), text("responder-spi")),
         local_port: text("local-port"),
+        local_host: text("local-host"),
         remote_host: text("remote-host"),
+        remote_port: text("remote-port"),
         algorithms: words(node, &["encr-alg", "encr-keysize", "integ-alg", "prf-alg", "dh-group"]),
         children: children.iter().map(|(_, child)| child_sa(child)).collect(),
     }

@@ -99,6 +99,29 @@ impl Core {
         self
     }
 
+    /// The same with MOBIKE; `trusting` = the connection names its peer.
+    pub(crate) fn mobile(trusting: bool) -> Self {
+        let mut core = Self::new();
+        let mut connection = Connection { mobike: true, ..connection() };
+        if !trusting {
+            connection.remote = vec![AuthRound { method: AuthMethod::Psk, id: Identity::Any }];
+        }
+        core.config.connections.insert("hostile".into(), Arc::new(connection));
+        core
+    }
+
+    /// From now on the peer sends from here.
+    pub(crate) fn peer_at(&mut self, address: std::net::SocketAddr) {
+        self.path.remote = address;
+    }
+
+    /// Where the outbound SAs send to.
+    pub(crate) fn outer_remotes(&self) -> Vec<std::net::IpAddr> {
+        let tables = self.backend.tables();
+        let outbound = tables.sas.values().filter(|sa| sa.direction == ipsec::Direction::Outbound);
+        outbound.map(|sa| sa.outer.remote).collect()
+    }
+
     pub(crate) fn counts(&self) -> Counts {
         self.endpoint.counts()
     }

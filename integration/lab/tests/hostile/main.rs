@@ -4,6 +4,7 @@
 
 mod core;
 mod fragments;
+mod moving;
 mod rules;
 
 use std::cell::RefCell;
