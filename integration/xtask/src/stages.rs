@@ -41,7 +41,7 @@ const STAGES: [Stage; 8] = [
         steps: &[
             Step::Lab("soak-rekey --minutes 0.25 --rate 1000"),
             Step::Lab("soak-charon --rounds 20 --minutes 1"),
-            Step::Lab("soak-loss --runs 10 --parallel 10 --retransmit 0.25"),
+            Step::Lab("soak-loss --runs 8 --parallel 8 --retransmit 0.25"),
             Step::Lab("hostile-ike --count 20000 --warm-up 10000 --log trace"),
             Step::Lab("hostile-esp --count 100000 --warm-up 50000"),
             Step::Lab("hostile-memory --pairs 500"),
