@@ -80,14 +80,24 @@ fn others(core: &Core, registry: &Registry) -> Vec<IpAddr> {
     let usable = |address: &IpAddr| {
         *address != core.path.local.ip()
             && choose::allows(&core.connection.local_addrs, *address)
-            && !is_protected(&core.connection, *address)
+            && !is_protected(&core.connection, Side::Local, *address)
     };
     registry.local_addresses.iter().copied().filter(usable).take(ADDRESSES).collect()
 }
 
+/// An end of the tunnel.
+#[derive(Clone, Copy)]
+enum Side {
+    Local,
+    Remote,
+}
+
 /// An address inside of what the tunnel protects is no end of the tunnel. Selectors of everything say nothing about that.
-fn is_protected(connection: &Connection, address: IpAddr) -> bool {
-    let selectors = connection.children.iter().flat_map(|child| &child.local_ts);
+fn is_protected(connection: &Connection, side: Side, address: IpAddr) -> bool {
+    let selectors = connection.children.iter().flat_map(|child| match side {
+        Side::Local => &child.local_ts,
+        Side::Remote => &child.remote_ts,
+    });
     selectors.into_iter().any(|selector| match selector {
         ConfiguredSelector::Fixed(fixed) => fixed.addresses.contains(address) && !is_everything(fixed.addresses),
         ConfiguredSelector::Dynamic { .. } => false,
@@ -109,8 +119,11 @@ pub(crate) fn theirs(core: &Core) -> Vec<IpAddr> {
         HostSpec::Address(address) => Some(*address),
         HostSpec::Any | HostSpec::Range(_) | HostSpec::Name(_) => None,
     });
+    // Others tell of every address they have, also of those in the network behind them.
+    let told = core.mobility.peer.iter().copied();
+    let told = told.filter(|address| !is_protected(&core.connection, Side::Remote, *address));
     let mut found = vec![core.path.remote.ip()];
-    for address in core.mobility.peer.iter().copied().chain(configured) {
+    for address in told.chain(configured) {
         if !found.contains(&address) && found.len() < ADDRESSES {
             found.push(address);
         }

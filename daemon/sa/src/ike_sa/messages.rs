@@ -226,7 +226,11 @@ impl IkeSa {
             (Phase::Initiating(_) | Phase::Responding(_), _) => Err(Error::Unauthentic("request out of place")),
             (Phase::Authenticated(_), _) => Err(Error::PeerMisbehaved("exchange that does not belong here")),
             // The peer may close what we have just forgotten.
-            (Phase::Closed, _) => core.respond(turn, exchange, &[]),
+            (Phase::Closed, ExchangeType::INFORMATIONAL) if payloads.deletes().any(Delete::is_ike_sa) => {
+                core.respond(turn, exchange, &[])
+            }
+            // Whoever got an answer to anything else would believe that the IKE SA lives.
+            (Phase::Closed, _) => Err(Error::Unauthentic("request for an IKE SA that has ended")),
         }
     }
 

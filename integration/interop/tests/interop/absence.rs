@@ -40,7 +40,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         ("stopped_peer::dpd_action_start::it_initiated", "dpd_action = start", Side::B, start_action_brings_it_back),
         ("stopped_peer::dpd_action_trap", "dpd_action = trap", Side::A, trap_waits_for_a_packet),
         ("stopped_peer::dpd_action_clear", "dpd_action = clear", Side::B, clear_leaves_it_down),
-        ("killed_peer_comes_back::we_initiated", START, Side::A, killed_peer_comes_back),
+        ("killed_peer_comes_back::we_initiated", ALWAYS, Side::A, killed_peer_comes_back),
         ("killed_peer_comes_back::it_initiated", START, Side::B, killed_peer_comes_back),
         ("we_are_killed_and_come_back::we_initiated", START, Side::A, we_are_killed_and_come_back),
         ("we_are_killed_and_come_back::it_initiated", START, Side::B, we_are_killed_and_come_back),
@@ -98,7 +98,9 @@ fn path_cut_both_begin_again() -> Result<()> {
     })
 }
 
-/// Ours is to be up, whatever happens. Not with the first load, or it would be up before the other side may initiate.
+/// Ours is to be up, whatever happens.
+const ALWAYS: &str = "start_action = start\ndpd_action = start";
+/// The same, but not with the load: the other side is to initiate.
 const START: &str = "dpd_action = start";
 
 fn establish(lab: &Lab, pair: &Pair<'_>, from: Side) -> Result<()> {

@@ -304,7 +304,10 @@ impl Soak<'_> {
             let request = ends::request(kind.is_ike(side), end);
             together.wait();
             let answer = vici.command("rekey", request, |_, _| Ok(()))?;
-            ensure!(answer.is_yes("success"), "{side:?} refused to rekey: {:?}", answer.get_str("errmsg"));
+            // On a short path the other end may have been faster: then what was to be rekeyed is gone already.
+            let error = answer.get_str("errmsg").unwrap_or_default();
+            let missed = error.starts_with("no matching");
+            ensure!(answer.is_yes("success") || missed, "{side:?} refused to rekey: {error}");
             Ok(())
         };
         thread::scope(|scope| {

@@ -64,3 +64,30 @@ fn an_outage_shorter_than_the_schedule_is_survived() {
     world.check_one_tunnel(A, B);
     assert_eq!(world.gateway(A).count("peer.unreachable"), 0);
 }
+
+/// An end that has given its peer up, all responses of which were lost, must not let it believe that the IKE SA lives: no request is answered any
+/// more, and the peer gives up in turn.
+#[test]
+fn an_ended_ike_sa_answers_no_liveness() {
+    let mut watching = config::connection("gw", B, A);
+    watching.dpd_delay = Duration::from_secs(5);
+    let mut world = World::pair_of(1, config::connection("gw", A, B), watching);
+    world.gateway_mut(A).config.settings.retransmit_tries = 1;
+    world.establish();
+    world.strict(false);
+    // Everything of A still reaches B and is answered until A ends its IKE SA for want of an answer.
+    world.link.cut.insert((B, A));
+    world.rekey_child(A, "net");
+    let gone = world.run_until(Duration::from_secs(60), |world| world.gateway(A).counts().ike_sas == 0);
+    assert!(gone && world.gateway(B).counts().ike_sas == 1);
+    world.link.mend();
+    // While A still holds the keys, in case that B deletes what it has ended; later the SPI is merely unknown.
+    let sent = world.sent(A);
+    world.run_for(Duration::from_secs(25));
+    assert_eq!(world.sent(A), sent, "A answers for an IKE SA that it has ended");
+    world.run_until(Duration::from_secs(400), |world| world.gateway(B).counts().ike_sas == 0);
+    // Silence since 0.55 s, 5 s, then the whole schedule.
+    let elapsed = world.elapsed().as_secs();
+    assert!((170..=171).contains(&elapsed), "B believed for {elapsed} s in an IKE SA that A had ended");
+    world.check_nothing_left();
+}

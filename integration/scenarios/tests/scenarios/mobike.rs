@@ -3,9 +3,9 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use ike_model::{CauseKind, Connection, HostSpec};
+use ike_model::{CauseKind, ConfiguredSelector, Connection, HostSpec};
 use ike_wire::ids::ExchangeType;
-use ipsec::Spi;
+use ipsec::{Spi, TrafficSelector};
 use scenarios::config::further_address;
 use scenarios::{A, B, Nat, Verdict, Who, World, config};
 
@@ -304,6 +304,27 @@ fn a_dead_way_is_left_for_one_that_works() {
         world.check_one_tunnel(A, B);
         check_way(&world, further_address(A, alive.0), further_address(B, alive.1));
         assert_eq!((spis(&world), world.gateway(A).count("peer.unreachable")), (before, 0), "{alive:?}");
+    }
+}
+
+/// A peer that tells of every address it has: one inside of what we send through the tunnel is no other end of it.
+#[test]
+fn an_address_behind_the_peer_is_no_way_to_it() {
+    for (protected, remote) in [(true, 0), (false, 1)] {
+        let mut asking = mobile(A, B);
+        asking.dpd_delay = Duration::from_secs(10);
+        let asking = config::with_child(asking, |child| {
+            if protected {
+                let behind = TrafficSelector::prefix(further_address(B, 1), 24).unwrap();
+                child.remote_ts.push(ConfiguredSelector::Fixed(behind));
+            }
+        });
+        let mut world = world_of(asking, mobile(B, A), &[0], &[0, 1]);
+        world.strict(false);
+        world.link.kill(further_address(A, 0), further_address(B, 0));
+        world.run_for(Duration::from_secs(60));
+        let used = world.gateway(A).ike_sas(world.now())[0].remote.ip();
+        assert_eq!(used, further_address(B, remote), "protected: {protected}");
     }
 }
 

@@ -94,7 +94,7 @@ fn alone() -> Vec<Row> {
             .configured(asks_whether_the_peer_is_there)
             .leaves(0, 0)
             .tells(GAVE_UP, GAVE_UP)
-            .deletes(1, 7)
+            .deletes(1, 6)
             .within(400)
             .gaps("B goes on sending until it finds that A has given up"),
     ]
