@@ -43,6 +43,8 @@ pub(crate) struct Exchange {
     agreed: Option<(Agreement, Vec<u8>)>,
     /// The peer has rekeyed the same CHILD SA meanwhile.
     rival: Option<Rival>,
+    /// The lowest nonce of a rival that has taken over.
+    past_rival: Option<Vec<u8>>,
     /// The peer has deleted the old CHILD SA meanwhile.
     old_deleted: bool,
     /// SPIs that the peer has deleted and that we did not know.
@@ -171,6 +173,7 @@ fn begin(
         detours: Detours::default(),
         agreed: None,
         rival: None,
+        past_rival: None,
         old_deleted: false,
         early_deletes: Vec::new(),
     });
@@ -372,14 +375,15 @@ fn rival_took_over(authenticated: &mut Authenticated, core: &Core, turn: &mut Tu
     };
     rival.state = ChildSaState::Rekeying;
     exchange.rekeys = Some(rival.unique_id);
-    exchange.rival = None;
+    exchange.past_rival = exchange.rival.take().map(|rival| rival.lowest_nonce);
     exchange.old_deleted = false;
     authenticated.linger(core, turn, old);
 }
 
 fn lost(exchange: &Exchange, peer_nonce: &[u8]) -> bool {
     let ours = lowest(&exchange.nonce, peer_nonce);
-    exchange.rival.as_ref().is_some_and(|rival| verdict(ours, &rival.lowest_nonce) == Verdict::Theirs)
+    let theirs = exchange.rival.as_ref().map(|rival| &rival.lowest_nonce).or(exchange.past_rival.as_ref());
+    theirs.is_some_and(|theirs| verdict(ours, theirs) == Verdict::Theirs)
 }
 
 /// The backend has answered the install of what our exchange made.

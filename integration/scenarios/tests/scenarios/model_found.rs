@@ -143,6 +143,41 @@ fn the_winner_is_closed_while_it_is_installed() {
     check(plain(), &actions);
 }
 
+/// C15: the peer's new SA has taken over and is deleted too, before our response comes; ours has lost, so nothing is left.
+#[test]
+fn the_winner_is_deleted_before_the_losers_response() {
+    let mut actions = vec![(0, initiate(B)), (100, Op::Wait)];
+    actions.extend(loses(B));
+    actions.extend([
+        (0, rekey(A)),
+        (0, Op::Hold(Fits { from: Some(A), kind: Kind::Any })),
+        (0, rekey(B)),
+        (25, close(A)),
+        (0, Op::Lose(0)),
+        (0, Op::Flow),
+        (0, Op::LetGo(0)),
+        (1_500, rekey(B)),
+    ]);
+    check(Setup { latency: 1, ..plain() }, &actions);
+}
+
+/// The same when ours has won: it is the one that both ends go on with.
+#[test]
+fn the_loser_is_deleted_before_the_winners_response() {
+    let mut actions = vec![(0, initiate(B)), (100, Op::Wait)];
+    actions.extend(loses(A));
+    actions.extend([
+        (0, rekey(A)),
+        (0, Op::Hold(Fits { from: Some(A), kind: Kind::CreateResponse })),
+        (0, rekey(B)),
+        (2, Op::Hard(A, 0, Unit::Packets)),
+        (0, Op::Lose(0)),
+        (0, Op::Flow),
+        (2_000, Op::Wait),
+    ]);
+    check(Setup { latency: 1, ..plain() }, &actions);
+}
+
 /// X12, X13: one end cannot install the new SA, the other loses all it had. The old SA was waited for for ever, and every further rekeying
 /// refused.
 #[test]

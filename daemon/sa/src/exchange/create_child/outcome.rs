@@ -13,7 +13,7 @@ use crate::negotiation::{ChildRequest, Offer};
 use crate::retry;
 use crate::turn::Turn;
 
-use super::{Exchange, Rival, Step, proceed};
+use super::{Exchange, Rival, Step, proceed, rival_took_over};
 pub(super) fn refused(
     authenticated: &mut Authenticated,
     core: &mut Core,
@@ -216,6 +216,14 @@ pub(super) fn make_redundant(authenticated: &mut Authenticated, rival: Option<Ri
 
 /// The peer deletes a CHILD SA that our exchange is rekeying: it stays in our table until the exchange is decided. Gives whether it is so.
 pub(crate) fn old_deleted(authenticated: &mut Authenticated, core: &Core, turn: &mut Turn<'_>, old: u32) -> bool {
+    match authenticated.active.take() {
+        // That one has taken over already, so ours replaces it now, however it ends.
+        Some(Active::Child(mut exchange)) if exchange.rival.as_ref().is_some_and(|rival| rival.child == old) => {
+            rival_took_over(authenticated, core, turn, &mut exchange);
+            authenticated.active = Some(Active::Child(exchange));
+        }
+        active => authenticated.active = active,
+    }
     let Some(Active::Child(exchange)) = &mut authenticated.active else { return false };
     if !exchange.rekeys(old) {
         return false;
