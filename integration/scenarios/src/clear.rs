@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ike_crypto::{CryptoError, CryptoProvider, IkeAead, IkeCipher, Integrity, SecureRandom, insecure_test_provider};
-use ike_wire::ids::EncryptionId;
+use ike_wire::ids::{EncryptionId, KeyExchangeId};
 use ike_wire::{Message, SkBuffer, SkSizes, encode_chain};
 
 /// Octets of the explicit IV.
@@ -26,6 +26,22 @@ pub fn clear_provider() -> &'static CryptoProvider {
     PROVIDER.get_or_init(|| {
         Box::leak(Box::new(CryptoProvider { ike_ciphers: CLEAR_CIPHERS, ..*insecure_test_provider(0) }))
     })
+}
+
+/// INSECURE: the same with two key exchange methods, of which two ends with different `lacks` have one in common, and it is the first guess of
+/// neither.
+pub fn narrow_provider(lacks: bool) -> &'static CryptoProvider {
+    static PROVIDERS: OnceLock<[&'static CryptoProvider; 2]> = OnceLock::new();
+    let narrow = |kept: [KeyExchangeId; 2]| -> &'static CryptoProvider {
+        let all = clear_provider().key_exchanges.iter().copied();
+        let key_exchanges: Vec<_> = all.filter(|method| kept.contains(&method.id())).collect();
+        Box::leak(Box::new(CryptoProvider { key_exchanges: key_exchanges.leak(), ..*clear_provider() }))
+    };
+    let both = PROVIDERS.get_or_init(|| {
+        let common = KeyExchangeId::ECP_384;
+        [narrow([KeyExchangeId::ECP_256, common]), narrow([KeyExchangeId::CURVE_25519, common])]
+    });
+    both[usize::from(lacks)]
 }
 
 static CLEAR_CIPHERS: &[&dyn IkeCipher] = &[&ClearCipher { key_bits: 256 }, &ClearCipher { key_bits: 128 }];

@@ -102,6 +102,10 @@ impl Oracle {
     /// An event is told.
     pub(crate) fn told(&mut self, who: Who, body: &EventBody) -> Violation {
         self.reception.told(who, body);
+        // A limit is a reason of its own to begin at once.
+        if matches!(body, EventBody::ChildSaSoftExpired { .. }) {
+            self.pacing.commanded(who);
+        }
         self.stories.entry(who).or_default().told(body)
     }
 

@@ -21,6 +21,13 @@ pub(crate) fn lab(task: &str, options: &[&str]) -> Outcome {
     run(Command::new(target_directory()?.join("demo/lab")).arg(task).args(options))
 }
 
+/// Builds the model checker and runs it. Its own build: a daemon has no use for what it needs of the other crates.
+pub(crate) fn model(options: &[&str]) -> Outcome {
+    println!("building (profile demo) ...");
+    run(cargo().args(["build", "--profile", "demo", "--package", "scenarios", "--bin", "soak-model"]))?;
+    run(Command::new(target_directory()?.join("demo/soak-model")).args(options))
+}
+
 /// The cargo that runs this task.
 pub(crate) fn cargo() -> Command {
     Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))

@@ -14,11 +14,12 @@ usage: cargo xtask <task>
 
   setup [--dry-run]     install what the tests need (Debian, as root); the demo needs none of it
   demo [OPTIONS]        two gateways, one tunnel, real packets; options go to the lab, see `demo --help`
-  test [--quick]        formatting, lints, unit tests, scenarios; without --quick also interop, soak cuts, documentation
+  test [--quick]        formatting, lints, unit tests, scenarios; without --quick also interop, model, soak cuts, documentation
   soak rekey [OPTIONS]  rekeys every second under load; options go to the lab, see `soak rekey --help`
   soak charon [OPTIONS] rekeys at the same moment on both ends and every second, against Debian's charon; see `soak charon --help`
   soak loss [OPTIONS]   many tunnels that lose 30 % of their IKE datagrams: how long establishing and rekeying take; see `soak loss --help`
   soak flood [OPTIONS]  forged IKE_SA_INIT requests while tunnels live on; options go to the lab, see `soak flood --help`
+  soak model [OPTIONS]  random schedules in memory with all invariants checked, `--schedules N --seed S`; see `soak model --help`
   soak hostile ike|esp|memory [OPTIONS]
                         mutated IKE messages with the right keys, mutated ESP packets, memory per SA; see `soak hostile ike --help`
 ";
@@ -57,6 +58,7 @@ fn main() -> ExitCode {
         ["soak", "charon", options @ ..] => build::lab("soak-charon", options),
         ["soak", "loss", options @ ..] => build::lab("soak-loss", options),
         ["soak", "flood", options @ ..] => build::lab("flood-init", options),
+        ["soak", "model", options @ ..] => build::model(options),
         ["soak", "hostile", what @ ("ike" | "esp" | "memory"), options @ ..] => {
             build::lab(&format!("hostile-{what}"), options)
         }

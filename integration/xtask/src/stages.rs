@@ -20,11 +20,13 @@ enum Step {
     CargoInside(&'static str),
     /// A task of the `lab` binary as built for tests.
     Lab(&'static str),
+    /// The model checker as built for tests.
+    Model(&'static str),
 }
 
 /// Each selects the whole workspace, so that all use the same build: choosing packages would choose other features and build anew.
 /// The programs that the lab runs are built with the tests of their packages.
-const STAGES: [Stage; 8] = [
+const STAGES: [Stage; 9] = [
     Stage { name: "fmt", quick: true, steps: &[Step::Cargo("fmt --all --check")] },
     Stage { name: "clippy", quick: true, steps: &[Step::Cargo("clippy --workspace --all-targets -- -D warnings")] },
     Stage { name: "build", quick: true, steps: &[Step::Cargo("test --workspace --no-run")] },
@@ -35,6 +37,15 @@ const STAGES: [Stage; 8] = [
     },
     Stage { name: "scenarios", quick: true, steps: &[Step::Cargo("test --workspace --test scenarios")] },
     Stage { name: "interop", quick: false, steps: &[Step::Cargo("test --workspace --test interop")] },
+    // Without a seed each run takes a fresh one and prints it.
+    Stage {
+        name: "model",
+        quick: false,
+        steps: &[
+            Step::Model("--minutes 2 --schedules 1000000 --violations 3"),
+            Step::Model("--minutes 2 --schedules 1000000 --violations 3"),
+        ],
+    },
     Stage {
         name: "soak cuts",
         quick: false,
@@ -84,7 +95,8 @@ pub(crate) fn run(quick: bool) -> Outcome {
 }
 
 fn run_step(step: &Step, closing: &mut Vec<String>) -> Outcome {
-    let lab = build::target_directory()?.join("debug/lab");
+    let built = build::target_directory()?.join("debug");
+    let lab = built.join("lab");
     let (mut command, line) = match step {
         Step::Cargo(line) => (build::cargo(), line),
         Step::CargoInside(line) => {
@@ -93,9 +105,14 @@ fn run_step(step: &Step, closing: &mut Vec<String>) -> Outcome {
             (cargo, line)
         }
         Step::Lab(line) => (Command::new(lab), line),
+        Step::Model(line) => (Command::new(built.join("soak-model")), line),
     };
     command.args(line.split_whitespace()).env("RUSTDOCFLAGS", "-D warnings");
-    let name = if matches!(step, Step::Lab(_)) { "lab" } else { "cargo" };
+    let name = match step {
+        Step::Cargo(_) | Step::CargoInside(_) => "cargo",
+        Step::Lab(_) => "lab",
+        Step::Model(_) => "soak-model",
+    };
     println!("$ {name} {line}");
     passing_through(&mut command, closing)
 }
@@ -123,6 +140,8 @@ fn passing_through(command: &mut Command, closing: &mut Vec<String>) -> Outcome 
 fn is_closing(line: &str) -> bool {
     (line.starts_with("test result:") && !line.contains(" 0 passed; 0 failed"))
         || line.starts_with("sent ")
+        || line.starts_with("model: ")
+        || line.starts_with("first seed ")
         || line.starts_with("runs ")
         || line.starts_with("flood ")
         || line.contains("VmRSS") && (line.starts_with("pass ") || line.starts_with("FAIL "))

@@ -82,7 +82,7 @@ fn run(options: &Options) -> ExitCode {
         threads: if options.threads == 0 { cores } else { options.threads },
         violations: options.violations,
     };
-    println!("seed {seed}, {} schedules, {} threads", extent.schedules, extent.threads);
+    println!("first seed {seed}, at most {} schedules, {} threads", extent.schedules, extent.threads);
     let started = Instant::now();
     let sum = soak(extent, Planted::default(), |sum| {
         if sum.schedules.is_multiple_of(10_000) {

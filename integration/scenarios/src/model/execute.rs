@@ -15,6 +15,7 @@ use ipsec::{Event, LimitUnit, OffloadError, PacketSelectors, PolicyAction, Spi};
 
 use super::schedule::{Action, Change, Fits, Kind, Op, Setup, Unit};
 use super::setup::{self, CHILDREN, Pairing, changed, connection, delay, pairings};
+use crate::clear::{clear_provider, narrow_provider};
 use crate::journal::Happening;
 use crate::meaning::Meaning;
 use crate::packets::ways;
@@ -153,6 +154,7 @@ impl Run {
             | Op::HoldBackend(_)
             | Op::ReleaseBackend(_)
             | Op::Reports(..)
+            | Op::Computes(..)
             | Op::Work(..) => self.device(&action.op),
             Op::Wait
             | Op::Nonce(..)
@@ -314,9 +316,19 @@ impl Run {
             Op::HoldBackend(who) => self.world.hold_backend(*who),
             Op::ReleaseBackend(who) => self.world.release_backend(*who),
             Op::Reports(who, millis) => self.world.gateway_mut(*who).report_delay = delay(*millis),
+            // Not in the middle of an exchange: what was offered has to be carried out.
+            Op::Computes(who, _) if !self.is_idle(*who) => {}
+            Op::Computes(who, lacks) => {
+                self.world.gateway_mut(*who).provider = lacks.map_or_else(clear_provider, narrow_provider);
+            }
             Op::Work(who, millis) => self.world.gateway_mut(*who).work_delay = delay(*millis),
             _ => {}
         }
+    }
+
+    fn is_idle(&self, who: Who) -> bool {
+        let ike_sas = self.world.gateway(who).ike_sas(self.world.now());
+        ike_sas.iter().all(|ike| ike.tasks_active.is_empty() && ike.state == IkeSaState::Established)
     }
 
     fn limit(&mut self, who: Who, nth: usize, unit: Unit, hard: bool) {
@@ -406,6 +418,7 @@ impl Run {
             self.world.wake_up(who);
             self.world.gateway(who).backend.refuse_nothing();
             self.world.release_backend(who);
+            self.world.gateway_mut(who).provider = clear_provider();
             self.world.gateway_mut(who).report_delay = delay(self.setup.reports[who]);
             self.world.gateway_mut(who).work_delay = delay(self.setup.work[who]);
         }
@@ -450,6 +463,7 @@ impl Run {
             let ticket = self.world.initiate(who, pairing.name, CHILDREN[0]);
             self.world.run_for(Duration::from_secs(30));
             let done = self.world.reply(who, ticket);
+            self.world.check(done.is_some(), &format!("{who} never answers: initiate {}", pairing.name));
             let up = matches!(done, Some(Ok(_)));
             self.world.check(up, &format!("{} does not come up after all that: {done:?}", pairing.name));
         }
@@ -562,6 +576,7 @@ fn subject(op: &Op) -> Option<Who> {
         | Op::ReleaseBackend(who)
         | Op::Reports(who, _)
         | Op::Work(who, _)
+        | Op::Computes(who, _)
         | Op::Nonce(who, _)
         | Op::Cut(who, _)
         | Op::Suspend(who, _)

@@ -11,7 +11,7 @@ type Motif = fn(&mut Generator<'_>, &Pairing) -> Vec<Action>;
 pub(super) const WEIGHTED: &[Motif] = &[
     crossing, crossing, crossing, crossing, crossing, crossing, crossing, crossing, commands, commands, commands,
     rekeys, rekeys, limits, limits, cut, refused, device, restart, sleep, reload, traps, link, packets, delays, detour,
-    bounce, spam, both_first, old_limits, quick,
+    guesses, guesses, bounce, spam, both_first, old_limits, quick,
 ];
 
 impl Generator<'_> {
@@ -333,6 +333,39 @@ fn detour(dice: &mut Generator<'_>, pairing: &Pairing) -> Vec<Action> {
         };
         actions.push(dice.after(0, op));
     }
+    actions
+}
+
+/// What one end or both guess is refused: the rekeying of the IKE SA goes the long way round.
+fn guesses(dice: &mut Generator<'_>, pairing: &Pairing) -> Vec<Action> {
+    let [one, other] = pairing.ends;
+    let lacks = dice.number(2) == 0;
+    let mut actions = Vec::new();
+    if dice.number(3) > 0 {
+        actions.push(dice.after(0, Op::Computes(one, Some(lacks))));
+    }
+    actions.push(dice.after(0, Op::Computes(other, Some(!lacks))));
+    if dice.number(4) > 0 {
+        actions.push(dice.after(0, Op::Hold(Fits { from: None, kind: Kind::Any })));
+        actions.push(dice.after(0, Op::RekeyIke(one, pairing.name.into())));
+        actions.push(dice.after(0, Op::RekeyIke(other, pairing.name.into())));
+        // Late in the first pair of exchanges or in the second.
+        for _ in 0..4 + dice.number(7) {
+            let nth = dice.number(3);
+            let pause = [0, 1, 60][dice.number(3)];
+            actions.push(dice.after(pause, Op::LetGo(nth)));
+        }
+        actions.push(dice.after(0, Op::Flow));
+        for _ in 0..4 {
+            let nth = dice.number(3);
+            actions.push(dice.after(0, Op::LetGo(nth)));
+        }
+    } else {
+        let who = dice.end(pairing);
+        actions.push(dice.after(0, Op::RekeyIke(who, pairing.name.into())));
+    }
+    actions.push(dice.after(1_500, Op::Wait));
+    actions.extend(pairing.ends.iter().map(|who| dice.after(0, Op::Computes(*who, None))));
     actions
 }
 

@@ -28,7 +28,7 @@ pub struct Setup {
     pub second: bool,
     /// Key exchange when CHILD SAs are rekeyed: nothing, or which of two methods each gateway guesses first; a third one all take.
     pub pfs: Option<Vec<bool>>,
-    /// The same for IKE SAs.
+    /// Preference of each gateway among three key exchange methods for IKE SAs.
     pub ike_methods: Vec<bool>,
     /// A is behind an address translator.
     pub nat: bool,
@@ -106,6 +106,8 @@ pub enum Op {
     LoseDevice(Who),
     /// The device is gone.
     DeviceGone(Who),
+    /// Its cryptography has lost some key exchange methods: these or those, or has all again.
+    Computes(Who, Option<bool>),
     /// The backend refuses the next install.
     Refuse(Who),
     /// The backend keeps what it is asked.

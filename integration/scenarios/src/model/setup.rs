@@ -54,7 +54,11 @@ pub fn connection(setup: &Setup, pairing: &Pairing, who: Who) -> Connection {
             Arc::new(child)
         })
         .collect();
-    connection.proposals = vec![config::ike_proposal(&two_methods(setup.ike_methods[who]))];
+    let mut ike = vec![KeyExchangeId::ECP_256, KeyExchangeId::CURVE_25519, KeyExchangeId::ECP_384];
+    if setup.ike_methods[who] {
+        ike.reverse();
+    }
+    connection.proposals = vec![config::ike_proposal(&ike)];
     connection.dpd_delay = Duration::from_secs(setup.dpd);
     connection.rekey_time = Duration::from_secs(setup.ike_rekey);
     connection.reauth_time = Duration::from_secs(setup.reauth);
