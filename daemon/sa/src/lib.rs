@@ -20,7 +20,7 @@
 //! | `admission` | who may begin an IKE SA: COOKIEs, half-open limits and rates, shared by all shards |
 //! | `ike_sa`, `core` | one IKE SA: its phase, the way of each message to its exchange, sealing and opening |
 //! | `established` | an authenticated IKE SA: what it is doing and going to do, installs, limits, the ways in which things end |
-//! | `exchange` | one module for each exchange: IKE_SA_INIT, IKE_AUTH, CREATE_CHILD_SA, rekeying, deletes, liveness |
+//! | `exchange` | one module for each exchange: IKE_SA_INIT, IKE_AUTH, CREATE_CHILD_SA, rekeying, deletes, liveness, moving (MOBIKE) |
 //! | `negotiation`, `suite`, `selectors`, `transport`, `choose` | agreeing on a CHILD SA, proposals, selectors, transport mode, the connection for a peer |
 //! | `children` | a CHILD SA: its entries in SAD and SPD and their order |
 //! | `window`, `retry`, `deadline`, `collision`, `detour`, `switch`, `key_schedule`, `nat`, `mobility`, `pace`, `shaper` | one idea each, without state of others |
