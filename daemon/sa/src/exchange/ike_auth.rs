@@ -184,6 +184,10 @@ pub(crate) fn on_response(
         return Err(refused(init, core, payloads));
     };
     verify_responder(init, core, turn, id, auth)?;
+    //= RFC 7296 §2.21.3: INVALID_SYNTAX is fatal to the IKE SA, also beside a good AUTH: the peer has closed it
+    if negotiation::refusal(payloads) == Some(NotifyType::INVALID_SYNTAX) {
+        return Err(refused(init, core, payloads));
+    }
     mobike::take_announcement(core, payloads);
     let mut authenticated = Authenticated::begin(core, turn);
     auth_lifetime::received(core, turn, payloads);

@@ -1,6 +1,7 @@
 //! One target, serial: every test is named after peers, role and behaviour. See [`harness`] for how they run.
 
 mod absence;
+mod afresh;
 mod crossing;
 mod datapath;
 mod debian;
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
         status::trials(),
         transport::trials(),
         absence::trials(),
+        afresh::trials(),
         several::trials(),
         detour::trials(),
         crossing::trials(),
