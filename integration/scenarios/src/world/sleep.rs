@@ -42,6 +42,7 @@ impl World {
 
     /// The device of a gateway has lost one SA.
     pub fn lose_sa(&mut self, who: Who, sa: SaHandle) {
+        self.oracle.borrow_mut().unsettled(who);
         self.gateways[who].backend.lose(sa);
         self.backend_event(who, Event::StateLost { sa });
     }
