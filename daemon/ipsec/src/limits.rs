@@ -124,6 +124,18 @@ mod tests {
         assert_eq!(Lifetime::derive(Some(1000), Some(500), None, 0), Lifetime { soft: 1000, hard: 500, jitter: 0 });
     }
 
+    /// Zero is a value like any other: no rekeying, no end, whatever would be derived.
+    #[test]
+    fn explicit_zeros() {
+        assert_eq!(Lifetime::derive(None, Some(0), None, 3600), Lifetime { soft: 0, hard: 0, jitter: 0 });
+        let no_rekeying = Lifetime::derive(Some(0), Some(100), None, 3600);
+        assert_eq!(no_rekeying, Lifetime { soft: 0, hard: 100, jitter: 100 });
+        assert_eq!(no_rekeying.roll(u32::MAX), (None, Some(100)));
+        let endless = Lifetime::derive(Some(100), Some(0), None, 3600);
+        assert_eq!((endless, endless.roll(7)), (Lifetime { soft: 100, hard: 0, jitter: 0 }, (Some(100), None)));
+        assert_eq!(Lifetime::derive(Some(100), None, Some(0), 0).roll(u32::MAX), (Some(100), Some(110)));
+    }
+
     #[test]
     fn jitter_stays_inside_its_bounds() {
         let life = Lifetime { soft: 100, hard: 110, jitter: 10 };
