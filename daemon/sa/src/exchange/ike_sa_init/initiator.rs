@@ -125,6 +125,7 @@ impl Initiating {
         }
     }
 
+    //= RFC 4555 §3.1: the addresses of the responder are tried one after the other
     fn try_next_address(&mut self, core: &mut Core, turn: &mut Turn<'_>) -> Result<(), Error> {
         let Some(remote) = self.addresses.pop_front() else {
             let name = &core.connection.name;
@@ -258,7 +259,11 @@ impl Initiating {
             let offered = suite::describe_ike(&core.connection.proposals, turn.context.provider);
             return Err(Error::PeerRefused { kind, offered });
         }
-        self.accept(core, turn, path, message)
+        //= RFC 7296 §2.21.1: nothing protects the answer: what makes no sense may come from anybody, and the peer's own may still come
+        self.accept(core, turn, path, message).map_err(|error| match error {
+            Error::PeerMisbehaved(reason) => Error::Unauthentic(reason),
+            other => other,
+        })
     }
 
     fn follow_cookie(&mut self, core: &mut Core, turn: &mut Turn<'_>, cookie: &[u8]) -> Result<(), Error> {
@@ -271,6 +276,7 @@ impl Initiating {
         self.send(core, turn)
     }
 
+    //= RFC 7296 §2.6.1: with another method it is another request, for which a cookie may be asked again
     fn follow_method(&mut self, core: &mut Core, turn: &mut Turn<'_>, wanted: Option<u16>) -> Result<(), Error> {
         let method = wanted.map(KeyExchangeId).filter(|id| self.method != Some(*id));
         //= RFC 7296 §2.7: the method must be one that was offered
