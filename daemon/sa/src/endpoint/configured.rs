@@ -160,7 +160,7 @@ impl Endpoint {
             let name = child.as_ref().map(|child| child.name.as_str());
             return self.watch_failed(&connection.name, name, &cause);
         }
-        let existing = self.usable_ike(connection);
+        let existing = self.usable_ike(connection, child.as_deref());
         let request = child.map(|child| {
             let keeper = self.keepers.find(&connection.name, &child.name);
             let keeper = keeper.and_then(|number| self.keepers.by_number.get(&number));
@@ -184,12 +184,14 @@ impl Endpoint {
         }
     }
 
-    /// An IKE SA of a connection that can take a child: an authenticated one before one that is being made.
-    fn usable_ike(&self, connection: &Arc<Connection>) -> Option<u64> {
+    /// An IKE SA of a connection that can take a child: one that has it before any authenticated one before one that is being made.
+    fn usable_ike(&self, connection: &Arc<Connection>, child: Option<&Child>) -> Option<u64> {
         let usable = |ike: &IkeSa| !ike.core.superseded && same_ike_sa(&ike.core.connection, connection);
         let of_connection = self.ikes.of(&connection.name).filter(|(_, ike)| usable(ike));
         let rank = |ike: &IkeSa| match &ike.phase {
-            Phase::Authenticated(authenticated) if authenticated.standing == Standing::Up => Some(1),
+            Phase::Authenticated(authenticated) if authenticated.standing == Standing::Up => {
+                Some(if child.is_some_and(|child| authenticated.has_child(child)) { 2 } else { 1 })
+            }
             Phase::Initiating(_) => Some(0),
             Phase::Authenticated(_) | Phase::Responding(_) | Phase::Closed => None,
         };
@@ -218,7 +220,7 @@ impl Endpoint {
             return;
         };
         // One wish after the other may come for an IKE SA that is being closed: a single new one serves them all.
-        let other = self.usable_ike(connection).filter(|other| *other != spi);
+        let other = self.usable_ike(connection, Some(&request.child)).filter(|other| *other != spi);
         let left = match other {
             Some(other) => self.with_ike(context, other, |ike, turn| ike.want_child(turn, request)).flatten(),
             None => Some(request),
@@ -264,7 +266,7 @@ impl Endpoint {
         // It may have ended while the message was on its way.
         match self.by_unique_id(unique_id) {
             Some(spi) => self.initiate_below_spi(context, &connection, spi, request),
-            None => match self.usable_ike(&connection) {
+            None => match self.usable_ike(&connection, Some(&request.child)) {
                 Some(spi) => self.initiate_below_spi(context, &connection, spi, request),
                 None => self.initiate_new(context, &connection, Some(request)),
             },
@@ -291,7 +293,8 @@ impl Endpoint {
         let Some(keeper) = self.keepers.by_number.get_mut(&number).filter(|keeper| keeper.wanted) else { return };
         let (connection, child) = (keeper.connection.clone(), keeper.child.clone());
         let placed = std::mem::take(&mut keeper.placed);
-        let begins = self.usable_ike(&connection).is_none() && !self.is_established_elsewhere(&connection.name);
+        let begins =
+            self.usable_ike(&connection, Some(&child)).is_none() && !self.is_established_elsewhere(&connection.name);
         if begins && !placed {
             let place = self.shaper.place(context.now, context.config.settings.attempts_per_second);
             if let (Some(at), Some(keeper)) = (place, self.keepers.by_number.get_mut(&number)) {

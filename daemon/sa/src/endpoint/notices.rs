@@ -48,9 +48,9 @@ impl Endpoint {
                 Notice::Replace { unique_id, silently } => self.replace(context, unique_id, silently),
                 Notice::ChildUp { connection, child } => {
                     self.retire_outdated_children(context, &connection, &child);
+                    self.retire_outdated(context, &connection);
                     let (connection, child) = (connection.name.clone(), child.name.clone());
                     self.finish_reauthentication(context, &connection);
-                    self.retire_outdated(context, &connection);
                     self.tell_home(
                         &connection.clone(),
                         DirectoryMessage::ChildUp { connection, child, from: self.shared.ids.shard() },
@@ -121,7 +121,7 @@ impl Endpoint {
                 turn.event(EventBody::PeerReachable { ike });
             });
         }
-        self.retire_outdated(context, &connection.name);
+        self.retire_outdated(context, &connection);
     }
 
     fn inherit(&mut self, context: &Context<'_>, old: &IkeSaSnapshot, to: u64, estate: Estate) {

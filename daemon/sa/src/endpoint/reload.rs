@@ -210,10 +210,14 @@ impl Endpoint {
 
     /// What was made under a configuration that means another peer goes once it is up under the present one: each CHILD SA, and the IKE SA with
     /// the last of them.
-    pub(super) fn retire_outdated(&mut self, context: &Context<'_>, connection: &str) {
-        let Some(current) = self.applied.get(connection).cloned() else { return };
+    pub(super) fn retire_outdated(&mut self, context: &Context<'_>, made_by: &Connection) {
+        // What the peer makes below an outdated IKE SA is its own choice; only what comes up under the present one takes a place.
+        let Some(current) = self.applied.get(&made_by.name).filter(|current| same_ike_sa(made_by, current)).cloned()
+        else {
+            return;
+        };
         let (mut present, mut outdated) = (None, Vec::new());
-        for (spi, ike) in self.ikes.of(connection) {
+        for (spi, ike) in self.ikes.of(&made_by.name) {
             let Phase::Authenticated(authenticated) = &ike.phase else { continue };
             let up = authenticated.children.iter().filter(|child| child.is_up() && !child.is_closing());
             let up: Vec<(u32, String)> = up.map(|child| (child.unique_id, child.config.name.clone())).collect();

@@ -1,6 +1,6 @@
 //! What random schedules have found, each as the shortest schedule that showed it.
 
-use scenarios::model::schedule::{Action, Fits, Kind, Op, Setup, Unit};
+use scenarios::model::schedule::{Action, Change, Fits, Kind, Op, Setup, Unit};
 use scenarios::model::{Planted, Schedule, run_schedule};
 use scenarios::{A, B, Who};
 
@@ -201,5 +201,23 @@ fn a_child_is_asked_for_while_the_ike_sa_is_closed() {
     let mut actions = vec![(0, other), (100, Op::CloseIke(B, "ab".into()))];
     actions.extend([(0, initiate(B)), (0, initiate(B)), (0, initiate(B)), (0, initiate(B)), (0, initiate(B))]);
     actions.extend([(100, rekey(B)), (100, rekey(B)), (100, rekey(B))]);
+    check(setup, &actions);
+}
+
+/// X8: a configuration that means another peer, while the peer goes on with an IKE SA of before: what it asks for again is there already, and what it
+/// makes below the old one is left to it.
+#[test]
+fn a_child_is_asked_for_below_two_ike_sas() {
+    let setup = Setup { seed: 1_753_547_892_149_831, shards: vec![2, 1], reports: vec![7, 0], ..plain() };
+    let other = Op::Initiate(A, "ab".into(), "other".into());
+    let actions = [
+        (0, initiate(B)),
+        (0, Op::Reload(B, "ab".into(), Change::Methods)),
+        (0, initiate(A)),
+        (10, Op::CloseIke(A, "ab".into())),
+        (0, initiate(A)),
+        (0, other),
+        (100, Op::Wait),
+    ];
     check(setup, &actions);
 }
