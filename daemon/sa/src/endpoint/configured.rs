@@ -10,7 +10,7 @@ use std::time::Duration;
 use ike_model::reload::{can_initiate, same_ike_sa};
 use ike_model::snapshot::{ConfiguredState, PolicySnapshot};
 use ike_model::{
-    Cause, CauseKind, Child, ChildMode, ConfigSnapshot, ConfiguredChildStatus, Connection, DrawnTags, Selector,
+    Actions, Cause, CauseKind, Child, ChildMode, ConfigSnapshot, ConfiguredChildStatus, Connection, DrawnTags, Selector,
 };
 use ipsec::{Instant, ModeInUse, PacketSelectors, PolicyHandle, Reqid, SelectorPair, Shard};
 
@@ -347,9 +347,14 @@ impl Endpoint {
             keeper.failures = keeper.failures_before.saturating_add(1);
         }
         keeper.last_cause = Some((context.wall, cause.clone()));
+        // What is started at load is to be up always: without another word about this end it comes back.
+        let or_started = |action: Actions| {
+            let always = action == Actions::NONE && keeper.wanted && keeper.child.start_action.start;
+            (action.trap, action.start || always)
+        };
         let (trap, start) = match cause.kind {
-            CauseKind::PeerDeleted => (keeper.child.close_action.trap, keeper.child.close_action.start),
-            CauseKind::PeerUnreachable => (keeper.child.dpd_action.trap, keeper.child.dpd_action.start),
+            CauseKind::PeerDeleted => or_started(keeper.child.close_action),
+            CauseKind::PeerUnreachable => or_started(keeper.child.dpd_action),
             CauseKind::HardLimit | CauseKind::DeviceLost => (false, true),
             // Its place is taken; if not its own, it is asked for again.
             CauseKind::Replaced => (false, keeper.wanted),
