@@ -98,10 +98,11 @@ pub(super) static RULES: &[Rule] = &[
     // Which of two IKE SAs stays is not known: the peer repeats its request.
     Rule(&[Undecided], &[DeleteIke], Answer::EmptyAndGone, "7296 §2.8.2"),
     Rule(&[Undecided], &[], Answer::Nothing, "7296 §2.8.2"),
-    // It has ended: what the peer still asks is answered with nothing.
+    // It has ended: its DELETE is answered, but nothing by which the peer could take it for alive.
     Rule(&[Departed], &[CriticalPayload], Answer::Error(NotifyType::UNSUPPORTED_CRITICAL_PAYLOAD), "7296 §2.5"),
     Rule(&[Departed], &[PayloadTwice], Answer::Error(NotifyType::INVALID_SYNTAX), "7296 §2.21.3"),
-    Rule(&[Departed], &[], Answer::Empty, "7296 §1.4.1"),
+    Rule(&[Departed], &[DeleteIke], Answer::Empty, "7296 §1.4.1"),
+    Rule(&[Departed], &[], Answer::Nothing, "7296 §2.4"),
     // What is wrong in itself.
     Rule(&[], &[CriticalPayload], Answer::Error(NotifyType::UNSUPPORTED_CRITICAL_PAYLOAD), "7296 §2.5"),
     Rule(&[], &[PayloadTwice, Auth, UnknownExchange], SYNTAX, "7296 §2.21.3"),
