@@ -118,6 +118,7 @@ impl PrfKey for HmacKey {
     }
 }
 
+//= RFC 7296 §2.13: T1 = prf(K, S | 0x01), Tn = prf(K, Tn-1 | S | n)
 /// prf+ (RFC 7296 §2.13): `len` octets from `key` and the concatenation of `seed`.
 ///
 /// `T1 = prf(K, S | 1)`, `Tn = prf(K, Tn-1 | S | n)`.

@@ -14,6 +14,7 @@ pub(crate) fn lowest<'n>(initiator: &'n [u8], responder: &'n [u8]) -> &'n [u8] {
     initiator.min(responder)
 }
 
+//= RFC 7296 §2.8.1: the exchange with the lowest of the four nonces loses
 /// Decides between two exchanges by the lower nonce of each: the SA made with the lowest of all four is the redundant one.
 pub(crate) fn verdict(ours: &[u8], theirs: &[u8]) -> Verdict {
     if ours < theirs { Verdict::Theirs } else { Verdict::Ours }

@@ -222,6 +222,7 @@ impl Core {
         self.reassembly.store(&message.header, fragment, piece, most).map_err(Error::Unauthentic)
     }
 
+    //= RFC 7383 §2.5.3: of a fragmented message nothing stands in clear in front of SKF
     /// Checks and decrypts one datagram: a message, or a fragment of one.
     pub(crate) fn open(&self, message: &Message<'_>) -> Result<SkBuffer, Error> {
         let keys = self.keys.as_ref().ok_or(Error::Unauthentic("no keys yet"))?;

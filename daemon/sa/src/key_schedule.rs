@@ -68,6 +68,7 @@ pub(crate) struct SignedOctets<'a> {
 const KEY_PAD: &[u8] = b"Key Pad for IKEv2";
 
 impl Keys {
+    //= RFC 7296 §2.14: SKEYSEED = prf(Ni | Nr, g^ir); then SK_d, SK_ai, SK_ar, SK_ei, SK_er, SK_pi, SK_pr
     /// Keys of the first IKE SA. `initiator` says which end we are.
     pub(crate) fn initial(
         provider: &CryptoProvider,
@@ -126,6 +127,7 @@ impl Keys {
         Ok((Self { prf, sk_d, outbound, inbound }, auth))
     }
 
+    //= RFC 7296 §2.17: KEYMAT = prf+(SK_d, [g^ir |] Ni | Nr)
     /// Keys of a CHILD SA: from the exchange's initiator to its responder, and back.
     pub(crate) fn child(
         &self,
@@ -153,6 +155,7 @@ impl Keys {
 }
 
 impl AuthKeys {
+    //= RFC 7296 §2.15: AUTH = prf(prf(shared secret, "Key Pad for IKEv2"), octets to be signed)
     /// AUTH of one end with a pre-shared key.
     pub(crate) fn psk(&self, prf: &dyn Prf, role: Role, secret: &[u8], octets: SignedOctets<'_>) -> PrfOutput {
         let sk_p = match role {

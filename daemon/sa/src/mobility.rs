@@ -146,6 +146,7 @@ pub(crate) fn way(path: Path, (local, remote): (IpAddr, IpAddr)) -> Path {
     way
 }
 
+//= RFC 4555 §3.4: each further address in a notification of its own
 /// ADDITIONAL_IP4_ADDRESS and ADDITIONAL_IP6_ADDRESS for all but the first address.
 pub(crate) fn additional(addresses: &[IpAddr]) -> impl Iterator<Item = Payload<'static>> {
     addresses.iter().skip(1).map(|address| {
@@ -166,6 +167,7 @@ pub(crate) fn address_list(addresses: &[IpAddr]) -> Vec<Payload<'static>> {
     payloads
 }
 
+//= RFC 4555 §4.2: ADDITIONAL_IP4_ADDRESS has 4 octets, ADDITIONAL_IP6_ADDRESS 16
 /// The additional addresses that a message tells of; `None` when it does not speak of them.
 pub(crate) fn told_addresses(payloads: &Payloads<'_>) -> Option<Vec<IpAddr>> {
     let mut spoken = false;
@@ -240,6 +242,7 @@ mod tests {
     }
 
     //= RFC 4555 §3.6: the list replaces what was known; NO_ADDITIONAL_ADDRESSES empties it
+    //= RFC 4555 §4.2: each list as notifications and back
     #[test]
     fn address_lists_survive_the_wire() {
         let list = addresses(&["192.0.2.1", "198.51.100.1", "2001:db8::1"]);

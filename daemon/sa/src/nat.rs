@@ -60,6 +60,7 @@ pub(crate) fn is_present(payloads: &Payloads<'_>) -> bool {
         && payloads.notify(NotifyType::NAT_DETECTION_DESTINATION_IP).is_some()
 }
 
+//= RFC 7296 §2.23: the hashes of addresses and ports that do not match show who is behind NAT
 /// What a message that came along `path` says about NAT; nothing when the peer does not do NAT detection.
 pub(crate) fn detect(payloads: &Payloads<'_>, spi_i: IkeSpi, spi_r: IkeSpi, path: Path, forced: bool) -> Nat {
     let matches = |kind: NotifyType, end: SocketAddr| {

@@ -311,6 +311,7 @@ fn has(theirs: &Proposal, kind: TransformType, id: u16) -> bool {
     theirs.transforms_of(kind).any(|t| t.id == id && t.key_length.is_none() && t.is_understood())
 }
 
+//= RFC 7296 §3.3.6: what is not understood is not chosen; one of each type is
 fn pick<T: Copy>(ours: &[T], theirs: &Proposal, kind: TransformType, number: impl Fn(T) -> u16) -> Option<T> {
     ours.iter().copied().find(|id| has(theirs, kind, number(*id)))
 }

@@ -89,6 +89,7 @@ impl Turn<'_> {
         u32::from_be_bytes(octets)
     }
 
+    //= RFC 7296 §2.10: nonces are random and at least half as long as the key of the PRF
     /// A fresh nonce (RFC 7296 §2.10): at least half the key size of any PRF here.
     pub(crate) fn nonce(&self) -> Result<Vec<u8>, CryptoError> {
         let mut nonce = vec![0; NONCE_LEN];

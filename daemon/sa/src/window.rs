@@ -99,6 +99,8 @@ impl Window {
         self.next = 0;
     }
 
+    //= RFC 7296 §2.2: message IDs count up from zero in each direction; 2.3 allows one outstanding request
+    //= RFC 7296 §2.2, §2.3: message IDs count up from zero in each direction, and one request is outstanding at most
     /// How a request of the peer with this ID fits.
     pub(crate) fn fit(&self, id: MessageId) -> Fit<'_> {
         if id.0 == self.expected {

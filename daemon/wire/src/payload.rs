@@ -197,6 +197,7 @@ impl Payload<'_> {
     }
 }
 
+//= RFC 7296 §3.2: next payload, critical bit, length with its header
 /// Reads the chain inside an SK payload, or inside the joined fragments of one. `base_offset` is added to the offsets of errors.
 ///
 /// # Errors

@@ -161,6 +161,7 @@ pub fn outer_class(inner: u8, dscp: CopyDscp, ecn: bool) -> u8 {
     copied | if ecn { inner & 0x03 } else { 0 }
 }
 
+//= RFC 7296 §2.24: ECN of inner and outer header are combined at the end of the tunnel
 /// Inner traffic class of a packet that leaves the tunnel, `None` when it must be dropped: congestion was experienced by a transport that
 /// does not understand the mark (RFC 6040 §4.2).
 pub fn inner_class(inner: u8, outer: u8, dscp: CopyDscp, ecn: bool) -> Option<u8> {

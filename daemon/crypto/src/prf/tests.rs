@@ -133,6 +133,7 @@ fn prf_plus_known_answers() {
     }
 }
 
+//= RFC 7296 §2.13: T1, T2, ... each over the one before
 /// RFC 7296 §2.13: `T1 = prf(K, S | 1)`, `T2 = prf(K, T1 | S | 2)`.
 #[test]
 fn prf_plus_follows_its_definition() {

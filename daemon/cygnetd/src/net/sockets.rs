@@ -83,6 +83,7 @@ impl Sockets {
         self.bound.iter().filter(|bound| bound.first)
     }
 
+    //= RFC 3948 §2.2: on the NAT-T port four octets of zero stand before IKE
     /// Sends an IKE message; from the NAT-T port with the non-ESP marker.
     pub(crate) fn send(&self, path: &Path, octets: &[u8], dscp: u8) -> io::Result<()> {
         let bound = self.find(path)?;
@@ -90,6 +91,7 @@ impl Sockets {
         message::send(bound.socket.as_fd(), path, &[marker, octets], dscp)
     }
 
+    //= RFC 3948 §2.3: one octet of 0xff
     /// Sends a NAT keepalive.
     pub(crate) fn keepalive(&self, path: &Path) -> io::Result<()> {
         message::send(self.find(path)?.socket.as_fd(), path, &[&KEEPALIVE], 0)

@@ -110,6 +110,7 @@ fn a_cookie_is_asked_for_without_any_shard() {
     assert_eq!(*turn.datagrams[0].octets, *first_request(Some(&cookie)));
 }
 
+//= RFC 3948 §2.2: the marker tells IKE from ESP
 #[test]
 fn datagrams_arrive_with_both_addresses_and_without_the_marker() {
     let (port, nat_port) = free_ports();

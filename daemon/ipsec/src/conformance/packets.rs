@@ -164,6 +164,7 @@ pub(super) fn the_whole_spi_is_compared(subject: &mut dyn Subject) -> Kept {
     ensure((delivered, told) == (0, 1), || format!("{delivered} packets with a wrong SPI arrived, {told} drop events"))
 }
 
+//= RFC 3948 §3.1.1: inner addresses are held against the SPD
 pub(super) fn an_inner_packet_outside_the_selectors_is_dropped(subject: &mut dyn Subject) -> Kept {
     let mut bench = Bench::new(subject);
     // The sender is allowed more than the receiver negotiated.
@@ -216,6 +217,7 @@ fn in_udp(packet: &OuterPacket, source: SocketAddr) -> OuterPacket {
     OuterPacket { source, destination, content: OuterContent::EspInUdp(octets) }
 }
 
+//= RFC 3948 §2.1, §3.4, §3.5: ESP in UDP and without, whichever the peer sends
 pub(super) fn both_forms_are_accepted_and_the_peers_is_told(subject: &mut dyn Subject) -> Kept {
     let mut bench = Bench::new(subject);
     let pin = bench.connected()?;

@@ -99,6 +99,7 @@ fn header(packet: &[u8]) -> (Option<&[u8]>, Option<&u8>) {
 }
 
 //= RFC 4303 §3.1.1: ESP encloses what is behind the IP header, and the receiver gets the same packet
+//= RFC 3948 §3.3: payloads arrive as they were sent
 pub(super) fn transport_mode_carries_payloads_between_two_hosts(subject: &mut dyn Subject) -> Kept {
     let mut bench = Bench::new(subject);
     let pin = pin(&mut bench, hosts(LOCAL, REMOTE))?;

@@ -35,6 +35,7 @@ impl Endpoint {
         self.reply(id, Ok(ike_model::CommandOutcome { matches, terminated: 0 }));
     }
 
+    //= RFC 7296 §2.8.3: reauthentication makes a new IKE SA from scratch and its CHILD SAs anew, then closes the old one
     /// Begins to replace an IKE SA; when that is under way, asks again for children that are missing.
     pub(super) fn reauthenticate(&mut self, context: &Context<'_>, old: u64) {
         let Some(IkeSa { core, phase: Phase::Authenticated(authenticated) }) = self.ikes.get(&old) else { return };

@@ -34,6 +34,7 @@ pub(crate) fn configured(core: &mut Core, turn: &Turn<'_>) {
     });
 }
 
+//= RFC 4478 §3: the lifetime in seconds, four octets
 /// What a responder tells, if it limits the time.
 pub(crate) fn announcement(core: &Core, now: Instant) -> Option<Payload<'static>> {
     //= RFC 4478 §2: the responder sends it, in the last message of IKE_AUTH or at any time later

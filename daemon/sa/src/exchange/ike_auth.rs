@@ -271,6 +271,7 @@ fn first_child(
     }
 }
 
+//= RFC 7296 §2.21.2: the initiator tells of a failed authentication in an INFORMATIONAL exchange of its own
 /// Tells the peer that its AUTH is wrong (RFC 7296 §2.21.2); nobody waits for an answer.
 pub(crate) fn tell_failure(core: &mut Core, turn: &mut Turn<'_>) {
     tell(core, turn, Payload::Notify(Notify::plain(NotifyType::AUTHENTICATION_FAILED)));

@@ -39,6 +39,7 @@ pub(crate) fn schedule_keepalive(core: &Core, turn: &mut Turn<'_>) {
     }
 }
 
+//= RFC 4555 §3.12: what counts is what was heard of the peer itself
 /// It is time to ask, unless something was heard since the deadline was set or a request is under way anyway.
 pub(crate) fn due(authenticated: &mut Authenticated, core: &mut Core, turn: &mut Turn<'_>) {
     let delay = core.connection.dpd_delay;
@@ -114,6 +115,7 @@ fn again_after(core: &Core, turn: &mut Turn<'_>, wait: Duration) {
     turn.deadlines.set(core.timer(IkeTimer::Keepalive), at);
 }
 
+//= RFC 7296 §1.4: an INFORMATIONAL request without payloads asks whether the peer is there
 /// Asks.
 pub(crate) fn start(authenticated: &mut Authenticated, core: &mut Core, turn: &mut Turn<'_>) -> Result<(), Error> {
     let payloads = mobike::mapping_watch(core);

@@ -223,6 +223,7 @@ pub(crate) fn on_request(
     answer
 }
 
+//= RFC 4555 §4.1: UNACCEPTABLE_ADDRESSES and UNEXPECTED_NAT_DETECTED
 /// Carries out what a request says about addresses, or gives the reason why not.
 fn examine(
     authenticated: &mut Authenticated,

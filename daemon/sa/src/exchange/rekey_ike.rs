@@ -136,6 +136,7 @@ pub(crate) fn on_work(
     }
 }
 
+//= RFC 7296 §1.3.2: SA with the new SPI, nonce and KE; no selectors
 fn send(
     core: &mut Core,
     turn: &mut Turn<'_>,

@@ -174,6 +174,7 @@ impl IkeSa {
 
     //= RFC 7296 §2.23: the end that is not behind NAT follows the other to where its authentic messages come from
     //= RFC 4555 §3.8: not with MOBIKE, so that a message without UPDATE_SA_ADDRESSES changes nothing
+    //= RFC 7296 §2.11: requests are accepted from any port and answered to where they came from
     /// The way an authentic request took is the way to the peer, while the peer is behind NAT or has moved to the NAT-T port.
     fn follow(&mut self, turn: &mut Turn<'_>, path: Path) {
         match &mut self.phase {

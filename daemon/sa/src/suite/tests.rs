@@ -55,6 +55,7 @@ fn spi() -> Spi {
 const X25519: KeyExchangeId = KeyExchangeId::CURVE_25519;
 const P256: KeyExchangeId = KeyExchangeId::ECP_256;
 
+//= RFC 7296 §2.7: one proposal is chosen, with one transform of each type
 #[test]
 fn own_order_wins() {
     let ours = [ike(&[GCM_128, GCM_256], &[], &[P256, X25519])];
@@ -138,6 +139,7 @@ fn key_exchange_is_left_out_of_ike_auth() {
     assert_eq!((chosen.suite.method, chosen.spi), (None, spi()));
 }
 
+//= RFC 7296 §3.3.3: ESN is mandatory for ESP
 #[test]
 fn missing_sequence_transform_means_32_bits() {
     let ours = [esp(&[GCM_256], &[], &[], &[EsnId::EXT_SEQ, EsnId::NO_EXT_SEQ])];

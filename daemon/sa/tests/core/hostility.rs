@@ -121,6 +121,7 @@ fn answer(world: &mut World, octets: &[u8]) -> Option<NotifyType> {
     message.payloads.notifies().next().map(|notify| notify.kind)
 }
 
+//= RFC 7296 §2.5, §2.21.3: INVALID_MAJOR_VERSION, UNSUPPORTED_CRITICAL_PAYLOAD
 #[test]
 fn versions_and_critical_payloads_are_refused() {
     let [a, b] = plain();

@@ -165,6 +165,7 @@ fn lost_datagrams_do_not_matter() {
     }
 }
 
+//= RFC 7296 §2.8.3: a new IKE SA with its own CHILD SAs, then the old one goes
 #[test]
 fn reauthentication_makes_before_it_breaks() {
     let [a, b] = configs(|who, connection, _| {

@@ -30,6 +30,7 @@ fn unregistered_numbers_print_in_parentheses() {
     assert_eq!(PayloadType(5).to_string(), "(5)");
 }
 
+//= RFC 7296 §3.10.1: types below 16384 are errors
 #[test]
 fn notify_types_below_16384_are_errors() {
     assert!(NotifyType::NO_PROPOSAL_CHOSEN.is_error());

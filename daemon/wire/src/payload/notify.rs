@@ -100,6 +100,7 @@ impl<'a> Notify<'a> {
     }
 }
 
+//= RFC 7296 §3.10: an SPI only with the protocol that it belongs to
 /// No SPI fits everything. An SPI of an IKE SA (8 octets) should not be sent but is harmless. Without a protocol an SPI of any
 /// size means nothing, which is no reason to lose an IKE SA over a notification that may be ignored anyway.
 fn check_notify_spi(protocol: ProtocolId, octets: usize) -> Result<(), Problem> {

@@ -16,6 +16,7 @@ pub const NONCE_LEN: std::ops::RangeInclusive<usize> = 16..=256;
 /// Octets of a hash of a CA's public key in a CERTREQ payload (SHA-1, RFC 7296 §3.7).
 pub const AUTHORITY_HASH_LEN: usize = 20;
 
+//= RFC 7296 §3.4: method and value
 /// KE payload: a public value. Its length is checked by the method.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct KeyExchange<'a> {
@@ -113,6 +114,7 @@ impl<'a> Identification<'a> {
     }
 }
 
+//= RFC 7296 §3.5: type, three reserved octets, data of the form that the type asks for
 fn check_identity(kind: IdType, octets: usize) -> Result<(), Problem> {
     let expected = match kind {
         IdType::ID_IPV4_ADDR => 4,
@@ -191,6 +193,7 @@ impl<'a> CertificateRequest<'a> {
     }
 }
 
+//= RFC 7296 §3.8: method and data
 /// AUTH payload.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Authentication<'a> {
@@ -264,6 +267,7 @@ fn check_nonce(octets: usize) -> Result<(), Problem> {
     if NONCE_LEN.contains(&octets) { Ok(()) } else { Err(Problem::NonceLength { octets }) }
 }
 
+//= RFC 7296 §3.12: any octets
 /// Vendor ID payload.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct VendorId<'a> {

@@ -83,6 +83,7 @@ impl SecurityAssociation {
         Self { proposals }
     }
 
+    //= RFC 7296 §3.3: proposals are numbered 1, 2, 3 ...
     /// Whether the proposals are numbered 1, 2, 3 ... as the initiator's must be.
     #[must_use]
     pub fn is_numbered(&self) -> bool {
@@ -283,6 +284,7 @@ impl Transform {
         Ok(transform)
     }
 
+    //= RFC 7296 §3.3.2: transform type, ID and attributes
     fn read_attributes(&mut self, mut cursor: Cursor<'_>) -> Result<(), Malformed> {
         while !cursor.is_empty() {
             let attribute = Attribute::parse(&mut cursor)?;

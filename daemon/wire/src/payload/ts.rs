@@ -28,6 +28,7 @@ pub enum TrafficSelector {
     Other(OtherSelector),
 }
 
+//= RFC 7296 §3.13.1: protocol, ports and addresses from - to
 /// TS_IPV4_ADDR_RANGE or TS_IPV6_ADDR_RANGE.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct SelectorRange {

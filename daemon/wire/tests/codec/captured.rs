@@ -80,6 +80,7 @@ fn every_captured_message_encodes_to_its_own_octets() {
     }
 }
 
+//= RFC 7296 §3.4, §3.13.1: as another implementation writes them
 #[test]
 fn the_initiators_first_request() {
     let octets = hex(CAPTURED[0].datagram);

@@ -24,6 +24,7 @@ fn body(kind: PayloadType, octets: &str) -> Result<Payload<'static>, (Place, i64
     Ok(payloads.remove(0).into_owned())
 }
 
+//= RFC 7296 §3.1: SPIs, versions, flags and length
 #[test]
 fn headers() {
     let good = datagram(END, &[]);
@@ -52,6 +53,7 @@ fn headers() {
 }
 
 //= RFC 7296 §2.5: a higher major version is answered, a higher minor version is not looked at
+//= RFC 7296 §2.5: a higher major version is told apart from nonsense
 #[test]
 fn versions() {
     let mut octets = datagram(END, &[]);
@@ -75,6 +77,7 @@ fn reserved_bits_of_the_header() {
     assert_eq!(encode(&header, &[]).unwrap()[19], 0x38);
 }
 
+//= RFC 7296 §3.2: lengths that do not add up are refused
 #[test]
 fn chains() {
     let chain = |first, octets: &str| parse_chain(first, &hex(octets), 100).map(|payloads| payloads.len());
@@ -167,6 +170,7 @@ fn a_second_payload_of_a_single_kind_is_seen() {
 }
 
 //= RFC 7296 §3.14: the encrypted payload is the last one
+//= RFC 7296 §3.14: SK is the last payload
 #[test]
 fn nothing_follows_sk() {
     let message =
@@ -177,6 +181,7 @@ fn nothing_follows_sk() {
     assert_eq!(message("29 00 0006 aabb 00 00 0008 00 00 4000"), Err(error.into()));
 }
 
+//= RFC 7296 §3.3, §3.3.1: numbers, SPI sizes and counts of proposals
 #[test]
 fn proposals() {
     let esp = "00 00 0014 01 03 04 01 a1a2a3a4 00 00 0008 05 00 0000";
@@ -275,6 +280,7 @@ fn proposals() {
     }
 }
 
+//= RFC 7296 §3.3.2: lengths and ends of transforms
 #[test]
 fn transforms() {
     let parse = |last: &str| body(PayloadType::SA, &format!("00 00 {:04x} 01 01 00 01 {last}", 8 + hex(last).len()));
@@ -303,6 +309,7 @@ fn transforms() {
 }
 
 //= RFC 7296 §3.3.6: what is not understood must not be chosen, so it must not be lost
+//= RFC 7296 §3.3.5: attributes with and without length
 #[test]
 fn attributes_that_are_not_understood_are_kept() {
     let parse = |attributes: &str| {
@@ -329,6 +336,7 @@ fn more_proposals_than_any_peer_sends() {
     assert_eq!(body(PayloadType::SA, &chain(65)), Err((Place::Payload(PayloadType::SA), 512, problem)));
 }
 
+//= RFC 7296 §3.4, §3.5, §3.8, §3.9, §3.10, §3.11, §3.12: each payload with its fields, none shorter than they are
 #[test]
 fn payloads_of_fixed_fields() {
     use PayloadType as Kind;
@@ -402,6 +410,7 @@ fn reserved_octets_of_an_identity_are_kept() {
     assert_eq!(Identification::new(IdType::ID_FQDN, b"a".to_vec()).to_octets(), hex("02 000000 61"));
 }
 
+//= RFC 7296 §3.13, §3.13.1: types, lengths and counts of selectors
 #[test]
 fn traffic_selectors() {
     let v4 = "07 00 0010 0000 ffff 0a010000 0a01ffff";

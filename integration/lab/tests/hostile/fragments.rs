@@ -101,6 +101,7 @@ fn another_division_starts_over() {
     assert_eq!(answers(&mut loopback), [ike.next]);
 }
 
+//= RFC 7383 §2.5.3: nothing in clear beside SKF is taken
 /// Nothing may stand beside the fragment, not even covered by its ICV.
 #[test]
 fn a_payload_in_front_of_the_fragment_is_dropped() {

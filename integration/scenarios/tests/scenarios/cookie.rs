@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use ike_wire::Message;
-use ike_wire::ids::{ExchangeType, NotifyType};
+use ike_wire::ids::{ExchangeType, KeyExchangeId, NotifyType};
 use ipsec::Path;
 use scenarios::{A, B, World, config};
 
@@ -24,6 +24,7 @@ fn open_any(world: &mut World) {
     world.gateway_mut(B).load(any);
 }
 
+//= RFC 7296 §2.6: the request comes again with the cookie and is unchanged otherwise
 #[test]
 fn a_cookie_costs_one_round_trip() {
     let mut sample = World::pair(9);
@@ -58,6 +59,44 @@ fn a_cookie_costs_one_round_trip() {
         )
     });
     assert_eq!(asked, Ok((ExchangeType::IKE_SA_INIT, true, true)));
+    world.check_one_tunnel(A, B);
+}
+
+//= RFC 7296 §2.6.1: a wrong guess of the key exchange method and a cookie together cost a round trip each, and there are no circles
+#[test]
+fn a_cookie_and_another_key_exchange_method() {
+    let with = |mut connection: ike_model::Connection, methods: &[KeyExchangeId]| {
+        connection.proposals = vec![config::ike_proposal(methods)];
+        connection
+    };
+    let (both, one) = ([KeyExchangeId::ECP_256, KeyExchangeId::CURVE_25519], [KeyExchangeId::CURVE_25519]);
+    let at_b = with(config::connection("gw", B, A), &one);
+    let mut world = World::pair_of(1, with(config::connection("gw", A, B), &both), at_b);
+    world.gateway_mut(B).config.settings.cookie_threshold = 1;
+    let mut sample = World::pair_of(9, with(config::connection("gw", A, B), &one), config::connection("gw", B, A));
+    sample.initiate(A, "gw", "net");
+    let first = sample.gateway(A).sent[0].2.clone();
+    let mut any = with(config::connection("any", B, A), &one);
+    any.remote_addrs = vec![ike_model::HostSpec::Any];
+    world.configure(B, any);
+    flood(&mut world, &first, 1);
+    assert_eq!(world.gateway(B).counts().half_open, 1);
+
+    let before = world.sent(B);
+    let ticket = world.initiate(A, "gw", "net");
+    world.run_for(Duration::from_secs(1));
+    assert!(world.reply(A, ticket).is_some_and(|done| done.is_ok()), "{:?}", world.reply(A, ticket));
+    let answers: Vec<_> = world.gateway(B).sent[before..]
+        .iter()
+        .map(|sent| {
+            let message = Message::parse(&sent.2).unwrap();
+            let told = message.payloads.notifies().map(|notify| notify.kind);
+            told.into_iter().find(|kind| *kind == NotifyType::COOKIE || *kind == NotifyType::INVALID_KE_PAYLOAD)
+        })
+        .collect();
+    let (cookie, method) = (Some(NotifyType::COOKIE), Some(NotifyType::INVALID_KE_PAYLOAD));
+    // The request with the other method is another one: it has a nonce, and so a cookie, of its own.
+    assert_eq!(answers, [cookie, method, cookie, None, None]);
     world.check_one_tunnel(A, B);
 }
 

@@ -13,6 +13,7 @@ struct Case {
     done_ms: u64,
 }
 
+//= RFC 7296 §1.2, §2.10: IKE_SA_INIT and IKE_AUTH, each with fresh nonces
 #[test]
 fn four_messages_make_a_tunnel() {
     let cases = [

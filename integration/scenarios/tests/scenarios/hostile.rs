@@ -99,6 +99,7 @@ fn damaged_messages_change_nothing() {
     world.check_one_tunnel(A, B);
 }
 
+//= RFC 7296 §2.2: message IDs keep replays out
 /// Every message again, as it was: answered at most with the same octets.
 #[test]
 fn old_messages_change_nothing() {
@@ -152,6 +153,7 @@ fn messages_under_other_keys_change_nothing() {
     world.check_one_tunnel(A, B);
 }
 
+//= RFC 7296 §2.21.4: messages outside of any IKE SA change nothing
 /// Octets of no form at all.
 #[test]
 fn noise_changes_nothing() {

@@ -13,6 +13,7 @@ fn asking_every(seconds: u64) -> World {
     world
 }
 
+//= RFC 7296 §1.4, §2.4: an empty INFORMATIONAL when nothing was heard
 #[test]
 fn a_silent_peer_is_asked() {
     let mut world = asking_every(30);
@@ -37,6 +38,7 @@ fn a_peer_that_speaks_is_not_asked() {
     assert_eq!(world.sent(A) - before, 20);
 }
 
+//= RFC 7296 §2.4: the IKE SA and its CHILD SAs end when the peer does not answer
 #[test]
 fn a_dead_peer_is_found() {
     let mut world = asking_every(30);

@@ -87,7 +87,7 @@ fn observe(gateway: &Loopback, puppet: &Puppet, octets: &[u8]) -> Answer {
     }
 }
 
-//= RFC 7296 §2.25, §2.8.1, §2.8.2, §1.4.1, §2.21, §2.5, §2.1-2.3: the answer to each request in each state
+//= RFC 7296 §2.25, §2.8.1, §2.8.2, §1.4.1, §2.21, §2.5, §1.5, §2.1, §2.2, §2.3: the answer to each request in each state
 #[test]
 fn every_message_in_every_state() {
     let mut wrong = String::new();

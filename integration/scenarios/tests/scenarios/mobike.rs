@@ -288,6 +288,7 @@ fn both_move_at_once() {
 }
 
 //= RFC 4555 §3.10, §3.11: before a peer counts as dead the initiator tries all pairs of addresses
+//= RFC 4555 §3.4: by the additional addresses that the ends have told
 #[test]
 fn a_dead_way_is_left_for_one_that_works() {
     let pairs: Vec<(u8, u8)> = (0..2).flat_map(|a| (0..2).map(move |b| (a, b))).collect();
@@ -328,6 +329,7 @@ fn an_address_behind_the_peer_is_no_way_to_it() {
     }
 }
 
+//= RFC 4555 §3.12: dead is a peer that answers on no way
 #[test]
 fn a_peer_dead_on_all_ways_is_found_after_the_same_time() {
     let mut asking = mobile(A, B);
@@ -342,6 +344,7 @@ fn a_peer_dead_on_all_ways_is_found_after_the_same_time() {
 }
 
 //= RFC 4555 §3.5: UNACCEPTABLE_ADDRESSES: other addresses are tried, or those before are kept, or the IKE SA ends
+//= RFC 4555 §4.1: UNACCEPTABLE_ADDRESSES
 #[test]
 fn an_unacceptable_address_is_not_used() {
     // B takes its peer only from 192.0.2.0/24 and 100.64.0.0/10, which 198.51.100.1 is not in.

@@ -29,6 +29,7 @@ fn a_name_leads_to_its_address() {
     assert_eq!(world.gateway(A).ike_sas(world.now())[0].remote.ip(), config::address(B));
 }
 
+//= RFC 4555 §3.1: one address of the responder after the other
 /// All addresses of all names are tried in order, each with a whole sequence of repetitions.
 #[test]
 fn all_addresses_are_tried() {

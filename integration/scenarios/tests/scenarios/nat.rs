@@ -28,6 +28,7 @@ fn ports_float_and_esp_goes_in_udp() {
     assert!(tables.sas.values().all(|sa| sa.encapsulation.is_some_and(|udp| udp.remote_port > 40_000)));
 }
 
+//= RFC 3948 §2.3, §4: keepalives from behind the NAT
 #[test]
 fn only_the_end_behind_nat_sends_keepalives() {
     let mut world = behind_nat();
@@ -57,6 +58,7 @@ fn encapsulation_can_be_forced() {
 }
 
 //= RFC 7296 §2.23: the end that is not behind NAT follows an authentic message to a new mapping
+//= RFC 7296 §2.11, §2.23: answers go where the request came from, and so does what follows
 #[test]
 fn a_new_mapping_is_followed() {
     let mut world = behind_nat();

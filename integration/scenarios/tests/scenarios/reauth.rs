@@ -151,6 +151,7 @@ fn a_responder_that_cannot_call() {
 
 /// The responder's configuration changes while the IKE SA is up: it tells, and only what is shorter counts.
 //= RFC 4478 §5: the notification does not override a stricter policy of the initiator
+//= RFC 4478 §3: the lifetime told in a notification
 #[test]
 fn told_again_when_it_changes() {
     let mut world = up(5, 1, [0, 3_000], true);

@@ -16,6 +16,7 @@ fn attempt(world: &mut World) -> CauseKind {
     }
 }
 
+//= RFC 7296 §2.21.2: AUTHENTICATION_FAILED, and both ends forget
 #[test]
 fn wrong_key() {
     let mut world = World::pair(1);
@@ -29,6 +30,7 @@ fn wrong_key() {
     world.check_nothing_left();
 }
 
+//= RFC 7296 §2.21.2: the initiator tells of it by itself
 /// The responder proves itself with another key: the initiator says so, and the responder, which is up already, closes.
 #[test]
 fn wrong_key_of_the_responder() {
@@ -57,6 +59,7 @@ fn no_key_at_all() {
     world.check_nothing_left();
 }
 
+//= RFC 7296 §2.21.1: NO_PROPOSAL_CHOSEN in clear ends the attempt
 #[test]
 fn no_proposal_in_common() {
     let mut world = World::pair(1);

@@ -12,6 +12,7 @@ fn up() -> World {
     world
 }
 
+//= RFC 7296 §1.3.2: CHILD SAs pass to the new IKE SA, whose message IDs begin at zero
 /// I1
 #[test]
 fn from_either_side() {

@@ -13,6 +13,7 @@ struct Case {
 }
 
 //= RFC 7296 §2.1: the initiator repeats, the responder answers again
+//= RFC 7296 §2.1: the initiator of an exchange repeats, the responder only answers again
 #[test]
 fn lost_messages_are_repeated() {
     let cases = [

@@ -84,6 +84,7 @@ impl Inbound {
         }
     }
 
+    //= RFC 3948 §3.3: after ESP the payload goes up with the checksum put right
     fn one<'a>(
         &self,
         tables: &Tables,
@@ -205,6 +206,7 @@ fn inner_packet(payload: &mut [u8], next: u8) -> Result<(Packet, &mut [u8]), Rea
     Ok((parsed, inner))
 }
 
+//= RFC 3948 §3.1.1: the inner source must be one that the SPD allows on this SA
 /// The packet of transport mode with its header again, in the first octets of `spare`.
 fn whole_packet<'a>(
     sa: &Sa,

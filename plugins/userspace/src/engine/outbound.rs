@@ -216,6 +216,7 @@ impl Outbound {
         self.reassembly = reassembly;
     }
 
+    //= RFC 3948 §3.2: ESP header and trailer as without NAT, UDP in front
     /// Transport mode: the packet keeps its header. What is too large and may be fragmented is, but on the outside: ESP takes whole packets.
     #[allow(clippy::too_many_arguments)] // as above
     fn transport(
@@ -256,6 +257,7 @@ impl Outbound {
         self.scratch = scratch;
     }
 
+    //= RFC 3948 §3.4: an ordinary tunnel packet, UDP in front
     fn encapsulate(
         &mut self,
         sa: &Sa,

@@ -102,6 +102,7 @@ fn hand_up_ike(socket: &OuterSocket, meta: &Meta, datagram: &[u8], shared: &Shar
     }
 }
 
+//= RFC 3948 §2.1, §3.5: ESP behind a UDP header, which goes before the packet is opened
 /// The ESP packet in what a socket gave: raw IPv4 sockets show the IP header, UDP sockets also carry IKE and keepalives (RFC 3948 §2).
 fn esp(form: Form, v4: bool, packet: &mut [u8]) -> Option<&mut [u8]> {
     match form {

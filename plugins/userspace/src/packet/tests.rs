@@ -55,6 +55,7 @@ fn lengths_that_contradict_are_refused() {
     assert!(parse(&[]).is_err() && parse(&[0x00; 40]).is_err());
 }
 
+//= RFC 7296 §2.24: ECN at both ends of the tunnel
 #[test]
 fn ecn_follows_rfc_6040() {
     // Rows: inner 00, 01, 10, 11; columns: outer 00, 01, 10, 11.

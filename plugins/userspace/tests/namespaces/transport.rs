@@ -90,6 +90,7 @@ fn filter(lab: &Lab, mode: u8) {
 }
 
 //= RFC 4303 §3.1.1: two hosts, both families, both forms: everything between them is ESP
+//= RFC 3948 §3.2: transport mode, native and in UDP
 #[test]
 fn two_hosts_talk_in_transport_mode() {
     let _turn = turn();

@@ -155,6 +155,7 @@ fn no_proposal(context: &Context<'_>, candidates: &[Arc<Connection>], theirs: &[
     error.to_string()
 }
 
+//= RFC 7296 §2.21.1: errors in IKE_SA_INIT are answered in clear, without state
 /// A response in clear that leaves no state; it repeats both SPIs of the request.
 pub(crate) fn stateless(request: &Header, payloads: &[Payload<'_>]) -> Option<Vec<u8>> {
     let flags = Flags { initiator: !request.flags.initiator, version: false, response: true };
