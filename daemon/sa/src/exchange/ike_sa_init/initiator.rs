@@ -260,10 +260,8 @@ impl Initiating {
             return Err(Error::PeerRefused { kind, offered });
         }
         //= RFC 7296 §2.21.1: nothing protects the answer: what makes no sense may come from anybody, and the peer's own may still come
-        self.accept(core, turn, path, message).map_err(|error| match error {
-            Error::PeerMisbehaved(reason) => Error::Unauthentic(reason),
-            other => other,
-        })
+        self.accept(core, turn, path, message)
+            .map_err(|error| if let Error::PeerMisbehaved(reason) = error { Error::Unauthentic(reason) } else { error })
     }
 
     fn follow_cookie(&mut self, core: &mut Core, turn: &mut Turn<'_>, cookie: &[u8]) -> Result<(), Error> {
