@@ -105,6 +105,8 @@ pub(crate) enum Standing {
     Up,
     /// Made by the peer's rekeying while ours is under way; which one stays is not decided.
     Undecided,
+    /// The other one stays: both ends rekeyed at once, and this one never was in use. The end that made it deletes it.
+    Redundant,
     /// A successor has taken over.
     Replaced,
     /// Its delete is queued or sent.
@@ -339,7 +341,7 @@ impl Authenticated {
         let allowed = |intent: &Intent, standing: Standing| match standing {
             Standing::Up => true,
             Standing::Undecided => matches!(intent, Intent::Liveness | Intent::DeleteIke),
-            Standing::Replaced | Standing::Deleting => matches!(intent, Intent::DeleteIke),
+            Standing::Redundant | Standing::Replaced | Standing::Deleting => matches!(intent, Intent::DeleteIke),
         };
         let at = self.intents.iter().position(|intent| allowed(intent, self.standing))?;
         self.intents.remove(at)
@@ -350,7 +352,8 @@ impl Authenticated {
         let state = match (self.standing, &self.active) {
             (Standing::Up | Standing::Undecided, Some(Active::RekeyIke(_))) => IkeSaState::Rekeying,
             (Standing::Up | Standing::Undecided, _) => IkeSaState::Established,
-            (Standing::Replaced, _) => IkeSaState::Rekeyed,
+            (Standing::Redundant, Some(Active::DeleteIke)) => IkeSaState::Deleting,
+            (Standing::Redundant | Standing::Replaced, _) => IkeSaState::Rekeyed,
             (Standing::Deleting, _) => IkeSaState::Deleting,
         };
         core.snapshot(now, state)

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use ike_model::{Cause, Child, Connection, IkeSaSnapshot};
+use ike_wire::ids::ExchangeType;
 use ipsec::{Instant, Path};
 
 use crate::children::ChildSa;
+use crate::core::Opened;
 use crate::established::Intent;
 use crate::ike_sa::IkeSa;
 use crate::mobility::Mobility;
@@ -84,6 +86,29 @@ pub(crate) enum Notice {
     Successor {
         /// It.
         ike: Box<IkeSa>,
+    },
+    /// An IKE SA made by the peer's rekeying does not stay: ours was answered and wins.
+    Redundant {
+        /// Its SPI of ours.
+        spi: u64,
+    },
+    /// The peer uses an IKE SA about which nothing is decided: that decides it, and then the request is to be answered.
+    InUse {
+        /// Our SPI of it.
+        spi: u64,
+        /// Exchange of the request.
+        exchange: ExchangeType,
+        /// The request.
+        request: Opened,
+    },
+    /// A request that had to wait for a decision.
+    Request {
+        /// Our SPI.
+        spi: u64,
+        /// Its exchange.
+        exchange: ExchangeType,
+        /// The request.
+        request: Opened,
     },
     /// The CHILD SAs and what is queued pass from one IKE SA to another.
     Inherit {

@@ -4,13 +4,16 @@ use std::time::Duration;
 
 use ike_model::snapshot::IkeSaState;
 use ike_model::{Cause, CauseKind, EventBody, IkeSaSnapshot};
+use ike_wire::ids::ExchangeType;
 use ipsec::Path;
 
+use crate::core::Opened;
 use crate::deadline::{IkeTimer, Timer};
 use crate::directory::DirectoryMessage;
 use crate::endpoint::Endpoint;
 use crate::endpoint::unique::SUPERSEDED;
 use crate::established::{Authenticated, Standing};
+use crate::exchange::rekey_ike;
 use crate::ike_sa::{IkeSa, Phase};
 use crate::io::{Context, Output, Recipient};
 use crate::notice::{Estate, Notice};
@@ -31,6 +34,15 @@ impl Endpoint {
                     let spi = ike.core.spi().0;
                     self.ikes.insert(*ike);
                     self.with_ike(context, spi, |ike, turn| ike.with_authenticated(turn, |_, _, _| {}));
+                }
+                Notice::Redundant { spi } => {
+                    self.with_ike(context, spi, |ike, turn| {
+                        ike.with_authenticated(turn, |one, core, turn| rekey_ike::lost(one, core, turn))
+                    });
+                }
+                Notice::InUse { spi, exchange, request } => self.in_use(context, spi, exchange, request),
+                Notice::Request { spi, exchange, request } => {
+                    self.with_ike(context, spi, |ike, turn| ike.serve(turn, exchange, &request));
                 }
                 Notice::Inherit { old, to, estate } => self.inherit(context, &old, to, estate),
                 Notice::Moved { spi, from, to } => self.move_replaced(context, spi, (from, to)),
@@ -95,6 +107,22 @@ impl Endpoint {
                 ike.core.resend(turn);
             });
         }
+    }
+
+    /// The IKE SA that both ends rekey learns that the peer uses its own new one. What follows from that comes before the request.
+    fn in_use(&mut self, context: &Context<'_>, spi: u64, exchange: ExchangeType, request: Opened) {
+        let connection = self.ikes.get(&spi).map(|ike| ike.core.connection.name.clone()).unwrap_or_default();
+        let has_rival = |ike: &IkeSa| {
+            let Phase::Authenticated(authenticated) = &ike.phase else { return false };
+            authenticated.rival.as_ref().is_some_and(|rival| rival.spi() == spi)
+        };
+        let old = self.ikes.of(&connection).find(|(_, ike)| has_rival(ike)).map(|(old, _)| old);
+        if let Some(old) = old {
+            self.with_ike(context, old, |ike, turn| {
+                ike.with_authenticated(turn, |one, core, turn| rekey_ike::peer_uses_rival(one, core, turn))
+            });
+        }
+        self.shared.notices.push_back(Notice::Request { spi, exchange, request });
     }
 
     /// Tells the home shard of a connection, which may be this one.

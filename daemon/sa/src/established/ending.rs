@@ -98,7 +98,7 @@ impl Authenticated {
         let snapshot = self.snapshot_alone(core, turn.now());
         turn.apply(ops, Purpose::Remove);
         self.children.clear();
-        if self.standing != Standing::Replaced && self.standing != Standing::Undecided {
+        if matches!(self.standing, Standing::Up | Standing::Deleting) {
             log_down(core, "IKE SA", &cause);
             turn.event(EventBody::IkeSaClosed { ike: Box::new(snapshot), cause });
         }

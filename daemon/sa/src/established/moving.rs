@@ -110,7 +110,7 @@ impl Authenticated {
     //= RFC 4555 §3.11: the initiator finds out that a way has failed and looks for another
     /// The driver says that addresses or routes have changed, or the peer does not answer: which ways are there?
     pub(crate) fn look_for_ways(&mut self, core: &mut Core, turn: &mut Turn<'_>) {
-        if self.standing == Standing::Undecided || self.finished {
+        if matches!(self.standing, Standing::Undecided | Standing::Redundant) || self.finished {
             return;
         }
         let locals = mobility::ours(core, turn.registry);

@@ -1,7 +1,7 @@
 //! CREATE_CHILD_SA for the IKE SA itself, in both roles (RFC 7296 §1.3.2, §2.8, §2.8.2, §2.18, §2.25.2).
 //!
 //! The new IKE SA inherits the CHILD SAs; the old one is deleted by whoever began the exchange. When both begin at once, the new IKE SA of
-//! the peer's exchange stands undecided until our own exchange is answered.
+//! the peer's exchange stands undecided until our own exchange is answered, or the peer shows that it uses it.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use ike_wire::{IkeSpi, KeyExchange, Nonce, Payload, Payloads, SecurityAssociatio
 
 use crate::collision::{Verdict, lowest, verdict};
 use crate::core::Core;
-use crate::deadline::{IkeTimer, Timer};
+use crate::deadline::IkeTimer;
 use crate::detour::Detours;
 use crate::error::Error;
 use crate::established::{Active, Authenticated, Incoming, Intent, Standing};
@@ -58,6 +58,15 @@ struct Agreed {
 pub(crate) struct Rival {
     spi: IkeSpi,
     lowest_nonce: Vec<u8>,
+    /// The peer uses it, so it has taken over before our exchange was answered.
+    in_use: bool,
+}
+
+impl Rival {
+    /// Our SPI.
+    pub(crate) fn spi(&self) -> u64 {
+        self.spi.0
+    }
 }
 
 /// A request of the peer whose key exchange is being computed.
@@ -259,13 +268,11 @@ fn complete(
     let rival = authenticated.rival.take();
     authenticated.refusals = 0;
     let (winner, redundant) = match rival {
-        Some(rival) if verdict(ours, &rival.lowest_nonce) == Verdict::Theirs => (Some(rival), None),
+        Some(rival) if rival.in_use || verdict(ours, &rival.lowest_nonce) == Verdict::Theirs => (Some(rival), None),
         other => (None, other),
     };
     if let Some(redundant) = redundant {
-        // The peer deletes it, unless our DELETE of the old IKE SA ends its attempt first.
-        let at = turn.after(REAP);
-        turn.deadlines.set(Timer::Ike(redundant.spi.0, IkeTimer::Reap), at);
+        turn.notices.push_back(Notice::Redundant { spi: redundant.spi.0 });
     }
     match winner {
         None => {
@@ -278,7 +285,7 @@ fn complete(
         Some(rival) => {
             //= RFC 7296 §2.8.2: the redundant IKE SA is deleted by the end that made it
             let mut redundant = Authenticated::new();
-            redundant.standing = Standing::Undecided;
+            redundant.standing = Standing::Redundant;
             redundant.cause = Some(Cause::new(CauseKind::CollisionLost, "both ends rekeyed at once"));
             redundant.intents.push_back(Intent::DeleteIke);
             let ike = Box::new(IkeSa::authenticated(new, redundant));
@@ -291,7 +298,9 @@ fn complete(
 
 /// The peer's new IKE SA stays.
 fn yield_to(authenticated: &mut Authenticated, core: &Core, turn: &mut Turn<'_>, rival: &Rival) {
-    hand_over(authenticated, core, turn, rival.spi.0);
+    if !rival.in_use {
+        hand_over(authenticated, core, turn, rival.spi.0);
+    }
     let at = turn.after(REAP);
     turn.deadlines.set(core.timer(IkeTimer::Reap), at);
 }
@@ -402,7 +411,7 @@ pub(crate) fn on_request(
 fn may_rekey(authenticated: &Authenticated) -> Result<(), Error> {
     match authenticated.standing {
         Standing::Up if authenticated.rival.is_none() => {}
-        Standing::Up | Standing::Undecided | Standing::Replaced => {
+        Standing::Up | Standing::Undecided | Standing::Redundant | Standing::Replaced => {
             return Err(Error::Temporary("the IKE SA is being rekeyed"));
         }
         Standing::Deleting => return Err(Error::Temporary("the IKE SA is being closed")),
@@ -474,7 +483,7 @@ fn take_over(authenticated: &mut Authenticated, core: &Core, turn: &mut Turn<'_>
         let at = turn.after(UNDECIDED);
         turn.deadlines.set(new.timer(IkeTimer::Reap), at);
         turn.notices.push_back(Notice::Successor { ike: Box::new(IkeSa::authenticated(new, next)) });
-        authenticated.rival = Some(Rival { spi, lowest_nonce });
+        authenticated.rival = Some(Rival { spi, lowest_nonce, in_use: false });
         return;
     }
     if matches!(authenticated.active, Some(Active::RekeyIke(_))) {
@@ -488,9 +497,38 @@ fn take_over(authenticated: &mut Authenticated, core: &Core, turn: &mut Turn<'_>
 
 /// The peer deletes this IKE SA while ours is being rekeyed by both ends: only the winner does so, hence the peer's new one stays.
 pub(crate) fn peer_closed(authenticated: &mut Authenticated, core: &Core, turn: &mut Turn<'_>) {
-    if let Some(rival) = authenticated.rival.take() {
+    if let Some(rival) = authenticated.rival.take().filter(|rival| !rival.in_use) {
         hand_over(authenticated, core, turn, rival.spi.0);
     }
+}
+
+/// Whether a request on an undecided IKE SA shows that its sender has decided for it: nobody asks about CHILD SAs on one that is to go.
+pub(crate) fn shows_use(exchange: ExchangeType, payloads: &Payloads<'_>) -> bool {
+    exchange == ExchangeType::CREATE_CHILD_SA || payloads.deletes().any(|delete| !delete.is_ike_sa())
+}
+
+//= RFC 7296 §2.8.2: whoever has seen both exchanges answered knows which IKE SA stays, and may use it at once
+/// The peer uses the IKE SA of its own exchange while ours is not answered: its response was lost or is late, and it stays, unless the
+/// nonces, which are known while our key exchange is being computed, say otherwise.
+pub(crate) fn peer_uses_rival(authenticated: &mut Authenticated, core: &Core, turn: &mut Turn<'_>) {
+    let Some(rival) = authenticated.rival.as_mut().filter(|rival| !rival.in_use) else { return };
+    if let Some(Active::RekeyIke(exchange)) = &authenticated.active
+        && let Some(agreed) = &exchange.agreed
+        && verdict(lowest(&exchange.nonce, &agreed.peer_nonce), &rival.lowest_nonce) == Verdict::Ours
+    {
+        return;
+    }
+    rival.in_use = true;
+    let to = rival.spi();
+    hand_over(authenticated, core, turn, to);
+}
+
+/// Both exchanges are answered and this IKE SA, made by the peer's, does not stay.
+pub(crate) fn lost(authenticated: &mut Authenticated, core: &Core, turn: &mut Turn<'_>) {
+    authenticated.standing = Standing::Redundant;
+    // The peer deletes it, unless our DELETE of the old IKE SA ends its attempt first.
+    let at = turn.after(REAP);
+    turn.deadlines.set(core.timer(IkeTimer::Reap), at);
 }
 
 /// Whether a CREATE_CHILD_SA request is about the IKE SA itself.

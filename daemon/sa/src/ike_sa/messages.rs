@@ -5,11 +5,12 @@ use ike_wire::ids::{ExchangeType, NotifyType};
 use ike_wire::{Delete, Message, Payload, Payloads};
 use ipsec::Path;
 
-use crate::core::Core;
+use crate::core::{Core, Opened};
 use crate::error::{Error, Reaction};
 use crate::established::{Active, Authenticated, Standing};
 use crate::exchange::ike_sa_init::Step;
 use crate::exchange::{auth_lifetime, create_child, delete, ike_auth, mobike, rekey_ike};
+use crate::notice::Notice;
 use crate::turn::Turn;
 use crate::window::Fit;
 
@@ -161,6 +162,14 @@ impl IkeSa {
         self.follow(turn, path);
         self.core.window.processing();
         let exchange = message.header.exchange;
+        if self.is_decided_by(exchange, &opened) {
+            return turn.notices.push_back(Notice::InUse { spi: self.core.spi().0, exchange, request: opened });
+        }
+        self.serve(turn, exchange, &opened);
+    }
+
+    /// Answers a request that has been opened.
+    pub(crate) fn serve(&mut self, turn: &mut Turn<'_>, exchange: ExchangeType, opened: &Opened) {
         let result = match opened.payloads() {
             Ok(payloads) => self.dispatch_request(turn, exchange, &payloads),
             Err(error) => Err(error.into()),
@@ -170,6 +179,13 @@ impl IkeSa {
         }
         self.advance(turn);
         self.reap(turn);
+    }
+
+    /// Whether nothing is decided about this IKE SA of the peer's rekeying and its request shows that it stays.
+    fn is_decided_by(&self, exchange: ExchangeType, opened: &Opened) -> bool {
+        let Phase::Authenticated(authenticated) = &self.phase else { return false };
+        authenticated.standing == Standing::Undecided
+            && opened.payloads().is_ok_and(|payloads| rekey_ike::shows_use(exchange, &payloads))
     }
 
     //= RFC 7296 §2.23: the end that is not behind NAT follows the other to where its authentic messages come from
@@ -241,7 +257,7 @@ impl IkeSa {
             //= RFC 7296 §1.2: nothing but IKE_AUTH is allowed before authentication, and that only from the initiator
             Phase::Responding(_) if exchange == ExchangeType::IKE_AUTH => Ok(()),
             Phase::Initiating(_) | Phase::Responding(_) => Err(Error::Unauthentic("request out of place")),
-            // Both ends rekeyed, and the peer knows already that this is the IKE SA that stays: it repeats until we know too.
+            // Both ends rekeyed, and nothing is known of this IKE SA yet but that the peer has it.
             Phase::Authenticated(authenticated)
                 if authenticated.standing == Standing::Undecided && !payloads.deletes().any(Delete::is_ike_sa) =>
             {

@@ -87,7 +87,9 @@ fn may_create(authenticated: &Authenticated) -> Result<(), Error> {
     }
     match authenticated.standing {
         Standing::Up => {}
-        Standing::Undecided | Standing::Replaced => return Err(Error::Temporary("the IKE SA is being rekeyed")),
+        Standing::Undecided | Standing::Redundant | Standing::Replaced => {
+            return Err(Error::Temporary("the IKE SA is being rekeyed"));
+        }
         Standing::Deleting => return Err(Error::Temporary("the IKE SA is being closed")),
     }
     match &authenticated.active {

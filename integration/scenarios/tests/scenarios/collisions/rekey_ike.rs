@@ -21,7 +21,7 @@ fn three_methods(who: Who, mut connection: Connection) -> Connection {
 
 /// Rows of these scenarios.
 pub(super) fn rows() -> Vec<Row> {
-    [alone(), crossing(), late(), unseen(), guessed(), ended()].into_iter().flatten().collect()
+    [alone(), crossing(), late(), used(), unseen(), guessed(), ended()].into_iter().flatten().collect()
 }
 
 /// I1, I3.
@@ -103,6 +103,47 @@ fn late() -> Vec<Row> {
         rows.push(row("I10", variant, steps).lowest(place).tells(REKEYED, REKEYED).asks(1, 1).deletes(1, b_deletes));
     }
     rows
+}
+
+/// I10: B has won and uses its new IKE SA before its response comes, or in place of it.
+fn used() -> Vec<Row> {
+    let begun = [RekeyIke(A), RekeyIke(B), Arrives(Ask(A)), Arrives(Ask(B)), Arrives(Answer(A))];
+    let row = |variant: &str, more: &[Step], tells: &[&'static str]| {
+        let steps = begun.iter().chain(more).cloned().collect();
+        row("I10", variant, steps).lowest(0).tells(tells, tells)
+    };
+    let both = &["ike-sa.rekeyed", "child-sa.rekeyed"];
+    //= RFC 7296 §2.8.2: both ends know which IKE SA stays once they have seen both exchanges, one of them earlier
+    let rekeys = [Pass(50), RekeyChild(B), Arrives(Ask(B)), Pass(20), Arrives(Answer(A))];
+    let then = |more: &[Step]| rekeys.iter().chain(more).cloned().collect::<Vec<_>>();
+    vec![
+        row("B rekeys a CHILD SA before its response comes", &then(&[Arrives(Answer(B))]), both)
+            .asks(1, 2)
+            .deletes(1, 2),
+        row(
+            "B rekeys a CHILD SA before its response and its DELETE come",
+            &then(&[Arrives(Delete(B)), Arrives(Answer(B))]),
+            both,
+        )
+        .asks(1, 2)
+        .deletes(0, 2),
+        row("B rekeys a CHILD SA, its response is lost", &then(&[Lost(Answer(B))]), both).asks(1, 2).deletes(0, 2),
+        row(
+            "B rekeys a CHILD SA, its response and its DELETE are lost",
+            &then(&[Lost(Answer(B)), Lost(Delete(B))]),
+            both,
+        )
+        .asks(1, 2)
+        .deletes(0, 2)
+        .within(5),
+        row(
+            "both rekey the CHILD SA, B before its response comes",
+            &[RekeyChild(A), Pass(50), RekeyChild(B), Arrives(Ask(B)), Pass(20)],
+            both,
+        )
+        .asks(2, 2)
+        .deletes(2, 2),
+    ]
 }
 
 /// I12 to I14: the peer never sees our request, or only when its own rekeying is over.

@@ -7,7 +7,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use ike_model::{Command, EventBody, Selector};
+use ike_model::{Command, EventBody, IkeSaState, Selector};
 use ike_wire::Header;
 use ike_wire::ids::ExchangeType;
 use ipsec::{DeviceId, Event, LimitUnit, OffloadBackend, OffloadError, Op, Request, SaHandle, Shard, Spi, Tag};
@@ -84,6 +84,7 @@ impl<'r> Run<'r> {
         self.flow();
         let begun = self.world.elapsed();
         self.world.run_for(Duration::from_secs(3));
+        self.check_listed();
         for (every, until) in [(50, 20), (1_000, WATCHED.as_secs())] {
             self.world.traffic_every = Some(Duration::from_millis(every));
             let rest = (begun + Duration::from_secs(until)).saturating_sub(self.world.elapsed());
@@ -212,6 +213,19 @@ impl<'r> Run<'r> {
             let guarded = self.world.gateway(who).with_tables(|tables| tables.guards.len());
             let flushed = self.row.steps.iter().any(|step| matches!(step, Step::Flushed(_)));
             self.world.check(guarded > 0 || flushed, "no guard stands any more");
+        }
+    }
+
+    /// Once everything has been answered nothing that only lingers looks as if it were in use.
+    fn check_listed(&self) {
+        if self.row.outcome.ikes != 1 || self.row.outcome.within > Duration::from_secs(1) {
+            return;
+        }
+        for who in [A, B] {
+            let states: Vec<_> =
+                self.world.gateway(who).ike_sas(self.world.now()).iter().map(|ike| ike.state).collect();
+            let in_use = |state: &&IkeSaState| matches!(state, IkeSaState::Established | IkeSaState::Rekeying);
+            self.world.check(states.iter().filter(in_use).count() == 1, &format!("IKE SAs are listed as {states:?}"));
         }
     }
 

@@ -67,6 +67,9 @@ const SYNTAX: Answer = Answer::ErrorAndGone(NotifyType::INVALID_SYNTAX);
 /// CREATE_CHILD_SA for a CHILD SA, in any form.
 const ANY_CHILD: &[Kind] = &[CreateChild, CreateWithoutNonce, CreateWithoutSa, RekeyChild, RekeyUnknown];
 const ANY_IKE: &[Kind] = &[RekeyIke, RekeyIkeWithoutKe];
+/// Nobody needs CHILD SAs for these.
+const NOT_ABOUT_CHILDREN: &[Kind] =
+    &[Liveness, Cookie2, UnknownNotify, UnknownPayload, CriticalPayload, FatalNotify, Auth, UnknownExchange];
 const AWAITED: &[Kind] = &[EmptyResponse, RefusingResponse];
 
 pub(super) static RULES: &[Rule] = &[
@@ -95,9 +98,9 @@ pub(super) static RULES: &[Rule] = &[
     Rule(&[], AWAITED, Answer::Taken, "7296 §2.2, §2.25"),
     // The request before is still being processed.
     Rule(&[Installing], &[], Answer::Nothing, "7296 §2.1"),
-    // Which of two IKE SAs stays is not known: the peer repeats its request.
+    // Which of two IKE SAs stays is not known, unless the peer uses this one for CHILD SAs: that decides it.
     Rule(&[Undecided], &[DeleteIke], Answer::EmptyAndGone, "7296 §2.8.2"),
-    Rule(&[Undecided], &[], Answer::Nothing, "7296 §2.8.2"),
+    Rule(&[Undecided], NOT_ABOUT_CHILDREN, Answer::Nothing, "7296 §2.8.2"),
     // It has ended: its DELETE is answered, but nothing by which the peer could take it for alive.
     Rule(&[Departed], &[CriticalPayload], Answer::Error(NotifyType::UNSUPPORTED_CRITICAL_PAYLOAD), "7296 §2.5"),
     Rule(&[Departed], &[PayloadTwice], Answer::Error(NotifyType::INVALID_SYNTAX), "7296 §2.21.3"),
