@@ -5,6 +5,7 @@
 pub(crate) mod charon;
 mod ends;
 pub(crate) mod loss;
+mod record;
 
 use std::collections::BTreeSet;
 use std::thread;

@@ -57,6 +57,8 @@ fn prepare(directory: &Path, more: &str) -> anyhow::Result<Recipe> {
     main {{
       path = {log}
       flush_line = yes
+      time_format = %T
+      time_add_ms = yes
       default = 1
       ike = 2
       cfg = 2

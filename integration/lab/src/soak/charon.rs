@@ -3,6 +3,7 @@
 //!
 //! Whether a round collided is read off the wire: each end had sent its CREATE_CHILD_SA request before it answered the other's.
 
+use std::path::PathBuf;
 use std::sync::Barrier;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -18,6 +19,7 @@ use lab::topology::{Family, Lab, Middle, Side};
 use lab::traffic::stream::{self, Load, Report};
 
 use super::ends::{self, End};
+use super::record;
 
 /// The child that is rekeyed.
 const CHILD: &str = "net4";
@@ -79,6 +81,9 @@ pub(crate) struct Options {
     /// Show the daemons' logs at the end
     #[arg(long)]
     logs: bool,
+    /// Log everything, and leave the logs, the IKE messages and the captures of both outer links in this directory
+    #[arg(long)]
+    record: Option<PathBuf>,
 }
 
 /// What both ends are told to rekey in a round.
@@ -143,7 +148,10 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
         Daemon::start(peer, &lab.site(side).gateway, &directory, &[tunnel])
     };
     let lossy = options.ike_loss > 0;
-    let cygnet = Cygnet { extra: if lossy { IMPATIENT.into() } else { String::new() }, log: String::new() };
+    let cygnet = Cygnet {
+        extra: if lossy { IMPATIENT.into() } else { String::new() },
+        log: options.record.as_ref().map_or("", |_| "trace").into(),
+    };
     let charon: &dyn Peer = if lossy { &IMPATIENT_CHARON } else { &Charon };
     let ours: &dyn Peer = match options.ours {
         super::Who::Cygnet => &cygnet,
@@ -189,10 +197,12 @@ impl Soak<'_> {
         );
         let capture = self.lab.capture()?;
         let before = self.control("before")?;
-        let rounds = self.leg("both ends at once", |leg| self.rounds(leg))?;
-        let steady = self.leg("every second", |leg| self.every_second(leg))?;
-        let after = self.control("after")?;
+        let legs = self.legs();
         let captured = capture.finish()?;
+        if let Some(directory) = &self.options.record {
+            record::write(directory, self.daemons, &self.relay()?.ike_seen(0), &captured)?;
+        }
+        let (rounds, steady, after) = legs?;
         let linger = if self.options.ike_loss > 0 { LOSSY_LINGER } else { LINGER };
         let left_over = audit::settle(&self.daemons[0], &self.daemons[1], &CHILDREN, linger);
         match &left_over {
@@ -229,6 +239,13 @@ impl Soak<'_> {
             && missed == 0
             && enough
             && steady.rekeys as f64 >= steady_rekeys)
+    }
+
+    /// The legs with rekeys, and what the path alone loses after them.
+    fn legs(&self) -> Result<(Leg, Leg, Report)> {
+        let rounds = self.leg("both ends at once", |leg| self.rounds(leg))?;
+        let steady = self.leg("every second", |leg| self.every_second(leg))?;
+        Ok((rounds, steady, self.control("after")?))
     }
 
     fn control(&self, name: &str) -> Result<Report> {
