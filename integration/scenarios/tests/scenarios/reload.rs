@@ -100,20 +100,27 @@ fn a_child_added_and_one_removed() {
     assert_eq!(world.gateway(A).count("ike-sa.closed"), 0);
 }
 
-/// Another identity is another IKE SA: the new one is there before the old one goes.
-#[test]
-fn an_identity_changed() {
-    let mut world = up();
-    let renamed = |who: usize, other: usize| {
-        let mut connection = two_children(who, other);
-        let round = if who == A { &mut connection.local } else { &mut connection.remote };
-        round[0].id = ike_model::Identity::Fqdn("new.a.example".into());
-        connection
-    };
+/// The connection as it looks at `who` when A calls itself something else.
+fn with_new_name(who: usize, mut connection: Connection) -> Connection {
+    let round = if who == A { &mut connection.local } else { &mut connection.remote };
+    round[0].id = ike_model::Identity::Fqdn("new.a.example".into());
+    connection
+}
+
+/// A key that serves under any name.
+fn one_key_for_all(world: &mut World) {
     for who in [A, B] {
         let shared = ike_model::SharedSecret { owners: Vec::new(), ..config::secret(A, B) };
         world.gateway_mut(who).config.secrets = vec![shared.into()];
     }
+}
+
+/// Another identity is another IKE SA: the new one is there before the old one goes.
+#[test]
+fn an_identity_changed() {
+    let mut world = up();
+    let renamed = |who: usize, other: usize| with_new_name(who, two_children(who, other));
+    one_key_for_all(&mut world);
     world.configure(B, renamed(B, A));
     world.configure(A, renamed(A, B));
     world.run_for(Duration::from_secs(30));
@@ -219,16 +226,8 @@ fn another_identity_while_connecting() {
     for after in [1, 15, 25, 35] {
         let mut world = World::with_shards(1, &[2, 1]);
         let plain = |who: usize, other: usize| config::connection("gw", who, other);
-        let renamed = |who: usize, other: usize| {
-            let mut connection = plain(who, other);
-            let round = if who == A { &mut connection.local } else { &mut connection.remote };
-            round[0].id = ike_model::Identity::Fqdn("new.a.example".into());
-            connection
-        };
-        for who in [A, B] {
-            let shared = ike_model::SharedSecret { owners: Vec::new(), ..config::secret(A, B) };
-            world.gateway_mut(who).config.secrets = vec![shared.into()];
-        }
+        let renamed = |who: usize, other: usize| with_new_name(who, plain(who, other));
+        one_key_for_all(&mut world);
         world.configure(B, renamed(B, A));
         world.configure(A, plain(A, B));
         let ticket = world.initiate(A, "gw", "net");
