@@ -64,8 +64,9 @@ impl Authenticated {
 
     /// The peer has closed the IKE SA.
     pub(crate) fn on_peer_closed(&mut self, core: &Core, turn: &mut Turn<'_>) {
-        rekey_ike::peer_closed(self, core, turn);
-        self.finish(core, turn, Cause::new(CauseKind::PeerDeleted, "closed by the peer"));
+        if !rekey_ike::peer_closed(self, core, turn) {
+            self.finish(core, turn, Cause::new(CauseKind::PeerDeleted, "closed by the peer"));
+        }
     }
 
     /// The IKE SA has ended: all its CHILD SAs go.

@@ -58,8 +58,18 @@ struct Agreed {
 pub(crate) struct Rival {
     spi: IkeSpi,
     lowest_nonce: Vec<u8>,
-    /// The peer uses it, so it has taken over before our exchange was answered.
-    in_use: bool,
+    claim: Claim,
+}
+
+/// What the peer has shown of its decision before our exchange was answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Claim {
+    /// Nothing.
+    None,
+    /// It uses its new IKE SA, which has taken over.
+    InUse,
+    /// It has deleted the old one besides: our exchange can be answered only by what is under way already.
+    Closed,
 }
 
 impl Rival {
@@ -81,6 +91,8 @@ pub(crate) struct KeyExchangePending {
 const REAP: Duration = Duration::from_secs(30);
 /// A new IKE SA about which nothing is decided goes after this long; by then our own exchange has been answered or the peer is dead.
 const UNDECIDED: Duration = Duration::from_secs(300);
+/// A response that the peer's DELETE has overtaken comes within this time, or never.
+const OVERTAKEN: Duration = Duration::from_secs(2);
 
 /// Begins.
 pub(crate) fn start(authenticated: &mut Authenticated, core: &mut Core, turn: &mut Turn<'_>) -> Result<(), Error> {
@@ -173,7 +185,9 @@ pub(crate) fn on_response(
     payloads: &Payloads<'_>,
 ) {
     let result = match negotiation::refusal(payloads) {
-        Some(NotifyType::INVALID_KE_PAYLOAD) => other_method(core, turn, &mut exchange, payloads),
+        Some(NotifyType::INVALID_KE_PAYLOAD) if !is_closed(authenticated) => {
+            other_method(core, turn, &mut exchange, payloads)
+        }
         Some(kind) => Err(Error::PeerNotified(kind)),
         None => accept(core, turn, &mut exchange, payloads).map(|()| false),
     };
@@ -268,7 +282,9 @@ fn complete(
     let rival = authenticated.rival.take();
     authenticated.refusals = 0;
     let (winner, redundant) = match rival {
-        Some(rival) if rival.in_use || verdict(ours, &rival.lowest_nonce) == Verdict::Theirs => (Some(rival), None),
+        Some(rival) if rival.claim != Claim::None || verdict(ours, &rival.lowest_nonce) == Verdict::Theirs => {
+            (Some(rival), None)
+        }
         other => (None, other),
     };
     if let Some(redundant) = redundant {
@@ -298,11 +314,17 @@ fn complete(
 
 /// The peer's new IKE SA stays.
 fn yield_to(authenticated: &mut Authenticated, core: &Core, turn: &mut Turn<'_>, rival: &Rival) {
-    if !rival.in_use {
-        hand_over(authenticated, core, turn, rival.spi.0);
+    match rival.claim {
+        Claim::None => hand_over(authenticated, core, turn, rival.spi.0),
+        Claim::InUse => {}
+        Claim::Closed => return authenticated.finish(core, turn, Cause::new(CauseKind::Rekeyed, "replaced")),
     }
     let at = turn.after(REAP);
     turn.deadlines.set(core.timer(IkeTimer::Reap), at);
+}
+
+fn is_closed(authenticated: &Authenticated) -> bool {
+    authenticated.rival.as_ref().is_some_and(|rival| rival.claim == Claim::Closed)
 }
 
 /// Everything passes to the IKE SA with our SPI `to`.
@@ -483,7 +505,7 @@ fn take_over(authenticated: &mut Authenticated, core: &Core, turn: &mut Turn<'_>
         let at = turn.after(UNDECIDED);
         turn.deadlines.set(new.timer(IkeTimer::Reap), at);
         turn.notices.push_back(Notice::Successor { ike: Box::new(IkeSa::authenticated(new, next)) });
-        authenticated.rival = Some(Rival { spi, lowest_nonce, in_use: false });
+        authenticated.rival = Some(Rival { spi, lowest_nonce, claim: Claim::None });
         return;
     }
     if matches!(authenticated.active, Some(Active::RekeyIke(_))) {
@@ -495,11 +517,20 @@ fn take_over(authenticated: &mut Authenticated, core: &Core, turn: &mut Turn<'_>
     turn.deadlines.set(core.timer(IkeTimer::Reap), at);
 }
 
-/// The peer deletes this IKE SA while ours is being rekeyed by both ends: only the winner does so, hence the peer's new one stays.
-pub(crate) fn peer_closed(authenticated: &mut Authenticated, core: &Core, turn: &mut Turn<'_>) {
-    if let Some(rival) = authenticated.rival.take().filter(|rival| !rival.in_use) {
-        hand_over(authenticated, core, turn, rival.spi.0);
+/// The peer deletes this IKE SA while ours is being rekeyed by both ends: only the winner does so, hence the peer's new one stays. True when
+/// there was such a thing, and this IKE SA goes on for the moment: with a response that is under way we learn what the peer has made for us,
+/// and can delete that; it would be left over there otherwise.
+pub(crate) fn peer_closed(authenticated: &mut Authenticated, core: &Core, turn: &mut Turn<'_>) -> bool {
+    let Some(rival) = &mut authenticated.rival else { return false };
+    let (before, to) = (rival.claim, rival.spi());
+    rival.claim = Claim::Closed;
+    if before == Claim::None {
+        hand_over(authenticated, core, turn, to);
     }
+    turn.deadlines.clear(core.timer(IkeTimer::Retransmit));
+    let at = turn.after(OVERTAKEN);
+    turn.deadlines.set(core.timer(IkeTimer::Reap), at);
+    true
 }
 
 /// Whether a request on an undecided IKE SA shows that its sender has decided for it: nobody asks about CHILD SAs on one that is to go.
@@ -511,14 +542,14 @@ pub(crate) fn shows_use(exchange: ExchangeType, payloads: &Payloads<'_>) -> bool
 /// The peer uses the IKE SA of its own exchange while ours is not answered: its response was lost or is late, and it stays, unless the
 /// nonces, which are known while our key exchange is being computed, say otherwise.
 pub(crate) fn peer_uses_rival(authenticated: &mut Authenticated, core: &Core, turn: &mut Turn<'_>) {
-    let Some(rival) = authenticated.rival.as_mut().filter(|rival| !rival.in_use) else { return };
+    let Some(rival) = authenticated.rival.as_mut().filter(|rival| rival.claim == Claim::None) else { return };
     if let Some(Active::RekeyIke(exchange)) = &authenticated.active
         && let Some(agreed) = &exchange.agreed
         && verdict(lowest(&exchange.nonce, &agreed.peer_nonce), &rival.lowest_nonce) == Verdict::Ours
     {
         return;
     }
-    rival.in_use = true;
+    rival.claim = Claim::InUse;
     let to = rival.spi();
     hand_over(authenticated, core, turn, to);
 }
