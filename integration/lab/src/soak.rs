@@ -2,6 +2,7 @@
 //!
 //! A control leg without rekeys runs before and after; what it loses is the path's fault, not the rekeys'.
 
+mod blame;
 pub(crate) mod charon;
 mod ends;
 pub(crate) mod loss;

@@ -57,7 +57,7 @@ fn prepare(directory: &Path, more: &str) -> anyhow::Result<Recipe> {
     main {{
       path = {log}
       flush_line = yes
-      time_format = %T
+      time_format = %FT%T %s
       time_add_ms = yes
       default = 1
       ike = 2

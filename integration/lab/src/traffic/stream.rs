@@ -122,8 +122,7 @@ impl Stream {
         let receiver = to.host.run(|| UdpSocket::bind(SocketAddr::new(to.host_address(load.family), 0)))??;
         let sender = from.host.run(|| UdpSocket::bind(SocketAddr::new(from.host_address(load.family), 0)))??;
         let mut stream = Self::between(sender, receiver, load)?;
-        let (from, to) = (from.side.letter(), to.side.letter());
-        stream.name = format!("{from} to {to}, {:?}, {} B", load.family, load.octets).into();
+        stream.name = name(from, to, load.family, load.octets).into();
         Ok(stream)
     }
 
@@ -187,6 +186,20 @@ impl Drop for Stream {
             let _ = thread.join();
         }
     }
+}
+
+/// What a stream of packets of so many octets is called.
+#[must_use]
+pub fn name(from: &Site, to: &Site, family: Family, octets: usize) -> String {
+    format!("{} to {}, {family:?}, {octets} B", from.side.letter(), to.side.letter())
+}
+
+/// The number of a packet of a stream, by its UDP payload; `None` for anything else.
+#[must_use]
+pub fn number(payload: &[u8]) -> Option<u64> {
+    let (magic, rest) = payload.split_first_chunk::<8>()?;
+    let field = rest.first_chunk::<8>()?;
+    (magic == MAGIC).then(|| u64::from_be_bytes(*field))
 }
 
 /// Runs streams for a while: `octets` sizes each way, and gives one account of all of them.
@@ -290,12 +303,7 @@ struct Seen {
 
 impl Seen {
     fn note(&mut self, packet: &[u8]) {
-        let Some((magic, rest)) = packet.split_first_chunk::<8>() else { return };
-        let Some(field) = rest.first_chunk::<8>() else { return };
-        if magic != MAGIC {
-            return;
-        }
-        let number = u64::from_be_bytes(*field);
+        let Some(number) = number(packet) else { return };
         let Ok(index) = usize::try_from(number) else { return };
         if self.numbers.len() <= index {
             self.numbers.resize(index + 1, false);
