@@ -111,3 +111,29 @@ fn a_restarted_peer_replaces_its_old_self() {
     assert_eq!(world.gateway(B).counts().ike_sas, 1);
     assert_eq!((world.gateway(B).count("ike-sa.closed"), world.gateway(B).count("child-sa.closed")), (1, 1));
 }
+
+/// What an end is doing is listed under its name while it lasts, and nothing afterwards.
+#[test]
+fn what_is_under_way_is_listed() {
+    let mut with_other = config::connection("gw", A, B);
+    with_other.children.push(config::child("other", A, B, 1).into());
+    let mut answering = config::connection("gw", B, A);
+    answering.children.push(config::child("other", B, A, 1).into());
+    let mut world = World::pair_of(1, with_other, answering);
+    world.establish();
+    // A child that is new has no older SA to be sent on until both ends have it.
+    world.strict(false);
+    let mut during = |name: &str, act: fn(&mut World)| {
+        act(&mut world);
+        let active = world.gateway(A).ike_sas(world.now())[0].tasks_active.clone();
+        assert_eq!(active, [name]);
+        world.run_for(Duration::from_secs(10));
+        let left: Vec<_> = world.gateway(A).ike_sas(world.now()).iter().map(|ike| ike.tasks_active.len()).collect();
+        assert!(left.iter().all(|tasks| *tasks == 0), "{name}: {left:?}");
+    };
+    during("CHILD_CREATE", |world| drop(world.initiate(A, "gw", "other")));
+    during("CHILD_REKEY", |world| drop(world.rekey_child(A, "net")));
+    during("IKE_REKEY", |world| drop(world.rekey_ike(A, "gw")));
+    during("CHILD_DELETE", |world| drop(world.terminate_child(A, "net")));
+    during("IKE_DELETE", |world| drop(world.terminate_ike(A, "gw")));
+}
