@@ -2,6 +2,7 @@
 
 mod absence;
 mod afresh;
+mod breaking;
 mod crossing;
 mod datapath;
 mod debian;
@@ -53,6 +54,7 @@ fn main() -> ExitCode {
         transport::trials(),
         absence::trials(),
         afresh::trials(),
+        breaking::trials(),
         several::trials(),
         detour::trials(),
         crossing::trials(),

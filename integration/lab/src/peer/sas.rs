@@ -134,6 +134,8 @@ pub struct ChildSa {
     pub name: String,
     /// The daemon's number for it.
     pub unique_id: String,
+    /// What ties its policies to its SAs in the data path; may differ between the ends.
+    pub reqid: String,
     /// `INSTALLED` and others.
     pub state: String,
     /// Whether ESP travels in UDP.
@@ -201,6 +203,7 @@ fn child_sa(node: &Node) -> ChildSa {
     ChildSa {
         name: text("name"),
         unique_id: text("uniqueid"),
+        reqid: text("reqid"),
         state: text("state"),
         encap: node.value("encap") == Some("yes"),
         spi_in: text("spi-in"),
@@ -233,5 +236,6 @@ mod tests {
         assert_eq!(sa.algorithms, "AES_GCM_16 128 PRF_HMAC_SHA2_256 CURVE_25519");
         let child = sa.installed("net4").unwrap();
         assert_eq!((child.packets_in, child.packets_out, child.encap, child.spi_in.as_str()), (7, 9, true, "c1"));
+        assert_eq!(child.reqid, "1");
     }
 }
