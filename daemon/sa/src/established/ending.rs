@@ -151,8 +151,15 @@ impl Authenticated {
                 self.child_failed(core, turn, &request.child, cause);
             }
         }
-        if let Some(Incoming::ChildKeyExchange(pending)) = self.incoming.take() {
-            pending.abandon(turn);
+        match self.incoming.take() {
+            Some(Incoming::ChildKeyExchange(pending)) => pending.abandon(turn),
+            // Whoever asked here for what the peer was making waits for that.
+            Some(Incoming::Install(unique_id, pending)) if pending.rekeys.is_none() => {
+                if let Some(child) = self.child(unique_id).map(|child| child.config.clone()) {
+                    self.child_failed(core, turn, &child, cause);
+                }
+            }
+            Some(Incoming::Install(..) | Incoming::IkeKeyExchange(_)) | None => {}
         }
     }
 }

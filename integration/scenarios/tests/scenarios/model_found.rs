@@ -221,3 +221,13 @@ fn a_child_is_asked_for_below_two_ike_sas() {
     ];
     check(setup, &actions);
 }
+
+/// C36: a child is asked for that the peer is making, and the IKE SA is closed before it is there. Whoever had asked was never answered.
+#[test]
+fn an_ike_sa_is_closed_while_the_child_that_the_peer_makes_is_asked_for() {
+    let setup = Setup { reports: vec![0, 200], ..plain() };
+    let other = |who| Op::Initiate(who, "ab".into(), "other".into());
+    let actions =
+        [(0, initiate(B)), (1_000, other(A)), (50, other(B)), (0, Op::CloseIke(B, "ab".into())), (500, Op::Wait)];
+    check(setup, &actions);
+}
