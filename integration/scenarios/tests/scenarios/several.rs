@@ -131,9 +131,19 @@ fn what_is_under_way_is_listed() {
         let left: Vec<_> = world.gateway(A).ike_sas(world.now()).iter().map(|ike| ike.tasks_active.len()).collect();
         assert!(left.iter().all(|tasks| *tasks == 0), "{name}: {left:?}");
     };
-    during("CHILD_CREATE", |world| drop(world.initiate(A, "gw", "other")));
-    during("CHILD_REKEY", |world| drop(world.rekey_child(A, "net")));
-    during("IKE_REKEY", |world| drop(world.rekey_ike(A, "gw")));
-    during("CHILD_DELETE", |world| drop(world.terminate_child(A, "net")));
-    during("IKE_DELETE", |world| drop(world.terminate_ike(A, "gw")));
+    during("CHILD_CREATE", |world| {
+        world.initiate(A, "gw", "other");
+    });
+    during("CHILD_REKEY", |world| {
+        world.rekey_child(A, "net");
+    });
+    during("IKE_REKEY", |world| {
+        world.rekey_ike(A, "gw");
+    });
+    during("CHILD_DELETE", |world| {
+        world.terminate_child(A, "net");
+    });
+    during("IKE_DELETE", |world| {
+        world.terminate_ike(A, "gw");
+    });
 }
