@@ -43,7 +43,8 @@ pub(crate) fn on_request(
     payloads: &Payloads<'_>,
 ) -> Result<(), Error> {
     may_create(authenticated)?;
-    let rekeys = rekeyed_child(authenticated, payloads)?;
+    let rekeys =
+        rekeyed_child(authenticated, payloads).inspect_err(|_| repeat_delete(authenticated, core, turn, payloads))?;
     if let Some((new, old)) = rekeys.and_then(|id| Some((id, authenticated.child(id)?.replaces?))) {
         // What the peer rekeys it uses: the switch to it is overdue.
         authenticated.activate(turn, new);
@@ -104,6 +105,20 @@ fn may_create(authenticated: &Authenticated) -> Result<(), Error> {
             | Active::Mobike(_),
         )
         | None => Ok(()),
+    }
+}
+
+//= RFC 7296 §2.1: a request is repeated until it is answered; when is left to its sender
+/// A peer that wants to rekey what our DELETE should have taken from it long ago has not got that. It gets it once more, ahead of the refusal:
+/// there are peers that after a refusal do not know any more that they have a successor, and stop sending when the DELETE comes later.
+fn repeat_delete(authenticated: &Authenticated, core: &mut Core, turn: &mut Turn<'_>, payloads: &Payloads<'_>) {
+    let spi = payloads.notify(NotifyType::REKEY_SA).and_then(|notify| notify.spi_u32());
+    let named = spi.and_then(|spi| authenticated.by_peer_spi(spi));
+    let deleted = matches!((&authenticated.active, named), (Some(Active::DeleteChildren(all)), Some(named)) if all.contains(&named));
+    let asked = turn.now().saturating_since(core.asked_at);
+    // Until it could have been answered it may well be on its way.
+    if deleted && core.round_trip.is_some_and(|round_trip| asked > round_trip.saturating_mul(2)) {
+        core.resend_in_place(turn);
     }
 }
 

@@ -33,7 +33,7 @@ fn asks_whether_the_peer_is_there(who: Who, mut connection: Connection) -> Conne
 
 /// Rows of these scenarios.
 pub(super) fn rows() -> Vec<Row> {
-    [alone(), crossing(), late(), unseen(), guessed()].into_iter().flatten().collect()
+    [alone(), crossing(), late(), unseen(), guessed(), reminded()].into_iter().flatten().collect()
 }
 
 /// C1, C3, C5 to C10.
@@ -263,6 +263,24 @@ fn guessed() -> Vec<Row> {
         );
     }
     rows.into_iter().map(|row| row.configured(other_guesses)).collect()
+}
+
+/// X3: the DELETE of what A has rekeyed is lost, and B, whose own request to rekey that was lost as well, repeats it.
+fn reminded() -> Vec<Row> {
+    let begun = [
+        RekeyChild(A),
+        RekeyChild(B),
+        Lost(Ask(B)),
+        Arrives(Ask(A)),
+        Pass(50),
+        Arrives(Answer(B)),
+        Lost(Delete(A)),
+        Pass(3_970),
+    ];
+    // The DELETE is repeated ahead of the refusal, before its own time.
+    let steps = begun.into_iter().chain([Arrives(Ask(B)), Arrives(Delete(A)), Arrives(Answer(A))]).collect();
+    let variant = "request and DELETE are lost at first, the DELETE comes before the refusal";
+    vec![row("X3", variant, steps).tells(REKEYED, REKEYED).asks(1, 1).deletes(1, 0).refused(0, 1)]
 }
 
 #[test]
