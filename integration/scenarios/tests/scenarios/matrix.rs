@@ -128,6 +128,25 @@ fn forged_messages_change_nothing() {
     }
 }
 
+/// X1: a peer that rekeys the same CHILD SA again before it has deleted it is put off, and the first successor stays.
+//= RFC 7296 §2.25.1: TEMPORARY_FAILURE for a CHILD SA that is being rekeyed or closed
+#[test]
+fn a_second_rekeying_of_the_same_child_is_put_off() {
+    let (gateway, mut puppet) = State::Idle.reach();
+    let mut ask = |kind: Kind| {
+        let answer = observe(&gateway, &puppet, &kind.octets(&puppet));
+        puppet.next += 1;
+        answer
+    };
+    assert_eq!(ask(Kind::RekeyChild), Answer::Created);
+    let made = look(&gateway);
+    for _ in 0..3 {
+        assert_eq!(ask(Kind::RekeyChild), Answer::Error(NotifyType::TEMPORARY_FAILURE));
+    }
+    assert_eq!(look(&gateway), made, "nothing more was made");
+    assert_eq!(ask(Kind::Liveness), Answer::Empty);
+}
+
 /// Each octet of the header and of a sealed message changed in turn, in each state: nothing changes.
 //= RFC 7296 §2.21.4: messages that are not authentic change no state
 #[test]
