@@ -8,8 +8,8 @@
 //! | what may still be on its way is received | `Flight` |
 //! | every event once and in order | `Story` |
 //! | no key is installed twice for sending | `Keys` |
-//! | the same as the first at every moment of any run, and no packet in flight is lost | [`reception`], once [`World::watch`](crate::World::watch) |
-//! | what was refused for a time is not asked for at once, nor for ever | [`pacing`], once there is a journal |
+//! | the same as the first at every moment of any run, and no packet in flight is lost | `reception`, once [`World::watch`](crate::World::watch) |
+//! | what was refused for a time is not asked for at once, nor for ever | `pacing`, once there is a journal |
 
 pub(crate) mod pacing;
 pub(crate) mod reception;
