@@ -81,7 +81,8 @@ impl Authenticated {
         let mut ops: Vec<Op> = Vec::new();
         let all: Vec<u32> = self.children.iter().map(|child| child.unique_id).collect();
         let ended = |child: &ChildSa| {
-            let up = !matches!(child.state, ChildSaState::Created | ChildSaState::Installing | ChildSaState::Deleted);
+            // One that lingers is told of already, unless its successor was still being installed.
+            let up = !matches!(child.state, ChildSaState::Created | ChildSaState::Installing);
             up && child.replaces.is_none() && !child.redundant && !child.replaced
         };
         for unique_id in all {

@@ -231,3 +231,19 @@ fn an_ike_sa_is_closed_while_the_child_that_the_peer_makes_is_asked_for() {
         [(0, initiate(B)), (1_000, other(A)), (50, other(B)), (0, Op::CloseIke(B, "ab".into())), (500, Op::Wait)];
     check(setup, &actions);
 }
+
+/// C7, C30: the old SA is at its limit and deleted while the winner is still being installed, and the IKE SA ends before that is done.
+#[test]
+fn the_ike_sa_ends_while_the_winner_is_installed() {
+    let setup = Setup { seed: 1_753_550_991_540_694, nat: true, reports: vec![0, 43], ..plain() };
+    let actions = [
+        (0, Op::Reports(A, 158)),
+        (0, initiate(A)),
+        (0, initiate(B)),
+        (736, rekey(A)),
+        (0, rekey(B)),
+        (25, Op::Hard(A, 3, Unit::Packets)),
+        (48, Op::CloseIke(A, "ab".into())),
+    ];
+    check(setup, &actions);
+}
