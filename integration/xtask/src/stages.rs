@@ -47,8 +47,8 @@ const STAGES: [Stage; 9] = [
         name: "model",
         quick: false,
         steps: &[
-            Step::Model("--minutes 2 --schedules 50000 --violations 3"),
-            Step::Model("--minutes 2 --schedules 50000 --violations 3"),
+            Step::Model("--minutes 2 --schedules 10000 --violations 3"),
+            Step::Model("--minutes 2 --schedules 10000 --violations 3"),
         ],
     },
     Stage {

@@ -247,3 +247,18 @@ fn the_ike_sa_ends_while_the_winner_is_installed() {
     ];
     check(setup, &actions);
 }
+
+/// C31: a child is asked for again, with other selectors, while it is being made; when that is refused for a time both wait.
+#[test]
+fn a_changed_child_waits_with_the_one_that_was_refused() {
+    let setup = Setup { seed: 1_753_551_257_620_727, ..plain() };
+    let other = Op::Initiate(B, "ab".into(), "other".into());
+    let actions = [
+        (0, initiate(A)),
+        (100, other.clone()),
+        (0, Op::Reload(B, "ab".into(), Change::Selectors)),
+        (0, other),
+        (0, rekey_ike(A)),
+    ];
+    check(setup, &actions);
+}

@@ -63,6 +63,11 @@ fn put_off(authenticated: &mut Authenticated, core: &mut Core, turn: &mut Turn<'
         }
         exchange.abandon(turn);
     } else if let Some(request) = exchange.abandon(turn) {
+        // The same child, asked for again since its configuration changed, waits with it: both mean what is configured by then.
+        let name = &request.child.name;
+        authenticated
+            .intents
+            .retain(|intent| !matches!(intent, Intent::CreateChild(other) if other.child.name == *name));
         authenticated.deferred.push(Intent::CreateChild(request));
         turn.deadlines.set(core.timer(IkeTimer::Resume), at);
     }
