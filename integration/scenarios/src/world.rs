@@ -180,7 +180,12 @@ impl World {
     pub fn restart(&mut self, who: Who) {
         self.note(format!("{} starts again", letter(who)));
         let old = &mut self.gateways[who];
-        let mut new = Gateway::new(who, old.shard_count(), self.seed.wrapping_add(1_000), old.life + 1);
+        let mut new = Gateway::new(
+            who,
+            old.shard_count(),
+            self.seed.wrapping_add(1_000_u64.wrapping_mul(u64::from(old.life) + 1)),
+            old.life + 1,
+        );
         new.config = std::mem::take(&mut old.config);
         new.nat = old.nat.take();
         new.addresses = std::mem::take(&mut old.addresses);
