@@ -195,6 +195,8 @@ impl World {
             new.count_spis_from(first);
         }
         (new.work_delay, new.report_delay) = (old.work_delay, old.report_delay);
+        // What was being done for it in its life before is not done for it now.
+        self.queue.retain(|_, due| !matches!(due, Due::Message(to, _, _) if *to == who));
         self.gateways[who] = new;
         self.oracle.borrow_mut().restarted(who);
         self.record(|| Happening::Restarted(who));
