@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use ipsec::{OffloadBackend, Reports};
-use offload_userspace::host::{Family, sockets};
+use offload_host::{Family, sockets};
 use offload_userspace::{Userspace, UserspaceConfig};
 use swanctl_compat::load_conn::offload::OffloadSupport;
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use cargo_metadata::{CargoOpt, DependencyKind, Metadata, MetadataCommand, PackageId};
 
 /// Allowed edges between our crates. The integration crates may use anything and are used by each other only.
-const ALLOWED: [(&str, &[&str]); 12] = [
+const ALLOWED: [(&str, &[&str]); 13] = [
     ("ike-wire", &[]),
     ("ike-crypto", &["ike-wire"]),
     ("ipsec", &["ike-wire"]),
@@ -13,8 +13,9 @@ const ALLOWED: [(&str, &[&str]); 12] = [
     ("ike-pki", &["ike-crypto", "ike-model"]),
     ("ike-sa", &["ike-wire", "ike-crypto", "ipsec", "ike-model", "ike-pki"]),
     ("swanctl-compat", &["ike-model", "ipsec", "ike-pki"]),
-    ("offload-kernel", &["ipsec"]),
-    ("offload-userspace", &["ipsec", "ike-crypto"]),
+    ("offload-host", &["ipsec"]),
+    ("offload-kernel", &["ipsec", "offload-host"]),
+    ("offload-userspace", &["ipsec", "ike-crypto", "offload-host"]),
     ("sa-history", &["ike-model"]),
     ("event-webhook", &["ike-model"]),
     ("telemetry", &["ike-model"]),

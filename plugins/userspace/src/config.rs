@@ -1,6 +1,6 @@
 //! The `[backend.userspace]` table and what can be wrong with it at start.
 
-use crate::host::HostError;
+use offload_host::HostError;
 
 /// Configuration of the backend.
 #[derive(Clone, Debug, PartialEq, Eq)]

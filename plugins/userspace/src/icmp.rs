@@ -1,12 +1,12 @@
 //! ICMP errors for the protected side: from which address, and how many. Their octets, and about which packets none may be sent, is the
-//! concern of [`crate::host::icmp`].
+//! concern of [`offload_host::icmp`].
 
 use std::net::IpAddr;
 
 use ipsec::Instant;
 
-use crate::host::icmp::{Complaint, LARGEST_V6, RateLimit, error};
 use crate::packet::Packet;
+use offload_host::icmp::{Complaint, LARGEST_V6, RateLimit, error};
 
 /// Room an error needs.
 pub(crate) const MAX_ERROR: usize = LARGEST_V6;

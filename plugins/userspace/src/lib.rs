@@ -8,14 +8,13 @@
 //! ```
 //!
 //! [`Userspace`] is the backend. Below it everything that decides about packets works on buffers and is told the time ([`engine`],
-//! [`esp`], [`packet`]); sockets, threads and the host kernel are at the edge ([`host`] and a private module). Reading order: [`sad`], [`spd`],
+//! [`esp`], [`packet`]); sockets, threads and the host kernel are at the edge (the crate `offload-host` and a private module). Reading order: [`sad`], [`spd`],
 //! [`engine`], [`control`].
 
 pub mod control;
 pub mod drops;
 pub mod engine;
 pub mod esp;
-pub mod host;
 pub mod packet;
 pub mod sad;
 pub mod spd;

@@ -7,8 +7,8 @@ use ipsec::{
 };
 
 use crate::control::Surroundings;
-use crate::host::{Host, HostError};
 use crate::io::socket::path_mtu;
+use offload_host::{Host, HostError};
 
 /// Path MTU taken for granted when the kernel knows no route yet.
 const ETHERNET_MTU: usize = 1500;

@@ -22,13 +22,13 @@ use crate::control::{Control, Identity, MIN_WINDOW};
 use crate::crypto;
 use crate::drops::Reason;
 use crate::esp::MAX_WINDOW;
-use crate::host::{Host, HostConfig, Tun, TunConfig};
 use crate::io::socket::{Answers, OuterSocket, set_up};
 use crate::io::transmit::Wires;
 use crate::io::wake::Wake;
 use crate::io::{self as datapath_io, receive, transmit};
 use crate::spi::SLOTS;
 use crate::surroundings::Machine;
+use offload_host::{Host, HostConfig, Tun, TunConfig};
 
 /// How often the host is asked whether addresses, links or our routes have changed; it costs little while they have not.
 const FOLLOW: Duration = Duration::from_secs(1);

@@ -12,12 +12,12 @@ use super::transport::{self, Cut};
 use super::{Batch, Looks, Shared, Sink, Tables};
 use crate::drops::Reason;
 use crate::esp::{self, MAX_OVERHEAD, next_header};
-use crate::host::icmp::Complaint;
 use crate::icmp::{self, Errors};
 use crate::mss;
 use crate::packet::{self, Packet};
 use crate::sad::Sa;
 use crate::spd::{Action, FlowCache, Policy};
+use offload_host::icmp::Complaint;
 
 const IPV6_MINIMUM_MTU: usize = 1280;
 

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use crate::engine::Form;
-use crate::host::{Family, HostError, sockets};
+use offload_host::{Family, HostError, sockets};
 
 const ESP_PROTOCOL: libc::c_int = 50;
 /// Room for a burst of full-size packets while the thread is away.

@@ -9,8 +9,8 @@ use ipsec::{
     AddressRange, Direction, OffloadBackend, OnStop, Op, OuterAddresses, PolicyAction, PortRange, Reqid, SaHandle,
     SaMode, SaSpec, SelectorPair, TrafficSelector,
 };
+use offload_host::{Family, sockets};
 use offload_userspace::UserspaceConfig;
-use offload_userspace::host::{Family, sockets};
 
 use super::gateway::{Gateway, Style, connect, guard, pair};
 use super::gateways;

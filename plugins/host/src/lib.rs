@@ -1,4 +1,4 @@
-//! Everything that touches the host kernel around the datapath: TUN device, routes, rules, the fail-closed guard, socket options.
+//! Everything that touches the host kernel around a data path, whichever backend it belongs to: TUN device, routes, rules, the fail-closed guard, socket options.
 //!
 //! ```text
 //!   LAN ──► route: not fwmark M ─► table 220 ─► cygnet0 ─► datapath ─► socket with mark M and bypass ─► outer link

@@ -141,7 +141,7 @@ pub(super) mod tests {
     use super::*;
 
     /// `10.1.0.0/16` as written.
-    pub(in crate::host) fn prefix(text: &str) -> Prefix {
+    pub(crate) fn prefix(text: &str) -> Prefix {
         let (address, length) = text.split_once('/').unwrap();
         Prefix::new(address.parse().unwrap(), length.parse().unwrap())
     }

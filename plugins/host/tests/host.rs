@@ -11,7 +11,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use ipsec::{GuardSpec, OnStop, SelectorPair, TrafficSelector};
-use offload_userspace::host::{Family, Host, HostConfig, HostError, Tun, TunConfig, set_mark, socket_bypass};
+use offload_host::{Family, Host, HostConfig, HostError, Tun, TunConfig, set_mark, socket_bypass};
 
 use lab::{Lab, Namespace, arrives, read_packet, udp_packet};
 
