@@ -7,7 +7,7 @@ use std::time::Duration;
 use ike_model::snapshot::{BackendSaOwner, BackendSaSnapshot, PolicySnapshot, Traffic};
 use ike_model::{ChildSaSnapshot, ConfiguredChildStatus, IkeSaSnapshot};
 use ike_sa::Counts;
-use ipsec::{Answer, Instant, Request, SaHandle, SaStatus};
+use ipsec::{Answer, Instant, Request, SaHandle, SaStatus, Scope};
 use swanctl_compat::render::Stats;
 use tokio::sync::oneshot;
 
@@ -133,9 +133,9 @@ impl Core {
     /// What the backend itself says that it holds.
     async fn list(&self) -> Result<Vec<SaStatus>, String> {
         let (tag, answer) = self.shared.router.query();
-        self.shared.backend.submit(tag, Request::List);
+        self.shared.backend.submit(tag, Request::List(Scope::All));
         match tokio::time::timeout(LIST_TIMEOUT, answer).await {
-            Ok(Ok(Ok(Answer::Installed(states)))) => Ok(states),
+            Ok(Ok(Ok(Answer::Installed(installed)))) => Ok(installed.sas),
             Ok(Ok(Ok(Answer::Applied(_) | Answer::Status(_)))) => Err("it answered another question".into()),
             Ok(Ok(Err(error))) => Err(error.to_string()),
             Ok(Err(_)) => Err("it has stopped".into()),

@@ -65,6 +65,7 @@ fn children(body: &mut EventBody) -> Vec<&mut ChildSaSnapshot> {
         | EventBody::ChildSaRekeyFailed { child, .. }
         | EventBody::ChildSaSoftExpired { child, .. }
         | EventBody::ChildSaHardExpired { child, .. }
+        | EventBody::Degraded { child, .. }
         | EventBody::StateLost { child, .. } => vec![child],
         EventBody::ChildSaRekeyed { old, new, .. } => vec![old, new],
         EventBody::IkeSaEstablished { ike }
@@ -80,6 +81,7 @@ fn children(body: &mut EventBody) -> Vec<&mut ChildSaSnapshot> {
         EventBody::PolicyAcquire { .. }
         | EventBody::DeviceDown { .. }
         | EventBody::DeviceUp { .. }
+        | EventBody::Repaired { .. }
         | EventBody::ConfigLoaded { .. }
         | EventBody::ConfigRejected { .. } => Vec::new(),
     }

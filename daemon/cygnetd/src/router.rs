@@ -160,7 +160,7 @@ impl Reports for Router {
             | Event::MappingChange { sa, .. }
             | Event::PeerForm { sa, .. }
             | Event::StateLost { sa } => self.of_sa(sa, event),
-            Event::DeviceDown(_) | Event::DeviceUp(_) | Event::DeviceGone(_) => {
+            Event::DeviceDown(_) | Event::DeviceUp(_) | Event::DeviceGone(_) | Event::Resync => {
                 self.tell_all(|| Message::Backend(event.clone()));
             }
             Event::Drops { reason, packets } => tracing::info!(reason, packets, "the datapath drops packets: {reason}"),
@@ -180,7 +180,7 @@ impl Reports for Router {
 
 #[cfg(test)]
 mod tests {
-    use ipsec::{DeviceId, LimitUnit, PolicyHandle};
+    use ipsec::{DeviceId, Installed, LimitUnit, PolicyHandle};
 
     use super::*;
 
@@ -236,9 +236,9 @@ mod tests {
     fn a_query_of_the_daemon_comes_back_to_it() {
         let router = Router::new(1).unwrap();
         let (tag, mut answer) = router.query();
-        router.done(tag, Ok(Answer::Installed(Vec::new())));
-        assert_eq!(answer.try_recv().unwrap(), Ok(Answer::Installed(Vec::new())));
-        router.done(tag, Ok(Answer::Installed(Vec::new())));
+        router.done(tag, Ok(Answer::Installed(Installed::default())));
+        assert_eq!(answer.try_recv().unwrap(), Ok(Answer::Installed(Installed::default())));
+        router.done(tag, Ok(Answer::Installed(Installed::default())));
         assert_eq!(waiting(&router), [(0, 0)]);
     }
 }

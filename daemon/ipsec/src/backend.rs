@@ -12,7 +12,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::capability::DeviceTable;
-use crate::handle::{DeviceId, PolicyHandle, SaHandle, Spi, Tag};
+use crate::handle::{DeviceId, PolicyHandle, SaHandle, Shard, Spi, Tag};
 use crate::policy::{GuardSpec, PolicySpec};
 use crate::sa::{ModeInUse, OuterAddresses, SaSpec, UdpEncapsulation};
 use crate::selector::PacketSelectors;
@@ -43,8 +43,27 @@ pub enum Request {
     Apply(Vec<Op>),
     /// State of one SA.
     Query(SaHandle),
-    /// All SAs installed by this process.
-    List,
+    /// All SAs and policies installed by this process.
+    List(Scope),
+}
+
+/// What a list covers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Everything.
+    All,
+    /// What belongs to one shard.
+    Shard(Shard),
+}
+
+impl Scope {
+    /// Whether what belongs to `shard` is covered.
+    pub fn covers(self, shard: Shard) -> bool {
+        match self {
+            Self::All => true,
+            Self::Shard(one) => one == shard,
+        }
+    }
 }
 
 /// One change of SAD, SPD or guard.
@@ -91,8 +110,30 @@ pub enum Answer {
     Applied(Vec<(SaHandle, ModeInUse)>),
     /// State of the SA asked for.
     Status(SaStatus),
-    /// State of every SA.
-    Installed(Vec<SaStatus>),
+    /// State of everything that is installed.
+    Installed(Installed),
+}
+
+/// What a backend holds, as read from the device.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Installed {
+    /// SAs.
+    pub sas: Vec<SaStatus>,
+    /// Policies, without the backend's own for IKE and the guard.
+    pub policies: Vec<PolicyStatus>,
+}
+
+/// An installed policy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PolicyStatus {
+    /// Which.
+    pub policy: PolicyHandle,
+    /// The device that holds it.
+    pub device: DeviceId,
+    /// Outbound SA in use, of a protecting policy.
+    pub sa: Option<SaHandle>,
+    /// Offload really in use.
+    pub mode: ModeInUse,
 }
 
 /// State of an installed SA, from the device's own counters.
@@ -100,6 +141,8 @@ pub enum Answer {
 pub struct SaStatus {
     /// Which.
     pub sa: SaHandle,
+    /// The device that holds it.
+    pub device: DeviceId,
     /// Its SPI.
     pub spi: Spi,
     /// Octets of inner packets (tunnel mode) or payloads (transport mode) carried.
@@ -110,6 +153,10 @@ pub struct SaStatus {
     pub idle_seconds: Option<u64>,
     /// Highest sequence number sent or accepted.
     pub sequence: u64,
+    /// The soft limit that was reached first: whoever missed the event sees it here.
+    pub soft_expired: Option<LimitUnit>,
+    /// The hard limit that was reached: it carries nothing any more.
+    pub hard_expired: Option<LimitUnit>,
     /// Offload really in use.
     pub mode: ModeInUse,
 }
@@ -180,6 +227,8 @@ pub enum Event {
         /// The SA.
         sa: SaHandle,
     },
+    /// Reports were lost, or somebody else has changed the tables: ask for a [`Request::List`] and compare.
+    Resync,
     /// A drop counter left zero.
     Drops {
         /// Reason in the backend's words, for example `no-policy` or `replay`.

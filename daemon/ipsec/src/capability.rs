@@ -1,10 +1,14 @@
 //! What a device can do, known before anything is negotiated.
+//!
+//! A device offers one or more ways of carrying an SA, from best to plainest: the whole data path in the device, its cryptography only, or
+//! nothing but software. Each such [`Rung`] has capabilities of its own. What the configuration asks for picks one rung, or with
+//! [`OffloadMode::Auto`] the best that can carry what is asked.
 
 use std::sync::Arc;
 
 use crate::algorithm::EspAlgorithm;
 use crate::handle::DeviceId;
-use crate::sa::ModeInUse;
+use crate::sa::{ModeInUse, OffloadMode};
 
 /// Whether a device can be used now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +32,42 @@ pub struct LimitUnits {
     pub packets: bool,
 }
 
-/// What a device can carry.
+/// Anti-replay windows of inbound SAs, in packets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReplayWindows {
+    /// From the smallest to the largest, and 0 for none.
+    Range(u32, u32),
+    /// These only; 0 = none must be named where it is allowed.
+    Only(Vec<u32>),
+}
+
+impl ReplayWindows {
+    /// Whether an SA with this window can be had.
+    pub fn allow(&self, window: u32) -> bool {
+        match self {
+            Self::Range(least, most) => window == 0 || (*least..=*most).contains(&window),
+            Self::Only(windows) => windows.contains(&window),
+        }
+    }
+}
+
+/// Selectors of policies beyond plain prefixes of any protocol.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SelectorSupport {
+    /// Address ranges that are no prefixes.
+    pub ranges: bool,
+    /// Ports, or ICMP type and code.
+    pub ports: bool,
+    /// Protocols besides any; `None` = all.
+    pub protocols: Option<Vec<u8>>,
+}
+
+impl SelectorSupport {
+    /// Everything a traffic selector can say.
+    pub const FULL: Self = Self { ranges: true, ports: true, protocols: None };
+}
+
+/// What one rung of a device can carry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Capabilities {
     /// ESP algorithms.
@@ -39,8 +78,10 @@ pub struct Capabilities {
     pub transport: bool,
     /// Extended sequence numbers.
     pub esn: bool,
-    /// Smallest and largest replay window, in packets.
-    pub replay_window: (u32, u32),
+    /// Replay windows.
+    pub replay_windows: ReplayWindows,
+    /// Selectors of policies.
+    pub selectors: SelectorSupport,
     /// ESP in UDP.
     pub udp_encapsulation: bool,
     /// Limits raised by the device.
@@ -61,6 +102,15 @@ pub struct Capabilities {
     pub interface_ids: bool,
 }
 
+/// One way in which a device carries SAs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rung {
+    /// How an SA on it is shown.
+    pub mode: ModeInUse,
+    /// What it can carry.
+    pub capabilities: Capabilities,
+}
+
 /// One device of a backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Device {
@@ -70,10 +120,25 @@ pub struct Device {
     pub name: Arc<str>,
     /// Whether it can be used now.
     pub state: DeviceState,
-    /// What it can carry.
-    pub capabilities: Capabilities,
-    /// How an SA on it is shown when the configuration asks for no offload.
-    pub plain_mode: ModeInUse,
+    /// How it carries SAs, best first: packet offload, crypto offload, none. Each mode at most once, at least one.
+    pub rungs: Vec<Rung>,
+}
+
+impl Device {
+    /// The rung of one mode, if the device has it; none for [`OffloadMode::Auto`], which is a choice and not a mode.
+    pub fn rung(&self, mode: OffloadMode) -> Option<&Rung> {
+        self.rungs.iter().find(|rung| rung.mode.mode == mode)
+    }
+
+    /// The rungs that may be tried for what the configuration asks, best first.
+    pub fn ladder(&self, wanted: OffloadMode) -> impl Iterator<Item = &Rung> {
+        self.rungs.iter().filter(move |rung| wanted == OffloadMode::Auto || rung.mode.mode == wanted)
+    }
+
+    /// Capabilities of the first rung for what the configuration asks.
+    pub fn capabilities(&self, wanted: OffloadMode) -> Option<&Capabilities> {
+        self.ladder(wanted).next().map(|rung| &rung.capabilities)
+    }
 }
 
 /// The devices of a backend as last seen.

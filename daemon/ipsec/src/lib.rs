@@ -23,10 +23,12 @@ pub mod time;
 
 pub use algorithm::{EspAlgorithm, EspEncryption, EspIntegrity, KeyMaterial};
 pub use backend::{
-    Answer, Event, LimitUnit, NatReader, OffloadBackend, OffloadError, OnStop, Op, Path, Reports, Request, SaStatus,
-    TableFull,
+    Answer, Event, Installed, LimitUnit, NatReader, OffloadBackend, OffloadError, OnStop, Op, Path, PolicyStatus,
+    Reports, Request, SaStatus, Scope, TableFull,
 };
-pub use capability::{Capabilities, Device, DeviceState, DeviceTable};
+pub use capability::{
+    Capabilities, Device, DeviceState, DeviceTable, LimitUnits, ReplayWindows, Rung, SelectorSupport,
+};
 pub use handle::{DeviceId, PolicyHandle, Reqid, SaHandle, Shard, Spi, Tag};
 pub use limits::{Lifetime, LifetimeConfig, Limits, Volume};
 pub use policy::{GuardSpec, PolicyAction, PolicySpec};

@@ -10,9 +10,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::algorithm::EspAlgorithm;
 use crate::backend::{
-    Answer, NatReader, OffloadBackend, OffloadError, OnStop, Op, Reports, Request, SaStatus, TableFull,
+    Answer, Installed, NatReader, OffloadBackend, OffloadError, OnStop, Op, PolicyStatus, Reports, Request, SaStatus,
+    Scope, TableFull,
 };
-use crate::capability::{Capabilities, Device, DeviceState, DeviceTable, LimitUnits};
+use crate::capability::{
+    Capabilities, Device, DeviceState, DeviceTable, LimitUnits, ReplayWindows, Rung, SelectorSupport,
+};
 use crate::handle::{DeviceId, PolicyHandle, SaHandle, Spi, Tag};
 use crate::policy::{GuardSpec, PolicyAction, PolicySpec};
 use crate::sa::{Direction, ModeInUse, SaMode, SaSpec};
@@ -67,7 +70,11 @@ impl RecordingBackend {
     /// The same, with a device that holds so many SAs. It counts on its user not to install more.
     pub fn with_sa_table(reports: Arc<dyn Reports>, first_spi: u32, size: u32) -> Self {
         let mut devices = able_device();
-        devices.devices.iter_mut().for_each(|device| device.capabilities.sa_table = Some(size));
+        devices
+            .devices
+            .iter_mut()
+            .flat_map(|device| &mut device.rungs)
+            .for_each(|rung| rung.capabilities.sa_table = Some(size));
         Self { devices: Arc::new(devices), ..Self::new(reports, first_spi) }
     }
 
@@ -79,7 +86,7 @@ impl RecordingBackend {
     /// From now on the device says that it cannot move SAs in place.
     pub fn forbid_moves(&mut self) {
         for device in &mut Arc::make_mut(&mut self.devices).devices {
-            device.capabilities.in_place_move = false;
+            device.rungs.iter_mut().for_each(|rung| rung.capabilities.in_place_move = false);
         }
     }
 
@@ -158,7 +165,7 @@ impl RecordingBackend {
                 .map(|sa| state.status(sa))
                 .map(Answer::Status)
                 .ok_or_else(|| OffloadError::Missing("SA".into())),
-            Request::List => Ok(Answer::Installed(state.tables.sas.values().map(|sa| state.status(sa)).collect())),
+            Request::List(scope) => Ok(Answer::Installed(state.installed(*scope))),
         }
     }
 }
@@ -166,6 +173,15 @@ impl RecordingBackend {
 impl State {
     fn status(&self, sa: &SaSpec) -> SaStatus {
         status(sa, &self.counters, self.idle)
+    }
+
+    fn installed(&self, scope: Scope) -> Installed {
+        let sas = self.tables.sas.iter().filter(|(sa, _)| scope.covers(sa.shard()));
+        let policies = self.tables.policies.iter().filter(|(policy, _)| scope.covers(policy.shard()));
+        Installed {
+            sas: sas.map(|(_, sa)| self.status(sa)).collect(),
+            policies: policies.map(|(_, policy)| policy_status(policy)).collect(),
+        }
     }
 
     fn apply(&mut self, ops: &[Op]) -> Result<Answer, OffloadError> {
@@ -293,13 +309,24 @@ fn status(sa: &SaSpec, counters: &BTreeMap<SaHandle, (u64, u64)>, idle_seconds: 
     let (packets, bytes) = counters.get(&sa.handle).copied().unwrap_or_default();
     SaStatus {
         sa: sa.handle,
+        device: sa.device,
         spi: sa.spi,
         bytes,
         packets,
         idle_seconds,
         sequence: sa.initial_sequence,
+        soft_expired: None,
+        hard_expired: None,
         mode: ModeInUse::SOFTWARE,
     }
+}
+
+fn policy_status(policy: &PolicySpec) -> PolicyStatus {
+    let sa = match policy.action {
+        PolicyAction::Protect { sa, .. } => sa,
+        PolicyAction::Bypass | PolicyAction::Discard | PolicyAction::Trap { .. } => None,
+    };
+    PolicyStatus { policy: policy.handle, device: policy.device, sa, mode: ModeInUse::SOFTWARE }
 }
 
 fn able_device() -> DeviceTable {
@@ -315,7 +342,8 @@ fn able_device() -> DeviceTable {
         tunnel: true,
         transport: true,
         esn: true,
-        replay_window: (32, 1024),
+        replay_windows: ReplayWindows::Range(32, 1024),
+        selectors: SelectorSupport::FULL,
         udp_encapsulation: true,
         limits: LimitUnits { time: true, bytes: true, packets: true },
         sa_table: None,
@@ -330,8 +358,7 @@ fn able_device() -> DeviceTable {
         id: DeviceId(0),
         name: "recorder".into(),
         state: DeviceState::Up,
-        capabilities,
-        plain_mode: ModeInUse::SOFTWARE,
+        rungs: vec![Rung { mode: ModeInUse::SOFTWARE, capabilities }],
     };
     DeviceTable { devices: vec![device] }
 }

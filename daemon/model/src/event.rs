@@ -1,5 +1,7 @@
 //! What happened: bodies made by the core, and the record the daemon wraps each in.
 
+use std::sync::Arc;
+
 use ipsec::{DeviceId, LimitUnit, PacketSelectors, Path};
 use serde::Serialize;
 
@@ -147,12 +149,38 @@ pub enum EventBody {
     DeviceDown {
         /// The device.
         device: DeviceId,
+        /// Its name.
+        name: Arc<str>,
+        /// It was removed.
+        gone: bool,
     },
     /// A device carries traffic again.
     #[serde(rename = "offload.device-up")]
     DeviceUp {
         /// The device.
         device: DeviceId,
+        /// Its name.
+        name: Arc<str>,
+    },
+    /// A CHILD SA with `hw_offload = auto` runs on a lower rung than the best of its device.
+    #[serde(rename = "offload.degraded")]
+    Degraded {
+        /// Its IKE SA, without children.
+        ike: Box<IkeSaSnapshot>,
+        /// The CHILD SA, with the mode really in use.
+        child: Box<ChildSaSnapshot>,
+        /// What the better rung could not carry.
+        cause: Cause,
+    },
+    /// What a device had lost, or somebody else had changed, stands again.
+    #[serde(rename = "offload.repaired")]
+    Repaired {
+        /// Connection.
+        connection: String,
+        /// Child.
+        child: String,
+        /// What it was.
+        cause: Cause,
     },
     /// An installed SA was lost.
     #[serde(rename = "offload.state-lost")]

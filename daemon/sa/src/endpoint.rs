@@ -382,16 +382,28 @@ impl Endpoint {
                 let child = child_of(sa);
                 self.with_child(context, child, |ike, core, turn| ike.state_lost(core, turn, child));
             }
-            Event::DeviceDown(device) => self.shared.outputs.push_back(Output::Event(EventBody::DeviceDown { device })),
+            Event::DeviceDown(device) => {
+                self.tell_of_device(context, device, |name| EventBody::DeviceDown { device, name, gone: false })
+            }
             Event::DeviceUp(device) => {
-                self.shared.outputs.push_back(Output::Event(EventBody::DeviceUp { device }));
+                self.tell_of_device(context, device, |name| EventBody::DeviceUp { device, name });
                 self.device_emptied(context, device);
             }
             Event::DeviceGone(device) => {
-                self.shared.outputs.push_back(Output::Event(EventBody::DeviceDown { device }));
+                self.tell_of_device(context, device, |name| EventBody::DeviceDown { device, name, gone: true });
                 self.device_emptied(context, device);
             }
+            Event::Resync => {}
             Event::Drops { reason, packets } => tracing::debug!(reason, packets, "packets dropped"),
+        }
+    }
+
+    /// What happens to a device is told to every shard, and by one of them to the world.
+    fn tell_of_device(&mut self, context: &Context<'_>, device: DeviceId, body: impl FnOnce(Arc<str>) -> EventBody) {
+        if self.shared.ids.shard() == Shard(0) {
+            let name =
+                context.devices.get(device).map_or_else(|| device.0.to_string().into(), |found| found.name.clone());
+            self.shared.outputs.push_back(Output::Event(body(name)));
         }
     }
 

@@ -70,9 +70,10 @@ pub(crate) struct Answer {
     pub(crate) number: u8,
 }
 
-fn capabilities<'c>(turn: &Turn<'c>, device: DeviceId) -> Result<&'c Capabilities, Error> {
-    let found = turn.context.devices.get(device).map(|device| &device.capabilities);
-    found.ok_or_else(|| Error::NoAdditionalSas("the device that carries this way is gone".into()))
+fn capabilities<'c>(turn: &Turn<'c>, device: DeviceId, child: &Child) -> Result<&'c Capabilities, Error> {
+    let found = turn.context.devices.get(device).and_then(|device| device.ladder(child.hw_offload).last());
+    let found = found.map(|rung| &rung.capabilities);
+    found.ok_or_else(|| Error::NoAdditionalSas("no device carries this way as configured".into()))
 }
 
 fn device(turn: &Turn<'_>, core: &Core) -> Result<DeviceId, Error> {
@@ -82,7 +83,10 @@ fn device(turn: &Turn<'_>, core: &Core) -> Result<DeviceId, Error> {
 
 /// Why a device cannot carry the marks or interface ids of a child, if it cannot: nothing that is configured is left out in silence.
 pub(crate) fn unsupported_tags(device: &Device, connection: &Connection, child: &Child) -> Option<String> {
-    let (has, name) = (&device.capabilities, &device.name);
+    let name = &device.name;
+    let Some(has) = device.capabilities(child.hw_offload) else {
+        return Some(format!("device {name} has no offload of this kind"));
+    };
     let interface = child.tags.interface.is_any() || connection.interface.is_any();
     if child.tags.has_marks() && !has.marks {
         Some(format!("device {name} cannot match or set packet marks"))
@@ -113,7 +117,7 @@ impl Offer {
         exchange: ChildKeyExchange,
     ) -> Result<Self, Error> {
         let device = device(turn, core)?;
-        let capabilities = capabilities(turn, device)?;
+        let capabilities = capabilities(turn, device, &request.child)?;
         check_tags(turn, device, core, &request.child)?;
         //= RFC 7296 §1.3.3: a rekeyed CHILD SA has the mode and the selectors of the old one
         let (mode, (local, remote)) = match rekeys {
@@ -238,7 +242,7 @@ impl Offer {
         offered: &[Proposal],
         preferred: Option<KeyExchangeId>,
     ) -> Option<Chosen<EspSuite, Spi>> {
-        let capabilities = capabilities(turn, self.device).ok()?;
+        let capabilities = capabilities(turn, self.device, &self.request.child).ok()?;
         let ours = &self.request.child.esp_proposals;
         suite::choose_esp(ours, capabilities, turn.context.provider, offered, self.exchange, preferred)
     }
@@ -326,13 +330,17 @@ pub(crate) fn answer(
 ) -> Result<Answer, Error> {
     let (sa, ts_i, ts_r) = child_payloads(payloads)?;
     let device = device(turn, core)?;
-    let capabilities = capabilities(turn, device)?;
+    let carries_transport = children
+        .iter()
+        .filter_map(|child| capabilities(turn, device, child).ok())
+        .any(|capabilities| capabilities.transport);
     let (remote, local) = (selectors::from_wire(ts_i), selectors::from_wire(ts_r));
     let transport = payloads.notify(NotifyType::USE_TRANSPORT_MODE).is_some();
     let found = match rekeys {
         Some(old) => find_rekeyed(core, children, old, transport, &local, &remote),
-        None => find_new(core, children, transport && capabilities.transport, &local, &remote),
+        None => find_new(core, children, transport && carries_transport, &local, &remote),
     }?;
+    let capabilities = capabilities(turn, device, &found.child)?;
     let ours = &found.child.esp_proposals;
     let provider = turn.context.provider;
     let chosen = suite::choose_esp(ours, capabilities, provider, &sa.proposals, exchange, preferred);

@@ -405,6 +405,8 @@ pub fn name(body: &EventBody) -> &'static str {
         EventBody::DeviceDown { .. } => "offload.device-down",
         EventBody::DeviceUp { .. } => "offload.device-up",
         EventBody::StateLost { .. } => "offload.state-lost",
+        EventBody::Degraded { .. } => "offload.degraded",
+        EventBody::Repaired { .. } => "offload.repaired",
         EventBody::PeerUnreachable { .. } => "peer.unreachable",
         EventBody::PeerReachable { .. } => "peer.reachable",
         EventBody::ConfigLoaded { .. } => "config.loaded",
@@ -423,6 +425,8 @@ pub fn cause(body: &EventBody) -> Option<&ike_model::Cause> {
         | EventBody::ChildSaRekeyFailed { cause, .. }
         | EventBody::ChildSaInstallFailed { cause, .. }
         | EventBody::PeerUnreachable { cause, .. }
+        | EventBody::Degraded { cause, .. }
+        | EventBody::Repaired { cause, .. }
         | EventBody::ConfigRejected { cause, .. } => Some(cause),
         EventBody::IkeSaEstablished { .. }
         | EventBody::IkeSaRekeyed { .. }

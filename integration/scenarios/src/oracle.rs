@@ -295,6 +295,8 @@ impl Story {
             | EventBody::DeviceDown { .. }
             | EventBody::DeviceUp { .. }
             | EventBody::StateLost { .. }
+            | EventBody::Degraded { .. }
+            | EventBody::Repaired { .. }
             | EventBody::PeerUnreachable { .. }
             | EventBody::PeerReachable { .. }
             | EventBody::ConfigLoaded { .. }

@@ -19,7 +19,7 @@ use ipsec::sa::HeaderCopy;
 use ipsec::{
     Answer, DeviceId, Direction, EspAlgorithm, Event, GuardSpec, KeyMaterial, Limits, OffloadBackend, OffloadError,
     OffloadMode, OnStop, Op, OuterAddresses, Path, PolicyAction, PolicyHandle, PolicySpec, Reports, Reqid, Request,
-    SaHandle, SaMode, SaSpec, SelectorPair, Shard, Spi, Tag, TrafficSelector, UdpEncapsulation,
+    SaHandle, SaMode, SaSpec, Scope, SelectorPair, Shard, Spi, Tag, TrafficSelector, UdpEncapsulation,
 };
 use offload_userspace::{Userspace, UserspaceConfig};
 
@@ -31,7 +31,7 @@ impl Reports for Print {
     fn done(&self, _tag: Tag, outcome: Result<Answer, OffloadError>) {
         match outcome {
             Ok(Answer::Installed(all)) => {
-                for sa in all {
+                for sa in all.sas {
                     println!("{}: {} packets, {} octets, number {}", sa.spi, sa.packets, sa.bytes, sa.sequence);
                 }
             }
@@ -88,7 +88,7 @@ fn main() -> Result<(), Failure> {
     thread::spawn(move || {
         loop {
             thread::sleep(Duration::from_secs(1));
-            watched.submit(Tag::new(Shard(0), 2), Request::List);
+            watched.submit(Tag::new(Shard(0), 2), Request::List(Scope::All));
         }
     });
     lines.for_each(drop);

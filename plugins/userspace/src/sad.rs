@@ -13,7 +13,7 @@ use ike_crypto::EspKey;
 use ipsec::sa::HeaderCopy;
 use ipsec::{
     Direction, Event, Instant, LimitUnit, Limits, ModeInUse, OuterAddresses, Reports, Reqid, SaHandle, SaMode, SaSpec,
-    SaStatus, SelectorPair, Spi, UdpEncapsulation,
+    SaStatus, SelectorPair, Spi, UdpEncapsulation, Volume,
 };
 
 use crate::esp::{self, ReplayWindow};
@@ -246,15 +246,31 @@ impl Sa {
             Direction::Outbound => self.hot.sequence.load(Relaxed),
             Direction::Inbound | Direction::Forward => self.hot.window.top(),
         };
+        let (packets, bytes) = (self.hot.packets.load(Relaxed), self.hot.bytes.load(Relaxed));
         SaStatus {
             sa: self.handle,
+            device: ipsec::DeviceId(0),
             spi: self.spi,
-            bytes: self.hot.bytes.load(Relaxed),
-            packets: self.hot.packets.load(Relaxed),
+            bytes,
+            packets,
             idle_seconds: last_used.checked_sub(1).map(|last| millis(now).saturating_sub(last) / 1_000),
             sequence,
+            soft_expired: self.hot.is(Once::Soft).then(|| reached(&self.limits.soft, packets, bytes)),
+            hard_expired: self.hot.is(Once::Hard).then(|| reached(&self.limits.hard, packets, bytes)),
             mode: self.mode.clone(),
         }
+    }
+}
+
+/// Which of these limits was reached, given that one was.
+fn reached(limits: &Volume, packets: u64, bytes: u64) -> LimitUnit {
+    let is_reached = |limit: Option<u64>, value: u64| limit.is_some_and(|limit| value >= limit);
+    if is_reached(limits.packets, packets) {
+        LimitUnit::Packets
+    } else if is_reached(limits.bytes, bytes) {
+        LimitUnit::Bytes
+    } else {
+        LimitUnit::Time
     }
 }
 

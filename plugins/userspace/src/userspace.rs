@@ -11,10 +11,9 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use ike_crypto::ring_provider;
-use ipsec::capability::LimitUnits;
 use ipsec::{
-    Capabilities, Device, DeviceId, DeviceState, DeviceTable, Event, ModeInUse, NatReader, OffloadBackend,
-    OffloadError, OnStop, Reports, Request, Spi, TableFull, Tag,
+    Capabilities, Device, DeviceId, DeviceState, DeviceTable, Event, LimitUnits, ModeInUse, NatReader, OffloadBackend,
+    OffloadError, OffloadMode, OnStop, ReplayWindows, Reports, Request, Rung, SelectorSupport, Spi, TableFull, Tag,
 };
 
 use crate::config::{StartError, UserspaceConfig};
@@ -391,7 +390,8 @@ fn device_table(config: &UserspaceConfig, state: DeviceState) -> DeviceTable {
         tunnel: true,
         transport: true,
         esn: true,
-        replay_window: (MIN_WINDOW, MAX_WINDOW),
+        replay_windows: ReplayWindows::Range(MIN_WINDOW, MAX_WINDOW),
+        selectors: SelectorSupport::FULL,
         udp_encapsulation: true,
         limits: LimitUnits { time: true, bytes: true, packets: true },
         sa_table: Some(SLOTS),
@@ -402,12 +402,14 @@ fn device_table(config: &UserspaceConfig, state: DeviceState) -> DeviceTable {
         marks: false,
         interface_ids: false,
     };
-    let name = if config.simulate_packet_device {
-        format!("{} (simulated)", config.device).into()
+    let software = Rung { mode: ModeInUse::SOFTWARE, capabilities };
+    let device: Arc<str> = config.device.as_str().into();
+    let (name, rungs) = if config.simulate_packet_device {
+        let mode = ModeInUse { mode: OffloadMode::Packet, device: Some(Arc::clone(&device)), simulated: true };
+        let packet = Rung { mode, capabilities: software.capabilities.clone() };
+        (format!("{device} (simulated)").into(), vec![packet, software])
     } else {
-        config.device.as_str().into()
+        (device, vec![software])
     };
-    DeviceTable {
-        devices: vec![Device { id: DeviceId(0), name, state, capabilities, plain_mode: ModeInUse::SOFTWARE }],
-    }
+    DeviceTable { devices: vec![Device { id: DeviceId(0), name, state, rungs }] }
 }

@@ -44,6 +44,8 @@ pub fn event(body: &EventBody) -> Option<(&'static str, Message)> {
         | EventBody::DeviceDown { .. }
         | EventBody::DeviceUp { .. }
         | EventBody::StateLost { .. }
+        | EventBody::Degraded { .. }
+        | EventBody::Repaired { .. }
         | EventBody::PeerReachable { .. }
         | EventBody::ConfigLoaded { .. }
         | EventBody::ConfigRejected { .. } => None,

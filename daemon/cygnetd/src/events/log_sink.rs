@@ -141,11 +141,16 @@ fn line(body: &EventBody) -> Line<'_> {
             let text = format!("traffic from {from} to {to} (protocol {protocol}) asks for {connection}/{child}");
             Line::new("policy.acquire", text).named(connection, Some(child))
         }
-        EventBody::DeviceDown { device } => {
-            Line::new("offload.device-down", format!("device {} carries nothing", device.0)).warn()
+        EventBody::DeviceDown { name, gone, .. } => {
+            let what = if *gone { "was removed" } else { "carries nothing" };
+            Line::new("offload.device-down", format!("device {name} {what}")).warn()
         }
-        EventBody::DeviceUp { device } => {
-            Line::new("offload.device-up", format!("device {} carries traffic again", device.0))
+        EventBody::DeviceUp { name, .. } => {
+            Line::new("offload.device-up", format!("device {name} carries traffic again"))
+        }
+        EventBody::Repaired { connection, child, cause } => {
+            let text = format!("{connection}/{child} is in order again: {cause}");
+            Line::new("offload.repaired", text).named(connection, Some(child)).cause(cause)
         }
         EventBody::ConfigLoaded { connection } => {
             Line::new("config.loaded", format!("connection {connection} loaded")).named(connection, None)
@@ -184,6 +189,10 @@ fn line(body: &EventBody) -> Line<'_> {
             let text =
                 format!("CHILD SA {} reached its hard limit of {unit:?}: it carries nothing any more", title(child));
             Line::new("child-sa.hard-expired", text).ike(ike).child(child)
+        }
+        EventBody::Degraded { ike, child, cause } => {
+            let text = format!("CHILD SA {} has less offload than its device offers: {cause}", title(child));
+            Line::new("offload.degraded", text).warn().ike(ike).child(child).cause(cause)
         }
         EventBody::StateLost { ike, child } => {
             let text = format!("the device has lost CHILD SA {}", title(child));

@@ -38,6 +38,7 @@ fn told(bench: &Bench<'_>, sa: SaHandle, unit: LimitUnit) -> (usize, usize, usiz
         | Event::DeviceUp(_)
         | Event::DeviceGone(_)
         | Event::StateLost { .. }
+        | Event::Resync
         | Event::Drops { .. } => false,
     });
     (soft, hard, any)

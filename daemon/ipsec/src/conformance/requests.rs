@@ -5,14 +5,14 @@ use std::collections::BTreeSet;
 use super::setup::{Bench, networks, protect};
 use super::{Kept, Subject, Verdict, ensure};
 use crate::algorithm::KeyMaterial;
-use crate::backend::{Answer, OffloadError, OnStop, Op, Request};
+use crate::backend::{Answer, OffloadError, OnStop, Op, Request, Scope};
 use crate::handle::{PolicyHandle, SaHandle, Shard};
 use crate::sa::{Direction, OffloadMode};
 
 pub(super) fn a_request_is_answered_exactly_once(subject: &mut dyn Subject) -> Kept {
     let mut bench = Bench::new(subject);
     let missing = SaHandle::new(Shard(3), 999);
-    for request in [Request::Apply(Vec::new()), Request::List, Request::Query(missing)] {
+    for request in [Request::Apply(Vec::new()), Request::List(Scope::All), Request::Query(missing)] {
         let answers = bench.submit(request.clone()).len();
         ensure(answers == 1, || format!("{request:?} was answered {answers} times"))?;
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{Kept, Log, OuterPacket, Subject, Verdict, Wire, ensure};
 use crate::algorithm::{EspAlgorithm, KeyMaterial};
-use crate::backend::{Answer, Event, OffloadError, Op, Request, SaStatus};
+use crate::backend::{Answer, Event, OffloadError, Op, Request, SaStatus, Scope};
 use crate::handle::{DeviceId, PolicyHandle, Reqid, SaHandle, Shard, Spi, Tag};
 use crate::limits::Limits;
 use crate::policy::{PolicyAction, PolicySpec};
@@ -80,8 +80,8 @@ impl<'a> Bench<'a> {
     }
 
     pub(super) fn installed(&mut self) -> Result<Vec<SaHandle>, Verdict> {
-        match self.ask(Request::List)? {
-            Ok(Answer::Installed(all)) => Ok(all.into_iter().map(|status| status.sa).collect()),
+        match self.ask(Request::List(Scope::All))? {
+            Ok(Answer::Installed(all)) => Ok(all.sas.into_iter().map(|status| status.sa).collect()),
             other => Err(Verdict::Broken(format!("a list was answered with {other:?}"))),
         }
     }

@@ -105,7 +105,8 @@ impl Authenticated {
 
 /// How many CHILD SAs like this one may linger: what our share of the device's table leaves, where that is bounded.
 fn room(turn: &Turn<'_>, like: &ChildSa, lingering: usize) -> usize {
-    let table = turn.context.devices.get(like.device).and_then(|device| device.capabilities.sa_table);
+    let device = turn.context.devices.get(like.device);
+    let table = device.and_then(|device| device.rung(like.offload.mode)).and_then(|rung| rung.capabilities.sa_table);
     let Some(table) = table else { return MOST };
     let share = usize::try_from(table).unwrap_or(usize::MAX) / usize::from(turn.ids.shards().max(1));
     // Two SAs for each CHILD SA of this shard, but those that linger have only one, which is what is counted here.

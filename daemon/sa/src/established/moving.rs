@@ -214,5 +214,8 @@ impl Authenticated {
 
 /// Whether a device moves an SA without touching its sequence number and replay window.
 fn can_move(turn: &Turn<'_>, device: DeviceId) -> bool {
-    turn.context.devices.get(device).is_some_and(|device| device.capabilities.in_place_move)
+    turn.context
+        .devices
+        .get(device)
+        .is_some_and(|device| device.rungs.iter().all(|rung| rung.capabilities.in_place_move))
 }

@@ -109,7 +109,7 @@ impl World {
             | Event::MappingChange { sa, .. }
             | Event::PeerForm { sa, .. }
             | Event::StateLost { sa } => vec![sa.shard()],
-            Event::DeviceDown(_) | Event::DeviceUp(_) | Event::DeviceGone(_) | Event::Drops { .. } => {
+            Event::DeviceDown(_) | Event::DeviceUp(_) | Event::DeviceGone(_) | Event::Resync | Event::Drops { .. } => {
                 (0..self.gateways[who].shard_count()).map(Shard).collect()
             }
         };

@@ -36,6 +36,8 @@ pub(super) fn subject(body: &EventBody) -> String {
         | EventBody::DeviceDown { .. }
         | EventBody::DeviceUp { .. }
         | EventBody::StateLost { .. }
+        | EventBody::Degraded { .. }
+        | EventBody::Repaired { .. }
         | EventBody::PeerUnreachable { .. }
         | EventBody::PeerReachable { .. }
         | EventBody::ConfigLoaded { .. }

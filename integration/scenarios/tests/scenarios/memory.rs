@@ -129,7 +129,7 @@ impl End {
                     Output::Transmit(sent) => out.push_back((sent.path, sent.octets)),
                     Output::Offload(tag, Request::Apply(ops)) => next.push(Next::Report(tag, applied(&ops))),
                     Output::Work(id, job) => next.push(Next::Work(id, job)),
-                    Output::Offload(_, Request::Query(_) | Request::List)
+                    Output::Offload(_, Request::Query(_) | Request::List(_))
                     | Output::Keepalive(_)
                     | Output::CancelWork(_)
                     | Output::Event(_)

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use ipsec::{
-    Direction, EspEncryption, Limits, ModeInUse, OffloadError, OffloadMode, OuterAddresses, PolicySpec, SaMode, SaSpec,
-    SelectorPair,
+    Direction, EspEncryption, Limits, ModeInUse, OffloadError, OffloadMode, OuterAddresses, PolicySpec, PolicyStatus,
+    SaMode, SaSpec, SelectorPair,
 };
 
 use super::Identity;
 use crate::esp::MAX_WINDOW;
+use crate::spd::{Action, Policy};
 
 /// Smallest replay window other than none.
 pub const MIN_WINDOW: u32 = 32;
@@ -61,6 +62,16 @@ impl Identity {
             return Ok(());
         }
         Err(self.unsupported("packet marks and interface ids", "they belong to the kernel's own data path"))
+    }
+
+    /// State of a policy. Its mode could be had when it was installed.
+    pub(super) fn status(&self, spec: &PolicySpec, policy: &Policy) -> Option<PolicyStatus> {
+        let sa = match &policy.action {
+            Action::Protect(sa) => sa.as_ref().map(|sa| sa.handle),
+            Action::Bypass | Action::Discard | Action::Trap => None,
+        };
+        let mode = self.mode(spec.offload).ok()?;
+        Some(PolicyStatus { policy: spec.handle, device: spec.device, sa, mode })
     }
 
     /// Refuses what no policy can be.

@@ -16,8 +16,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
 use ipsec::{
-    Answer, GuardSpec, Instant, LimitUnit, OffloadError, OnStop, PolicyHandle, PolicySpec, Reports, Request, SaHandle,
-    SaMode, SelectorPair, Spi, TableFull,
+    Answer, GuardSpec, Installed, Instant, LimitUnit, OffloadError, OnStop, PolicyHandle, PolicySpec, Reports, Request,
+    SaHandle, SaMode, Scope, SelectorPair, Spi, TableFull,
 };
 
 use crate::drops::DropCounters;
@@ -225,7 +225,17 @@ impl Control {
                 .get(handle)
                 .map(|sa| Answer::Status(sa.status(now)))
                 .ok_or_else(|| OffloadError::Missing(format!("SA {:x}", handle.raw()))),
-            Request::List => Ok(Answer::Installed(self.lock().sas.values().map(|sa| sa.status(now)).collect())),
+            Request::List(scope) => Ok(Answer::Installed(self.installed(*scope, now))),
+        }
+    }
+
+    fn installed(&self, scope: Scope, now: Instant) -> Installed {
+        let state = self.lock();
+        let sas = state.sas.iter().filter(|(sa, _)| scope.covers(sa.shard()));
+        let policies = state.policies.values().filter(|(spec, _)| scope.covers(spec.handle.shard()));
+        Installed {
+            sas: sas.map(|(_, sa)| sa.status(now)).collect(),
+            policies: policies.filter_map(|(spec, policy)| self.identity.status(spec, policy)).collect(),
         }
     }
 

@@ -9,7 +9,7 @@ mod subject;
 mod transport;
 
 use ipsec::conformance::run;
-use ipsec::{Answer, ModeInUse, OffloadError, OffloadMode, Op, PolicyHandle, Request, SaSpec, Shard};
+use ipsec::{Answer, Installed, ModeInUse, OffloadError, OffloadMode, Op, PolicyHandle, Request, SaSpec, Scope, Shard};
 use offload_userspace::NoMachine;
 use subject::InProcess;
 
@@ -28,7 +28,10 @@ fn a_route_that_is_refused_undoes_the_request() {
     let (ops, sa) = subject.tunnel();
     let outcome = subject.backend.control.execute(&Request::Apply(ops));
     assert!(matches!(outcome, Err(OffloadError::System { .. })), "{outcome:?}");
-    assert_eq!(subject.backend.control.execute(&Request::List), Ok(Answer::Installed(Vec::new())));
+    assert_eq!(
+        subject.backend.control.execute(&Request::List(Scope::All)),
+        Ok(Answer::Installed(Installed::default()))
+    );
     let mode = ModeInUse { mode: OffloadMode::Packet, device: Some("cygnet0".into()), simulated: true };
     let sa = SaSpec { offload: OffloadMode::Auto, ..sa };
     let handle = sa.handle;

@@ -12,7 +12,7 @@ use ipsec::sa::HeaderCopy;
 use ipsec::{
     Answer, DeviceId, DeviceTable, Direction, EspAlgorithm, Instant, KeyMaterial, Limits, NatReader, OffloadBackend,
     OffloadError, OffloadMode, OnStop, Op, OuterAddresses, PolicyAction, PolicyHandle, PolicySpec, Reports, Reqid,
-    Request, SaHandle, SaMode, SaSpec, SelectorPair, Shard, Spi, TableFull, Tag, TrafficSelector,
+    Request, SaHandle, SaMode, SaSpec, Scope, SelectorPair, Shard, Spi, TableFull, Tag, TrafficSelector,
 };
 use offload_userspace::NoMachine;
 use offload_userspace::control::{Control, Identity};
@@ -210,8 +210,10 @@ impl InProcess {
 
     /// SPI of [`connect`]'s inbound SA.
     pub(crate) fn spi(&self) -> u32 {
-        let Ok(Answer::Installed(all)) = self.backend.control.execute(&Request::List) else { panic!("no list") };
-        all[0].spi.get()
+        let Ok(Answer::Installed(all)) = self.backend.control.execute(&Request::List(Scope::All)) else {
+            panic!("no list")
+        };
+        all.sas[0].spi.get()
     }
 }
 

@@ -98,7 +98,7 @@ fn bulk_transfers_do_not_stall_on_size() {
     let _turn = turn();
     let lab = Lab::new(false);
     let (a, b) = gateways(&lab);
-    let algorithms = a.backend.devices().devices[0].capabilities.algorithms.clone();
+    let algorithms = a.backend.devices().devices[0].rungs[0].capabilities.algorithms.clone();
     let mut installed = Vec::new();
     for (count, algorithm) in algorithms.into_iter().enumerate() {
         let style = Style { algorithm, udp: count % 2 == 0, esn: count % 3 == 0, ..Style::default() };
