@@ -117,6 +117,32 @@ impl EspAlgorithm {
         };
         (encryption.is_aead() == integrity.is_none()).then_some(Self { encryption, integrity })
     }
+
+    /// Length of the integrity check value in bits.
+    pub const fn icv_bits(self) -> u16 {
+        match self.integrity {
+            None | Some(EspIntegrity::HmacSha2_256_128) => 128,
+            Some(EspIntegrity::HmacSha2_384_192) => 192,
+            Some(EspIntegrity::HmacSha2_512_256) => 256,
+        }
+    }
+}
+
+impl fmt::Display for EspAlgorithm {
+    /// As in `esp_proposals`: `aes256gcm16`, `aes128-sha256`, `chacha20poly1305`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.encryption {
+            EspEncryption::AesGcm16(bits) => write!(f, "aes{bits}gcm16"),
+            EspEncryption::ChaCha20Poly1305 => f.write_str("chacha20poly1305"),
+            EspEncryption::AesCbc(bits) => write!(f, "aes{bits}"),
+        }?;
+        match self.integrity {
+            None => Ok(()),
+            Some(EspIntegrity::HmacSha2_256_128) => f.write_str("-sha256"),
+            Some(EspIntegrity::HmacSha2_384_192) => f.write_str("-sha384"),
+            Some(EspIntegrity::HmacSha2_512_256) => f.write_str("-sha512"),
+        }
+    }
 }
 
 /// Keys of one SA direction. Wiped on drop, never printed.

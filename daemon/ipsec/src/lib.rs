@@ -4,7 +4,7 @@
 //! ESP datapath) implements [`OffloadBackend`]: requests go in, [`Reports`] are pushed out. Nothing here opens a socket, reads a clock or
 //! starts a thread.
 //!
-//! Reading order: [`selector`], [`sa`], [`policy`], [`backend`].
+//! Reading order: [`selector`], [`sa`], [`policy`], [`backend`], [`preflight`].
 #![forbid(unsafe_code)]
 
 pub mod algorithm;
@@ -15,6 +15,7 @@ pub mod conformance;
 pub mod handle;
 pub mod limits;
 pub mod policy;
+pub mod preflight;
 pub mod recording;
 pub mod sa;
 pub mod selector;
