@@ -13,8 +13,11 @@
 //! What remains when the process dies: block policies with their exemptions, `unreachable` routes for IPv6, and beside those the rules and
 //! `throw` routes. The TUN device and the routes into it are gone, so packets take the default route and meet the block.
 //!
-//! Everything blocks and is meant for one control thread. The pure parts for the packet path are in [`icmp`] and [`sockets`].
+//! [`devices`] says which device an SA belongs to and what becomes of it; it is for every thread.
+//!
+//! Everything else blocks and is meant for one control thread. The pure parts for the packet path are in [`icmp`] and [`sockets`].
 
+pub mod devices;
 pub mod icmp;
 pub mod sockets;
 

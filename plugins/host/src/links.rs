@@ -199,7 +199,8 @@ fn local(message: &AddressMessage) -> Option<Local> {
     (!address.is_loopback()).then_some(Local { address, subnet, link: message.header.index })
 }
 
-fn out_links(message: &RouteMessage) -> Vec<u32> {
+/// The links of all next hops of a route.
+pub(super) fn out_links(message: &RouteMessage) -> Vec<u32> {
     let mut out = Vec::new();
     for attribute in &message.attributes {
         if let RouteAttribute::Oif(link) = attribute {

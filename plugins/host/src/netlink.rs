@@ -3,6 +3,7 @@
 //! The kernel's extended acknowledgement (its reason in words) is part of every error. Lengths are checked before anything is handed to a
 //! parser, because the message crates slice without asking. Message bodies are made by their callers.
 
+use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -37,6 +38,15 @@ pub(super) struct Message {
     pub(super) body: Vec<u8>,
 }
 
+/// What comes out of a listening socket.
+#[derive(Debug)]
+pub(super) enum Heard<'m> {
+    /// A message: its type and its body.
+    Message(u16, &'m [u8]),
+    /// Messages were lost.
+    Lost,
+}
+
 impl AsFd for Netlink {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
@@ -64,6 +74,15 @@ impl Refusal {
         match self {
             Self::Kernel(source) => HostError::Kernel { action, object: object.to_string(), source },
             Self::Socket(error) => error,
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Kernel(error) => error.fmt(f),
+            Self::Socket(error) => error.fmt(f),
         }
     }
 }
@@ -119,17 +138,29 @@ impl Netlink {
     /// Whether anything heard since the last call `matters`; also when the kernel had to drop messages.
     pub(super) fn heard(&mut self, matters: impl Fn(u16, &[u8]) -> bool) -> bool {
         let mut heard = false;
+        self.drain(|what| {
+            heard |= match what {
+                Heard::Message(kind, body) => matters(kind, body),
+                Heard::Lost => true,
+            }
+        });
+        heard
+    }
+
+    /// Everything heard since the last call, in order.
+    pub(super) fn drain(&mut self, mut each: impl FnMut(Heard<'_>)) {
         loop {
             match self.socket.recv_from_full() {
-                Ok((octets, _)) => {
-                    heard |= parts(&octets).any(|part| part.is_none_or(|part| matters(part.kind, part.body)));
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return heard,
-                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => heard = true,
+                Ok((octets, sender)) if sender.port_number() == 0 => parts(&octets).for_each(|part| {
+                    each(part.map_or(Heard::Lost, |part| Heard::Message(part.kind, part.body)));
+                }),
+                Ok(_) => {} // not from the kernel
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => each(Heard::Lost),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
                     tracing::warn!(%error, "cannot hear of changes at the host");
-                    return true;
+                    return each(Heard::Lost);
                 }
             }
         }
@@ -147,6 +178,24 @@ impl Netlink {
     pub(super) fn batch(mut self, octets: &[u8], first: u32, last: u32) -> Result<(), Refusal> {
         self.send(octets)?;
         self.acknowledgement(first, last)
+    }
+
+    /// Sends one request that is answered by messages of its own; gives those that come before the acknowledgement.
+    pub(super) fn ask(&mut self, kind: u16, body: &[u8]) -> Result<Vec<Message>, Refusal> {
+        let sequence = self.next_sequence();
+        self.send(&frame(kind, NLM_F_REQUEST | NLM_F_ACK, sequence, body))?;
+        let mut messages = Vec::new();
+        loop {
+            let received = self.receive()?;
+            for part in parts(&received) {
+                let part = part.ok_or_else(|| self.malformed("an answer is cut short"))?;
+                match part.kind {
+                    _ if part.sequence != sequence => {}
+                    NLMSG_ERROR => return status(&part).map(|()| messages).map_err(Refusal::Kernel),
+                    kind => messages.push(Message { kind, body: part.body.to_vec() }),
+                }
+            }
+        }
     }
 
     /// Numbers for the requests of a batch.
@@ -278,16 +327,27 @@ fn status(part: &Part<'_>) -> Result<(), KernelError> {
     Err(KernelError { errno: code.saturating_neg(), text: attribute_text(attributes) })
 }
 
-fn attribute_text(mut attributes: &[u8]) -> Option<String> {
-    loop {
-        let length = usize::from(u16_at(attributes, 0)?);
-        let value = attributes.get(4..length)?;
-        if u16_at(attributes, 2)? == NLMSGERR_ATTR_MSG {
-            let text = String::from_utf8_lossy(value);
-            return Some(text.trim_end_matches('\0').to_owned());
-        }
-        attributes = attributes.get(length.next_multiple_of(4)..)?;
-    }
+fn attribute_text(octets: &[u8]) -> Option<String> {
+    let (_, value) = attributes(octets).find(|(kind, _)| *kind == NLMSGERR_ATTR_MSG)?;
+    Some(String::from_utf8_lossy(value).trim_end_matches('\0').to_owned())
+}
+
+/// The attributes in `octets`, type and value, up to the first that does not fit. The flag for nested ones is taken off the type.
+pub(super) fn attributes(octets: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    const TYPE: u16 = 0x3fff;
+    let mut rest = octets;
+    std::iter::from_fn(move || {
+        let length = usize::from(u16_at(rest, 0)?);
+        let value = rest.get(4..length)?;
+        let kind = u16_at(rest, 2)? & TYPE;
+        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some((kind, value))
+    })
+}
+
+/// The number at the beginning of `octets`.
+pub(super) fn u32_of(octets: &[u8]) -> Option<u32> {
+    u32_at(octets, 0)
 }
 
 fn u16_at(octets: &[u8], at: usize) -> Option<u16> {

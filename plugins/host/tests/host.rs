@@ -4,6 +4,8 @@
 #![allow(unsafe_code)] // namespaces and packet sockets have no safe interface in std; each block says why it is sound
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)] // a panic is how a test fails, in its helpers too
 
+#[path = "host/devices.rs"]
+mod devices;
 #[path = "host/lab.rs"]
 mod lab;
 

@@ -6,10 +6,10 @@
 //! ```
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -112,6 +112,18 @@ impl Namespace {
     /// Runs `ip` with these words.
     pub(crate) fn ip(&self, words: &str) -> String {
         run("ip", &format!("-n {} {words}", self.0))
+    }
+
+    /// What `ip netns` calls it.
+    pub(crate) fn name(&self) -> &str {
+        &self.0
+    }
+
+    /// Runs `ip` with one command a line.
+    pub(crate) fn ip_batch(&self, commands: &str) {
+        let mut ip = Command::new("ip").args(["-n", &self.0, "-batch", "-"]).stdin(Stdio::piped()).spawn().unwrap();
+        ip.stdin.take().unwrap().write_all(commands.as_bytes()).unwrap();
+        assert!(ip.wait().unwrap().success());
     }
 
     /// Sends one UDP packet from here; says whether the kernel took it.
