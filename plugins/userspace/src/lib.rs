@@ -31,4 +31,4 @@ mod userspace;
 pub use config::{StartError, UserspaceConfig};
 pub use spi::{SLOT_REST, SLOTS};
 pub use surroundings::NoMachine;
-pub use userspace::Userspace;
+pub use userspace::{Userspace, device_table};

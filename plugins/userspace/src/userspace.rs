@@ -384,7 +384,8 @@ fn start_threads(common: &Arc<Common>, messages: Receiver<Message>) -> Result<Ve
     ])
 }
 
-fn device_table(config: &UserspaceConfig, state: DeviceState) -> DeviceTable {
+/// What a datapath with this configuration offers, in this state.
+pub fn device_table(config: &UserspaceConfig, state: DeviceState) -> DeviceTable {
     let capabilities = Capabilities {
         algorithms: crypto::algorithms(),
         tunnel: true,

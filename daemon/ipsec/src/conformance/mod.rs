@@ -1,12 +1,18 @@
 //! The rules every offload backend keeps, each a named behaviour that can be run.
 //!
-//! A backend's tests wrap it in a [`Subject`] and call [`run`]. Whatever lies below the trait is the subject's business: a device, a namespace, or
-//! a datapath that is fed by hand. A subject that carries no packets (the recording double) cannot show the rules about packets; those end as
-//! [`Verdict::CannotShow`], which its test has to expect by name, so that nothing is skipped in silence.
+//! A backend's tests wrap it in a [`Subject`] and call [`run`] with the rung to be shown: how offloaded the SAs are that the behaviours install.
+//! A behaviour takes algorithm, window and all else from what that rung claims to carry; what it does not claim ends as
+//! [`Verdict::NotClaimed`], and that it is refused is a behaviour of its own. Whatever lies below the trait is the subject's business: a device, a
+//! namespace, or a datapath that is fed by hand. A subject that carries no packets (the recording double), or whose device cannot be pulled, cannot
+//! show the rules about that; those end as [`Verdict::CannotShow`]. A test has to expect both by name, so that nothing is skipped in silence.
 //!
 //! Traffic is made without any cipher here: a behaviour installs an outbound SA and an inbound one with the same SPI and key, and hands what the
 //! first sent to the second.
+//!
+//! [`double`] is a small backend in memory that keeps every rule, and that can be told to break one: the proof that each behaviour can fail.
 
+mod behaviours;
+pub mod double;
 mod limits;
 mod packets;
 mod policies;
@@ -20,8 +26,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::backend::{Answer, Event, OffloadBackend, OffloadError, Path, Reports};
-use crate::handle::Tag;
+use crate::handle::{DeviceId, SaHandle, Tag};
+use crate::limits::Volume;
+use crate::sa::Direction;
 
+pub use behaviours::{BEHAVIOURS, Behaviour, run};
 pub use packets::{destination, udp_v4, udp_v6};
 
 /// A backend under test with everything around it.
@@ -34,6 +43,42 @@ pub trait Subject {
     fn settle(&mut self);
     /// Both sides of the datapath, where they can be seen.
     fn wire(&mut self) -> Option<&mut dyn Wire>;
+    /// What becomes of a packet in clear that the host sends or forwards (outbound) or that comes to it from outside (inbound), with guard,
+    /// bypasses and policies as they are now. `None` when there is no host around the datapath, or none that knows.
+    fn host(&mut self, _direction: Direction, _packet: &[u8]) -> Option<Fate> {
+        None
+    }
+    /// Takes a device away, as when its link goes down. False when the subject cannot, here as in all that follow.
+    fn pull_device(&mut self, _device: DeviceId) -> bool {
+        false
+    }
+    /// Puts it back.
+    fn plug_device(&mut self, _device: DeviceId) -> bool {
+        false
+    }
+    /// Makes the device refuse the next SA it is given, for no reason the backend could know before.
+    fn refuse_install(&mut self) -> bool {
+        false
+    }
+    /// Makes the device forget an SA.
+    fn lose_state(&mut self, _sa: SaHandle) -> bool {
+        false
+    }
+    /// Makes an outbound SA appear as having carried so much more; limits are looked at with the next packet.
+    fn pretend_carried(&mut self, _sa: SaHandle, _volume: Volume) -> bool {
+        false
+    }
+}
+
+/// What becomes of a packet in clear at the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It travels as it is.
+    Clear,
+    /// The datapath gets it.
+    Datapath,
+    /// It goes nowhere.
+    Blocked,
 }
 
 /// The packets of a subject.
@@ -132,92 +177,24 @@ impl Reports for Log {
 pub enum Verdict {
     /// The rule is broken; what was seen.
     Broken(String),
-    /// The subject carries no packets, so the rule cannot be seen.
+    /// The subject carries no packets, or cannot do what it takes to see the rule.
     CannotShow,
+    /// The rung does not claim to carry what the rule is about.
+    NotClaimed,
 }
 
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Broken(what) => f.write_str(what),
-            Self::CannotShow => f.write_str("the subject carries no packets"),
+            Self::CannotShow => f.write_str("the subject cannot show it"),
+            Self::NotClaimed => f.write_str("the rung does not claim it"),
         }
     }
 }
 
 /// What a behaviour returns.
 pub type Kept = Result<(), Verdict>;
-
-/// One rule.
-#[derive(Clone, Copy)]
-pub struct Behaviour {
-    /// Name, stable: tests of subjects list those they cannot show.
-    pub name: &'static str,
-    /// Exercises a fresh subject.
-    pub check: fn(&mut dyn Subject) -> Kept,
-}
-
-macro_rules! behaviours {
-    ($($module:ident::$name:ident,)*) => {
-        /// Every rule.
-        pub const BEHAVIOURS: &[Behaviour] = &[$(Behaviour { name: stringify!($name), check: $module::$name },)*];
-    };
-}
-
-behaviours! {
-    requests::a_request_is_answered_exactly_once,
-    requests::a_refused_request_leaves_nothing_behind,
-    requests::removing_what_is_missing_is_no_error,
-    requests::an_spi_is_unique_and_never_reserved_by_the_protocol,
-    requests::two_entries_of_one_name_are_refused,
-    requests::an_sa_that_does_not_fit_its_keys_is_refused,
-    requests::after_shut_down_everything_is_refused_and_answered,
-    requests::the_mode_in_use_is_read_back,
-    policies::an_outbound_sa_carries_nothing_before_activation,
-    policies::activation_switches_at_once_and_loses_nothing,
-    policies::a_missing_sa_drops_and_never_sends_in_clear,
-    policies::no_matching_entry_drops_and_never_sends_in_clear,
-    policies::the_lower_priority_number_wins,
-    policies::of_equal_selectors_the_last_activated_owns_and_the_next_takes_over,
-    policies::a_trap_asks_once_and_delivers_what_it_held,
-    policies::a_trap_asks_again_when_it_is_touched_or_the_acquire_aged,
-    policies::a_refused_request_leaves_the_traffic_alone,
-    policies::a_flush_ends_all_traffic,
-    packets::counters_are_exact,
-    packets::a_replayed_packet_is_rejected,
-    packets::an_altered_packet_is_rejected,
-    packets::the_whole_spi_is_compared,
-    packets::an_inner_packet_outside_the_selectors_is_dropped,
-    packets::an_inner_fragment_passes_only_without_ports,
-    packets::both_forms_are_accepted_and_the_peers_is_told,
-    packets::a_new_mapping_is_told_once_and_only_for_an_authentic_new_packet,
-    packets::the_first_inbound_packet_is_told_once,
-    packets::a_moved_sa_sends_to_its_new_address,
-    packets::a_moved_sa_keeps_sequence_window_and_counters,
-    packets::an_oversize_packet_is_answered_or_fragmented,
-    packets::ipv6_is_carried_like_ipv4,
-    transport::transport_mode_carries_payloads_between_two_hosts,
-    transport::transport_mode_carries_ipv6,
-    transport::transport_mode_is_bound_to_its_hosts_and_selectors,
-    transport::transport_mode_seals_whole_packets_only,
-    transport::transport_mode_puts_checksums_right_behind_nat,
-    transport::transport_mode_limits_count_payloads,
-    limits::packet_limits_are_told_once_and_end_the_sa,
-    limits::byte_limits_are_told_once_and_end_the_sa,
-    limits::time_limits_are_told_once_and_end_the_sa,
-    limits::an_inbound_sa_ends_at_its_own_limit,
-    limits::a_limit_inside_a_batch_counts_exactly,
-    limits::sequence_numbers_never_wrap,
-    limits::extended_sequence_numbers_cross_the_low_half,
-}
-
-/// Runs every behaviour on a fresh subject and returns those that did not end well.
-pub fn run<S: Subject>(mut fresh: impl FnMut() -> S) -> Vec<(&'static str, Verdict)> {
-    BEHAVIOURS
-        .iter()
-        .filter_map(|behaviour| (behaviour.check)(&mut fresh()).err().map(|verdict| (behaviour.name, verdict)))
-        .collect()
-}
 
 /// Breaks the rule with a message unless `kept`.
 fn ensure(kept: bool, what: impl FnOnce() -> String) -> Kept {

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use super::setup::{Bench, REMOTE, UDP, network, networks};
-use super::{Kept, OuterContent, OuterPacket, Subject, Verdict, ensure};
+use super::{Kept, OuterContent, OuterPacket, Verdict, ensure};
 use crate::backend::{Event, Op};
 use crate::sa::{OuterAddresses, UdpEncapsulation};
 use crate::selector::{AddressRange, PortRange, SelectorPair, TrafficSelector};
@@ -78,8 +78,7 @@ pub(super) fn pings(count: u16) -> Vec<Vec<u8>> {
     (1..=count).map(|number| ping("10.1.0.1", "10.2.0.1", number)).collect()
 }
 
-pub(super) fn counters_are_exact(subject: &mut dyn Subject) -> Kept {
-    let mut bench = Bench::new(subject);
+pub(super) fn counters_are_exact(bench: &mut Bench<'_>) -> Kept {
     let pin = bench.connected()?;
     ensure(bench.status(pin.outbound.handle)?.idle_seconds.is_none(), || "an unused SA has an idle time".into())?;
     let packets = pings(100);
@@ -99,25 +98,28 @@ pub(super) fn counters_are_exact(subject: &mut dyn Subject) -> Kept {
     ensure(idle == Some(5), || format!("5 seconds after the last packet the idle time is {idle:?}"))
 }
 
-pub(super) fn a_replayed_packet_is_rejected(subject: &mut dyn Subject) -> Kept {
-    let mut bench = Bench::new(subject);
+pub(super) fn a_replayed_packet_is_rejected(bench: &mut Bench<'_>) -> Kept {
     let pin = bench.connected()?;
-    let sent = bench.send(&pings(100))?;
+    let window = usize::try_from(pin.inbound.replay_window).unwrap_or(0);
+    ensure(window > 10, || format!("a window of {window} packets protects from nothing"))?;
+    // Numbers 1 to 10, then the last 11, then what is between: as many packets as the window has, less those 11, are still new.
+    let all = window + 36;
+    let sent = bench.send(&pings(u16::try_from(all).unwrap_or(u16::MAX)))?;
     let pick = |from: usize, to: usize| sent.get(from..to).unwrap_or_default().to_vec();
-    // Numbers 1 to 10, then 90 to 100, then what is between: the window has 64 packets, so 37 and later are still new.
-    let mut delivered = bench.receive(&pick(0, 10))?.len() + bench.receive(&pick(89, 100))?.len();
+    let mut delivered = bench.receive(&pick(0, 10))?.len() + bench.receive(&pick(all - 11, all))?.len();
     ensure(delivered == 21, || format!("{delivered} of 21 packets in order arrived"))?;
-    delivered = bench.receive(&pick(0, 100))?.len();
-    ensure(delivered == 53, || format!("{delivered} packets arrived late, 53 are new and inside the window"))?;
+    delivered = bench.receive(&pick(0, all))?.len();
+    let new = window - 11;
+    ensure(delivered == new, || format!("{delivered} packets arrived late, {new} are new and inside the window"))?;
     delivered = bench.receive(&sent)?.len();
     ensure(delivered == 0, || format!("{delivered} packets arrived twice"))?;
     let told = bench.told(|event| matches!(event, Event::Drops { reason: "replay", .. }));
     ensure(told == 1, || format!("{told} drop events of replays"))?;
-    ensure(bench.status(pin.inbound.handle)?.packets == 74, || "replays were counted as carried".into())
+    let carried = bench.status(pin.inbound.handle)?.packets;
+    ensure(carried == (window + 10) as u64, || "replays were counted as carried".into())
 }
 
-pub(super) fn an_altered_packet_is_rejected(subject: &mut dyn Subject) -> Kept {
-    let mut bench = Bench::new(subject);
+pub(super) fn an_altered_packet_is_rejected(bench: &mut Bench<'_>) -> Kept {
     let pin = bench.connected()?;
     let sent = bench.send(&pings(1))?;
     let length = sent.first().and_then(OuterPacket::esp).map_or(0, <[u8]>::len);
@@ -154,8 +156,7 @@ fn edit(sent: &[OuterPacket], change: impl FnOnce(&mut Vec<u8>)) -> OuterPacket 
     OuterPacket { source, destination, content: OuterContent::Esp(octets) }
 }
 
-pub(super) fn the_whole_spi_is_compared(subject: &mut dyn Subject) -> Kept {
-    let mut bench = Bench::new(subject);
+pub(super) fn the_whole_spi_is_compared(bench: &mut Bench<'_>) -> Kept {
     bench.connected()?;
     let sent = bench.send(&pings(1))?;
     let wrong: Vec<OuterPacket> = (0..4).map(|at| alter(&sent, at)).collect();
@@ -165,8 +166,7 @@ pub(super) fn the_whole_spi_is_compared(subject: &mut dyn Subject) -> Kept {
 }
 
 //= RFC 3948 §3.1.1: inner addresses are held against the SPD
-pub(super) fn an_inner_packet_outside_the_selectors_is_dropped(subject: &mut dyn Subject) -> Kept {
-    let mut bench = Bench::new(subject);
+pub(super) fn an_inner_packet_outside_the_selectors_is_dropped(bench: &mut Bench<'_>) -> Kept {
     // The sender is allowed more than the receiver negotiated.
     let wide = SelectorPair { local: network(1), remote: TrafficSelector::all(AddressRange::ANY_V4) };
     let mut pin = bench.hair_pin(wide)?;
@@ -181,8 +181,8 @@ pub(super) fn an_inner_packet_outside_the_selectors_is_dropped(subject: &mut dyn
     ensure(bench.status(pin.inbound.handle)?.packets == 1, || "a dropped packet was counted as carried".into())
 }
 
-pub(super) fn an_inner_fragment_passes_only_without_ports(subject: &mut dyn Subject) -> Kept {
-    let mut bench = Bench::new(subject);
+pub(super) fn an_inner_fragment_passes_only_without_ports(bench: &mut Bench<'_>) -> Kept {
+    bench.needs(|rung| rung.selectors.ports)?;
     let open = bench.connected()?;
     let mut fragment = ping("10.1.0.1", "10.2.0.1", 1);
     // Offset 8 octets, more to come; the checksum field is the sum's complement, so it drops by the same amount.
@@ -218,13 +218,13 @@ fn in_udp(packet: &OuterPacket, source: SocketAddr) -> OuterPacket {
 }
 
 //= RFC 3948 §2.1, §3.4, §3.5: ESP in UDP and without, whichever the peer sends
-pub(super) fn both_forms_are_accepted_and_the_peers_is_told(subject: &mut dyn Subject) -> Kept {
-    let mut bench = Bench::new(subject);
+pub(super) fn both_forms_are_accepted_and_the_peers_is_told(bench: &mut Bench<'_>) -> Kept {
+    bench.needs(|rung| rung.udp_encapsulation)?;
     let pin = bench.connected()?;
     let sent = bench.send(&pings(3))?;
     let native = bench.receive(sent.get(..1).unwrap_or_default())?.len();
     let told = |bench: &Bench<'_>| bench.told(|event| matches!(event, Event::PeerForm { .. }));
-    ensure((native, told(&bench)) == (1, 0), || "a packet in our own form is not delivered, or told of".into())?;
+    ensure((native, told(bench)) == (1, 0), || "a packet in our own form is not delivered, or told of".into())?;
     let from = SocketAddr::new(turn_ip(&sent), 61_000);
     let other: Vec<OuterPacket> = sent.iter().skip(1).map(|packet| in_udp(packet, from)).collect();
     let delivered = bench.receive(&other)?.len();
@@ -233,7 +233,7 @@ pub(super) fn both_forms_are_accepted_and_the_peers_is_told(subject: &mut dyn Su
         sa: pin.inbound.handle,
         encapsulation: Some(UdpEncapsulation { local_port: 4500, remote_port: 61_000 }),
     };
-    ensure(told(&bench) == 1 && bench.told(|event| *event == expected) == 1, || {
+    ensure(told(bench) == 1 && bench.told(|event| *event == expected) == 1, || {
         format!("events {:?}", bench.log().events())
     })
 }
@@ -243,8 +243,8 @@ fn turn_ip(sent: &[OuterPacket]) -> IpAddr {
     sent.first().map_or(REMOTE, |packet| packet.source.ip())
 }
 
-pub(super) fn a_new_mapping_is_told_once_and_only_for_an_authentic_new_packet(subject: &mut dyn Subject) -> Kept {
-    let mut bench = Bench::new(subject);
+pub(super) fn a_new_mapping_is_told_once_and_only_for_an_authentic_new_packet(bench: &mut Bench<'_>) -> Kept {
+    bench.needs(|rung| rung.udp_encapsulation)?;
     let mut pin = bench.hair_pin(networks())?;
     (pin.inbound.encapsulation, pin.outbound.encapsulation) = (Some(UDP), Some(UDP));
     bench.apply(pin.everything())?;
@@ -258,28 +258,27 @@ pub(super) fn a_new_mapping_is_told_once_and_only_for_an_authentic_new_packet(su
     let altered = in_udp(&alter(sent.get(2..).unwrap_or_default(), 30), moved);
     bench.receive(&from(sent.first()))?;
     bench.receive(&[altered])?;
-    ensure(told(&bench) == 0, || "a replayed or forged packet moved the mapping".into())?;
+    ensure(told(bench) == 0, || "a replayed or forged packet moved the mapping".into())?;
     let delivered = bench.receive(&from(sent.get(2)))?.len() + bench.receive(&from(sent.get(3)))?.len();
     let expected = Event::MappingChange { sa: pin.inbound.handle, remote: moved };
-    ensure(delivered == 2 && told(&bench) == 1 && bench.told(|event| *event == expected) == 1, || {
+    ensure(delivered == 2 && told(bench) == 1 && bench.told(|event| *event == expected) == 1, || {
         format!("{delivered} of 2 packets arrived, events {:?}", bench.log().events())
     })
 }
 
-pub(super) fn the_first_inbound_packet_is_told_once(subject: &mut dyn Subject) -> Kept {
-    let mut bench = Bench::new(subject);
+pub(super) fn the_first_inbound_packet_is_told_once(bench: &mut Bench<'_>) -> Kept {
     let pin = bench.connected()?;
     let sent = bench.send(&pings(5))?;
     let told = |bench: &Bench<'_>| bench.told(|event| *event == Event::InboundFirstUse { sa: pin.inbound.handle });
-    ensure(told(&bench) == 0, || "an inbound SA was used before a packet came".into())?;
+    ensure(told(bench) == 0, || "an inbound SA was used before a packet came".into())?;
     bench.receive(&[alter(&sent, 20)])?;
-    ensure(told(&bench) == 0, || "a forged packet counts as use".into())?;
+    ensure(told(bench) == 0, || "a forged packet counts as use".into())?;
     bench.receive(&sent)?;
-    ensure(told(&bench) == 1, || format!("the first use was told {} times", told(&bench)))
+    ensure(told(bench) == 1, || format!("the first use was told {} times", told(bench)))
 }
 
-pub(super) fn a_moved_sa_sends_to_its_new_address(subject: &mut dyn Subject) -> Kept {
-    let mut bench = Bench::new(subject);
+pub(super) fn a_moved_sa_sends_to_its_new_address(bench: &mut Bench<'_>) -> Kept {
+    bench.needs(|rung| rung.in_place_move && rung.udp_encapsulation)?;
     let pin = bench.connected()?;
     bench.send(&pings(2))?;
     let remote = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 7));
@@ -297,8 +296,8 @@ pub(super) fn a_moved_sa_sends_to_its_new_address(subject: &mut dyn Subject) -> 
 }
 
 /// Moving must not start anything over: a sequence number used twice under one key breaks AES-GCM, and a window that forgets takes replays.
-pub(super) fn a_moved_sa_keeps_sequence_window_and_counters(subject: &mut dyn Subject) -> Kept {
-    let mut bench = Bench::new(subject);
+pub(super) fn a_moved_sa_keeps_sequence_window_and_counters(bench: &mut Bench<'_>) -> Kept {
+    bench.needs(|rung| rung.in_place_move && rung.udp_encapsulation)?;
     let pin = bench.connected()?;
     let kept = bench.send(&pings(4))?;
     bench.receive(&kept)?;
@@ -310,10 +309,10 @@ pub(super) fn a_moved_sa_keeps_sequence_window_and_counters(subject: &mut dyn Su
     let (mut sent, mut received) = (4, 4);
     // Encapsulation comes and goes, addresses change and come back.
     for (outer, encapsulation) in [(away, udp), (away, None), (home, udp), (home, None)] {
-        let before = (state(&mut bench, pin.outbound.handle)?, state(&mut bench, pin.inbound.handle)?);
+        let before = (state(bench, pin.outbound.handle)?, state(bench, pin.inbound.handle)?);
         let move_both = [pin.outbound.handle, pin.inbound.handle].map(|sa| Op::UpdateSa { sa, outer, encapsulation });
         bench.apply(move_both.into())?;
-        let after = (state(&mut bench, pin.outbound.handle)?, state(&mut bench, pin.inbound.handle)?);
+        let after = (state(bench, pin.outbound.handle)?, state(bench, pin.inbound.handle)?);
         ensure(before == after, || format!("a move changes {before:?} to {after:?}"))?;
         ensure(bench.receive(&kept)?.is_empty(), || "a moved SA takes packets again that it had before".into())?;
         let more = bench.send(&pings(1))?;
@@ -325,8 +324,7 @@ pub(super) fn a_moved_sa_keeps_sequence_window_and_counters(subject: &mut dyn Su
     Ok(())
 }
 
-pub(super) fn an_oversize_packet_is_answered_or_fragmented(subject: &mut dyn Subject) -> Kept {
-    let mut bench = Bench::new(subject);
+pub(super) fn an_oversize_packet_is_answered_or_fragmented(bench: &mut Bench<'_>) -> Kept {
     bench.connected()?;
     let big = |dont_fragment| udp_v4(v4("10.1.0.1"), v4("10.2.0.1"), (9, 9), 1_472, dont_fragment);
     let sent = bench.send(&[big(true)])?.len();
@@ -353,8 +351,7 @@ pub(super) fn an_oversize_packet_is_answered_or_fragmented(subject: &mut dyn Sub
     ensure(delivered.len() >= 2 && payload == 1_480, || format!("{} fragments with {payload} octets", delivered.len()))
 }
 
-pub(super) fn ipv6_is_carried_like_ipv4(subject: &mut dyn Subject) -> Kept {
-    let mut bench = Bench::new(subject);
+pub(super) fn ipv6_is_carried_like_ipv4(bench: &mut Bench<'_>) -> Kept {
     let net = |n: u16| Ipv6Addr::new(0xfd00, n, 0, 0, 0, 0, 0, 1);
     let all = |n: u16| TrafficSelector::prefix(IpAddr::V6(net(n)), 32).ok_or(Verdict::CannotShow);
     let selectors = SelectorPair { local: all(1)?, remote: all(2)? };

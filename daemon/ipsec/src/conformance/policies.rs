@@ -3,16 +3,15 @@
 use std::time::Duration;
 
 use super::packets::{ping, pings};
-use super::setup::{Bench, network, networks, protect};
-use super::{Kept, Subject, Verdict, ensure};
+use super::setup::{Bench, SHARD, network, networks, protect};
+use super::{Kept, Verdict, ensure};
 use crate::backend::{Event, Op, Request};
-use crate::handle::{PolicyHandle, Reqid, Shard};
+use crate::handle::{PolicyHandle, Reqid};
 use crate::policy::PolicyAction;
 use crate::sa::SaMode;
 use crate::selector::SelectorPair;
 
-pub(super) fn an_outbound_sa_carries_nothing_before_activation(subject: &mut dyn Subject) -> Kept {
-    let mut bench = Bench::new(subject);
+pub(super) fn an_outbound_sa_carries_nothing_before_activation(bench: &mut Bench<'_>) -> Kept {
     let pin = bench.hair_pin(networks())?;
     bench.apply(vec![Op::InstallSa(Box::new(pin.outbound.clone())), Op::InstallPolicy(pin.policy.clone())])?;
     let sent = bench.send(&pings(3))?.len();
@@ -24,8 +23,7 @@ pub(super) fn an_outbound_sa_carries_nothing_before_activation(subject: &mut dyn
     ensure((status.packets, status.sequence) == (3, 3), || format!("counters say {status:?}"))
 }
 
-pub(super) fn activation_switches_at_once_and_loses_nothing(subject: &mut dyn Subject) -> Kept {
-    let mut bench = Bench::new(subject);
+pub(super) fn activation_switches_at_once_and_loses_nothing(bench: &mut Bench<'_>) -> Kept {
     let old = bench.connected()?;
     let new = bench.hair_pin(networks())?;
     bench.apply(vec![Op::InstallSa(Box::new(new.inbound.clone())), Op::InstallSa(Box::new(new.outbound.clone()))])?;
@@ -39,8 +37,8 @@ pub(super) fn activation_switches_at_once_and_loses_nothing(subject: &mut dyn Su
     ensure(delivered == 4, || format!("{delivered} of 4 packets arrived across the switch"))
 }
 
-pub(super) fn a_missing_sa_drops_and_never_sends_in_clear(subject: &mut dyn Subject) -> Kept {
-    let mut bench = Bench::new(subject);
+pub(super) fn a_missing_sa_drops_and_never_sends_in_clear(bench: &mut Bench<'_>) -> Kept {
+    bench.needs(|rung| rung.all_policy_kinds)?;
     let pin = bench.connected()?;
     // A wider entry behind it must not catch what the protecting one cannot carry.
     let bypass = bench.policy(networks(), 5000, PolicyAction::Bypass);
@@ -49,8 +47,7 @@ pub(super) fn a_missing_sa_drops_and_never_sends_in_clear(subject: &mut dyn Subj
     ensure(sent == 0, || format!("{sent} packets left without an SA"))
 }
 
-pub(super) fn no_matching_entry_drops_and_never_sends_in_clear(subject: &mut dyn Subject) -> Kept {
-    let mut bench = Bench::new(subject);
+pub(super) fn no_matching_entry_drops_and_never_sends_in_clear(bench: &mut Bench<'_>) -> Kept {
     bench.connected()?;
     let stranger = ping("10.1.0.1", "172.16.0.1", 1);
     let sent = bench.send(&[stranger])?.len();
@@ -59,8 +56,8 @@ pub(super) fn no_matching_entry_drops_and_never_sends_in_clear(subject: &mut dyn
     ensure(told == 1, || format!("{told} drop events"))
 }
 
-pub(super) fn the_lower_priority_number_wins(subject: &mut dyn Subject) -> Kept {
-    let mut bench = Bench::new(subject);
+pub(super) fn the_lower_priority_number_wins(bench: &mut Bench<'_>) -> Kept {
+    bench.needs(|rung| rung.all_policy_kinds)?;
     bench.connected()?;
     let one = SelectorPair { remote: super::destination("10.2.0.9"), ..networks() };
     let discard = bench.policy(one, 999, PolicyAction::Discard);
@@ -70,8 +67,7 @@ pub(super) fn the_lower_priority_number_wins(subject: &mut dyn Subject) -> Kept 
     ensure(sent == 1, || format!("{sent} packets left, one should have"))
 }
 
-pub(super) fn of_equal_selectors_the_last_activated_owns_and_the_next_takes_over(subject: &mut dyn Subject) -> Kept {
-    let mut bench = Bench::new(subject);
+pub(super) fn of_equal_selectors_the_last_activated_owns_and_the_next_takes_over(bench: &mut Bench<'_>) -> Kept {
     let (first, second) = (bench.connected()?, bench.connected()?);
     let expect = |bench: &mut Bench<'_>, spi: u32, when: &str| {
         let sent = bench.send(&pings(2))?;
@@ -82,15 +78,15 @@ pub(super) fn of_equal_selectors_the_last_activated_owns_and_the_next_takes_over
             )
         })
     };
-    expect(&mut bench, second.outbound.spi.get(), "after two installs")?;
+    expect(bench, second.outbound.spi.get(), "after two installs")?;
     bench.apply(vec![first.activate()])?;
-    expect(&mut bench, first.outbound.spi.get(), "after the first was activated again")?;
+    expect(bench, first.outbound.spi.get(), "after the first was activated again")?;
     bench.apply(vec![Op::RemovePolicy(first.policy.handle), Op::RemoveSa(first.outbound.handle)])?;
-    expect(&mut bench, second.outbound.spi.get(), "after the owner was removed")
+    expect(bench, second.outbound.spi.get(), "after the owner was removed")
 }
 
-pub(super) fn a_trap_asks_once_and_delivers_what_it_held(subject: &mut dyn Subject) -> Kept {
-    let mut bench = Bench::new(subject);
+pub(super) fn a_trap_asks_once_and_delivers_what_it_held(bench: &mut Bench<'_>) -> Kept {
+    bench.needs(|rung| rung.all_policy_kinds)?;
     let trap = bench.policy(networks(), 2000, PolicyAction::Trap { reqid: Reqid(7), mode: SaMode::Tunnel });
     let handle = trap.handle;
     bench.apply(vec![Op::InstallPolicy(trap)])?;
@@ -106,22 +102,21 @@ pub(super) fn a_trap_asks_once_and_delivers_what_it_held(subject: &mut dyn Subje
     ensure(bench.status(pin.outbound.handle)?.packets == 5, || "held packets were not counted".into())
 }
 
-pub(super) fn a_trap_asks_again_when_it_is_touched_or_the_acquire_aged(subject: &mut dyn Subject) -> Kept {
-    let mut bench = Bench::new(subject);
+pub(super) fn a_trap_asks_again_when_it_is_touched_or_the_acquire_aged(bench: &mut Bench<'_>) -> Kept {
+    bench.needs(|rung| rung.all_policy_kinds)?;
     let trap = bench.policy(networks(), 2000, PolicyAction::Trap { reqid: Reqid(7), mode: SaMode::Tunnel });
     let asked = |bench: &Bench<'_>| bench.told(|event| matches!(event, Event::Acquire { .. }));
     bench.apply(vec![Op::InstallPolicy(trap.clone())])?;
     bench.send(&pings(2))?;
     bench.apply(vec![Op::UpdatePolicy(trap)])?;
     bench.send(&pings(2))?;
-    ensure(asked(&bench) == 2, || format!("{} acquires after the trap was touched, not 2", asked(&bench)))?;
+    ensure(asked(bench) == 2, || format!("{} acquires after the trap was touched, not 2", asked(bench)))?;
     bench.pass_time(Duration::from_secs(600))?;
     bench.send(&pings(2))?;
-    ensure(asked(&bench) == 3, || format!("{} acquires after the last one aged, not 3", asked(&bench)))
+    ensure(asked(bench) == 3, || format!("{} acquires after the last one aged, not 3", asked(bench)))
 }
 
-pub(super) fn a_refused_request_leaves_the_traffic_alone(subject: &mut dyn Subject) -> Kept {
-    let mut bench = Bench::new(subject);
+pub(super) fn a_refused_request_leaves_the_traffic_alone(bench: &mut Bench<'_>) -> Kept {
     let pin = bench.connected()?;
     bench.wire()?;
     let other = bench.hair_pin(networks())?;
@@ -131,7 +126,7 @@ pub(super) fn a_refused_request_leaves_the_traffic_alone(subject: &mut dyn Subje
         Op::InstallSa(Box::new(other.outbound.clone())),
         Op::InstallPolicy(other.policy.clone()),
         other.activate(),
-        Op::UpdatePolicy(crate::policy::PolicySpec { handle: PolicyHandle::new(Shard(3), 995), ..other.policy }),
+        Op::UpdatePolicy(crate::policy::PolicySpec { handle: PolicyHandle::new(SHARD, 995), ..other.policy }),
     ]))?;
     ensure(outcome.is_err(), || "updating a policy that does not exist was accepted".into())?;
     let sent = bench.send(&pings(2))?;
@@ -142,8 +137,7 @@ pub(super) fn a_refused_request_leaves_the_traffic_alone(subject: &mut dyn Subje
     ensure(delivered == 2, || "a refused request removed the inbound SA".into())
 }
 
-pub(super) fn a_flush_ends_all_traffic(subject: &mut dyn Subject) -> Kept {
-    let mut bench = Bench::new(subject);
+pub(super) fn a_flush_ends_all_traffic(bench: &mut Bench<'_>) -> Kept {
     bench.connected()?;
     let elsewhere = SelectorPair { local: network(1), remote: network(3) };
     let other = bench.policy(elsewhere, 1000, protect());
@@ -157,5 +151,6 @@ pub(super) fn a_flush_ends_all_traffic(subject: &mut dyn Subject) -> Kept {
         Ok(_) => Ok(()),
         Err(Verdict::Broken(why)) => Err(Verdict::Broken(format!("after a flush nothing can be installed: {why}"))),
         Err(Verdict::CannotShow) => Err(Verdict::CannotShow),
+        Err(Verdict::NotClaimed) => Err(Verdict::NotClaimed),
     }
 }

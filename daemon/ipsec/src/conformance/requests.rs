@@ -2,31 +2,40 @@
 
 use std::collections::BTreeSet;
 
-use super::setup::{Bench, networks, protect};
-use super::{Kept, Subject, Verdict, ensure};
+use super::setup::{Bench, SHARD, networks, protect};
+use super::{Kept, Verdict, ensure};
 use crate::algorithm::KeyMaterial;
 use crate::backend::{Answer, OffloadError, OnStop, Op, Request, Scope};
-use crate::handle::{PolicyHandle, SaHandle, Shard};
-use crate::sa::{Direction, OffloadMode};
+use crate::handle::{PolicyHandle, SaHandle};
+use crate::sa::OffloadMode;
 
-pub(super) fn a_request_is_answered_exactly_once(subject: &mut dyn Subject) -> Kept {
-    let mut bench = Bench::new(subject);
-    let missing = SaHandle::new(Shard(3), 999);
-    for request in [Request::Apply(Vec::new()), Request::List(Scope::All), Request::Query(missing)] {
+pub(super) fn a_request_is_answered_exactly_once(bench: &mut Bench<'_>) -> Kept {
+    let missing = SaHandle::new(SHARD, 999);
+    let pin = bench.hair_pin(networks())?;
+    let requests = [
+        Request::Apply(Vec::new()),
+        Request::Apply(pin.everything()),
+        // Refused: the names are taken.
+        Request::Apply(pin.everything()),
+        Request::List(Scope::All),
+        Request::Query(pin.outbound.handle),
+        Request::Query(missing),
+        Request::Apply(vec![Op::Flush]),
+    ];
+    for request in requests {
         let answers = bench.submit(request.clone()).len();
         ensure(answers == 1, || format!("{request:?} was answered {answers} times"))?;
     }
     Ok(())
 }
 
-pub(super) fn a_refused_request_leaves_nothing_behind(subject: &mut dyn Subject) -> Kept {
-    let mut bench = Bench::new(subject);
+pub(super) fn a_refused_request_leaves_nothing_behind(bench: &mut Bench<'_>) -> Kept {
     let kept = bench.connected()?;
     let before = bench.installed()?;
     let refused = bench.hair_pin(networks())?;
     let mut ops = refused.everything();
     ops.insert(0, Op::RemoveSa(kept.outbound.handle));
-    ops.push(Op::Activate { policy: PolicyHandle::new(Shard(3), 998), sa: refused.outbound.handle });
+    ops.push(Op::Activate { policy: PolicyHandle::new(SHARD, 998), sa: refused.outbound.handle });
     let outcome = bench.ask(Request::Apply(ops))?;
     ensure(outcome.is_err(), || "activating a policy that does not exist was accepted".into())?;
     let after = bench.installed()?;
@@ -37,15 +46,13 @@ pub(super) fn a_refused_request_leaves_nothing_behind(subject: &mut dyn Subject)
     bench.apply(vec![kept.activate()]).map(|_| ())
 }
 
-pub(super) fn removing_what_is_missing_is_no_error(subject: &mut dyn Subject) -> Kept {
-    let mut bench = Bench::new(subject);
+pub(super) fn removing_what_is_missing_is_no_error(bench: &mut Bench<'_>) -> Kept {
     bench
-        .apply(vec![Op::RemoveSa(SaHandle::new(Shard(3), 997)), Op::RemovePolicy(PolicyHandle::new(Shard(3), 996))])
+        .apply(vec![Op::RemoveSa(SaHandle::new(SHARD, 997)), Op::RemovePolicy(PolicyHandle::new(SHARD, 996))])
         .map(|_| ())
 }
 
-pub(super) fn an_spi_is_unique_and_never_reserved_by_the_protocol(subject: &mut dyn Subject) -> Kept {
-    let mut bench = Bench::new(subject);
+pub(super) fn an_spi_is_unique_and_never_reserved_by_the_protocol(bench: &mut Bench<'_>) -> Kept {
     let mut seen = BTreeSet::new();
     for _ in 0..1_000 {
         let spi = bench.reserve()?;
@@ -55,8 +62,7 @@ pub(super) fn an_spi_is_unique_and_never_reserved_by_the_protocol(subject: &mut 
     Ok(())
 }
 
-pub(super) fn two_entries_of_one_name_are_refused(subject: &mut dyn Subject) -> Kept {
-    let mut bench = Bench::new(subject);
+pub(super) fn two_entries_of_one_name_are_refused(bench: &mut Bench<'_>) -> Kept {
     let pin = bench.connected()?;
     for op in [Op::InstallSa(Box::new(pin.inbound)), Op::InstallPolicy(pin.policy)] {
         match bench.ask(Request::Apply(vec![op]))? {
@@ -67,17 +73,16 @@ pub(super) fn two_entries_of_one_name_are_refused(subject: &mut dyn Subject) -> 
     Ok(())
 }
 
-pub(super) fn an_sa_that_does_not_fit_its_keys_is_refused(subject: &mut dyn Subject) -> Kept {
-    let mut bench = Bench::new(subject);
+pub(super) fn an_sa_that_does_not_fit_its_keys_is_refused(bench: &mut Bench<'_>) -> Kept {
     let mut pin = bench.hair_pin(networks())?;
-    pin.inbound.key = KeyMaterial::new(&[1; 35], None);
+    let octets = pin.inbound.algorithm.encryption.keymat_octets();
+    pin.inbound.key = KeyMaterial::new(&vec![1; octets - 1], None);
     let outcome = bench.ask(Request::Apply(vec![Op::InstallSa(Box::new(pin.inbound))]))?;
     ensure(outcome.is_err(), || "a key one octet short was accepted".into())?;
     ensure(bench.installed()?.is_empty(), || "the refused SA is there".into())
 }
 
-pub(super) fn after_shut_down_everything_is_refused_and_answered(subject: &mut dyn Subject) -> Kept {
-    let mut bench = Bench::new(subject);
+pub(super) fn after_shut_down_everything_is_refused_and_answered(bench: &mut Bench<'_>) -> Kept {
     bench.connected()?;
     bench.subject().backend().shut_down(OnStop::Block);
     let policy = bench.policy(networks(), 1, protect());
@@ -88,8 +93,7 @@ pub(super) fn after_shut_down_everything_is_refused_and_answered(subject: &mut d
     })
 }
 
-pub(super) fn the_mode_in_use_is_read_back(subject: &mut dyn Subject) -> Kept {
-    let mut bench = Bench::new(subject);
+pub(super) fn the_mode_in_use_is_read_back(bench: &mut Bench<'_>) -> Kept {
     let pin = bench.hair_pin(networks())?;
     let answer = bench.apply(pin.everything())?;
     let Answer::Applied(modes) = answer else {
@@ -97,17 +101,48 @@ pub(super) fn the_mode_in_use_is_read_back(subject: &mut dyn Subject) -> Kept {
     };
     let handles: Vec<SaHandle> = modes.iter().map(|(handle, _)| *handle).collect();
     ensure(handles == [pin.inbound.handle, pin.outbound.handle], || format!("modes were told of {handles:?}"))?;
+    let claimed = bench.device().rung(bench.mode()).map(|rung| rung.mode.clone());
+    let listed = bench.list(Scope::All)?;
     for (handle, mode) in modes {
-        ensure(mode.mode == OffloadMode::No, || format!("no offload was asked for, {mode:?} is in use"))?;
+        ensure(Some(&mode) == claimed.as_ref(), || format!("{claimed:?} was asked for, {mode:?} is in use"))?;
         ensure(bench.status(handle)?.mode == mode, || "the status tells another mode".into())?;
+        ensure(listed.sas.iter().any(|sa| sa.sa == handle && sa.mode == mode), || {
+            "the list tells another mode".into()
+        })?;
     }
-    // A wish that cannot be had is refused, never replaced by something else.
-    let spi = bench.reserve()?;
-    let mut wish = bench.sa(Direction::Inbound, spi, networks());
-    wish.offload = OffloadMode::Packet;
-    match bench.ask(Request::Apply(vec![Op::InstallSa(Box::new(wish))]))? {
-        Err(OffloadError::Unsupported { .. }) => Ok(()),
-        Ok(Answer::Applied(modes)) if modes.iter().all(|(_, mode)| mode.mode == OffloadMode::Packet) => Ok(()),
-        other => Err(Verdict::Broken(format!("packet offload was asked for and answered with {other:?}"))),
+    let policy = listed.policies.iter().find(|policy| policy.policy == pin.policy.handle);
+    ensure(policy.map(|policy| &policy.mode) == claimed.as_ref(), || format!("the list shows the policy as {policy:?}"))
+}
+
+/// A wish that cannot be had is refused, never replaced by something else.
+pub(super) fn a_wish_for_a_missing_rung_is_refused(bench: &mut Bench<'_>) -> Kept {
+    for wish in [OffloadMode::No, OffloadMode::Crypto, OffloadMode::Packet] {
+        if bench.device().rung(wish).is_some() {
+            continue;
+        }
+        let mut pin = bench.hair_pin(networks())?;
+        pin.inbound.offload = wish;
+        pin.policy.offload = wish;
+        for op in [Op::InstallSa(Box::new(pin.inbound)), Op::InstallPolicy(pin.policy)] {
+            match bench.ask(Request::Apply(vec![op]))? {
+                Err(OffloadError::Unsupported { .. }) => {}
+                other => return Err(Verdict::Broken(format!("{wish:?} was asked for and answered with {other:?}"))),
+            }
+        }
     }
+    Ok(())
+}
+
+/// `Auto` is a choice that was made before: what arrives here is one rung.
+pub(super) fn auto_is_no_rung(bench: &mut Bench<'_>) -> Kept {
+    let mut pin = bench.hair_pin(networks())?;
+    pin.inbound.offload = OffloadMode::Auto;
+    pin.policy.offload = OffloadMode::Auto;
+    for op in [Op::InstallSa(Box::new(pin.inbound)), Op::InstallPolicy(pin.policy)] {
+        match bench.ask(Request::Apply(vec![op]))? {
+            Err(OffloadError::Invalid(_)) => {}
+            other => return Err(Verdict::Broken(format!("a rung called auto was answered with {other:?}"))),
+        }
+    }
+    Ok(())
 }

@@ -5,22 +5,28 @@ use std::sync::Arc;
 
 use super::{Kept, Log, OuterPacket, Subject, Verdict, Wire, ensure};
 use crate::algorithm::{EspAlgorithm, KeyMaterial};
-use crate::backend::{Answer, Event, OffloadError, Op, Request, SaStatus, Scope};
-use crate::handle::{DeviceId, PolicyHandle, Reqid, SaHandle, Shard, Spi, Tag};
+use crate::backend::{Answer, Event, Installed, OffloadError, Op, Request, SaStatus, Scope};
+use crate::capability::{Capabilities, Device, ReplayWindows};
+use crate::handle::{PolicyHandle, Reqid, SaHandle, Shard, Spi, Tag};
 use crate::limits::Limits;
 use crate::policy::{PolicyAction, PolicySpec};
 use crate::sa::{Direction, HeaderCopy, OffloadMode, OuterAddresses, SaMode, SaSpec, UdpEncapsulation};
 use crate::selector::{SelectorPair, TrafficSelector};
 
-const DEVICE: DeviceId = DeviceId(0);
 pub(super) const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 pub(super) const REMOTE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2));
+/// The shard that owns everything, unless said otherwise.
+pub(super) const SHARD: Shard = Shard(3);
 pub(super) const UDP: UdpEncapsulation = UdpEncapsulation { local_port: 4500, remote_port: 4500 };
 
-/// A subject and the handles given out for it.
+/// A subject, the rung it is tested on, and the handles given out for it.
 pub(super) struct Bench<'a> {
     subject: &'a mut dyn Subject,
     count: u64,
+    /// Device and rung of everything that is installed.
+    device: Device,
+    mode: OffloadMode,
+    capabilities: Capabilities,
 }
 
 /// An outbound SA with its policy, and the inbound SA that understands it.
@@ -31,8 +37,45 @@ pub(super) struct HairPin {
 }
 
 impl<'a> Bench<'a> {
-    pub(super) fn new(subject: &'a mut dyn Subject) -> Self {
-        Self { subject, count: 0 }
+    /// On the first device that has the rung.
+    pub(super) fn new(subject: &'a mut dyn Subject, mode: OffloadMode) -> Result<Self, Verdict> {
+        let table = subject.backend().devices();
+        let found = table.devices.iter().find_map(|device| Some((device, device.rung(mode)?)));
+        let missing = || Verdict::Broken(format!("no device offers {mode:?}"));
+        let (device, rung) = found.ok_or_else(missing)?;
+        let (device, capabilities) = (device.clone(), rung.capabilities.clone());
+        Ok(Self { subject, count: 0, device, mode, capabilities })
+    }
+
+    /// Ends the behaviour where the rung does not claim what it is about.
+    pub(super) fn needs(&self, what: impl FnOnce(&Capabilities) -> bool) -> Kept {
+        if what(&self.capabilities) { Ok(()) } else { Err(Verdict::NotClaimed) }
+    }
+
+    /// The rung under test.
+    pub(super) fn mode(&self) -> OffloadMode {
+        self.mode
+    }
+
+    /// The device under test.
+    pub(super) fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// The algorithm of all SAs: AES-GCM with 256 bits where the rung has it.
+    pub(super) fn algorithm(&self) -> EspAlgorithm {
+        let best = EspAlgorithm::AES_256_GCM;
+        let known = &self.capabilities.algorithms;
+        if known.contains(&best) { best } else { known.first().copied().unwrap_or(best) }
+    }
+
+    /// The replay window of all inbound SAs: 64 packets, or what the rung has instead.
+    pub(super) fn window(&self) -> u32 {
+        match &self.capabilities.replay_windows {
+            ReplayWindows::Range(least, most) => 64.clamp(*least, *most),
+            ReplayWindows::Only(windows) if windows.contains(&64) => 64,
+            ReplayWindows::Only(windows) => windows.iter().copied().filter(|window| *window != 0).min().unwrap_or(0),
+        }
     }
 
     /// The wire, or the verdict that there is none.
@@ -55,16 +98,16 @@ impl<'a> Bench<'a> {
 
     /// Submits and returns all outcomes that came.
     pub(super) fn submit(&mut self, request: Request) -> Vec<Result<Answer, OffloadError>> {
-        let tag = Tag::new(Shard(3), self.count());
+        let tag = Tag::new(SHARD, self.count());
         self.subject.backend().submit(tag, request);
         self.subject.settle();
         self.subject.log().outcomes(tag)
     }
 
     pub(super) fn ask(&mut self, request: Request) -> Result<Result<Answer, OffloadError>, Verdict> {
-        let mut outcomes = self.submit(request.clone());
-        ensure(outcomes.len() == 1, || format!("{request:?} was answered {} times", outcomes.len()))?;
-        outcomes.pop().ok_or(Verdict::CannotShow)
+        // That there is no second outcome is a rule of its own.
+        let outcomes = self.submit(request.clone());
+        outcomes.into_iter().next().ok_or_else(|| Verdict::Broken(format!("{request:?} was not answered")))
     }
 
     /// Applies operations that must succeed.
@@ -79,36 +122,42 @@ impl<'a> Bench<'a> {
         }
     }
 
-    pub(super) fn installed(&mut self) -> Result<Vec<SaHandle>, Verdict> {
-        match self.ask(Request::List(Scope::All))? {
-            Ok(Answer::Installed(all)) => Ok(all.sas.into_iter().map(|status| status.sa).collect()),
+    /// Everything a list of this scope shows.
+    pub(super) fn list(&mut self, scope: Scope) -> Result<Installed, Verdict> {
+        match self.ask(Request::List(scope))? {
+            Ok(Answer::Installed(all)) => Ok(all),
             other => Err(Verdict::Broken(format!("a list was answered with {other:?}"))),
         }
     }
 
+    pub(super) fn installed(&mut self) -> Result<Vec<SaHandle>, Verdict> {
+        Ok(self.list(Scope::All)?.sas.into_iter().map(|status| status.sa).collect())
+    }
+
     pub(super) fn reserve(&mut self) -> Result<Spi, Verdict> {
-        self.subject.backend().reserve_spi(DEVICE).map_err(|error| Verdict::Broken(error.to_string()))
+        self.subject.backend().reserve_spi(self.device.id).map_err(|error| Verdict::Broken(error.to_string()))
     }
 
     pub(super) fn sa(&mut self, direction: Direction, spi: Spi, selectors: SelectorPair) -> SaSpec {
+        let algorithm = self.algorithm();
         SaSpec {
-            handle: SaHandle::new(Shard(3), self.count()),
-            device: DEVICE,
+            handle: SaHandle::new(SHARD, self.count()),
+            device: self.device.id,
             direction,
             spi,
             mode: SaMode::Tunnel,
             outer: OuterAddresses { local: LOCAL, remote: REMOTE },
             peer_view: None,
             encapsulation: None,
-            algorithm: EspAlgorithm::AES_256_GCM,
-            key: KeyMaterial::new(&[0x5a; 36], None),
+            algorithm,
+            key: key(algorithm),
             esn: false,
-            replay_window: 64,
+            replay_window: self.window(),
             selectors: Arc::new([selectors]),
             limits: Limits::default(),
             reqid: Reqid(7),
             copy: HeaderCopy::default(),
-            offload: OffloadMode::No,
+            offload: self.mode,
             tags: crate::tags::Tags::NONE,
             initial_sequence: 0,
             name: "conformance/child".into(),
@@ -117,13 +166,13 @@ impl<'a> Bench<'a> {
 
     pub(super) fn policy(&mut self, selectors: SelectorPair, priority: u32, action: PolicyAction) -> PolicySpec {
         PolicySpec {
-            handle: PolicyHandle::new(Shard(3), self.count()),
-            device: DEVICE,
+            handle: PolicyHandle::new(SHARD, self.count()),
+            device: self.device.id,
             direction: Direction::Outbound,
             selectors,
             priority,
             action,
-            offload: OffloadMode::No,
+            offload: self.mode,
             tags: crate::tags::Tags::NONE,
             name: "conformance/child".into(),
         }
@@ -176,6 +225,12 @@ impl<'a> Bench<'a> {
         self.subject.settle();
         Ok(())
     }
+}
+
+/// Keys of the length an algorithm needs.
+pub(super) fn key(algorithm: EspAlgorithm) -> KeyMaterial {
+    let integrity = algorithm.integrity.map(|integrity| vec![0xa5; integrity.keymat_octets()]);
+    KeyMaterial::new(&vec![0x5a; algorithm.encryption.keymat_octets()], integrity.as_deref())
 }
 
 impl HairPin {

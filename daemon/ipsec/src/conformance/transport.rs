@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::packets::{udp_v4, udp_v6};
 use super::setup::{Bench, HairPin, LOCAL, REMOTE};
-use super::{Kept, OuterPacket, Subject, Verdict, ensure};
+use super::{Kept, OuterPacket, Verdict, ensure};
 use crate::backend::{Event, LimitUnit, OffloadError, Op, Request};
 use crate::policy::PolicyAction;
 use crate::sa::{OuterAddresses, SaMode};
@@ -100,9 +100,9 @@ fn header(packet: &[u8]) -> (Option<&[u8]>, Option<&u8>) {
 
 //= RFC 4303 §3.1.1: ESP encloses what is behind the IP header, and the receiver gets the same packet
 //= RFC 3948 §3.3: payloads arrive as they were sent
-pub(super) fn transport_mode_carries_payloads_between_two_hosts(subject: &mut dyn Subject) -> Kept {
-    let mut bench = Bench::new(subject);
-    let pin = pin(&mut bench, hosts(LOCAL, REMOTE))?;
+pub(super) fn transport_mode_carries_payloads_between_two_hosts(bench: &mut Bench<'_>) -> Kept {
+    bench.needs(|rung| rung.transport)?;
+    let pin = pin(bench, hosts(LOCAL, REMOTE))?;
     bench.apply(pin.everything())?;
     let packets: Vec<Vec<u8>> = (1..=20).map(|number| echo(number * 13)).collect();
     let sent = bench.send(&packets)?;
@@ -128,10 +128,10 @@ pub(super) fn transport_mode_carries_payloads_between_two_hosts(subject: &mut dy
 }
 
 /// The same for IPv6, where the other end is another SA of its own: addresses are not exchanged.
-pub(super) fn transport_mode_carries_ipv6(subject: &mut dyn Subject) -> Kept {
-    let mut bench = Bench::new(subject);
+pub(super) fn transport_mode_carries_ipv6(bench: &mut Bench<'_>) -> Kept {
+    bench.needs(|rung| rung.transport)?;
     let (local, remote) = (IpAddr::V6(LOCAL_V6), IpAddr::V6(REMOTE_V6));
-    let mut pin = pin(&mut bench, hosts(local, remote))?;
+    let mut pin = pin(bench, hosts(local, remote))?;
     let outer = OuterAddresses { local, remote };
     pin.outbound.outer = outer;
     if let PolicyAction::Protect { outer: of_policy, .. } = &mut pin.policy.action {
@@ -149,16 +149,15 @@ pub(super) fn transport_mode_carries_ipv6(subject: &mut dyn Subject) -> Kept {
 }
 
 /// Selectors other than the two outer addresses are refused, and packets outside of protocol and ports go nowhere, in either direction.
-pub(super) fn transport_mode_is_bound_to_its_hosts_and_selectors(subject: &mut dyn Subject) -> Kept {
-    let mut bench = Bench::new(subject);
-    let wrong = pin(&mut bench, super::setup::networks())?;
-    let wide =
-        pin(&mut bench, SelectorPair { remote: TrafficSelector::all(AddressRange::ANY_V4), ..hosts(LOCAL, REMOTE) })?;
+pub(super) fn transport_mode_is_bound_to_its_hosts_and_selectors(bench: &mut Bench<'_>) -> Kept {
+    bench.needs(|rung| rung.transport && rung.selectors.ports && rung.in_place_move)?;
+    let wrong = pin(bench, super::setup::networks())?;
+    let wide = pin(bench, SelectorPair { remote: TrafficSelector::all(AddressRange::ANY_V4), ..hosts(LOCAL, REMOTE) })?;
     for refused in [&wrong, &wide] {
         let outcome = bench.ask(Request::Apply(refused.everything()))?;
         ensure(matches!(outcome, Err(OffloadError::Invalid(_))), || format!("other hosts: {outcome:?}"))?;
     }
-    let narrow = pin(&mut bench, echo_only())?;
+    let narrow = pin(bench, echo_only())?;
     bench.apply(narrow.everything())?;
     let other = [
         udp_v4(v4(LOCAL), v4(REMOTE), (5000, 8), 10, false),
@@ -180,9 +179,9 @@ pub(super) fn transport_mode_is_bound_to_its_hosts_and_selectors(subject: &mut d
 }
 
 //= RFC 4303 §3.3.4: transport mode seals whole packets, never fragments
-pub(super) fn transport_mode_seals_whole_packets_only(subject: &mut dyn Subject) -> Kept {
-    let mut bench = Bench::new(subject);
-    let pin = pin(&mut bench, hosts(LOCAL, REMOTE))?;
+pub(super) fn transport_mode_seals_whole_packets_only(bench: &mut Bench<'_>) -> Kept {
+    bench.needs(|rung| rung.transport)?;
+    let pin = pin(bench, hosts(LOCAL, REMOTE))?;
     bench.apply(pin.everything())?;
     // 32 octets of payload each.
     let fragment = |flags: [u8; 2]| {
@@ -221,9 +220,9 @@ pub(super) fn transport_mode_seals_whole_packets_only(subject: &mut dyn Subject)
 }
 
 //= RFC 3948 §3.1.2: checksums made with the addresses before translation are right after decapsulation
-pub(super) fn transport_mode_puts_checksums_right_behind_nat(subject: &mut dyn Subject) -> Kept {
-    let mut bench = Bench::new(subject);
-    let mut pin = pin(&mut bench, hosts(LOCAL, REMOTE))?;
+pub(super) fn transport_mode_puts_checksums_right_behind_nat(bench: &mut Bench<'_>) -> Kept {
+    bench.needs(|rung| rung.transport)?;
+    let mut pin = pin(bench, hosts(LOCAL, REMOTE))?;
     // The peer calls itself 10.0.0.7 and us 203.0.113.5.
     let view = OuterAddresses {
         local: IpAddr::V4(Ipv4Addr::new(203, 0, 113, 5)),
@@ -254,9 +253,9 @@ pub(super) fn transport_mode_puts_checksums_right_behind_nat(subject: &mut dyn S
 }
 
 /// Byte limits count payloads, as the counters do.
-pub(super) fn transport_mode_limits_count_payloads(subject: &mut dyn Subject) -> Kept {
-    let mut bench = Bench::new(subject);
-    let mut pin = pin(&mut bench, hosts(LOCAL, REMOTE))?;
+pub(super) fn transport_mode_limits_count_payloads(bench: &mut Bench<'_>) -> Kept {
+    bench.needs(|rung| rung.transport && rung.limits.bytes)?;
+    let mut pin = pin(bench, hosts(LOCAL, REMOTE))?;
     let payload = (echo(30).len() - 20) as u64;
     (pin.outbound.limits.soft.bytes, pin.outbound.limits.hard.bytes) = (Some(payload * 3), Some(payload * 5));
     bench.apply(pin.everything())?;
@@ -266,7 +265,7 @@ pub(super) fn transport_mode_limits_count_payloads(subject: &mut dyn Subject) ->
     let mut sent: Vec<OuterPacket> = Vec::new();
     for (count, expected) in [(2, 0), (1, 1), (7, 1)] {
         sent.extend(bench.send(&vec![echo(30); count])?);
-        let told = soft(&bench);
+        let told = soft(bench);
         ensure(told == expected, || format!("after {} packets the soft limit was told {told} times", sent.len()))?;
     }
     ensure(sent.len() == 5, || format!("{} packets passed a limit of five payloads", sent.len()))?;

@@ -10,18 +10,20 @@ use std::time::Duration;
 use ipsec::conformance::{Log, OuterContent, OuterPacket, Subject, Wire};
 use ipsec::sa::HeaderCopy;
 use ipsec::{
-    Answer, DeviceId, DeviceTable, Direction, EspAlgorithm, Instant, KeyMaterial, Limits, NatReader, OffloadBackend,
-    OffloadError, OffloadMode, OnStop, Op, OuterAddresses, PolicyAction, PolicyHandle, PolicySpec, Reports, Reqid,
-    Request, SaHandle, SaMode, SaSpec, Scope, SelectorPair, Shard, Spi, TableFull, Tag, TrafficSelector,
+    Answer, DeviceId, DeviceState, DeviceTable, Direction, EspAlgorithm, Instant, KeyMaterial, Limits, NatReader,
+    OffloadBackend, OffloadError, OffloadMode, OnStop, Op, OuterAddresses, PolicyAction, PolicyHandle, PolicySpec,
+    Reports, Reqid, Request, SaHandle, SaMode, SaSpec, Scope, SelectorPair, Shard, Spi, TableFull, Tag,
+    TrafficSelector,
 };
-use offload_userspace::NoMachine;
 use offload_userspace::control::{Control, Identity};
 use offload_userspace::engine::{Arrival, Batch, Form, Inbound, Outbound, Sink};
+use offload_userspace::{NoMachine, UserspaceConfig, device_table};
 
 /// The control side behind the trait, carried out at once.
 pub(crate) struct Inline {
     pub(crate) control: Control,
     log: Arc<Log>,
+    simulated: bool,
 }
 
 /// The whole.
@@ -68,7 +70,7 @@ impl InProcess {
         Self {
             outbound: Outbound::new(Arc::clone(control.shared())),
             inbound: Inbound::new(Arc::clone(control.shared())),
-            backend: Inline { control, log: Arc::clone(&log) },
+            backend: Inline { control, log: Arc::clone(&log), simulated },
             log,
             clock,
             batch: Batch::default(),
@@ -303,7 +305,8 @@ impl Subject for InProcess {
 
 impl OffloadBackend for Inline {
     fn devices(&self) -> Arc<DeviceTable> {
-        Arc::new(DeviceTable::default())
+        let config = UserspaceConfig { simulate_packet_device: self.simulated, ..UserspaceConfig::default() };
+        Arc::new(device_table(&config, DeviceState::Up))
     }
 
     fn device_for(&self, _local: IpAddr, _remote: IpAddr) -> Option<DeviceId> {
