@@ -36,7 +36,7 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
         command: Vec<String>,
     },
-    /// Rekeys every second from both sides under load, over a slow and reordering path
+    /// Limits that make both ends rekey every second under load, over a slow and reordering path
     SoakRekey(soak::Options),
     /// Both ends rekey at the same moment, then one every second, against Debian's charon
     SoakCharon(soak::charon::Options),

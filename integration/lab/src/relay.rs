@@ -5,7 +5,7 @@
 //! little longer and overtaken by its successors.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeMap, BinaryHeap};
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -31,9 +31,12 @@ pub struct Profile {
     pub loss: f64,
     /// Share of IKE datagrams that are lost besides; ESP is spared.
     pub ike_loss: f64,
-    /// Drops ESP frames of an old SPI as soon as either side has begun to use its successor: the gateways then look as if they
-    /// removed the old inbound SA at once instead of letting it linger. For paths that carry one CHILD SA.
+    /// While armed ([`Relay::arm`]), drops ESP frames of an old SPI as soon as either side has begun to use its successor: the gateways
+    /// then look as if they removed the old inbound SA at once instead of letting it linger. For paths that carry one CHILD SA.
     pub drop_old_inbound: bool,
+    /// While armed, drops ESP frames of an SPI that is new since then for so long after its first frame: the gateways then look as if they
+    /// sent on a new outbound SA before the other end could receive on it.
+    pub early_outbound: Duration,
     /// For the random choices.
     pub seed: u64,
 }
@@ -47,6 +50,7 @@ impl Profile {
         loss: 0.0,
         ike_loss: 0.0,
         drop_old_inbound: false,
+        early_outbound: Duration::ZERO,
         seed: 1,
     };
 }
@@ -120,6 +124,35 @@ pub fn crossed(seen: &[IkeSeen], exchanges: &[u8]) -> bool {
     before(first(true, false), first(true, true)) && before(first(false, false), first(false, true))
 }
 
+/// IKE SA, whether the left end began it, message ID.
+type Exchange = ((u64, u64), bool, u32);
+/// When the request came to the relay, and the response, if it has come.
+type Span = (Instant, Option<Instant>);
+
+/// How many exchanges of one type, begun by the left end, overlap one of the same IKE SA begun by the right end: both requests were on their
+/// way before either was answered.
+#[must_use]
+pub fn overlapping(seen: &[IkeSeen], exchange: u8) -> usize {
+    // From the request to its response, as the path saw them; repetitions do not count.
+    let mut spans: BTreeMap<Exchange, Span> = BTreeMap::new();
+    for message in seen.iter().filter(|message| message.exchange == exchange) {
+        let begun_by_left = message.from_left != message.is_response;
+        let key = (message.spis, begun_by_left, message.message_id);
+        if !message.is_response {
+            spans.entry(key).or_insert((message.at, None));
+        } else if let Some((_, end)) = spans.get_mut(&key) {
+            end.get_or_insert(message.at);
+        }
+    }
+    let by = |left: bool| spans.iter().filter(move |((_, by_left, _), _)| *by_left == left);
+    let overlap = |(start, end): Span, (other, other_end): Span| {
+        end.is_none_or(|end| other < end) && other_end.is_none_or(|end| start < end)
+    };
+    let crosses =
+        |spis: (u64, u64), span| by(false).any(|((other, _, _), theirs)| *other == spis && overlap(span, *theirs));
+    by(true).filter(|((spis, _, _), span)| crosses(*spis, **span)).count()
+}
+
 /// The flag of a response in the IKE header (RFC 7296 §3.1).
 const RESPONSE: u8 = 0x20;
 /// IKE messages remembered; later ones are not.
@@ -129,6 +162,7 @@ const REMEMBERED: usize = 200_000;
 struct Shared {
     stop: AtomicBool,
     cut: AtomicBool,
+    armed: AtomicBool,
     forwarded: AtomicU64,
     dropped: AtomicU64,
     held: AtomicU64,
@@ -170,6 +204,7 @@ impl Relay {
                 arrived: 0,
                 last_due: Instant::now(),
                 spis: Vec::new(),
+                early: BTreeMap::new(),
             };
             workers
                 .push(std::thread::Builder::new().name(format!("relay from {name}")).spawn(move || direction.run())?);
@@ -180,6 +215,11 @@ impl Relay {
     /// Cuts the path (true) or restores it.
     pub fn cut(&self, cut: bool) {
         self.shared.cut.store(cut, Ordering::Relaxed);
+    }
+
+    /// Begins (true) or ends what the profile says of old and new SPIs: a path that breaks rekeying need not break anything else.
+    pub fn arm(&self, armed: bool) {
+        self.shared.armed.store(armed, Ordering::Relaxed);
     }
 
     /// Counters.
@@ -239,6 +279,8 @@ struct Direction {
     last_due: Instant,
     /// In order of first use.
     spis: Vec<u32>,
+    /// When an SPI was used first, of those that came up while armed.
+    early: BTreeMap<u32, Instant>,
 }
 
 impl Direction {
@@ -266,7 +308,8 @@ impl Direction {
         let lost = self.shared.cut.load(Ordering::Relaxed)
             || self.random.chance(self.profile.loss)
             || is_ike && self.random.chance(self.profile.ike_loss)
-            || self.is_on_old_sa(frame);
+            || self.is_on_old_sa(frame)
+            || self.is_too_early(frame, now);
         if is_ike {
             self.remember(frame, lost);
         }
@@ -316,7 +359,21 @@ impl Direction {
 
     fn is_on_old_sa(&mut self, frame: &[u8]) -> bool {
         self.profile.drop_old_inbound
+            && self.shared.armed.load(Ordering::Relaxed)
             && self.generation(frame).is_some_and(|number| number < self.shared.generation.load(Ordering::Relaxed))
+    }
+
+    fn is_too_early(&mut self, frame: &[u8], now: Instant) -> bool {
+        if self.profile.early_outbound.is_zero() {
+            return false;
+        }
+        let known = self.spis.len();
+        let Some(number) = self.generation(frame) else { return false };
+        let Some(spi) = self.spis.get(number - 1) else { return false };
+        if number > known && self.shared.armed.load(Ordering::Relaxed) {
+            self.early.insert(*spi, now);
+        }
+        self.early.get(spi).is_some_and(|first| now.saturating_duration_since(*first) < self.profile.early_outbound)
     }
 
     fn release(&mut self, now: Instant) -> io::Result<()> {
@@ -384,5 +441,27 @@ mod tests {
         assert!(!crossed(&seen(&[(left, request), (right, response), (right, request), (left, response)]), &[36]));
         assert!(!crossed(&seen(&[(left, request), (right, response)]), &[36]));
         assert!(!crossed(&[], &[36]));
+    }
+
+    #[test]
+    fn exchanges_that_overlap_are_counted_once_each() {
+        let (request, response) = (false, true);
+        let (left, right) = (true, false);
+        let numbered = |order: &[(bool, bool, u32)]| {
+            let plain: Vec<(bool, bool)> =
+                order.iter().map(|(from_left, is_response, _)| (*from_left, *is_response)).collect();
+            let mut seen = seen(&plain);
+            seen.iter_mut().zip(order).for_each(|(message, (_, _, number))| message.message_id = *number);
+            seen
+        };
+        let cross = [(left, request, 5), (right, request, 9), (right, response, 5), (left, response, 9)];
+        assert_eq!(overlapping(&numbered(&cross), 36), 1);
+        assert_eq!(overlapping(&numbered(&cross), 37), 0, "another type");
+        let in_turn = [(left, request, 5), (right, response, 5), (right, request, 9), (left, response, 9)];
+        assert_eq!(overlapping(&numbered(&in_turn), 36), 0);
+        let again =
+            [cross.as_slice(), &[(left, request, 6), (right, response, 6), (left, request, 7), (right, request, 10)]]
+                .concat();
+        assert_eq!(overlapping(&numbered(&again), 36), 2);
     }
 }

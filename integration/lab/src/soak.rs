@@ -1,39 +1,60 @@
-//! The rekey soak: sequence-numbered streams over a slow and reordering path while both sides rekey every second.
+//! The rekey soak: sequence-numbered streams and a bulk transfer over a slow and reordering path while both ends rekey every second.
 //!
-//! A control leg without rekeys runs before and after; what it loses is the path's fault, not the rekeys'.
+//! What makes them rekey is a limit of the CHILD SAs, in packets, octets or seconds, set at both ends without the other's knowledge, so that
+//! now and then both ask at once; or a command. A control leg without rekeys runs before and after: what it loses is the path's fault, not
+//! the rekeys'; the first one also measures what the SAs carry, from which the limits follow. In the end nothing may be left over.
 
 mod blame;
 pub(crate) mod charon;
 mod ends;
+mod forced;
+mod limits;
 pub(crate) mod loss;
 mod record;
+mod sabotage;
+mod truth;
 
-use std::collections::BTreeSet;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
+use lab::capture::Captured;
 use lab::peer::charon::Charon;
 use lab::peer::conf::Tunnel;
 use lab::peer::cygnet::Cygnet;
-use lab::peer::{Daemon, Peer};
-use lab::relay::Profile;
+use lab::peer::{Daemon, Peer, audit};
+use lab::relay::{Profile, Relay};
 use lab::topology::{Family, Lab, Middle, Side};
-use lab::traffic::stream::{self, Load, Report};
+use lab::traffic::bulk::Flow;
+use lab::traffic::stream::{self, Load, Report, Stream};
 
-/// The child that carries the streams.
-const CHILD: &str = "net4";
-/// Between two forced rekeys.
-const INTERVAL: Duration = Duration::from_secs(1);
-/// Rates to try for each of the four streams, packets in a second.
+use limits::{By, Counters};
+use sabotage::Sabotage;
+use truth::{Truth, Watcher};
+
+/// The children that carry the streams: one for each address family.
+const CHILDREN: [&str; 2] = ["net4", "net6"];
+/// Rates to try for each stream, packets in a second.
 const RATES: [f64; 6] = [250.0, 500.0, 1_000.0, 2_000.0, 4_000.0, 8_000.0];
 /// One trial of a rate.
 const TRIAL: Duration = Duration::from_secs(1);
 /// Packet sizes of the streams.
 const SIZES: [usize; 2] = [64, 1_400];
+/// The bulk transfer, octets in a second.
+const BULK: f64 = 500_000.0;
 /// The path: 20 ms +- 5 ms, 1 % of the packets overtaken.
 const PATH: Profile =
     Profile { delay: Duration::from_millis(20), jitter: Duration::from_millis(5), reorder: 0.01, ..Profile::CLEAN };
+/// Rekeyed SAs linger for some seconds, what lost a collision for up to half a minute.
+const LINGER: Duration = Duration::from_secs(40);
+/// A terminated tunnel is gone within this time.
+const GONE: Duration = Duration::from_secs(10);
+/// What both ends together must reach in a minute: rekeys, and those of them that collided.
+const ENOUGH: (f64, f64) = (110.0, 5.0);
+/// A run of this many minutes must reach all of that, a shorter one, in which the beginning and the end weigh more, nine tenths.
+const LONG: f64 = 5.0;
+/// By then a limit of one second has come a last time.
+const LAST: Duration = Duration::from_secs(2);
 
 /// Options of the soak.
 #[derive(clap::Args)]
@@ -41,21 +62,21 @@ pub(crate) struct Options {
     /// How long rekeys go on
     #[arg(long, default_value_t = 2.0)]
     minutes: f64,
+    /// What makes both ends rekey
+    #[arg(long, value_enum, default_value_t = By::Packets)]
+    by: By,
     /// Break something on purpose: the soak then passes only if it notices
     #[arg(long, value_enum)]
     sabotage: Option<Sabotage>,
     /// Packets a second of each stream; 0 = half of the loss-free rate, measured first
-    #[arg(long, default_value_t = 0.0)]
+    #[arg(long, default_value_t = 250.0)]
     rate: f64,
     /// What runs in the gateways
     #[arg(long, value_enum, default_value_t = Who::Cygnet)]
     peers: Who,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Sabotage {
-    /// Packets of an old SA are lost as soon as its successor is in use
-    DropOldInbound,
+    /// Show the daemons' logs at the end
+    #[arg(long)]
+    logs: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -68,30 +89,52 @@ enum Who {
 
 /// Runs the soak; true when it passed.
 pub(crate) fn run(options: &Options) -> Result<bool> {
-    let path = Profile { drop_old_inbound: options.sabotage.is_some(), ..PATH };
+    let path = options.sabotage.map_or(PATH, |sabotage| sabotage.path(PATH));
     let lab = Lab::new(&Middle::Relay(path))?;
+    let settings = options.sabotage.map_or("", Sabotage::settings);
+    let cygnet = Cygnet { extra: settings.into(), log: truth::LOG.into() };
     let peer: &dyn Peer = match options.peers {
-        Who::Cygnet => &Cygnet { extra: String::new(), log: String::new() },
+        Who::Cygnet => &cygnet,
         Who::Charon => &Charon,
     };
     let start = |side: Side| {
         let directory = lab.directory().join(side.letter());
-        Daemon::start(peer, &lab.site(side).gateway, &directory, &[tunnel(&lab, side)])
+        Daemon::start(peer, &lab.site(side).gateway, &directory, &[tunnel(&lab, side, options)])
     };
     let gateways = [start(Side::A)?, start(Side::B)?];
     let outcome = Soak { lab: &lab, gateways: &gateways, options }.run();
-    if !matches!(outcome, Ok(true)) {
+    if !matches!(outcome, Ok(true)) || options.logs {
         for (name, daemon) in ["A", "B"].iter().zip(&gateways) {
-            eprintln!("log of gateway {name}:\n{}", daemon.log_tail(60));
+            eprintln!("log of gateway {name}:\n{}", daemon.log_tail(120));
         }
     }
     outcome
 }
 
-fn tunnel(lab: &Lab, side: Side) -> Tunnel {
+fn tunnel(lab: &Lab, side: Side, options: &Options) -> Tunnel {
     let mut tunnel = Tunnel::between(lab, side, Family::V4).with_child_option("replay_window = 1024");
-    tunnel.children.retain(|child| child.name == CHILD);
+    tunnel.children.retain(|child| options.children().contains(&child.name.as_str()));
     tunnel
+}
+
+impl Options {
+    /// What is broken on purpose is broken for one CHILD SA: the path cannot tell two of them apart.
+    fn children(&self) -> &'static [&'static str] {
+        if self.sabotage.is_some() { &CHILDREN[..1] } else { &CHILDREN }
+    }
+
+    fn families(&self) -> &'static [Family] {
+        if self.sabotage.is_some() { &[Family::V4] } else { &[Family::V4, Family::V6] }
+    }
+
+    fn loads(&self, rate: f64) -> Vec<Load> {
+        let load = |family: &Family| SIZES.map(|octets| Load { octets, rate, family: *family });
+        self.families().iter().flat_map(load).collect()
+    }
+
+    fn time(&self) -> Duration {
+        Duration::from_secs_f64(self.minutes * 60.0)
+    }
 }
 
 struct Soak<'lab> {
@@ -100,49 +143,84 @@ struct Soak<'lab> {
     options: &'lab Options,
 }
 
-/// What the leg with rekeys did.
-#[derive(Default)]
-struct Forced {
-    by_a: u64,
-    by_b: u64,
-    together: u64,
-    refused: u64,
+/// Streams and the bulk transfer.
+struct Traffic {
+    streams: Vec<Stream>,
+    bulk: Flow,
+}
+
+impl Traffic {
+    /// All packets, and the octets of the bulk transfer, of which none may be missing.
+    fn finish(self) -> Result<(Report, u64)> {
+        let transfer = self.bulk.finish().context("bulk transfer");
+        let report = stream::finish_all(self.streams)?;
+        Ok((report, transfer?.octets))
+    }
+}
+
+/// What the leg with rekeys came to.
+struct Leg {
+    report: Report,
+    bulk: u64,
+    truth: Truth,
+    captured: [Captured; 2],
 }
 
 impl Soak<'_> {
     fn run(&self) -> Result<bool> {
-        let [a, b] = self.gateways;
-        a.swanctl(&["--initiate", "--child", CHILD, "--timeout", "10"])?;
-        b.wait_for("the tunnel at B", Duration::from_secs(10), |sas| sas.iter().any(|sa| sa.carries(&[CHILD])))?;
+        self.bring_up()?;
         let rate = self.rate()?;
-        println!("path: 20 ms +- 5 ms, 1 % overtaken; streams: 64 B and 1,400 B each way, {rate} packets/s each");
-        let legs = Duration::from_secs_f64((self.options.minutes * 60.0 / 6.0).clamp(2.0, 15.0));
-        let before = self.leg("control leg before", rate, legs)?;
-        let capture = self.lab.capture()?;
-        let (report, forced) = self.rekeying(rate)?;
-        let captured = capture.finish()?;
-        let after = self.leg("control leg after", rate, legs)?;
-        let clear: u64 = captured.iter().map(|side| side.counts.clear).sum();
-        let missed: u64 = captured.iter().map(lab::capture::Captured::missed).sum();
-        let spis: BTreeSet<u32> = captured.iter().flat_map(|side| side.counts.by_spi.keys().copied()).collect();
-        let rekeys = (spis.len() / 2).saturating_sub(1) as u64;
-        println!("with rekeys: {report}; frames not captured {missed}; rekey commands refused {}", forced.refused);
         println!(
-            "sent {} received {} lost {} duplicated {} in-clear {clear} rekeys {rekeys} (initiated {}/{}, collided {}) control-lost {}",
-            report.sent,
-            report.received,
-            report.lost,
-            report.duplicated,
-            forced.by_a,
-            forced.by_b,
-            forced.together,
-            before.lost + after.lost
+            "path: 20 ms +- 5 ms, {} % overtaken; each way 64 B and 1,400 B on {}, {rate} packets/s each, and {:.0} kB/s of TCP from A to B",
+            self.options.sabotage.map_or(PATH, |sabotage| sabotage.path(PATH)).reorder * 100.0,
+            self.options.children().join(" and "),
+            BULK / 1e3
         );
-        let rekeyed = rekeys > 0 && missed == 0 && clear == 0;
-        Ok(match self.options.sabotage {
-            Some(Sabotage::DropOldInbound) => rekeyed && report.lost > 0,
-            None => rekeyed && report.lost == 0 && report.duplicated == 0 && before.lost + after.lost == 0,
-        })
+        let (before, counters) = self.control("before", rate)?;
+        self.limit(&counters)?;
+        let leg = self.rekeying(rate)?;
+        let left_over = self.left_over()?;
+        self.without_limits()?;
+        let (after, _) = self.control("after", rate)?;
+        self.bring_down().context("at the end")?;
+        self.judge(&leg, &left_over, before.lost + after.lost)
+    }
+
+    fn judge(&self, leg: &Leg, left_over: &[String], control_lost: u64) -> Result<bool> {
+        let sum = |what: fn(&Captured) -> u64| leg.captured.iter().map(what).sum::<u64>();
+        let (clear, missed) = (sum(|side| side.counts.clear), sum(Captured::missed));
+        let Truth { rekeys, collided, .. } = leg.truth;
+        let Report { sent, received, lost, duplicated, .. } = leg.report;
+        let on_the_wire = truth::successors(&leg.captured, self.options.children().len());
+        println!(
+            "with rekeys: {}; bulk {} MiB; frames not captured {missed}; {}",
+            leg.report,
+            leg.bulk >> 20,
+            leg.truth
+        );
+        if !left_over.is_empty() {
+            println!("left over: {}", left_over.join("; "));
+        }
+        println!(
+            "sent {sent} received {received} lost {lost} duplicated {duplicated} in-clear {clear} rekeys {rekeys} (collided {collided}) \
+             left-over {} control-lost {control_lost} seen on the wire {on_the_wire} by {}",
+            left_over.len(),
+            self.options.by
+        );
+        let sound = clear == 0 && missed == 0 && control_lost == 0 && left_over.is_empty() && rekeys > 0;
+        if self.options.sabotage.is_some() {
+            return Ok(sound && lost > 0);
+        }
+        // The last successor of each child may have come after the last packet.
+        let agree = leg.truth.ends_agree() && on_the_wire + self.options.children().len() as u64 >= rekeys;
+        let share = if self.options.minutes < LONG { 0.9 } else { 1.0 };
+        let enough = |least: f64, count: u64| count as f64 >= (least * share * self.options.minutes).floor();
+        let limited = self.options.by != By::Command;
+        Ok(sound
+            && agree
+            && lost == 0
+            && duplicated == 0
+            && (!limited || enough(ENOUGH.0, rekeys) && enough(ENOUGH.1, collided)))
     }
 
     /// Half of the highest rate at which nothing is lost.
@@ -152,7 +230,7 @@ impl Soak<'_> {
         }
         let mut best = 0.0;
         for rate in RATES {
-            let report = stream::both_ways(&self.lab.a, &self.lab.b, &loads(rate), TRIAL)?;
+            let report = stream::both_ways(&self.lab.a, &self.lab.b, &self.options.loads(rate), TRIAL)?;
             println!("trial at {rate} packets/s each: {report}");
             if report.lost > 0 {
                 break;
@@ -163,50 +241,121 @@ impl Soak<'_> {
         Ok(best / 2.0)
     }
 
-    fn leg(&self, name: &str, rate: f64, time: Duration) -> Result<Report> {
-        let report = stream::both_ways(&self.lab.a, &self.lab.b, &loads(rate), time)?;
-        println!("{name}: {report}");
-        Ok(report)
+    fn start(&self, rate: f64) -> Result<Traffic> {
+        let streams = stream::start_both_ways(&self.lab.a, &self.lab.b, &self.options.loads(rate))?;
+        Ok(Traffic { streams, bulk: Flow::start(&self.lab.a, &self.lab.b, Family::V4, BULK)? })
     }
 
-    /// Streams while A, B, or both in the same instant rekey, once a second.
-    fn rekeying(&self, rate: f64) -> Result<(Report, Forced)> {
-        let streams = stream::start_both_ways(&self.lab.a, &self.lab.b, &loads(rate))?;
-        let started = Instant::now();
-        let time = Duration::from_secs_f64(self.options.minutes * 60.0);
-        let mut forced = Forced::default();
-        for tick in 1_u32.. {
-            thread::sleep((INTERVAL * tick).saturating_sub(started.elapsed()));
-            if started.elapsed() >= time {
-                break;
-            }
-            self.force(tick, &mut forced);
-            if tick % 30 == 0 {
-                println!("{} s: {}/{} rekeys forced", started.elapsed().as_secs(), forced.by_a, forced.by_b);
+    /// Traffic without rekeys, and how much of it each child carries.
+    fn control(&self, name: &str, rate: f64) -> Result<(Report, Counters)> {
+        let traffic = self.start(rate)?;
+        let begin = Counters::read(&self.gateways[0])?;
+        thread::sleep((self.options.time() / 6).clamp(Duration::from_secs(2), Duration::from_secs(15)));
+        let counters = Counters::read(&self.gateways[0])?.since(&begin);
+        let (report, bulk) = traffic.finish()?;
+        println!("control leg {name}: {report}; bulk {} MiB", bulk >> 20);
+        Ok((report, counters))
+    }
+
+    /// Traffic with rekeys.
+    fn rekeying(&self, rate: f64) -> Result<Leg> {
+        let capture = self.lab.capture()?;
+        let watcher = Watcher::start(self.gateways, self.relay()?);
+        let traffic = self.start(rate)?;
+        self.relay()?.arm(true);
+        let (started, time) = (Instant::now(), self.options.time());
+        if self.options.by == By::Command {
+            forced::every_second(self.gateways, self.options.children(), time);
+        } else {
+            while started.elapsed() < time {
+                thread::sleep((time - started.elapsed()).min(Duration::from_secs(30)));
+                println!("  {:.0} s: {}", started.elapsed().as_secs_f64(), watcher.so_far());
             }
         }
-        Ok((stream::finish_all(streams)?, forced))
+        if self.options.by == By::Time {
+            // Seconds pass also without packets.
+            self.write(&[])?;
+            thread::sleep(LAST);
+        }
+        self.relay()?.arm(false);
+        let finished = traffic.finish();
+        let captured = capture.finish()?;
+        let (report, bulk) = finished?;
+        Ok(Leg { report, bulk, truth: watcher.so_far(), captured })
     }
 
-    fn force(&self, tick: u32, forced: &mut Forced) {
-        let (by_a, by_b) = match tick % 3 {
-            0 => (true, true),
-            1 => (true, false),
-            _ => (false, true),
-        };
-        let rekey = |daemon: &Daemon<'_>| daemon.swanctl(&["--rekey", "--child", CHILD]).is_ok();
+    fn relay(&self) -> Result<&Relay> {
+        self.lab.relay.as_ref().context("no relay")
+    }
+
+    fn bring_up(&self) -> Result<()> {
         let [a, b] = self.gateways;
-        let (done_a, done_b) = thread::scope(|scope| {
-            let other = scope.spawn(|| by_b && rekey(b));
-            (by_a && rekey(a), other.join().unwrap_or(false))
-        });
-        forced.by_a += u64::from(done_a);
-        forced.by_b += u64::from(done_b);
-        forced.together += u64::from(done_a && done_b);
-        forced.refused += u64::from(by_a && !done_a) + u64::from(by_b && !done_b);
+        for child in self.options.children() {
+            a.swanctl(&["--initiate", "--child", child, "--timeout", "10"])?;
+        }
+        audit::settle(a, b, self.options.children(), GONE).context("the tunnel")
     }
-}
 
-fn loads(rate: f64) -> [Load; 2] {
-    SIZES.map(|octets| Load { octets, rate, family: Family::V4 })
+    /// Ends the tunnel; nothing of it may be left on either side.
+    fn bring_down(&self) -> Result<()> {
+        let [a, b] = self.gateways;
+        a.swanctl(&["--terminate", "--ike", "site", "--timeout", "10"])?;
+        audit::gone(a, b, GONE)
+    }
+
+    /// Both ends get limits from what the children carry, and begin again.
+    fn limit(&self, counters: &Counters) -> Result<()> {
+        if self.options.by == By::Command {
+            return Ok(());
+        }
+        self.bring_down()?;
+        let options = self.options.by.options(self.options.children(), counters)?;
+        for (child, options) in self.options.children().iter().zip(&options) {
+            println!("limits of {child} at both ends: {}", options.join(", "));
+        }
+        self.write(&options)?;
+        self.bring_up_limited()
+    }
+
+    fn bring_up_limited(&self) -> Result<()> {
+        let [a, b] = self.gateways;
+        for child in self.options.children() {
+            a.swanctl(&["--initiate", "--child", child, "--timeout", "10"])?;
+        }
+        b.wait_for("the tunnel at B", GONE, |sas| sas.iter().any(|sa| sa.carries(self.options.children()))).map(drop)
+    }
+
+    fn without_limits(&self) -> Result<()> {
+        if self.options.by == By::Command {
+            return Ok(());
+        }
+        self.write(&[])?;
+        self.bring_down()?;
+        self.bring_up()
+    }
+
+    /// Loads the tunnel anew, with further options for each child.
+    fn write(&self, options: &[Vec<String>]) -> Result<()> {
+        for (side, daemon) in [Side::A, Side::B].into_iter().zip(self.gateways) {
+            let mut tunnel = tunnel(self.lab, side, self.options);
+            for (child, options) in tunnel.children.iter_mut().zip(options) {
+                child.options.extend(options.iter().cloned());
+            }
+            daemon.write_tunnels(&[tunnel])?;
+            daemon.load()?;
+        }
+        Ok(())
+    }
+
+    /// What there is besides one pair of SAs for each child once rekeyed ones have lingered.
+    fn left_over(&self) -> Result<Vec<String>> {
+        let [a, b] = self.gateways;
+        match audit::settle(a, b, self.options.children(), LINGER) {
+            Ok(()) => Ok(Vec::new()),
+            Err(error) => {
+                println!("{error}");
+                audit::findings(a, b, self.options.children())
+            }
+        }
+    }
 }

@@ -15,7 +15,7 @@ usage: cargo xtask <task>
   setup [--dry-run]     install what the tests need (Debian, as root); the demo needs none of it
   demo [OPTIONS]        two gateways, one tunnel, real packets; options go to the lab, see `demo --help`
   test [--quick]        formatting, lints, unit tests, scenarios; without --quick also interop, model, soak cuts, documentation
-  soak rekey [OPTIONS]  rekeys every second under load; options go to the lab, see `soak rekey --help`
+  soak rekey [OPTIONS]  limits that make both ends rekey every second under load, `--by packets|bytes|time`; see `soak rekey --help`
   soak charon [OPTIONS] rekeys at the same moment on both ends and every second, against Debian's charon; see `soak charon --help`
   soak loss [OPTIONS]   many tunnels that lose 30 % of their IKE datagrams: how long establishing and rekeying take; see `soak loss --help`
   soak flood [OPTIONS]  forged IKE_SA_INIT requests while tunnels live on; options go to the lab, see `soak flood --help`

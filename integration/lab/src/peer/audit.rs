@@ -46,6 +46,30 @@ pub fn settle(a: &Daemon<'_>, b: &Daemon<'_>, children: &[&str], limit: Duration
     }
 }
 
+/// Waits until neither end lists any SA, nor holds one in its data path where it can be asked.
+///
+/// # Errors
+/// Something is still there after that time; the error says what.
+pub fn gone(a: &Daemon<'_>, b: &Daemon<'_>, limit: Duration) -> anyhow::Result<()> {
+    let started = Instant::now();
+    loop {
+        let mut found = Vec::new();
+        for (end, daemon) in [("A", a), ("B", b)] {
+            found.extend(daemon.sas()?.iter().map(|sa| format!("{end}: IKE SA {} is {}", sa.unique_id, sa.state)));
+            if daemon.tells_backend_sas() {
+                found.extend(daemon.backend_sas()?.iter().map(|sa| format!("{end}: the data path holds {}", sa.spi)));
+            }
+        }
+        match found.is_empty() {
+            true => return Ok(()),
+            false if started.elapsed() > limit => {
+                bail!("{} s later there is still: {}", limit.as_secs(), found.join("; "))
+            }
+            false => std::thread::sleep(Duration::from_millis(100)),
+        }
+    }
+}
+
 fn alone(sas: &[IkeSa], children: &[&str]) -> Vec<String> {
     let mut found = Vec::new();
     if sas.len() != 1 {

@@ -150,6 +150,10 @@ pub struct ChildSa {
     pub packets_in: u64,
     /// Packets sent.
     pub packets_out: u64,
+    /// Octets of the packets received.
+    pub bytes_in: u64,
+    /// Octets of the packets sent.
+    pub bytes_out: u64,
     /// How often it has been rekeyed; only Cygnet says so.
     pub generation: Option<u64>,
 }
@@ -211,6 +215,8 @@ fn child_sa(node: &Node) -> ChildSa {
         algorithms: words(node, &["encr-alg", "encr-keysize", "integ-alg", "dh-group"]),
         packets_in: number("packets-in").unwrap_or(0),
         packets_out: number("packets-out").unwrap_or(0),
+        bytes_in: number("bytes-in").unwrap_or(0),
+        bytes_out: number("bytes-out").unwrap_or(0),
         generation: number("generation"),
     }
 }
