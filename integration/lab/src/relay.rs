@@ -27,6 +27,8 @@ pub struct Profile {
     pub jitter: Duration,
     /// Share of frames that are overtaken.
     pub reorder: f64,
+    /// By how much these are late at most.
+    pub late: Duration,
     /// Share of frames that are lost.
     pub loss: f64,
     /// Share of IKE datagrams that are lost besides; ESP is spared.
@@ -47,6 +49,7 @@ impl Profile {
         delay: Duration::ZERO,
         jitter: Duration::ZERO,
         reorder: 0.0,
+        late: Duration::from_millis(3),
         loss: 0.0,
         ike_loss: 0.0,
         drop_old_inbound: false,
@@ -155,6 +158,8 @@ pub fn overlapping(seen: &[IkeSeen], exchange: u8) -> usize {
 
 /// The flag of a response in the IKE header (RFC 7296 §3.1).
 const RESPONSE: u8 = 0x20;
+/// What is overtaken is late by so much at least.
+const LEAST_LATE: Duration = Duration::from_micros(500);
 /// IKE messages remembered; later ones are not.
 const REMEMBERED: usize = 200_000;
 
@@ -319,7 +324,7 @@ impl Direction {
         }
         let due = if self.random.chance(self.profile.reorder) {
             self.shared.held.fetch_add(1, Ordering::Relaxed);
-            self.last_due.max(now + self.varying_delay()) + Duration::from_micros(500 + self.random.below(2_500))
+            self.last_due.max(now + self.varying_delay()) + self.lateness()
         } else {
             self.last_due = self.last_due.max(now + self.varying_delay());
             self.last_due
@@ -344,6 +349,11 @@ impl Direction {
     fn varying_delay(&mut self) -> Duration {
         let spread = u64::try_from(self.profile.jitter.as_micros()).unwrap_or(u64::MAX) * 2;
         (self.profile.delay + Duration::from_micros(self.random.below(spread + 1))).saturating_sub(self.profile.jitter)
+    }
+
+    fn lateness(&mut self) -> Duration {
+        let most = u64::try_from(self.profile.late.saturating_sub(LEAST_LATE).as_micros()).unwrap_or(u64::MAX);
+        LEAST_LATE + Duration::from_micros(self.random.below(most.max(1)))
     }
 
     /// The number of the CHILD SA that an ESP frame belongs to, counted from 1 in order of first use.

@@ -22,8 +22,8 @@ impl Sabotage {
         match self {
             Sabotage::DropOldInbound => Profile { drop_old_inbound: true, ..path },
             Sabotage::EarlyOutbound => Profile { early_outbound: path.delay, ..path },
-            // Nothing is late on a path that keeps the order.
-            Sabotage::Linger0 => Profile { reorder: 0.5, ..path },
+            // Little is late on a path that mostly keeps the order.
+            Sabotage::Linger0 => Profile { reorder: 0.25, late: path.delay, ..path },
         }
     }
 
