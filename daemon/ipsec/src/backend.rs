@@ -283,6 +283,16 @@ pub enum OffloadError {
     Invalid(String),
 }
 
+impl OffloadError {
+    /// Whether the device works and this rung of it cannot take what was asked: another one may.
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Self::Unsupported { .. } | Self::Full { .. } => true,
+            Self::Exists(_) | Self::Missing(_) | Self::Unavailable(_) | Self::System { .. } | Self::Invalid(_) => false,
+        }
+    }
+}
+
 /// No SPI is free on the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("no SPI is free")]

@@ -12,7 +12,7 @@ use crate::capability::{Capabilities, Device, DeviceState, LimitUnits, ReplayWin
 use crate::sa::{OffloadMode, SaMode};
 use crate::selector::SelectorPair;
 
-mod words;
+pub mod words;
 
 #[cfg(test)]
 mod tests;
@@ -407,6 +407,30 @@ impl Refusal {
             Self::PolicyKind(PolicyKind::Shunt | PolicyKind::Protect) => Some("mode"),
             Self::Marks => Some("mark_out"),
             Self::InterfaceIds => Some("if_id_out"),
+        }
+    }
+
+    /// One word for it, the same whatever the numbers in it.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Down => "down",
+            Self::Gone => "gone",
+            Self::Rung { .. } => "rung",
+            Self::Cipher { .. } => "cipher",
+            Self::KeyLength { .. } => "key-length",
+            Self::IcvLength { .. } => "icv-length",
+            Self::Esn => "esn",
+            Self::Mode(_) => "mode",
+            Self::ReplayWindow { .. } => "replay-window",
+            Self::UdpEncapsulation { .. } => "udp-encapsulation",
+            Self::AddressRange(_) => "address-range",
+            Self::Ports(_) => "ports",
+            Self::Protocol { .. } => "protocol",
+            Self::PolicyKind(_) => "policy-kind",
+            Self::Marks => "marks",
+            Self::InterfaceIds => "interface-ids",
+            Self::SaTable { .. } => "sa-table",
+            Self::PolicyTable { .. } => "policy-table",
         }
     }
 

@@ -4,6 +4,7 @@
 //! history and the telemetry all speak of the same values. Parsing of files and sockets is left to others.
 #![forbid(unsafe_code)]
 
+mod asks;
 pub mod cause;
 pub mod command;
 pub mod config;

@@ -17,16 +17,19 @@
 //! | `ikesa_limit` | established IKE SAs | dropped |
 //! | `error_rate` | error notifications outside of any IKE SA | not sent |
 //!
+//! How full the tables of devices are is counted here too ([`TableSpace`]), since all shards share them.
+//!
 //! What a forged source can do to the real peer of that address ends at `cookie_threshold_ip`: from there on only who receives at the address
 //! counts for it. Requests that were shown to be from it have a rate of their own, which forged ones do not use up.
 
 mod bucket;
 mod cookie;
 mod sketch;
+mod tables;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ike_crypto::{CryptoProvider, SecureRandom};
 use ike_model::IkeSettings;
@@ -38,6 +41,7 @@ pub(crate) use self::bucket::Bucket;
 pub(crate) use self::cookie::Binding;
 use self::cookie::{Cookies, Secret};
 use self::sketch::Sketch;
+pub(crate) use self::tables::{Claim, TableSpace};
 
 /// Half-open IKE SAs at most, whatever the settings say.
 pub const HALF_OPEN: usize = 16_384;
@@ -105,7 +109,10 @@ impl From<IpAddr> for Peer {
 
 /// See the module.
 #[derive(Debug, Default)]
-pub struct Admission(Mutex<State>);
+pub struct Admission {
+    state: Mutex<State>,
+    tables: Arc<TableSpace>,
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -138,6 +145,11 @@ impl Admission {
     /// Half-open IKE SAs of all shards.
     pub fn half_open(&self) -> usize {
         self.lock().half_open
+    }
+
+    /// How full the tables of devices are, for all shards.
+    pub(crate) fn tables(&self) -> &Arc<TableSpace> {
+        &self.tables
     }
 
     /// Looks at a first request (one whose responder's SPI is zero) before any shard does. Costs at most one PRF; keeps nothing.
@@ -246,7 +258,7 @@ impl Admission {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

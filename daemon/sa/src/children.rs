@@ -9,19 +9,23 @@ use std::sync::Arc;
 use ike_model::config::FailClosed;
 use ike_model::snapshot::{ChildSaState, Traffic};
 use ike_model::{Cause, Child, ChildSaSnapshot, DrawnTags};
+use ipsec::preflight::Entries;
 use ipsec::{
-    DeviceId, Direction, Instant, KeyMaterial, Limits, ModeInUse, Op, OuterAddresses, PolicyAction, PolicyHandle,
-    PolicySpec, Reqid, SaMode, SaSpec, SelectorPair, Spi, Tags, TrafficSelector, UdpEncapsulation, Volume,
+    DeviceId, Direction, Instant, KeyMaterial, Limits, ModeInUse, OffloadError, OffloadMode, Op, OuterAddresses,
+    PolicyAction, PolicyHandle, PolicySpec, Reqid, SaMode, SaSpec, SelectorPair, Spi, Tags, TrafficSelector,
+    UdpEncapsulation, Volume,
 };
 
+use crate::admission::Claim;
 use crate::core::{Core, seconds_until};
 use crate::deadline::{ChildTimer, Timer};
+use crate::ladder::{Ladder, Shortfall};
 use crate::suite::EspSuite;
 use crate::transport;
 use crate::turn::{Ids, Turn};
 
 /// What both ends have agreed on.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Agreement {
     /// Configuration.
     pub(crate) child: Arc<Child>,
@@ -45,6 +49,10 @@ pub(crate) struct Agreement {
     pub(crate) peer_view: Option<OuterAddresses>,
     /// Marks and interface ids drawn before, for its trap.
     pub(crate) tags: Option<DrawnTags>,
+    /// Rungs of the device that can carry it.
+    pub(crate) ladder: Ladder,
+    /// Table entries that it takes.
+    pub(crate) claim: Claim,
 }
 
 /// The policies of one pair of selectors.
@@ -134,6 +142,23 @@ pub(crate) struct ChildSa {
     pub(crate) counted: Counted,
     /// Marks and interface ids; over a rekey they stay.
     pub(crate) tags: Option<Box<DrawnTags>>,
+    /// Its rung of the device, and the table entries that it holds there.
+    claim: Claim,
+    /// What is needed to try another rung, until the backend has installed it.
+    pub(crate) trial: Option<Box<Trial>>,
+    /// What keeps it from the best rung of its device.
+    pub(crate) shortfall: Option<Box<Shortfall>>,
+}
+
+/// An install under way.
+#[derive(Debug)]
+pub(crate) struct Trial {
+    /// Rungs that are left, and why others are out.
+    pub(crate) ladder: Ladder,
+    /// Keys for the next rung; kept only while there is one.
+    keys: Option<ChildKeys>,
+    /// Operations that take out what was installed and then read back as something else.
+    disowned: Vec<Op>,
 }
 
 /// What tells whether a CHILD SA is in use: the counters of the device. A time of last use is a matter of software and stands still where a
@@ -158,6 +183,7 @@ impl Counted {
 }
 
 /// Keys of both SAs.
+#[derive(Clone, Debug)]
 pub(crate) struct ChildKeys {
     /// Ours to receive with.
     pub(crate) inbound: KeyMaterial,
@@ -167,7 +193,7 @@ pub(crate) struct ChildKeys {
 
 impl ChildSa {
     /// Makes a CHILD SA of what was agreed on; nothing is installed.
-    pub(crate) fn new(turn: &mut Turn<'_>, core: &Core, agreed: Agreement, replaces: Option<&Self>) -> Self {
+    pub(crate) fn new(turn: &mut Turn<'_>, core: &Core, mut agreed: Agreement, replaces: Option<&Self>) -> Self {
         let lifetime = agreed.child.lifetime;
         let limits = lifetime.roll(|| turn.random()).bounded_for_sequence(agreed.suite.esn);
         let pairs = SelectorPair::product(&agreed.local_ts, &agreed.remote_ts).into();
@@ -176,6 +202,9 @@ impl ChildSa {
         let kept = replaces.map(|old| old.tags()).or(agreed.tags);
         let tags = kept.unwrap_or_else(|| agreed.child.tags.draw(core.interface, || turn.ids.tag_value()));
         turn.registry.home.insert(unique_id, core.spi().0);
+        if let Some(best) = agreed.ladder.step() {
+            agreed.claim.move_to(best);
+        }
         Self {
             unique_id,
             name: core.child_name(&agreed.child.name),
@@ -209,7 +238,22 @@ impl ChildSa {
             lingers_since: None,
             counted: Counted { idle_since: replaces.and_then(|old| old.counted.idle_since), ..Counted::default() },
             tags: (!tags.is_none()).then(|| Box::new(tags)),
+            claim: agreed.claim,
+            trial: Some(Box::new(Trial { ladder: agreed.ladder, keys: None, disowned: Vec::new() })),
+            shortfall: replaces.and_then(|old| old.shortfall.clone()),
         }
+    }
+
+    /// The rung of its device: of both its SAs and all its policies.
+    pub(crate) fn rung(&self) -> OffloadMode {
+        self.claim.mode()
+    }
+
+    /// Counts the table entries that it holds now.
+    fn recount(&mut self) {
+        let sas = 1 + u32::from(self.outbound != Outbound::Removed);
+        let of_pair = |entry: &PairPolicies| 1 + u32::from(entry.outbound.is_some());
+        self.claim.set(Entries { sas, policies: self.policies.iter().map(of_pair).sum() });
     }
 
     /// Its marks and interface ids.
@@ -239,13 +283,22 @@ impl ChildSa {
         SelectorPair::product(&local, &remote)
     }
 
-    /// Operations that install both SAs with the outbound one reserved, and the inbound policies unless `predecessor` has the same selectors.
+    /// Operations that install both SAs with the outbound one reserved, and the inbound policies unless `predecessor` has the same ones.
+    ///
+    /// SAs and policies of one child are on one rung: a packet that meets a policy of the device finds only SAs of the device, and the other way
+    /// round. So a successor on another rung brings policies of its own.
     pub(crate) fn install_ops(&mut self, turn: &mut Turn<'_>, keys: ChildKeys, predecessor: Option<&Self>) -> Vec<Op> {
         let mut ops = Vec::new();
+        if let Some(trial) = &mut self.trial {
+            trial.keys = trial.ladder.has_more().then(|| keys.clone());
+            ops.clone_from(&trial.disowned);
+        }
         if turn.context.config.settings.fail_closed != FailClosed::Off {
             ops.extend(turn.registry.missing_guards(&self.name, &self.guarded_pairs()));
         }
-        let inherits = predecessor.is_some_and(|old| old.pairs == self.pairs);
+        let inherits = predecessor.is_some_and(|old| old.pairs == self.pairs && old.rung() == self.rung());
+        let policies = if self.config.policies && !inherits { self.pairs.len().saturating_mul(2) } else { 0 };
+        self.claim.set(Entries { sas: 2, policies: u32::try_from(policies).unwrap_or(u32::MAX) });
         if self.config.policies && !inherits {
             for pair in self.pairs.clone().iter() {
                 let (inbound, forward) = (turn.ids.policy(), turn.ids.policy());
@@ -274,6 +327,7 @@ impl ChildSa {
                 old.outbound = Outbound::Removed;
                 obsolete.push(Op::RemoveSa(ids.sa(old.unique_id, Direction::Outbound)));
             }
+            old.recount();
         }
         let mut policies = std::mem::take(&mut self.policies);
         for (entry, pair) in policies.iter_mut().zip(self.pairs.iter()) {
@@ -290,6 +344,7 @@ impl ChildSa {
         }
         self.policies = policies;
         self.outbound = Outbound::Active;
+        self.recount();
         (ops, obsolete)
     }
 
@@ -306,6 +361,7 @@ impl ChildSa {
             return Vec::new();
         }
         self.outbound = Outbound::Removed;
+        self.recount();
         vec![Op::RemoveSa(ids.sa(self.unique_id, Direction::Outbound))]
     }
 
@@ -314,7 +370,34 @@ impl ChildSa {
         let mut ops = self.remove_policies_ops();
         ops.extend(self.remove_outbound_ops(ids));
         ops.push(Op::RemoveSa(ids.sa(self.unique_id, Direction::Inbound)));
+        self.claim.set(Entries::default());
         ops
+    }
+
+    /// What the device has installed is not what was asked for: it is taken out together with the next attempt, or alone. Its keys have carried
+    /// nothing, for the outbound SA was never activated.
+    pub(crate) fn disown(&mut self, ids: &Ids) {
+        let mut ops = self.remove_policies_ops();
+        ops.extend([Direction::Outbound, Direction::Inbound].map(|way| Op::RemoveSa(ids.sa(self.unique_id, way))));
+        if let Some(trial) = &mut self.trial {
+            trial.disowned = ops;
+        }
+    }
+
+    /// Operations that take out what was disowned and may still be installed.
+    pub(crate) fn disowned(&mut self) -> Vec<Op> {
+        self.trial.as_mut().map(|trial| std::mem::take(&mut trial.disowned)).unwrap_or_default()
+    }
+
+    /// Passes to the next rung after the device has refused this one. Gives the keys to install it with; nothing when there is no other.
+    pub(crate) fn step_down(&mut self, error: &OffloadError) -> Option<ChildKeys> {
+        let trial = self.trial.as_mut()?;
+        trial.ladder.refused(self.claim.mode(), error);
+        let next = trial.ladder.step()?;
+        let keys = trial.keys.take()?;
+        self.policies.clear();
+        self.claim.move_to(next);
+        Some(keys)
     }
 
     /// Operations that move it to other outer addresses.
@@ -352,7 +435,7 @@ impl ChildSa {
             selectors,
             priority: priority(&self.config, Class::Protect, &selectors),
             action: PolicyAction::Protect { reqid: self.reqid, sa: None, mode: self.mode, outer: self.outer },
-            offload: self.config.hw_offload,
+            offload: self.rung(),
             tags: policy_tags(self.tags(), direction),
             name: self.name.clone(),
         }
@@ -377,7 +460,7 @@ impl ChildSa {
             limits: backend_limits(self.limits),
             reqid: self.reqid,
             copy: self.config.copy,
-            offload: self.config.hw_offload,
+            offload: self.rung(),
             tags: sa_tags(self.tags(), direction, self.config.tags.mark_in_sa),
             initial_sequence: 0,
             name: self.name.clone(),
@@ -390,6 +473,8 @@ impl ChildSa {
         self.state = ChildSaState::Installed;
         self.installed_at = Some(now);
         self.offload = offload;
+        let shortfall = self.trial.take().and_then(|trial| trial.ladder.shortfall(self.rung()));
+        self.shortfall = shortfall.map(Box::new);
         turn.registry.guarded(&self.name, &self.guarded_pairs());
         for (timer, span) in [(ChildTimer::Soft, self.limits.soft.time), (ChildTimer::Hard, self.limits.hard.time)] {
             if let Some(span) = span {

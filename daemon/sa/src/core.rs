@@ -19,6 +19,8 @@ use crate::fragmentation;
 use crate::key_schedule::Keys;
 use crate::mobility::{self, Mobility};
 use crate::nat::Nat;
+use crate::negotiation::ChildRequest;
+use crate::notice::Notice;
 use crate::pace::Pace;
 use crate::reassembly::{MOST_OCTETS, MOST_OCTETS_BEFORE_AUTHENTICATION, Reassembly};
 use crate::retry;
@@ -370,6 +372,13 @@ impl Core {
         let datagrams = datagrams.into();
         self.transmit(turn, self.reply, &datagrams);
         self.window.responded(datagrams);
+    }
+
+    /// A child that was asked for is not going to be made, before there is any exchange for it.
+    pub(crate) fn child_failed(&self, turn: &mut Turn<'_>, request: ChildRequest, cause: &Cause) {
+        tracing::warn!(conn = self.connection.name, child = request.child.name, ike = self.unique_id, peer = %self.path.remote, "CHILD SA failed: {cause}");
+        let (connection, child) = (self.connection.clone(), Some(request.child));
+        turn.notices.push_back(Notice::ChildFailed { connection, child, cause: cause.clone() });
     }
 
     /// The name under which a child is installed.

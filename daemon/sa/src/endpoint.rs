@@ -137,7 +137,7 @@ impl Endpoint {
             shared: Shared {
                 ids: Ids::new(shard, shards),
                 deadlines: Deadlines::default(),
-                registry: Registry::default(),
+                registry: Registry { tables: Arc::clone(admission.tables()), ..Registry::default() },
                 outputs: VecDeque::new(),
                 notices: VecDeque::new(),
             },

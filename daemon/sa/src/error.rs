@@ -76,6 +76,16 @@ pub(crate) enum Error {
     /// No further CHILD SA is wanted.
     #[error("{0}")]
     NoAdditionalSas(String),
+    /// The device cannot carry what is asked, on any rung that the configuration allows.
+    #[error("{text}")]
+    Unfit {
+        /// Name of the child.
+        child: String,
+        /// Device, what was asked, what it offers instead, and the key to change.
+        text: String,
+        /// What a peer that asks for it is told.
+        notify: NotifyType,
+    },
     /// The peer answered with an error.
     #[error("peer answered {0}")]
     PeerNotified(NotifyType),
@@ -143,6 +153,7 @@ impl Error {
             Self::UnexpectedNat => Reaction::NotifyAndClose(NotifyType::UNEXPECTED_NAT_DETECTED),
             Self::Temporary(_) => Reaction::Notify(NotifyType::TEMPORARY_FAILURE),
             Self::ChildNotFound(_) => Reaction::Notify(NotifyType::CHILD_SA_NOT_FOUND),
+            Self::Unfit { notify, .. } => Reaction::Notify(*notify),
             Self::NoAdditionalSas(_) | Self::Offload(_) => Reaction::Notify(NotifyType::NO_ADDITIONAL_SAS),
             Self::Crypto(error) if error.is_peer_fault() => Reaction::Notify(NotifyType::INVALID_SYNTAX),
             Self::Crypto(_) | Self::Encode(_) => Reaction::Notify(NotifyType::TEMPORARY_FAILURE),
@@ -172,6 +183,7 @@ impl Error {
             | Self::NotAllowed(_)
             | Self::Temporary(_)
             | Self::NoAdditionalSas(_)
+            | Self::Unfit { .. }
             | Self::PeerNotified(_)
             | Self::PeerRefused { .. }
             | Self::Offload(_)
@@ -202,7 +214,7 @@ impl Error {
                 NotifyType::AUTHENTICATION_FAILED => CauseKind::AuthenticationFailed,
                 _ => CauseKind::PeerError,
             },
-            Self::Offload(_) => CauseKind::OffloadFailed,
+            Self::Offload(_) | Self::Unfit { .. } => CauseKind::OffloadFailed,
             Self::Crypto(error) if error.is_peer_fault() => CauseKind::ProtocolViolation,
             Self::Crypto(_) | Self::Encode(_) => CauseKind::Internal,
             Self::PeerUnreachable(_) => CauseKind::PeerUnreachable,

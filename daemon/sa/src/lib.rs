@@ -22,7 +22,7 @@
 //! | `established` | an authenticated IKE SA: what it is doing and going to do, installs, limits, the ways in which things end |
 //! | `exchange` | one module for each exchange: IKE_SA_INIT, IKE_AUTH, CREATE_CHILD_SA, rekeying, deletes, liveness, moving (MOBIKE) |
 //! | `negotiation`, `suite`, `selectors`, `transport`, `choose` | agreeing on a CHILD SA, proposals, selectors, transport mode, the connection for a peer |
-//! | `children` | a CHILD SA: its entries in SAD and SPD and their order |
+//! | `children`, `ladder` | a CHILD SA: its entries in SAD and SPD and their order; the rungs of a device that it may run on |
 //! | `window`, `retry`, `deadline`, `collision`, `detour`, `switch`, `key_schedule`, `nat`, `mobility`, `pace`, `shaper` | one idea each, without state of others |
 //! | `fragmentation`, `datagrams`, `reassembly` | messages that are longer than one datagram should be |
 //! | `error` | whose fault it is, and the one function that decides what goes on the wire |
@@ -50,6 +50,7 @@ mod fragmentation;
 mod ike_sa;
 mod io;
 mod key_schedule;
+mod ladder;
 mod mobility;
 mod nat;
 mod negotiation;

@@ -8,11 +8,13 @@ use ike_model::{Child, ChildMode, Connection, DrawnTags};
 use ike_wire::ids::{KeyExchangeId, NotifyType};
 use ike_wire::{Notify, Payload, Payloads, Proposal, SecurityAssociation, TrafficSelectors};
 use ipsec::selector::narrow;
-use ipsec::{Capabilities, Device, DeviceId, OuterAddresses, PacketSelectors, Reqid, SaMode, Spi, TrafficSelector};
+use ipsec::{DeviceId, OuterAddresses, PacketSelectors, Reqid, SaMode, SelectorPair, Spi, TrafficSelector};
 
+use crate::admission::Claim;
 use crate::children::{Agreement, ChildSa};
 use crate::core::Core;
 use crate::error::Error;
+use crate::ladder;
 use crate::selectors;
 use crate::suite::{self, ChildKeyExchange, Chosen, EspSuite};
 use crate::transport::{self, Seen};
@@ -59,6 +61,8 @@ pub(crate) struct Offer {
     remote: Vec<TrafficSelector>,
     mode: SaMode,
     exchange: ChildKeyExchange,
+    /// Entries of the device that it is going to take; passes to what is agreed on.
+    claim: Option<Claim>,
 }
 
 /// What we have agreed to as responder.
@@ -70,37 +74,9 @@ pub(crate) struct Answer {
     pub(crate) number: u8,
 }
 
-fn capabilities<'c>(turn: &Turn<'c>, device: DeviceId, child: &Child) -> Result<&'c Capabilities, Error> {
-    let found = turn.context.devices.get(device).and_then(|device| device.ladder(child.hw_offload).last());
-    let found = found.map(|rung| &rung.capabilities);
-    found.ok_or_else(|| Error::NoAdditionalSas("no device carries this way as configured".into()))
-}
-
 fn device(turn: &Turn<'_>, core: &Core) -> Result<DeviceId, Error> {
     device_for(turn.context, core.path)
         .ok_or_else(|| Error::NoAdditionalSas(format!("no device carries traffic to {}", core.path.remote.ip())))
-}
-
-/// Why a device cannot carry the marks or interface ids of a child, if it cannot: nothing that is configured is left out in silence.
-pub(crate) fn unsupported_tags(device: &Device, connection: &Connection, child: &Child) -> Option<String> {
-    let name = &device.name;
-    let Some(has) = device.capabilities(child.hw_offload) else {
-        return Some(format!("device {name} has no offload of this kind"));
-    };
-    let interface = child.tags.interface.is_any() || connection.interface.is_any();
-    if child.tags.has_marks() && !has.marks {
-        Some(format!("device {name} cannot match or set packet marks"))
-    } else if interface && !has.interface_ids {
-        Some(format!("device {name} knows no interface ids"))
-    } else {
-        None
-    }
-}
-
-fn check_tags(turn: &Turn<'_>, device: DeviceId, core: &Core, child: &Child) -> Result<(), Error> {
-    let found = turn.context.devices.get(device);
-    let reason = found.and_then(|device| unsupported_tags(device, &core.connection, child));
-    reason.map_or(Ok(()), |reason| Err(Error::NoAdditionalSas(reason)))
 }
 
 fn reserve(turn: &Turn<'_>, device: DeviceId) -> Result<Spi, Error> {
@@ -117,8 +93,6 @@ impl Offer {
         exchange: ChildKeyExchange,
     ) -> Result<Self, Error> {
         let device = device(turn, core)?;
-        let capabilities = capabilities(turn, device, &request.child)?;
-        check_tags(turn, device, core, &request.child)?;
         //= RFC 7296 §1.3.3: a rekeyed CHILD SA has the mode and the selectors of the old one
         let (mode, (local, remote)) = match rekeys {
             Some(old) => (old.mode, (old.local_ts.to_vec(), old.remote_ts.to_vec())),
@@ -127,24 +101,25 @@ impl Offer {
                 (mode, offered_selectors(core, &request, mode)?)
             }
         };
-        if mode == SaMode::Transport && !capabilities.transport {
-            return Err(Error::ModeRefused(format!(
-                "the device cannot carry '{}' in transport mode",
-                request.child.name
-            )));
-        }
-        let spi = reserve(turn, device)?;
         let child = &request.child;
-        let proposals = suite::offer_esp(&child.esp_proposals, capabilities, turn.context.provider, spi, exchange);
+        let pairs = match rekeys {
+            Some(old) => old.pairs.to_vec(),
+            None => ladder::pairs_between(child, mode, transport::outer(core.path)),
+        };
+        let wanted = ladder::wanted(turn, core, device, child, (mode, &pairs), rekeys)?;
+        let (rungs, provider) = (wanted.capabilities(), turn.context.provider);
+        let spi = reserve(turn, device)?;
+        let proposals = suite::offer_esp(&child.esp_proposals, &rungs, provider, spi, exchange);
         if proposals.is_empty() {
             turn.context.spis.release_spi(device, spi);
-            let theirs = "what the device can carry".to_owned();
-            let ours = suite::describe_esp(&child.esp_proposals, capabilities, turn.context.provider, exchange);
+            let theirs = "what this build can do".to_owned();
+            let ours = suite::describe_esp(&child.esp_proposals, &rungs, provider, exchange);
             return Err(Error::NoProposal { ours, theirs, difference: String::new() });
         }
         let fixed = request.reqid.or(child.reqid.map(Reqid));
         let reqid = rekeys.map(|old| old.reqid).or(fixed).unwrap_or_else(|| turn.ids.reqid());
-        Ok(Self { reqid, device, spi, proposals, local, remote, mode, exchange, request })
+        let claim = Some(wanted.claim);
+        Ok(Self { reqid, device, spi, proposals, local, remote, mode, exchange, request, claim })
     }
 
     /// SA payload.
@@ -175,8 +150,8 @@ impl Offer {
         self.request
     }
 
-    /// What the responder's answer agrees to.
-    pub(crate) fn accept(&self, turn: &Turn<'_>, core: &Core, payloads: &Payloads<'_>) -> Result<Agreement, Error> {
+    /// What the responder's answer agrees to. Can be asked once.
+    pub(crate) fn accept(&mut self, turn: &Turn<'_>, core: &Core, payloads: &Payloads<'_>) -> Result<Agreement, Error> {
         let (sa, ts_i, ts_r) = child_payloads(payloads)?;
         let [proposal] = sa.proposals.as_slice() else {
             return Err(Error::PeerMisbehaved("the answer does not hold exactly one ESP proposal"));
@@ -192,6 +167,10 @@ impl Offer {
                 difference: "; the answer may only narrow what was offered".into(),
             });
         }
+        let (local_ts, remote_ts) = (narrow(&local, &self.local), narrow(&remote, &self.remote));
+        let mut claim = self.claim.take().ok_or(Error::PeerMisbehaved("a second answer to one offer"))?;
+        let what = (self.mode, chosen.suite, &*SelectorPair::product(&local_ts, &remote_ts));
+        let ladder = ladder::agreed(turn, core, self.device, &self.request.child, what, &mut claim)?;
         Ok(Agreement {
             child: self.request.child.clone(),
             reqid: self.reqid,
@@ -199,11 +178,13 @@ impl Offer {
             spi_in: self.spi,
             spi_out: chosen.spi,
             suite: chosen.suite,
-            local_ts: narrow(&local, &self.local),
-            remote_ts: narrow(&remote, &self.remote),
+            local_ts,
+            remote_ts,
             mode: self.mode,
             peer_view,
             tags: self.request.tags,
+            ladder,
+            claim,
         })
     }
 
@@ -242,9 +223,9 @@ impl Offer {
         offered: &[Proposal],
         preferred: Option<KeyExchangeId>,
     ) -> Option<Chosen<EspSuite, Spi>> {
-        let capabilities = capabilities(turn, self.device, &self.request.child).ok()?;
-        let ours = &self.request.child.esp_proposals;
-        suite::choose_esp(ours, capabilities, turn.context.provider, offered, self.exchange, preferred)
+        let child = &self.request.child;
+        let rungs: Vec<_> = ladder::rungs(turn.context, self.device, child.hw_offload).collect();
+        suite::choose_esp(&child.esp_proposals, &rungs, turn.context.provider, offered, self.exchange, preferred)
     }
 
     fn no_proposal(&self, theirs: &[Proposal]) -> Error {
@@ -330,26 +311,27 @@ pub(crate) fn answer(
 ) -> Result<Answer, Error> {
     let (sa, ts_i, ts_r) = child_payloads(payloads)?;
     let device = device(turn, core)?;
-    let carries_transport = children
-        .iter()
-        .filter_map(|child| capabilities(turn, device, child).ok())
-        .any(|capabilities| capabilities.transport);
+    let carries = |child: &Arc<Child>| ladder::rungs(turn.context, device, child.hw_offload).any(|rung| rung.transport);
+    let carries_transport = children.iter().any(carries);
     let (remote, local) = (selectors::from_wire(ts_i), selectors::from_wire(ts_r));
     let transport = payloads.notify(NotifyType::USE_TRANSPORT_MODE).is_some();
     let found = match rekeys {
         Some(old) => find_rekeyed(core, children, old, transport, &local, &remote),
         None => find_new(core, children, transport && carries_transport, &local, &remote),
     }?;
-    let capabilities = capabilities(turn, device, &found.child)?;
+    let pairs = SelectorPair::product(&found.local, &found.remote);
+    let wanted = ladder::wanted(turn, core, device, &found.child, (found.mode, &pairs), rekeys)?;
+    let (rungs, mut claim) = (wanted.capabilities(), wanted.claim);
     let ours = &found.child.esp_proposals;
     let provider = turn.context.provider;
-    let chosen = suite::choose_esp(ours, capabilities, provider, &sa.proposals, exchange, preferred);
+    let chosen = suite::choose_esp(ours, &rungs, provider, &sa.proposals, exchange, preferred);
     let chosen = chosen.ok_or_else(|| Error::NoProposal {
-        ours: suite::describe_esp(ours, capabilities, provider, exchange),
+        ours: suite::describe_esp(ours, &rungs, provider, exchange),
         theirs: suite::describe(&sa.proposals),
-        difference: suite::esp_difference(ours, capabilities, provider, exchange, &sa.proposals),
+        difference: suite::esp_difference(ours, &rungs, provider, exchange, &sa.proposals),
     })?;
-    check_tags(turn, device, core, &found.child)?;
+    let what = (found.mode, chosen.suite, &*pairs);
+    let ladder = ladder::agreed(turn, core, device, &found.child, what, &mut claim)?;
     let spi_in = reserve(turn, device)?;
     let fixed = found.child.reqid.map(Reqid);
     let reqid = rekeys.map(|old| old.reqid).or(fixed).unwrap_or_else(|| turn.ids.reqid());
@@ -365,6 +347,8 @@ pub(crate) fn answer(
         mode: found.mode,
         peer_view: found.peer_view,
         tags: None,
+        ladder,
+        claim,
     };
     Ok(Answer { agreed, number: chosen.number })
 }

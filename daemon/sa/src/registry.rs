@@ -7,6 +7,7 @@ use std::sync::Arc;
 use ike_model::{Connection, Identity};
 use ipsec::{GuardSpec, Instant, Op, SelectorPair, Tag};
 
+use crate::admission::TableSpace;
 use crate::directory::DirectoryEntry;
 use crate::switch::Switches;
 use crate::turn::Purpose;
@@ -31,6 +32,8 @@ pub(crate) struct Registry {
     pub(crate) switches: Switches,
     /// Guards that stand.
     pub(crate) guards: BTreeSet<GuardSpec>,
+    /// How full the tables of devices are, counted over all shards.
+    pub(crate) tables: Arc<TableSpace>,
 }
 
 /// Established IKE SAs by unique id, by connection and by the peer's identity.

@@ -1,6 +1,6 @@
 //! Proposals: what is offered, what is chosen (RFC 7296 §2.7, §3.3).
 //!
-//! The chooser's own order decides, as configured; what neither the provider nor the device can do is never offered and never chosen.
+//! The chooser's own order decides, as configured; what neither the provider nor any rung of the device can do is never offered and never chosen.
 
 use std::fmt::Write as _;
 
@@ -9,6 +9,7 @@ use ike_model::proposal::{EspAlgorithms, IkeAlgorithms};
 use ike_model::{Encryption, EspProposal, IkeProposal};
 use ike_wire::ids::{EncryptionId, EsnId, IntegrityId, KeyExchangeId, PrfId, ProtocolId, TransformType};
 use ike_wire::{IkeSpi, Proposal, Transform};
+use ipsec::preflight::{self, Suite};
 use ipsec::{Capabilities, EspAlgorithm, Spi};
 
 /// Algorithms of an IKE SA.
@@ -123,12 +124,12 @@ fn usable_ike(proposal: &IkeProposal, provider: &CryptoProvider) -> Option<IkePr
     whole.then_some(usable)
 }
 
-/// What the device can do of a configured ESP proposal.
-fn usable_esp(proposal: &EspProposal, device: &Capabilities, provider: &CryptoProvider) -> Option<EspProposal> {
+/// What one rung can do of a configured ESP proposal.
+fn usable_on(proposal: &EspProposal, rung: &Capabilities, provider: &CryptoProvider) -> Option<EspProposal> {
     let mut usable = proposal.clone();
     let can = |e: &Encryption, integrity: Option<IntegrityId>| {
         EspAlgorithm::from_ids(e.id.0, e.key_bits, integrity.map(|id| id.0))
-            .is_some_and(|algorithm| device.algorithms.contains(&algorithm))
+            .is_some_and(|algorithm| rung.algorithms.contains(&algorithm))
     };
     if usable.encryption.first().is_some_and(|e| is_aead(e.id)) {
         usable.integrity.clear();
@@ -140,10 +141,30 @@ fn usable_esp(proposal: &EspProposal, device: &Capabilities, provider: &CryptoPr
             return None;
         }
     }
-    usable.esn.retain(|esn| *esn != EsnId::EXT_SEQ || device.esn);
+    usable.esn.retain(|esn| *esn != EsnId::EXT_SEQ || rung.esn);
     usable.key_exchange.retain(|id| *id == KeyExchangeId::NONE || provider.key_exchange(*id).is_some());
     let exchange = proposal.key_exchange.is_empty() || !usable.key_exchange.is_empty();
     (!usable.encryption.is_empty() && !usable.esn.is_empty() && exchange).then_some(usable)
+}
+
+/// What of a configured ESP proposal any of the rungs can do: one proposal where a rung does all that the others do, else one for each, so that no
+/// combination is offered that no rung can carry as a whole.
+fn usable_esp(proposal: &EspProposal, rungs: &[&Capabilities], provider: &CryptoProvider) -> Vec<EspProposal> {
+    let mut usable: Vec<EspProposal> = Vec::new();
+    for on_rung in rungs.iter().filter_map(|rung| usable_on(proposal, rung, provider)) {
+        if !usable.iter().any(|other| covers(other, &on_rung)) {
+            usable.retain(|other| !covers(&on_rung, other));
+            usable.push(on_rung);
+        }
+    }
+    usable
+}
+
+/// Whether everything that `part` allows is allowed by `whole` too.
+fn covers(whole: &EspProposal, part: &EspProposal) -> bool {
+    part.encryption.iter().all(|e| whole.encryption.contains(e))
+        && part.integrity.iter().all(|id| whole.integrity.contains(id))
+        && part.esn.iter().all(|esn| whole.esn.contains(esn))
 }
 
 fn is_aead(id: EncryptionId) -> bool {
@@ -182,12 +203,12 @@ pub(crate) fn offer_ike(configured: &[IkeProposal], provider: &CryptoProvider, s
 /// The proposals of a request for a CHILD SA.
 pub(crate) fn offer_esp(
     configured: &[EspProposal],
-    device: &Capabilities,
+    rungs: &[&Capabilities],
     provider: &CryptoProvider,
     spi: Spi,
     exchange: ChildKeyExchange,
 ) -> Vec<Proposal> {
-    let usable = configured.iter().filter_map(|proposal| usable_esp(proposal, device, provider));
+    let usable = configured.iter().flat_map(|proposal| usable_esp(proposal, rungs, provider));
     let numbered = (1..=u8::MAX).zip(usable);
     numbered
         .map(|(number, proposal)| {
@@ -242,19 +263,24 @@ fn match_ike(ours: &IkeProposal, theirs: &Proposal, preferred: Option<KeyExchang
     Some(IkeSuite { encryption, integrity, prf, method })
 }
 
-/// Chooses the first of our ESP proposals that one of the peer's meets.
+/// Chooses the first of our ESP proposals that one of the peer's meets. What stands in one proposal is equally good: of that the best rung decides
+/// which can carry something of it.
 pub(crate) fn choose_esp(
     configured: &[EspProposal],
-    device: &Capabilities,
+    rungs: &[&Capabilities],
     provider: &CryptoProvider,
     offered: &[Proposal],
     exchange: ChildKeyExchange,
     preferred: Option<KeyExchangeId>,
 ) -> Option<Chosen<EspSuite, Spi>> {
-    configured.iter().filter_map(|proposal| usable_esp(proposal, device, provider)).find_map(|ours| {
+    let on_rungs = configured
+        .iter()
+        .flat_map(|proposal| rungs.iter().filter_map(|rung| Some((rung, usable_on(proposal, rung, provider)?))));
+    on_rungs.into_iter().find_map(|(rung, ours)| {
         offered.iter().filter(|theirs| theirs.protocol == ProtocolId::ESP).find_map(|theirs| {
             let suite = match_esp(&ours, theirs, exchange, preferred)?;
-            Some(Chosen { suite, number: theirs.number, spi: Spi::new(theirs.spi_u32()?)? })
+            let carried = preflight::carries(rung, Suite { algorithm: suite.algorithm, esn: suite.esn });
+            Some(Chosen { suite, number: theirs.number, spi: Spi::new(theirs.spi_u32()?)? }).filter(|_| carried)
         })
     })
 }
@@ -375,13 +401,13 @@ pub(crate) fn ike_difference(configured: &[IkeProposal], provider: &CryptoProvid
 /// [`difference`] between ESP proposals as configured and those received.
 pub(crate) fn esp_difference(
     configured: &[EspProposal],
-    device: &Capabilities,
+    rungs: &[&Capabilities],
     provider: &CryptoProvider,
     exchange: ChildKeyExchange,
     theirs: &[Proposal],
 ) -> String {
     match Spi::new(256) {
-        Some(spi) => difference(&offer_esp(configured, device, provider, spi, exchange), theirs),
+        Some(spi) => difference(&offer_esp(configured, rungs, provider, spi, exchange), theirs),
         None => String::new(),
     }
 }
@@ -391,15 +417,15 @@ pub(crate) fn describe_ike(configured: &[IkeProposal], provider: &CryptoProvider
     describe(&offer_ike(configured, provider, None))
 }
 
-/// ESP proposals as configured and carried by the device, in words.
+/// ESP proposals as configured and carried by a rung, in words.
 pub(crate) fn describe_esp(
     configured: &[EspProposal],
-    device: &Capabilities,
+    rungs: &[&Capabilities],
     provider: &CryptoProvider,
     exchange: ChildKeyExchange,
 ) -> String {
     match Spi::new(256) {
-        Some(spi) => describe(&offer_esp(configured, device, provider, spi, exchange)),
+        Some(spi) => describe(&offer_esp(configured, rungs, provider, spi, exchange)),
         None => String::new(),
     }
 }

@@ -8,7 +8,7 @@ use crate::capability::ReplayWindows;
 use crate::sa::{OffloadMode, SaMode};
 
 /// A mode of offload as people call it.
-pub(super) fn rung(mode: OffloadMode) -> &'static str {
+pub fn rung(mode: OffloadMode) -> &'static str {
     match mode {
         OffloadMode::Packet => "packet offload",
         OffloadMode::Crypto => "crypto offload",

@@ -12,14 +12,16 @@ use ike_model::snapshot::{ConfiguredState, PolicySnapshot};
 use ike_model::{
     Actions, Cause, CauseKind, Child, ChildMode, ConfigSnapshot, ConfiguredChildStatus, Connection, DrawnTags, Selector,
 };
-use ipsec::{Instant, ModeInUse, PacketSelectors, PolicyHandle, Reqid, SelectorPair, Shard};
+use ipsec::{DeviceId, Instant, ModeInUse, PacketSelectors, PolicyHandle, Reqid, SelectorPair, Shard};
 
+use crate::admission::Claim;
 use crate::deadline::Timer;
 use crate::directory::DirectoryMessage;
 use crate::endpoint::Endpoint;
 use crate::established::Standing;
 use crate::ike_sa::{IkeSa, Phase};
 use crate::io::{Context, Output, Recipient};
+use crate::ladder::Ladder;
 use crate::negotiation::ChildRequest;
 use crate::notice::Notice;
 use crate::retry;
@@ -66,9 +68,21 @@ pub(super) enum Trap {
         pairs: Vec<SelectorPair>,
         /// The backend has said yes.
         confirmed: bool,
+        /// Where it is.
+        rungs: Box<Rungs>,
     },
     /// The backend refused it.
     Refused(String),
+}
+
+/// The device that a trap or shunt is installed on.
+#[derive(Debug)]
+pub(super) struct Rungs {
+    pub(super) device: DeviceId,
+    /// Rungs that are left to try.
+    pub(super) ladder: Ladder,
+    /// The rung in use, and the entries that are taken there.
+    pub(super) claim: Claim,
 }
 
 /// All configured children whose connections have their home here.

@@ -4,16 +4,17 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ike_model::config::FailClosed;
 use ike_model::{ChildMode, CommandError, CommandOutcome, ConfiguredSelector, Connection, EventBody, HostSpec};
+use ipsec::preflight::Entries;
 use ipsec::{
-    Answer, Direction, OffloadError, Op, OuterAddresses, PacketSelectors, PolicyAction, PolicyHandle, PolicySpec,
-    SaMode, SelectorPair,
+    Answer, DeviceId, Direction, OffloadError, Op, OuterAddresses, PacketSelectors, PolicyAction, PolicyHandle,
+    PolicySpec, SaMode, SelectorPair,
 };
 
 use crate::children::{Class, policy_tags, priority};
 use crate::endpoint::Endpoint;
-use crate::endpoint::configured::{Keeper, Trap};
+use crate::endpoint::configured::{Keeper, Rungs, Trap};
 use crate::io::Context;
-use crate::negotiation::unsupported_tags;
+use crate::ladder::{self, Ladder};
 use crate::transport;
 use crate::turn::Purpose;
 
@@ -72,11 +73,32 @@ impl Endpoint {
             keeper.trap = Trap::Refused(format!("no device carries traffic to {remote}"));
             return;
         };
-        let lacks = context.devices.get(device).and_then(|d| unsupported_tags(d, &keeper.connection, &keeper.child));
-        if let Some(reason) = lacks {
-            keeper.trap = Trap::Refused(reason);
-            return;
+        let found = context.devices.get(device).ok_or_else(|| "the device is not known".to_owned());
+        let outer = OuterAddresses { local, remote };
+        let ladder = found.and_then(|device| {
+            let tables = &self.shared.registry.tables;
+            ladder::for_policies(context, tables, device, (&keeper.connection, &keeper.child), outer, &pairs)
+        });
+        match ladder {
+            Ok(ladder) => self.put_policies(context, number, device, pairs, ladder),
+            Err(reason) => {
+                tracing::warn!(conn = keeper.connection.name, child = keeper.child.name, "not installed: {reason}");
+                keeper.trap = Trap::Refused(reason);
+            }
         }
+    }
+
+    /// Has the policies of a trap or shunt installed on the next rung.
+    fn put_policies(
+        &mut self,
+        context: &Context<'_>,
+        number: u32,
+        device: DeviceId,
+        pairs: Vec<SelectorPair>,
+        mut ladder: Ladder,
+    ) {
+        let Some(keeper) = self.keepers.by_number.get_mut(&number) else { return };
+        let Some(offload) = ladder.step() else { return };
         let fixed = keeper.child.reqid.map(ipsec::Reqid);
         let reqid = *keeper.reqid.get_or_insert_with(|| fixed.unwrap_or_else(|| self.shared.ids.reqid()));
         let ids = &mut self.shared.ids;
@@ -112,14 +134,17 @@ impl Endpoint {
                     selectors: *selectors,
                     priority: priority(&keeper.child, class, selectors),
                     action: action.clone(),
-                    offload: keeper.child.hw_offload,
+                    offload,
                     tags: policy_tags(tags, *direction),
                     name: name.clone(),
                 }));
             }
         }
         self.keepers.by_policy.extend(policies.iter().map(|policy| (*policy, number)));
-        keeper.trap = Trap::Present { policies, pairs, confirmed: false };
+        let entries = Entries { sas: 0, policies: ladder::policies_of(keeper.child.mode, &pairs) };
+        let claim = self.shared.registry.tables.claim(device, offload, entries);
+        keeper.trap =
+            Trap::Present { policies, pairs, confirmed: false, rungs: Box::new(Rungs { device, ladder, claim }) };
         self.shared.turn(context).apply(ops, Purpose::Trap(number));
     }
 
@@ -131,7 +156,7 @@ impl Endpoint {
     ) {
         let Some(keeper) = self.keepers.by_number.get_mut(&number) else { return };
         let Trap::Present { pairs, confirmed, .. } = &mut keeper.trap else { return };
-        match result {
+        let error = match result {
             Ok(_) => {
                 *confirmed = true;
                 let guarded = matches!(keeper.child.mode, ChildMode::Tunnel | ChildMode::Transport);
@@ -139,16 +164,20 @@ impl Endpoint {
                     let name = format!("{}/{}", keeper.connection.name, keeper.child.name).into();
                     self.shared.registry.guarded(&name, pairs);
                 }
+                return;
             }
-            Err(error) => {
-                tracing::warn!(
-                    conn = keeper.connection.name,
-                    child = keeper.child.name,
-                    "backend refused the policy: {error}"
-                );
-                keeper.trap = Trap::Refused(error.to_string());
-                self.keepers.by_policy.retain(|_, owner| *owner != number);
+            Err(error) => error,
+        };
+        tracing::warn!(conn = keeper.connection.name, child = keeper.child.name, "backend refused the policy: {error}");
+        self.keepers.by_policy.retain(|_, owner| *owner != number);
+        let refused = Trap::Refused(error.to_string());
+        match std::mem::replace(&mut keeper.trap, refused) {
+            Trap::Present { pairs, rungs, .. } if error.is_refusal() && rungs.ladder.has_more() => {
+                let Rungs { device, ladder, claim } = *rungs;
+                drop(claim);
+                self.put_policies(context, number, device, pairs, ladder);
             }
+            Trap::Present { .. } | Trap::Absent | Trap::Refused(_) => {}
         }
     }
 

@@ -8,6 +8,7 @@ use ike_model::snapshot::ChildSaState;
 use ike_model::{Cause, CauseKind, Child, EventBody};
 use ike_wire::ids::NotifyType;
 use ike_wire::{Notify, Payload};
+use ipsec::preflight::words;
 use ipsec::{Answer, Direction, ModeInUse, OffloadError};
 
 use crate::children::{Agreement, ChildKeys, ChildSa, Outbound};
@@ -67,13 +68,24 @@ impl Authenticated {
         unique_id: u32,
         result: Result<Answer, OffloadError>,
     ) {
-        let result = result.map(|answer| mode_of(&answer, turn.ids.sa(unique_id, Direction::Inbound)));
+        let result = result.and_then(|answer| self.read_back(turn, unique_id, &answer));
+        let result = match result {
+            Err(error) if error.is_refusal() => match self.step_down(turn, unique_id, &error) {
+                true => return,
+                false => Err(error),
+            },
+            done => done,
+        };
+        let mut degraded = false;
         if let Err(error) = &result {
             self.install_failed(core, turn, unique_id, error);
         } else if let (Ok(mode), Some(child)) = (&result, self.child_mut(unique_id))
             && child.state == ChildSaState::Installing
         {
+            let before = child.shortfall.take().map(|shortfall| shortfall.kind);
             child.installed(turn, mode.clone());
+            let now = child.shortfall.as_ref().map(|shortfall| &shortfall.kind);
+            degraded = now.is_some_and(|kind| Some(kind) != before.as_ref());
         }
         match (self.active.take(), self.incoming.take()) {
             (Some(Active::First(id)), incoming) if id == unique_id => {
@@ -92,10 +104,45 @@ impl Authenticated {
             }
             (active, incoming) => (self.active, self.incoming) = (active, incoming),
         }
+        if degraded {
+            self.tell_degraded(core, turn, unique_id);
+        }
         if self.child(unique_id).is_some_and(|child| child.is_up() && child.cause.is_some()) {
             self.intents.push_back(Intent::DeleteChild(unique_id));
         }
         self.advance(core, turn);
+    }
+
+    /// The mode in which the device says that it runs both SAs. Another one than was asked for counts as a refusal.
+    fn read_back(&mut self, turn: &Turn<'_>, unique_id: u32, answer: &Answer) -> Result<ModeInUse, OffloadError> {
+        let modes = [Direction::Inbound, Direction::Outbound].map(|way| mode_of(answer, turn.ids.sa(unique_id, way)));
+        let [inbound, outbound] = modes;
+        let Some(child) = self.child_mut(unique_id) else { return Ok(inbound) };
+        let asked = child.rung();
+        let Some(other) = [&inbound, &outbound].into_iter().find(|found| found.mode != asked) else {
+            return Ok(inbound);
+        };
+        child.disown(turn.ids);
+        Err(OffloadError::Unsupported {
+            device: turn.context.devices.get(child.device).map(|device| device.name.clone()).unwrap_or_default(),
+            what: format!("a CHILD SA with {}", words::rung(asked)),
+            reason: format!("it reads back as {}", words::rung(other.mode)),
+        })
+    }
+
+    /// The device refuses a rung: the next one is tried, if the configuration leaves one. Gives whether it is.
+    fn step_down(&mut self, turn: &mut Turn<'_>, unique_id: u32, error: &OffloadError) -> bool {
+        let Some(at) = self.children.iter().position(|child| child.unique_id == unique_id) else { return false };
+        let mut child = self.children.swap_remove(at);
+        let next = child.step_down(error).map(|keys| {
+            tracing::info!(child = &*child.name, "{error}; {} is tried", words::rung(child.rung()));
+            let old = child.replaces.and_then(|id| self.children.iter().find(|child| child.unique_id == id));
+            child.install_ops(turn, keys, old)
+        });
+        self.children.push(child);
+        let stepped = next.is_some();
+        turn.apply(next.unwrap_or_default(), Purpose::Install(unique_id));
+        stepped
     }
 
     fn first_installed(&mut self, core: &Core, turn: &mut Turn<'_>, unique_id: u32) {
@@ -116,14 +163,17 @@ impl Authenticated {
     fn install_failed(&mut self, core: &Core, turn: &mut Turn<'_>, unique_id: u32, error: &OffloadError) {
         let cause = Error::Offload(error.clone()).cause();
         let Some(at) = self.children.iter().position(|child| child.unique_id == unique_id) else { return };
-        let child = self.children.remove(at);
+        let mut child = self.children.remove(at);
         tracing::warn!(
             conn = core.connection.name,
             child = child.config.name,
             ike = core.unique_id,
             "backend refused CHILD SA: {error}"
         );
-        turn.context.spis.release_spi(child.device, child.spi_in);
+        match child.disowned() {
+            ops if ops.is_empty() => turn.context.spis.release_spi(child.device, child.spi_in),
+            ops => turn.apply(ops, Purpose::Remove),
+        }
         turn.registry.home.remove(&unique_id);
         turn.deadlines.clear_child(unique_id);
         let ike = Box::new(self.snapshot_alone(core, turn.now()));
@@ -137,6 +187,14 @@ impl Authenticated {
             || matches!(&self.active, Some(Active::Child(exchange)) if exchange.installs(unique_id))
         {
             self.intents.push_back(Intent::DeleteSpi(child.spi_in));
+        }
+    }
+
+    /// Our device cannot carry a CHILD SA, which is found out before anything is agreed on: told like what it refuses at the install.
+    pub(crate) fn tell_unfit(&self, core: &Core, turn: &mut Turn<'_>, error: &Error) {
+        if let Error::Unfit { child, .. } = error {
+            let ike = Box::new(self.snapshot_alone(core, turn.now()));
+            turn.event(EventBody::ChildSaInstallFailed { ike, child: child.clone(), cause: error.cause() });
         }
     }
 
@@ -188,6 +246,23 @@ impl Authenticated {
         turn.notices.push_back(Notice::ChildUp { connection: core.connection.clone(), child: config });
     }
 
+    /// A CHILD SA that may run on any rung has not got the best one of its device.
+    fn tell_degraded(&self, core: &Core, turn: &mut Turn<'_>, unique_id: u32) {
+        let Some(child) = self.child(unique_id) else { return };
+        let Some(shortfall) = &child.shortfall else { return };
+        let cause = Cause::new(CauseKind::OffloadFailed, &*shortfall.text);
+        tracing::warn!(
+            conn = core.connection.name,
+            child = child.config.name,
+            ike = core.unique_id,
+            "CHILD SA runs with {} only: {cause}",
+            words::rung(child.rung())
+        );
+        let ike = Box::new(self.snapshot_alone(core, turn.now()));
+        let child = Box::new(child.snapshot(turn.now(), turn.ids.shard()));
+        turn.event(EventBody::Degraded { ike, child, cause });
+    }
+
     /// Lets traffic take the outbound SA of a CHILD SA, away from the one it replaces.
     pub(crate) fn activate(&mut self, turn: &mut Turn<'_>, unique_id: u32) {
         let Some(at) = self.children.iter().position(|child| child.unique_id == unique_id) else { return };
@@ -228,6 +303,7 @@ impl Authenticated {
     }
 }
 
+/// The mode of one SA in an answer; what is not told of is not offloaded.
 fn mode_of(answer: &Answer, sa: ipsec::SaHandle) -> ModeInUse {
     match answer {
         Answer::Applied(modes) => {

@@ -10,12 +10,11 @@ use crate::children::ChildSa;
 use crate::core::Core;
 use crate::deadline::ChildTimer;
 use crate::established::{Authenticated, Intent};
+use crate::ladder::SPARE;
 use crate::turn::{Purpose, Turn};
 
 /// Lingering inbound SAs of one child at most.
 const MOST: usize = 16;
-/// Entries of a device table that lingering SAs leave free, so that the next rekeying finds room.
-const SPARE: usize = 2;
 /// None goes sooner than two round trips and this after it was replaced, however many there are.
 const SOONEST: Duration = Duration::from_millis(100);
 /// The DELETE of a rekeyed CHILD SA whose successor has ended is waited for so long.
@@ -103,13 +102,12 @@ impl Authenticated {
     }
 }
 
-/// How many CHILD SAs like this one may linger: what our share of the device's table leaves, where that is bounded.
+/// How many CHILD SAs like this one may linger: what all shards together leave of the device's table, where that is bounded.
 fn room(turn: &Turn<'_>, like: &ChildSa, lingering: usize) -> usize {
     let device = turn.context.devices.get(like.device);
-    let table = device.and_then(|device| device.rung(like.offload.mode)).and_then(|rung| rung.capabilities.sa_table);
+    let table = device.and_then(|device| device.rung(like.rung())).and_then(|rung| rung.capabilities.sa_table);
     let Some(table) = table else { return MOST };
-    let share = usize::try_from(table).unwrap_or(usize::MAX) / usize::from(turn.ids.shards().max(1));
-    // Two SAs for each CHILD SA of this shard, but those that linger have only one, which is what is counted here.
-    let in_use = turn.registry.home.len().saturating_sub(lingering).saturating_mul(2);
-    MOST.min(share.saturating_sub(in_use).saturating_sub(SPARE))
+    let number = |count: u32| usize::try_from(count).unwrap_or(usize::MAX);
+    let held = number(turn.registry.tables.held(like.device, like.rung()).sas);
+    MOST.min(number(table).saturating_add(lingering).saturating_sub(held.saturating_add(number(SPARE))))
 }

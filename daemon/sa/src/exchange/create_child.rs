@@ -118,6 +118,7 @@ pub(crate) fn start(
     }
     let child = request.child.clone();
     begin(authenticated, core, turn, request, None).inspect_err(|error| {
+        authenticated.tell_unfit(core, turn, error);
         authenticated.child_failed(core, turn, &child, &error.cause());
     })
 }
@@ -268,7 +269,7 @@ pub(crate) fn on_response(
         return refused(authenticated, core, turn, exchange, kind, payloads);
     }
     authenticated.refusals = 0;
-    match accept(turn, core, &exchange, payloads) {
+    match accept(turn, core, &mut exchange, payloads) {
         Ok((agreement, nonce, public)) => {
             exchange.agreed = Some((agreement, nonce));
             match (public, exchange.started.take()) {
@@ -290,8 +291,8 @@ pub(crate) fn on_response(
 
 type Accepted = (Agreement, Vec<u8>, Option<Vec<u8>>);
 
-fn accept(turn: &Turn<'_>, core: &Core, exchange: &Exchange, payloads: &Payloads<'_>) -> Result<Accepted, Error> {
-    let offer = exchange.offer.as_ref().ok_or(Error::Temporary("nothing offered"))?;
+fn accept(turn: &Turn<'_>, core: &Core, exchange: &mut Exchange, payloads: &Payloads<'_>) -> Result<Accepted, Error> {
+    let offer = exchange.offer.as_mut().ok_or(Error::Temporary("nothing offered"))?;
     let agreement = offer.accept(turn, core, payloads)?;
     let (nonce, public) = nonce_and_public(payloads);
     let nonce = nonce.ok_or(Error::PeerMisbehaved("the nonce is missing"))?;

@@ -100,10 +100,7 @@ pub(crate) fn start(init: &mut Initiating, core: &mut Core, turn: &mut Turn<'_>)
         payloads.push(Payload::Notify(Notify::plain(NotifyType::INITIAL_CONTACT)));
     }
     payloads.extend(mobike::announcement(core, turn));
-    if let Some(request) = first_request(init, core, turn)? {
-        let offer = Offer::new(turn, core, request.clone(), None, ChildKeyExchange::Absent);
-        // Whoever asked for the child is told with the others that wait for this IKE SA.
-        let offer = offer.inspect_err(|_| init.requests.push_front(request))?;
+    if let Some(offer) = first_offer(init, core, turn)? {
         payloads.push(offer.sa());
         payloads.extend(offer.selectors());
         init.offer = Some(offer);
@@ -111,6 +108,22 @@ pub(crate) fn start(init: &mut Initiating, core: &mut Core, turn: &mut Turn<'_>)
     core.request(turn, ExchangeType::IKE_AUTH, &payloads)?;
     init.step = Step::AuthSent;
     Ok(())
+}
+
+/// The offer of the first child that the device can carry, now that it is known whether there is NAT on the way.
+fn first_offer(init: &mut Initiating, core: &Core, turn: &mut Turn<'_>) -> Result<Option<Offer>, Error> {
+    loop {
+        let Some(request) = first_request(init, core, turn)? else { return Ok(None) };
+        match Offer::new(turn, core, request.clone(), None, ChildKeyExchange::Absent) {
+            Ok(offer) => return Ok(Some(offer)),
+            Err(error) if init.requests.is_empty() => {
+                // Whoever asked for the child is told when this attempt ends.
+                init.requests.push_front(request);
+                return Err(error);
+            }
+            Err(error) => core.child_failed(turn, request, &error.cause()),
+        }
+    }
 }
 
 /// The child to make first, as it is configured by now.
@@ -242,7 +255,7 @@ fn first_child(
     init: &Initiating,
     core: &mut Core,
     turn: &mut Turn<'_>,
-    offer: Offer,
+    mut offer: Offer,
     payloads: &Payloads<'_>,
 ) {
     let refusal = negotiation::refusal(payloads);
@@ -449,6 +462,7 @@ fn answer_child(
         }
         //= RFC 7296 §1.2: a failed first CHILD SA does not undo the IKE SA
         Err(error) => {
+            authenticated.tell_unfit(core, turn, &error);
             tracing::warn!(conn = core.connection.name, ike = core.unique_id, peer = %core.path.remote, "CHILD SA refused: {error}");
             answer.extend(error.notify().map(Payload::Notify));
             core.respond(turn, ExchangeType::IKE_AUTH, &answer)

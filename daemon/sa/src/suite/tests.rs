@@ -85,7 +85,7 @@ fn what_cannot_be_done_is_neither_offered_nor_chosen() {
     assert!(offer_ike(&[ike(&[GCM_256], &[], &[unknown])], ring_provider(), None).is_empty());
     let offered = offer_esp(
         &[esp(&[CHACHA, gcm_192, GCM_256], &[], &[], &[EsnId::NO_EXT_SEQ])],
-        &device(),
+        &[&device()],
         ring_provider(),
         spi(),
         ChildKeyExchange::Absent,
@@ -93,7 +93,7 @@ fn what_cannot_be_done_is_neither_offered_nor_chosen() {
     assert_eq!(describe(&offered), "ESP:AES_GCM_16_256/NO_EXT_SEQ");
     let without_esn = Capabilities { esn: false, ..device() };
     let only_esn = [esp(&[GCM_256], &[], &[], &[EsnId::EXT_SEQ])];
-    assert!(offer_esp(&only_esn, &without_esn, ring_provider(), spi(), ChildKeyExchange::Absent).is_empty());
+    assert!(offer_esp(&only_esn, &[&without_esn], ring_provider(), spi(), ChildKeyExchange::Absent).is_empty());
 }
 
 #[test]
@@ -124,9 +124,9 @@ fn key_exchange_of_a_child_is_required_optional_or_absent() {
     for (ours, theirs, expected) in cases {
         let configured = ChildKeyExchange::Configured;
         let offered =
-            offer_esp(&[esp(&[GCM_256], &[], &theirs, &no_esn)], &device(), ring_provider(), spi(), configured);
+            offer_esp(&[esp(&[GCM_256], &[], &theirs, &no_esn)], &[&device()], ring_provider(), spi(), configured);
         let ours = [esp(&[GCM_256], &[], &ours, &no_esn)];
-        let chosen = choose_esp(&ours, &device(), ring_provider(), &offered, configured, None);
+        let chosen = choose_esp(&ours, &[&device()], ring_provider(), &offered, configured, None);
         assert_eq!(chosen.map(|chosen| chosen.suite.method), expected, "{ours:?} {theirs:?}");
     }
 }
@@ -134,9 +134,10 @@ fn key_exchange_of_a_child_is_required_optional_or_absent() {
 #[test]
 fn key_exchange_is_left_out_of_ike_auth() {
     let proposals = [esp(&[GCM_256], &[], &[X25519], &[EsnId::NO_EXT_SEQ])];
-    let offered = offer_esp(&proposals, &device(), ring_provider(), spi(), ChildKeyExchange::Absent);
+    let offered = offer_esp(&proposals, &[&device()], ring_provider(), spi(), ChildKeyExchange::Absent);
     assert_eq!(offered[0].transforms_of(TransformType::KE).count(), 0);
-    let chosen = choose_esp(&proposals, &device(), ring_provider(), &offered, ChildKeyExchange::Absent, None).unwrap();
+    let chosen =
+        choose_esp(&proposals, &[&device()], ring_provider(), &offered, ChildKeyExchange::Absent, None).unwrap();
     assert_eq!((chosen.suite.method, chosen.spi), (None, spi()));
 }
 
@@ -144,11 +145,11 @@ fn key_exchange_is_left_out_of_ike_auth() {
 #[test]
 fn missing_sequence_transform_means_32_bits() {
     let ours = [esp(&[GCM_256], &[], &[], &[EsnId::EXT_SEQ, EsnId::NO_EXT_SEQ])];
-    let mut offered = offer_esp(&ours, &device(), ring_provider(), spi(), ChildKeyExchange::Absent);
-    let chosen = choose_esp(&ours, &device(), ring_provider(), &offered, ChildKeyExchange::Absent, None).unwrap();
+    let mut offered = offer_esp(&ours, &[&device()], ring_provider(), spi(), ChildKeyExchange::Absent);
+    let chosen = choose_esp(&ours, &[&device()], ring_provider(), &offered, ChildKeyExchange::Absent, None).unwrap();
     assert!(chosen.suite.esn);
     offered[0].transforms.retain(|transform| transform.kind != TransformType::ESN);
-    let chosen = choose_esp(&ours, &device(), ring_provider(), &offered, ChildKeyExchange::Absent, None).unwrap();
+    let chosen = choose_esp(&ours, &[&device()], ring_provider(), &offered, ChildKeyExchange::Absent, None).unwrap();
     assert!(!chosen.suite.esn);
 }
 

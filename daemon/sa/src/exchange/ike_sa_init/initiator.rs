@@ -17,6 +17,7 @@ use crate::error::Error;
 use crate::fragmentation;
 use crate::io::{Output, Recipient};
 use crate::key_schedule::{AuthKeys, Contributions, Keys};
+use crate::ladder;
 use crate::mobility;
 use crate::nat;
 use crate::negotiation::{ChildRequest, Offer};
@@ -154,6 +155,7 @@ impl Initiating {
 
     /// Has our public value computed, for a new first request.
     fn start(&mut self, core: &mut Core, turn: &mut Turn<'_>) -> Result<(), Error> {
+        self.check_requests(core, turn)?;
         announce(core, turn);
         core.window.restart();
         core.spi_r = IkeSpi(0);
@@ -167,6 +169,32 @@ impl Initiating {
             difference: String::new(),
         })?;
         self.step = Step::Starting(turn.work(core.spi(), Job::Compute(Computation::Start(method))));
+        Ok(())
+    }
+
+    /// What the device on this way can never carry is refused before a word is said; the rest goes on.
+    ///
+    /// # Errors
+    /// That is all that is asked for.
+    fn check_requests(&mut self, core: &Core, turn: &mut Turn<'_>) -> Result<(), Error> {
+        let mut last = None;
+        for request in std::mem::take(&mut self.requests) {
+            match ladder::check_early(turn, &core.connection, core.path, &request) {
+                Ok(()) => self.requests.push_back(request),
+                Err(error) => {
+                    if let Some((request, error)) = last.replace((request, error)) {
+                        core.child_failed(turn, request, &error.cause());
+                    }
+                }
+            }
+        }
+        let Some((request, error)) = last else { return Ok(()) };
+        if self.requests.is_empty() {
+            // Told with the attempt that ends.
+            self.requests.push_back(request);
+            return Err(error);
+        }
+        core.child_failed(turn, request, &error.cause());
         Ok(())
     }
 
