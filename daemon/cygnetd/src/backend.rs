@@ -4,7 +4,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use ipsec::{OffloadBackend, Reports};
+use ipsec::{OffloadBackend, OffloadMode, Reports};
 use offload_host::{Family, sockets};
 use offload_userspace::{Userspace, UserspaceConfig};
 use swanctl_compat::load_conn::offload::OffloadSupport;
@@ -37,17 +37,23 @@ pub(crate) fn start(
         mark: userspace.mark,
         install_routes: userspace.install_routes,
         ike_ports,
-        simulate_packet_device: userspace.simulate_packet_device,
+        simulation: userspace.simulate_packet_device.then(|| userspace.simulation.clone()),
     };
     Ok(Userspace::start(config, reports).context("cannot start the userspace backend")?)
 }
 
 /// What children may ask of the device.
 pub(crate) fn offload(config: &Backend) -> OffloadSupport {
-    let reason = "the userspace datapath has no NIC to offload to";
+    let userspace = &config.userspace;
+    let rungs = if userspace.simulate_packet_device { userspace.simulation.rungs() } else { Vec::new() };
+    let offers = |mode| rungs.iter().any(|rung| rung.mode.mode == mode);
+    let reason = match rungs.is_empty() {
+        true => "the userspace datapath has no NIC to offload to",
+        false => "the simulated NIC does not do that kind of offload",
+    };
     OffloadSupport {
-        crypto: false,
-        packet: config.userspace.simulate_packet_device,
+        crypto: offers(OffloadMode::Crypto),
+        packet: offers(OffloadMode::Packet),
         marks: false,
         interface_ids: false,
         device: config.userspace.device.as_str().into(),

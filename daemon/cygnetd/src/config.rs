@@ -5,6 +5,7 @@
 
 mod file;
 mod keys;
+mod nic;
 mod value;
 
 #[cfg(test)]
@@ -15,6 +16,7 @@ use std::path::PathBuf;
 
 use ike_model::IkeSettings;
 use ipsec::OnStop;
+use offload_userspace::nic::Simulation;
 use serde::Serialize;
 
 pub(crate) use file::load;
@@ -102,8 +104,10 @@ pub(crate) struct Userspace {
     pub(crate) mark: u32,
     /// Keep routes for protected traffic.
     pub(crate) install_routes: bool,
-    /// Pose as a NIC with packet offload; for tests.
+    /// Pose as NICs with packet offload; for tests.
     pub(crate) simulate_packet_device: bool,
+    /// Which NICs, and `[backend.userspace.limits]`; without meaning unless simulated.
+    pub(crate) simulation: Simulation,
 }
 
 impl Default for Userspace {
@@ -117,6 +121,7 @@ impl Default for Userspace {
             mark: 0x4347,
             install_routes: true,
             simulate_packet_device: false,
+            simulation: Simulation::default(),
         }
     }
 }

@@ -12,6 +12,7 @@ pub mod backend;
 pub mod capability;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
+pub mod fault;
 pub mod handle;
 pub mod limits;
 pub mod policy;

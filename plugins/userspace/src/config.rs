@@ -2,6 +2,8 @@
 
 use offload_host::HostError;
 
+use crate::nic::Simulation;
+
 /// Configuration of the backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UserspaceConfig {
@@ -21,8 +23,8 @@ pub struct UserspaceConfig {
     pub install_routes: bool,
     /// UDP ports of IKE, which never go through the device; 0 is none.
     pub ike_ports: [u16; 2],
-    /// Pose as a NIC with packet offload.
-    pub simulate_packet_device: bool,
+    /// Pose as NICs with packet offload; `None` is the datapath as it is.
+    pub simulation: Option<Simulation>,
 }
 
 impl Default for UserspaceConfig {
@@ -36,7 +38,7 @@ impl Default for UserspaceConfig {
             mark: 0x4347,
             install_routes: true,
             ike_ports: [500, 4500],
-            simulate_packet_device: false,
+            simulation: None,
         }
     }
 }

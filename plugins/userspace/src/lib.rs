@@ -9,12 +9,13 @@
 //!
 //! [`Userspace`] is the backend. Below it everything that decides about packets works on buffers and is told the time ([`engine`],
 //! [`esp`], [`packet`]); sockets, threads and the host kernel are at the edge (the crate `offload-host` and a private module). Reading order: [`sad`], [`spd`],
-//! [`engine`], [`control`].
+//! [`engine`], [`control`], [`nic`].
 
 pub mod control;
 pub mod drops;
 pub mod engine;
 pub mod esp;
+pub mod nic;
 pub mod packet;
 pub mod sad;
 pub mod spd;
@@ -31,4 +32,4 @@ mod userspace;
 pub use config::{StartError, UserspaceConfig};
 pub use spi::{SLOT_REST, SLOTS};
 pub use surroundings::NoMachine;
-pub use userspace::{Userspace, device_table};
+pub use userspace::{Simulated, Userspace};

@@ -12,8 +12,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use ike_crypto::EspKey;
 use ipsec::sa::HeaderCopy;
 use ipsec::{
-    Direction, Event, Instant, LimitUnit, Limits, ModeInUse, OuterAddresses, Reports, Reqid, SaHandle, SaMode, SaSpec,
-    SaStatus, SelectorPair, Spi, UdpEncapsulation, Volume,
+    DeviceId, Direction, Event, Instant, LimitUnit, Limits, ModeInUse, OuterAddresses, Reports, Reqid, SaHandle,
+    SaMode, SaSpec, SaStatus, SelectorPair, Spi, UdpEncapsulation,
 };
 
 use crate::esp::{self, ReplayWindow};
@@ -55,6 +55,8 @@ pub struct Sa {
     pub selectors: Arc<[SelectorPair]>,
     /// Header field rules.
     pub copy: HeaderCopy,
+    /// The device that holds it.
+    pub device: DeviceId,
     /// Mode as reported.
     pub mode: ModeInUse,
     /// Cipher and keys.
@@ -126,6 +128,7 @@ impl Sa {
             window: spec.replay_window,
             selectors: Arc::clone(&spec.selectors),
             copy: spec.copy,
+            device: spec.device,
             mode,
             key: Arc::from(key),
             hot: Arc::new(hot),
@@ -153,6 +156,7 @@ impl Sa {
             window: self.window,
             selectors: Arc::clone(&self.selectors),
             copy: self.copy,
+            device: self.device,
             mode: self.mode.clone(),
             key: Arc::clone(&self.key),
             hot: Arc::clone(&self.hot),
@@ -192,14 +196,14 @@ impl Sa {
 
     /// Ends the SA; the event is raised by whoever comes first.
     pub fn expire(&self, unit: LimitUnit, reports: &dyn Reports) {
-        if self.hot.first(Once::Hard) {
+        if self.hot.first_by(Once::Hard, unit) {
             reports.event(Event::HardExpire { sa: self.handle, unit });
         }
     }
 
     /// Raises the soft limit, once and not after the hard one.
     pub fn soften(&self, unit: LimitUnit, reports: &dyn Reports) {
-        if !self.hot.is(Once::Hard) && self.hot.first(Once::Soft) {
+        if !self.hot.is(Once::Hard) && self.hot.first_by(Once::Soft, unit) {
             reports.event(Event::SoftExpire { sa: self.handle, unit });
         }
     }
@@ -239,6 +243,15 @@ impl Sa {
         }
     }
 
+    /// Adds to what the SA has carried, as if that many packets had passed; a packet that passes at the same moment may undo it.
+    pub(crate) fn pretend(&self, packets: u64, bytes: u64) {
+        self.hot.packets.fetch_add(packets, Relaxed);
+        self.hot.bytes.fetch_add(bytes, Relaxed);
+        if self.direction == Direction::Outbound {
+            self.hot.sequence.fetch_add(packets, Relaxed);
+        }
+    }
+
     /// Counters as the contract reports them.
     pub fn status(&self, now: Instant) -> SaStatus {
         let last_used = self.hot.last_used.load(Relaxed);
@@ -249,28 +262,16 @@ impl Sa {
         let (packets, bytes) = (self.hot.packets.load(Relaxed), self.hot.bytes.load(Relaxed));
         SaStatus {
             sa: self.handle,
-            device: ipsec::DeviceId(0),
+            device: self.device,
             spi: self.spi,
             bytes,
             packets,
             idle_seconds: last_used.checked_sub(1).map(|last| millis(now).saturating_sub(last) / 1_000),
             sequence,
-            soft_expired: self.hot.is(Once::Soft).then(|| reached(&self.limits.soft, packets, bytes)),
-            hard_expired: self.hot.is(Once::Hard).then(|| reached(&self.limits.hard, packets, bytes)),
+            soft_expired: self.hot.unit(Once::Soft),
+            hard_expired: self.hot.unit(Once::Hard),
             mode: self.mode.clone(),
         }
-    }
-}
-
-/// Which of these limits was reached, given that one was.
-fn reached(limits: &Volume, packets: u64, bytes: u64) -> LimitUnit {
-    let is_reached = |limit: Option<u64>, value: u64| limit.is_some_and(|limit| value >= limit);
-    if is_reached(limits.packets, packets) {
-        LimitUnit::Packets
-    } else if is_reached(limits.bytes, bytes) {
-        LimitUnit::Bytes
-    } else {
-        LimitUnit::Time
     }
 }
 
@@ -283,6 +284,22 @@ impl Hot {
     /// Notes that `what` happens; true the first time.
     pub fn first(&self, what: Once) -> bool {
         !self.is(what) && self.flags.fetch_or(what as u32, Relaxed) & what as u32 == 0
+    }
+
+    /// As [`Self::first`], and remembers the limit whose reaching it was.
+    pub fn first_by(&self, what: Once, unit: LimitUnit) -> bool {
+        let bits = what as u32 | (unit_bits(unit) << unit_shift(what));
+        let note = |flags: u32| (flags & what as u32 == 0).then_some(flags | bits);
+        self.flags.fetch_update(Relaxed, Relaxed, note).is_ok()
+    }
+
+    /// The limit that [`Self::first_by`] was told, if `what` has happened.
+    pub fn unit(&self, what: Once) -> Option<LimitUnit> {
+        let flags = self.flags.load(Relaxed);
+        let bits = (flags >> unit_shift(what)) & UNIT_MASK;
+        let unit =
+            [LimitUnit::Time, LimitUnit::Bytes, LimitUnit::Packets].into_iter().find(|unit| unit_bits(*unit) == bits);
+        unit.filter(|_| flags & what as u32 != 0)
     }
 
     /// Notes a changed remote; true when it is not the one noted last.
@@ -302,6 +319,25 @@ impl Hot {
     /// Sets [`Self::mtu`].
     pub fn set_mtu(&self, mtu: usize) {
         self.mtu.store(u32::try_from(mtu).unwrap_or(u32::MAX), Relaxed);
+    }
+}
+
+const UNIT_MASK: u32 = 3;
+
+const fn unit_bits(unit: LimitUnit) -> u32 {
+    match unit {
+        LimitUnit::Time => 1,
+        LimitUnit::Bytes => 2,
+        LimitUnit::Packets => 3,
+    }
+}
+
+/// Where in the flags the unit of a limit is.
+const fn unit_shift(what: Once) -> u32 {
+    match what {
+        Once::Soft => 8,
+        Once::Hard => 10,
+        Once::FirstUse | Once::Form => 12,
     }
 }
 

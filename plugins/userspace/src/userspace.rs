@@ -11,21 +11,18 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use ike_crypto::ring_provider;
+use ipsec::fault::Simulate;
 use ipsec::{
-    Capabilities, Device, DeviceId, DeviceState, DeviceTable, Event, LimitUnits, ModeInUse, NatReader, OffloadBackend,
-    OffloadError, OffloadMode, OnStop, ReplayWindows, Reports, Request, Rung, SelectorSupport, Spi, TableFull, Tag,
+    DeviceId, DeviceTable, NatReader, OffloadBackend, OffloadError, OnStop, Reports, Request, Spi, TableFull, Tag,
 };
 
 use crate::config::{StartError, UserspaceConfig};
-use crate::control::{Control, Identity, MIN_WINDOW};
-use crate::crypto;
+use crate::control::{Control, Identity};
 use crate::drops::Reason;
-use crate::esp::MAX_WINDOW;
 use crate::io::socket::{Answers, OuterSocket, set_up};
 use crate::io::transmit::Wires;
 use crate::io::wake::Wake;
 use crate::io::{self as datapath_io, receive, transmit};
-use crate::spi::SLOTS;
 use crate::surroundings::Machine;
 use offload_host::{Host, HostConfig, Tun, TunConfig};
 
@@ -53,13 +50,16 @@ struct Common {
     config: UserspaceConfig,
     control: Control,
     wires: Arc<Wires>,
-    devices: ArcSwap<DeviceTable>,
     reports: Arc<dyn Reports>,
     device_is_lost: Arc<AtomicBool>,
 }
 
+/// Takes the outcome of a [`Userspace::simulate`].
+pub type Simulated = Box<dyn FnOnce(Result<u32, String>) + Send>;
+
 enum Message {
     Request(Tag, Request),
+    Simulate(Simulate, Simulated),
     /// The transmitting thread found the device gone.
     DeviceLost,
     Stop(OnStop),
@@ -86,8 +86,8 @@ impl Userspace {
         let control = Control::new(
             Identity {
                 device: config.device.as_str().into(),
-                simulated: config.simulate_packet_device,
                 mtu: config.device_mtu() as usize,
+                simulation: config.simulation.clone(),
             },
             Arc::clone(&reports),
             Box::new(Machine::new(host)),
@@ -95,14 +95,8 @@ impl Userspace {
             &random()?,
             Box::new(move || waker.transmit_wake.wake()),
         );
-        let common = Arc::new(Common {
-            devices: ArcSwap::from_pointee(device_table(&config, DeviceState::Up)),
-            config,
-            control,
-            wires,
-            reports,
-            device_is_lost: Arc::new(AtomicBool::new(false)),
-        });
+        let common =
+            Arc::new(Common { config, control, wires, reports, device_is_lost: Arc::new(AtomicBool::new(false)) });
         let threads = start_threads(&common, messages)?;
         Ok(Arc::new(Self { shared_state: common, messages: Mutex::new(Some(sender)), threads: Mutex::new(threads) }))
     }
@@ -111,6 +105,13 @@ impl Userspace {
     pub fn drops(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
         let drops = &self.shared_state.control.shared().drops;
         Reason::ALL.iter().map(|reason| (reason.name(), drops.get(*reason)))
+    }
+
+    /// Has a simulated device go wrong, after all requests made before; `then` is told as by [`Control::simulate`].
+    pub fn simulate(&self, order: Simulate, then: Simulated) {
+        if let Err(Message::Simulate(_, then)) = self.post(Message::Simulate(order, then)) {
+            then(Err("the backend has stopped".into()));
+        }
     }
 
     fn post(&self, message: Message) -> Result<(), Message> {
@@ -123,11 +124,11 @@ impl Userspace {
 
 impl OffloadBackend for Userspace {
     fn devices(&self) -> Arc<DeviceTable> {
-        self.shared_state.devices.load_full()
+        self.shared_state.control.devices()
     }
 
     fn device_for(&self, _local: IpAddr, _remote: IpAddr) -> Option<DeviceId> {
-        Some(DeviceId(0))
+        self.shared_state.control.device_in_use()
     }
 
     fn reserve_spi(&self, _device: DeviceId) -> Result<Spi, TableFull> {
@@ -198,6 +199,7 @@ impl Common {
         loop {
             match messages.recv_timeout(self.sleep()) {
                 Ok(Message::Request(tag, request)) => self.reports.done(tag, self.control.execute(&request)),
+                Ok(Message::Simulate(order, then)) => then(self.control.simulate(&order)),
                 Ok(Message::DeviceLost) => self.device_lost(),
                 Ok(Message::Stop(on_stop)) => return self.stop(on_stop, messages),
                 Err(RecvTimeoutError::Disconnected) => return self.stop(OnStop::Block, messages),
@@ -235,11 +237,6 @@ impl Common {
         next.map_or(longest, |next| next.min(longest))
     }
 
-    fn set_device(&self, state: DeviceState) {
-        self.devices.store(Arc::new(device_table(&self.config, state)));
-        self.control.set_device_up(state == DeviceState::Up);
-    }
-
     /// A device that somebody set down lost its routes; the refresh after this puts them back.
     fn set_up(&self) {
         match set_up(&self.config.device) {
@@ -257,8 +254,7 @@ impl Common {
         if self.device_is_lost.swap(true, Relaxed) {
             return;
         }
-        self.set_device(DeviceState::Down);
-        self.reports.event(Event::DeviceDown(DeviceId(0)));
+        self.control.tunnel_lost();
         if let Err(error) = self.control.with_surroundings(|host| host.renew_device(None)) {
             tracing::warn!(%error, "cannot take the lost device out of the guard");
         }
@@ -275,8 +271,7 @@ impl Common {
         self.wires.tun.store(Arc::new(tun.queues.pop()));
         self.wires.transmit_wake.wake();
         self.device_is_lost.store(false, Relaxed);
-        self.set_device(DeviceState::Up);
-        self.reports.event(Event::DeviceUp(DeviceId(0)));
+        self.control.tunnel_back();
     }
 
     fn stop(&self, on_stop: OnStop, messages: &Receiver<Message>) {
@@ -382,35 +377,4 @@ fn start_threads(common: &Arc<Common>, messages: Receiver<Message>) -> Result<Ve
         spawn("esp-receive", Box::new(move || receive::run(receiving.control.shared(), &receiving.wires)))?,
         spawn("esp-control", Box::new(move || control.run(&messages)))?,
     ])
-}
-
-/// What a datapath with this configuration offers, in this state.
-pub fn device_table(config: &UserspaceConfig, state: DeviceState) -> DeviceTable {
-    let capabilities = Capabilities {
-        algorithms: crypto::algorithms(),
-        tunnel: true,
-        transport: true,
-        esn: true,
-        replay_windows: ReplayWindows::Range(MIN_WINDOW, MAX_WINDOW),
-        selectors: SelectorSupport::FULL,
-        udp_encapsulation: true,
-        limits: LimitUnits { time: true, bytes: true, packets: true },
-        sa_table: Some(SLOTS),
-        policy_table: None,
-        all_policy_kinds: true,
-        in_place_move: true,
-        separate_activation: true,
-        marks: false,
-        interface_ids: false,
-    };
-    let software = Rung { mode: ModeInUse::SOFTWARE, capabilities };
-    let device: Arc<str> = config.device.as_str().into();
-    let (name, rungs) = if config.simulate_packet_device {
-        let mode = ModeInUse { mode: OffloadMode::Packet, device: Some(Arc::clone(&device)), simulated: true };
-        let packet = Rung { mode, capabilities: software.capabilities.clone() };
-        (format!("{device} (simulated)").into(), vec![packet, software])
-    } else {
-        (device, vec![software])
-    };
-    DeviceTable { devices: vec![Device { id: DeviceId(0), name, state, rungs }] }
 }

@@ -10,6 +10,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::keys::{self, SECTIONS};
+use super::nic;
 use super::{Config, DEFAULT_PATH, Finding};
 
 /// Reads the settings: `path` must exist when given; without it the default file may be missing. Drop-ins stand beside the file in
@@ -20,17 +21,21 @@ use super::{Config, DEFAULT_PATH, Finding};
 pub(crate) fn load(path: Option<&Path>) -> Result<Config, Vec<Finding>> {
     let mut config = Config::default();
     let mut findings = Vec::new();
+    let mut unless_simulated = Vec::new();
     let main = path.unwrap_or(Path::new(DEFAULT_PATH));
     match fs::read_to_string(main) {
-        Ok(text) => apply(&mut config, main, &text, &mut findings),
+        Ok(text) => unless_simulated.extend(apply(&mut config, main, &text, &mut findings)),
         Err(error) if error.kind() == io::ErrorKind::NotFound && path.is_none() => {}
         Err(error) => findings.push(whole_file(main, format!("cannot be read: {error}"))),
     }
     for file in drop_ins(main, &mut findings) {
         match fs::read_to_string(&file) {
-            Ok(text) => apply(&mut config, &file, &text, &mut findings),
+            Ok(text) => unless_simulated.extend(apply(&mut config, &file, &text, &mut findings)),
             Err(error) => findings.push(whole_file(&file, format!("cannot be read: {error}"))),
         }
+    }
+    if !config.backend.userspace.simulate_packet_device {
+        findings.append(&mut unless_simulated);
     }
     if findings.is_empty() {
         keys::cross_check(&config).map_err(|message| vec![whole_file(main, message)])?;
@@ -62,25 +67,32 @@ fn whole_file(file: &Path, message: String) -> Finding {
     Finding { file: file.display().to_string(), line: 0, column: 0, message }
 }
 
-/// Applies one file's text to `config`.
-pub(super) fn apply(config: &mut Config, file: &Path, text: &str, findings: &mut Vec<Finding>) {
-    let mut reader = Reader { file, text, findings };
+/// Applies one file's text to `config`; returns what is wrong with it should no NIC be simulated in the end.
+pub(super) fn apply(config: &mut Config, file: &Path, text: &str, findings: &mut Vec<Finding>) -> Vec<Finding> {
+    let mut reader = Reader { file, text, findings, unless_simulated: Vec::new() };
     match DeTable::parse(text) {
         Ok(root) => reader.root(config, root.get_ref()),
         Err(error) => reader.report(error.span().unwrap_or_default(), error.message().to_owned()),
     }
+    reader.unless_simulated
 }
 
 struct Reader<'a> {
     file: &'a Path,
     text: &'a str,
     findings: &'a mut Vec<Finding>,
+    unless_simulated: Vec<Finding>,
 }
 
 impl Reader<'_> {
     fn report(&mut self, span: Range<usize>, message: String) {
+        let finding = self.finding(span, message);
+        self.findings.push(finding);
+    }
+
+    fn finding(&self, span: Range<usize>, message: String) -> Finding {
         let (line, column) = position(self.text, span.start);
-        self.findings.push(Finding { file: self.file.display().to_string(), line, column, message });
+        Finding { file: self.file.display().to_string(), line, column, message }
     }
 
     fn root(&mut self, config: &mut Config, root: &DeTable<'_>) {
@@ -111,6 +123,9 @@ impl Reader<'_> {
             } else if let Some(set) = keys::find(&inner) {
                 if let Err(message) = set(config, value.get_ref()) {
                     self.report(value.span(), format!("`{inner}` {message}"));
+                } else if let Some(message) = nic::needs_simulation(&inner, value.get_ref()) {
+                    let finding = self.finding(name.span(), message);
+                    self.unless_simulated.push(finding);
                 }
             } else {
                 self.report(name.span(), keys::unknown_key(path, name.get_ref()));

@@ -7,6 +7,7 @@ use ipsec::OnStop;
 use swanctl_compat::settings::did_you_mean;
 use toml::de::DeValue;
 
+use super::nic::{self, LIMITS};
 use super::value::{addresses, boolean, duration, factor, number, text, word};
 use super::{BackendKind, Config, LogFormat};
 
@@ -14,7 +15,8 @@ use super::{BackendKind, Config, LogFormat};
 pub(super) type Set = fn(&mut Config, &DeValue<'_>) -> Result<(), String>;
 
 /// Sections this build has.
-pub(super) const SECTIONS: [&str; 7] = ["gateway", "ike", "backend", "backend.userspace", "swanctl", "vici", "log"];
+pub(super) const SECTIONS: [&str; 8] =
+    ["gateway", "ike", "backend", "backend.userspace", LIMITS, "swanctl", "vici", "log"];
 
 /// Sections that belong to parts this build does not have, with the part's name.
 const ABSENT: [(&str, &str); 4] = [
@@ -85,6 +87,11 @@ const KEYS: &[(&str, Set)] = &[
     ("backend.userspace.simulate_packet_device", |c, v| {
         boolean(v).map(|yes| c.backend.userspace.simulate_packet_device = yes)
     }),
+    ("backend.userspace.simulated_devices", |c, v| {
+        let each_link = word(v, &[("one", false), ("links", true)])?;
+        c.backend.userspace.simulation.each_link = each_link;
+        Ok(())
+    }),
     ("swanctl.directory", |c, v| text(v).map(|path| c.swanctl.directory = path.into())),
     ("swanctl.load", |c, v| boolean(v).map(|yes| c.swanctl.load = yes)),
     ("vici.socket", |c, v| socket(v).map(|path| c.vici.socket = path)),
@@ -97,13 +104,17 @@ const KEYS: &[(&str, Set)] = &[
 
 /// The setter of a key by its dotted name.
 pub(super) fn find(path: &str) -> Option<Set> {
-    KEYS.iter().find(|(name, _)| *name == path).map(|(_, set)| *set)
+    all().find(|(name, _)| *name == path).map(|(_, set)| *set)
 }
 
 /// Dotted names of all keys.
 #[cfg(test)]
 pub(super) fn names() -> impl Iterator<Item = &'static str> {
-    KEYS.iter().map(|(name, _)| *name)
+    all().map(|(name, _)| *name)
+}
+
+fn all() -> impl Iterator<Item = &'static (&'static str, Set)> {
+    KEYS.iter().chain(nic::KEYS)
 }
 
 /// Why a section cannot be used, when it belongs to a part that is not in this build.
@@ -123,7 +134,7 @@ pub(super) fn unknown_section(path: &str) -> String {
 /// What to say of a key outside of any section.
 pub(super) fn stray_key(key: &str) -> String {
     let suffix = format!(".{key}");
-    match KEYS.iter().find_map(|(name, _)| name.strip_suffix(&suffix)) {
+    match all().find_map(|(name, _)| name.strip_suffix(&suffix)) {
         Some(section) => format!("`{key}` stands outside of any section; it belongs to [{section}]"),
         None => format!("unknown key `{key}`, and it stands outside of any section"),
     }
@@ -132,7 +143,7 @@ pub(super) fn stray_key(key: &str) -> String {
 /// What to say of an unknown key in a known section.
 pub(super) fn unknown_key(section: &str, key: &str) -> String {
     let prefix = format!("{section}.");
-    let known = KEYS.iter().filter_map(|(name, _)| name.strip_prefix(&prefix)).filter(|name| !name.contains('.'));
+    let known = all().filter_map(|(name, _)| name.strip_prefix(&prefix)).filter(|name| !name.contains('.'));
     let hint = did_you_mean(key, known).map(|name| format!("; did you mean `{name}`?")).unwrap_or_default();
     format!("unknown key `{key}` in [{section}]{hint}")
 }
@@ -147,7 +158,7 @@ pub(super) fn cross_check(config: &Config) -> Result<(), String> {
     if port == nat_port {
         return Err(format!("ike.port and ike.nat_port are both {port}: IKE needs two different ports"));
     }
-    Ok(())
+    nic::cross_check(config)
 }
 
 fn backend_kind(config: &mut Config, value: &DeValue<'_>) -> Result<(), String> {

@@ -4,6 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use offload_userspace::nic::Simulation;
+
 use super::file::apply;
 use super::{Config, Finding, load};
 
@@ -21,6 +23,15 @@ fn the_example_file_holds_every_key_with_its_default() {
     let (config, findings) = read(text);
     assert_eq!(findings, Vec::<String>::new());
     assert_eq!(config, Config::default());
+    // What is refused without a simulated NIC is there as a comment.
+    let text = &text.lines().map(|line| line.strip_prefix('#').filter(|rest| !rest.starts_with(' ')).unwrap_or(line));
+    let text = &text.clone().map(|line| format!("{line}\n")).collect::<String>();
+    let (mut config, findings) = read(text);
+    assert_eq!(findings, Vec::<String>::new());
+    let nic = std::mem::take(&mut config.backend.userspace.simulation.limits);
+    assert_eq!(config, Config::default());
+    let rungs = Simulation { limits: nic, each_link: false }.rungs();
+    assert_eq!(rungs, Simulation::default().rungs());
     for key in super::keys::names().filter(|key| !key.starts_with("ike.spi_")) {
         let (section, name) = key.rsplit_once('.').unwrap();
         let body = text.split(&format!("\n[{section}]\n")).nth(1).unwrap().split("\n[").next().unwrap();
@@ -118,9 +129,31 @@ fn errors_name_file_line_column_and_remedy() {
             "c.toml:2:11: error: `ike.spi_min` cannot be set: the userspace backend derives SPIs from its own table, from the whole range above 255",
         ),
         ("ike = 1\n", "c.toml:1:1: error: `ike` is a section: write [ike]"),
+        (
+            "[backend.userspace.limits]\nciphers = [\"aes\"]\n",
+            "c.toml:2:11: error: `backend.userspace.limits.ciphers` holds `aes`, but the datapath has aes256gcm16",
+        ),
+        (
+            "[backend.userspace.limits]\nreplay_windows = [32, 16]\n",
+            "c.toml:2:18: error: `backend.userspace.limits.replay_windows` holds 16, but windows have 32 packets or more",
+        ),
+        (
+            "[backend.userspace.limits]\nlimits = [\"octets\"]\n",
+            "c.toml:2:10: error: `backend.userspace.limits.limits` holds `octets`, but knows time, bytes, packets",
+        ),
+        (
+            "[backend.userspace.limits]\nprotocols = [\"gre\"]\n",
+            "c.toml:2:13: error: `backend.userspace.limits.protocols` holds `gre`: use a number from 1 to 255, or one of icmp, tcp, udp, icmpv6, sctp",
+        ),
+        (
+            "[backend.userspace.limits]\nsa_tables = 1\n",
+            "c.toml:2:1: error: unknown key `sa_tables` in [backend.userspace.limits]; did you mean `sa_table`?",
+        ),
     ];
     for (text, expected) in cases {
-        assert_eq!(read(text).1, [expected], "for {text:?}");
+        let findings = read(text).1;
+        let placed = findings.iter().map(|finding| finding.starts_with(expected)).collect::<Vec<_>>();
+        assert_eq!(placed, [true], "for {text:?}: {findings:?}");
     }
     let broken = read("[ike\n").1;
     assert!(broken[0].starts_with("c.toml:1:"), "{broken:?}");
@@ -151,4 +184,27 @@ fn equal_ports_are_refused() {
     fs::write(&main, "[ike]\nport = 4500\n").unwrap();
     let findings = load(Some(&main)).unwrap_err();
     assert!(findings[0].message.contains("both 4500"), "{findings:?}");
+}
+
+/// A limit that nothing has would be believed to hold.
+#[test]
+fn limits_of_a_nic_that_is_not_simulated_are_refused() {
+    let directory = Directory::new("limits");
+    let main = directory.0.join("cygnetd.toml");
+    let refused = |text: &str| {
+        fs::write(&main, text).unwrap();
+        load(Some(&main)).unwrap_err().iter().map(|f| (f.line, f.column, f.message.clone())).collect::<Vec<_>>()
+    };
+    let needs =
+        |key| format!("`backend.userspace.{key}` is about simulated NICs: it needs simulate_packet_device = true");
+    assert_eq!(refused("[backend.userspace.limits]\nesn = false\n"), [(2, 1, needs("limits.esn"))]);
+    assert_eq!(refused("[backend.userspace]\nsimulated_devices = \"links\"\n"), [(2, 1, needs("simulated_devices"))]);
+    let nothing = "[backend.userspace]\nsimulate_packet_device = true\n[backend.userspace.limits]\npacket = false\n";
+    assert!(refused(nothing)[0].2.contains("would do nothing"));
+    // Another file may simulate what the first one limits.
+    fs::write(&main, "[backend.userspace.limits]\nlike = \"mlx5\"\nesn = false\n").unwrap();
+    fs::write(directory.0.join("cygnetd.d/10.toml"), "[backend.userspace]\nsimulate_packet_device = true\n").unwrap();
+    let config = load(Some(&main)).unwrap();
+    let packet = &config.backend.userspace.simulation.rungs()[0].capabilities;
+    assert!(!packet.esn && !packet.udp_encapsulation && !packet.limits.bytes);
 }

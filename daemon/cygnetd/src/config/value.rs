@@ -75,6 +75,19 @@ pub(super) fn word<T: Copy>(value: &DeValue<'_>, words: &[(&str, T)]) -> Read<T>
     })
 }
 
+/// A list of some of `words`.
+pub(super) fn list<'w>(value: &DeValue<'_>, words: &[&'w str]) -> Read<Vec<&'w str>> {
+    let items = value.as_array().ok_or_else(|| format!("must be a list of some of {}", words.join(", ")))?;
+    items
+        .iter()
+        .map(|item| {
+            let given = text(item.get_ref())?;
+            let known = words.iter().find(|word| **word == given).copied();
+            known.ok_or_else(|| format!("holds `{given}`, but knows {}", words.join(", ")))
+        })
+        .collect()
+}
+
 /// A list of addresses.
 pub(super) fn addresses(value: &DeValue<'_>) -> Read<Vec<IpAddr>> {
     let list = value.as_array().ok_or("must be a list of addresses, such as [\"192.0.2.1\"]")?;

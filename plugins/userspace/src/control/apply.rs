@@ -4,14 +4,14 @@ use std::cmp::Reverse;
 use std::sync::Arc;
 
 use ipsec::{
-    Answer, Direction, GuardSpec, Instant, ModeInUse, OffloadError, Op, OuterAddresses, PolicyAction, PolicyHandle,
-    PolicySpec, SaHandle, SaMode, SaSpec, Spi, UdpEncapsulation,
+    Answer, Direction, GuardSpec, Instant, ModeInUse, OffloadError, OffloadMode, Op, OuterAddresses, PolicyAction,
+    PolicyHandle, PolicySpec, SaHandle, SaMode, SaSpec, Spi, UdpEncapsulation,
 };
 
-use super::install::{check_outer, effective_limits};
 use super::{Control, Limit, State, inner_mtu, lock};
 use crate::crypto;
 use crate::engine::Tables;
+use crate::nic::{check_outer, effective_limits};
 use crate::sad::{OuterPath, Sa};
 use crate::spd::{Action, Policy};
 
@@ -38,7 +38,7 @@ enum After {
 }
 
 #[derive(Default)]
-struct Work {
+pub(super) struct Work {
     undo: Vec<Undo>,
     after: Vec<After>,
     modes: Vec<(SaHandle, ModeInUse)>,
@@ -60,16 +60,24 @@ impl Control {
                 return Err(error);
             }
         }
-        self.publish(&mut state);
+        let modes = self.finish(&mut state, work, now);
+        Ok(Answer::Applied(modes))
+    }
+
+    /// Publishes what was done and does what follows.
+    pub(super) fn finish(&self, state: &mut State, work: Work, now: Instant) -> Vec<(SaHandle, ModeInUse)> {
+        self.publish(state);
         for after in work.after {
-            self.follow(&mut state, after, now);
+            self.follow(state, after, now);
         }
         state.trim_deadlines();
-        drop(state);
-        Ok(Answer::Applied(work.modes))
+        work.modes
     }
 
     fn step(&self, state: &mut State, op: &Op, work: &mut Work, now: Instant) -> Result<(), OffloadError> {
+        if let Some(error) = state.faults.strikes(op, state.devices.table()) {
+            return Err(error);
+        }
         match op {
             Op::InstallSa(spec) => self.install_sa(state, spec, work, now),
             Op::UpdateSa { sa, outer, encapsulation } => state.update_sa(*sa, *outer, *encapsulation, work, self),
@@ -114,8 +122,8 @@ impl Control {
     }
 
     fn install_sa(&self, state: &mut State, spec: &SaSpec, work: &mut Work, now: Instant) -> Result<(), OffloadError> {
-        self.identity.check_sa(spec)?;
-        let mode = self.identity.mode(spec.offload)?;
+        let holder = state.devices.place_sa(spec)?;
+        let (mode, limits) = (holder.mode().clone(), effective_limits(spec, &holder.rung.capabilities));
         let slot = match spec.direction {
             Direction::Inbound => Some(lock(&self.spis).slot_of(spec.spi).ok_or_else(|| {
                 OffloadError::Invalid(format!("SPI {} of an inbound SA is not a reserved one", spec.spi))
@@ -130,7 +138,7 @@ impl Control {
             return Err(OffloadError::Exists(format!("{:?} SA {}", spec.direction, spec.spi)));
         }
         let key = crypto::key(spec.algorithm, &spec.key)?;
-        let spec = SaSpec { limits: effective_limits(spec), ..spec.clone() };
+        let spec = SaSpec { limits, ..spec.clone() };
         let path = OuterPath { local: spec.outer.local, remote: spec.outer.remote, encapsulation: spec.encapsulation };
         state.install_outer(path, spec.direction, work)?;
         let mtu = state.mtu_for(&path, spec.direction, spec.mode, &*key);
@@ -147,7 +155,7 @@ impl Control {
         Ok(())
     }
 
-    fn remove_sa(&self, state: &mut State, handle: SaHandle, work: &mut Work) {
+    pub(super) fn remove_sa(&self, state: &mut State, handle: SaHandle, work: &mut Work) {
         let Some(sa) = state.set_sa(handle, None) else { return };
         match sa.direction {
             Direction::Inbound => {
@@ -168,7 +176,9 @@ impl Control {
     }
 
     fn put_policy(&self, state: &mut State, spec: &PolicySpec, work: &mut Work) -> Result<(), OffloadError> {
-        self.identity.check_policy(spec)?;
+        let old = state.policies.get(&spec.handle).map(|(spec, _)| spec);
+        let offload = state.devices.place_policy(spec, old)?;
+        let spec = &PolicySpec { offload, ..spec.clone() };
         let action = state.action(spec)?;
         if spec.direction == Direction::Outbound {
             state.surroundings.install_route(spec)?;
@@ -267,6 +277,9 @@ impl State {
             return Err(OffloadError::Invalid("an SA in transport mode is bound to its addresses".into()));
         }
         let path = OuterPath { local: outer.local, remote: outer.remote, encapsulation };
+        if path != sa.path {
+            self.devices.holder(sa.device, sa.mode.mode)?.move_sa(encapsulation.is_some())?;
+        }
         self.install_outer(path, sa.direction, work)?;
         let mtu = self.mtu_for(&path, sa.direction, sa.encloses, &*sa.key);
         let moved = Arc::new(sa.moved(path, mtu));
@@ -296,7 +309,7 @@ impl State {
             .filter(|sa| sa.direction == Direction::Outbound)
             .cloned()
             .ok_or_else(|| OffloadError::Missing(format!("outbound SA {:x}", sa.raw())))?;
-        let (_, policy) = self
+        let (spec, policy) = self
             .policies
             .get(&handle)
             .filter(|(spec, _)| spec.direction == Direction::Outbound)
@@ -304,6 +317,7 @@ impl State {
         let Action::Protect(_) = policy.action else {
             return Err(OffloadError::Invalid("activation of a policy that does not protect".into()));
         };
+        self.check_pair(spec, &sa)?;
         self.order += 1;
         let policy = Policy { order: self.order, action: Action::Protect(Some(sa)), ..(**policy).clone() };
         self.replace_action(policy, work);
@@ -320,7 +334,26 @@ impl State {
         work.undo.push(Undo::RestorePolicy(Box::new(old)));
     }
 
-    fn remove_policy(&mut self, handle: PolicyHandle, work: &mut Work) {
+    /// A NIC applies to what its own policies match its own SAs only, and software never sees those.
+    fn check_pair(&self, policy: &PolicySpec, sa: &Sa) -> Result<(), OffloadError> {
+        let in_nic = |mode: OffloadMode| mode == OffloadMode::Packet;
+        let fits = match (in_nic(policy.offload), in_nic(sa.mode.mode)) {
+            (true, true) => policy.device == sa.device,
+            (one, other) => one == other,
+        };
+        if fits {
+            return Ok(());
+        }
+        let place = |device, in_nic: bool| {
+            let name = self.devices.link(device).unwrap_or("no device");
+            if in_nic { format!("in {name}") } else { "in software".to_owned() }
+        };
+        let (policy_at, sa_at) = (place(policy.device, in_nic(policy.offload)), place(sa.device, in_nic(sa.mode.mode)));
+        let pair = format!("policy {} is {policy_at}, SA {} {sa_at}", policy.selectors, sa.spi);
+        Err(OffloadError::Invalid(format!("{pair}: such a policy finds no such SA")))
+    }
+
+    pub(super) fn remove_policy(&mut self, handle: PolicyHandle, work: &mut Work) {
         let Some(entry) = self.set_policy(handle, None) else { return };
         if let Some(spd) = self.tables.spd(entry.0.direction) {
             spd.remove(&entry.1);
@@ -337,7 +370,9 @@ impl State {
             PolicyAction::Protect { sa: Some(sa), .. } => {
                 let found = self.sas.get(sa).filter(|sa| sa.direction == Direction::Outbound);
                 let missing = || OffloadError::Missing(format!("outbound SA {:x}", sa.raw()));
-                Action::Protect(Some(Arc::clone(found.ok_or_else(missing)?)))
+                let found = found.ok_or_else(missing)?;
+                self.check_pair(spec, found)?;
+                Action::Protect(Some(Arc::clone(found)))
             }
             PolicyAction::Bypass => Action::Bypass,
             PolicyAction::Discard => Action::Discard,
@@ -349,10 +384,19 @@ impl State {
     fn set_sa(&mut self, handle: SaHandle, sa: Option<Arc<Sa>>) -> Option<Arc<Sa>> {
         let name = |sa: &Sa| (sa.direction == Direction::Outbound).then_some((sa.spi, sa.path.remote));
         let inserted = sa.as_deref().and_then(name);
+        if let Some(sa) = &sa {
+            self.devices.count_sa(sa.device, sa.mode.mode, true);
+        }
         let old = match sa {
             Some(sa) => self.sas.insert(handle, sa),
             None => self.sas.remove(&handle),
         };
+        if let Some(old) = &old {
+            self.devices.count_sa(old.device, old.mode.mode, false);
+        }
+        if !self.sas.contains_key(&handle) {
+            self.frozen.remove(&handle);
+        }
         if let Some(gone) = old.as_deref().and_then(name) {
             self.outbound_spis.remove(&gone);
         }
@@ -370,10 +414,16 @@ impl State {
             usize::from(entry.0.direction == Direction::Inbound && matches!(entry.1.action, Action::Discard))
         };
         let (now_used, now_discards) = (entry.as_ref().and_then(used), entry.as_ref().map_or(0, discards));
+        if let Some((spec, _)) = &entry {
+            self.devices.count_policy(spec.device, spec.offload, true);
+        }
         let old = match entry {
             Some(entry) => self.policies.insert(handle, entry),
             None => self.policies.remove(&handle),
         };
+        if let Some((spec, _)) = &old {
+            self.devices.count_policy(spec.device, spec.offload, false);
+        }
         if let Some(sa) = old.as_ref().and_then(used)
             && let Some(users) = self.users.get_mut(&sa)
         {

@@ -5,9 +5,7 @@
 //! published as a whole, and removals at the host and of SPIs follow.
 
 mod apply;
-mod install;
-
-pub use install::MIN_WINDOW;
+mod simulate;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
@@ -16,16 +14,21 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
 use ipsec::{
-    Answer, GuardSpec, Installed, Instant, LimitUnit, OffloadError, OnStop, PolicyHandle, PolicySpec, Reports, Request,
-    SaHandle, SaMode, Scope, SelectorPair, Spi, TableFull,
+    Answer, DeviceId, DeviceState, DeviceTable, Direction, GuardSpec, Installed, Instant, LimitUnit, OffloadError,
+    OnStop, PolicyHandle, PolicySpec, PolicyStatus, Reports, Request, SaHandle, SaMode, SaStatus, Scope, SelectorPair,
+    Spi, TableFull,
 };
 
 use crate::drops::DropCounters;
 use crate::engine::{Shared, Tables};
 use crate::esp;
+use crate::nic::{Devices, Faults, Reporter, Simulation};
 use crate::sad::{InboundTable, OuterPath, Sa};
-use crate::spd::{Policy, Spd};
+use crate::spd::{Action, Policy, Spd};
 use crate::spi::{Permutation, SpiTable};
+
+/// Smallest replay window other than none.
+pub const MIN_WINDOW: u32 = 32;
 
 /// What the datapath needs done outside of itself: guard, routes, addresses, path MTU.
 pub trait Surroundings: Send {
@@ -87,10 +90,10 @@ pub trait Surroundings: Send {
 pub struct Identity {
     /// Name of the device.
     pub device: Arc<str>,
-    /// Whether it poses as a NIC with packet offload.
-    pub simulated: bool,
     /// MTU of the device.
     pub mtu: usize,
+    /// The NICs it poses as.
+    pub simulation: Option<Simulation>,
 }
 
 /// A clock: time since the start of the machine, suspended time included.
@@ -103,6 +106,10 @@ pub struct Control {
     clock: Clock,
     spis: Mutex<SpiTable>,
     state: Mutex<State>,
+    /// Devices as last seen; changed together with those of the state.
+    devices: ArcSwap<DeviceTable>,
+    /// Where reports go when they may be told to go astray.
+    reporter: Option<Arc<Reporter>>,
     /// Called after each publication, so that sleeping datapath threads look at it.
     wake: Box<dyn Fn() + Send + Sync>,
 }
@@ -119,6 +126,11 @@ struct State {
     inbound_discards: usize,
     deadlines: BinaryHeap<Reverse<(Instant, SaHandle, Limit)>>,
     surroundings: Box<dyn Surroundings>,
+    devices: Devices,
+    /// What is told to go wrong.
+    faults: Faults,
+    /// What is told of SAs whose counters stand still.
+    frozen: BTreeMap<SaHandle, SaStatus>,
     /// Counts installations and activations of policies.
     order: u64,
     device_up: bool,
@@ -157,15 +169,21 @@ impl Control {
             inbound_discards: false,
             addresses: surroundings.addresses().into(),
         };
+        let reporter = identity.simulation.as_ref().map(|_| Arc::new(Reporter::new(Arc::clone(&reports))));
         let shared = Shared {
             tables: Arc::new(ArcSwap::from_pointee(tables.clone())),
-            reports,
+            reports: reporter.as_ref().map_or(reports, |reporter| Arc::<Reporter>::clone(reporter) as Arc<dyn Reports>),
             drops: DropCounters::default(),
             device_mtu: identity.mtu,
             permutation: permutation.clone(),
             seeds: hash_seeds,
         };
+        let devices = Devices::new(&identity.device, identity.simulation.as_ref());
+        let published = ArcSwap::from_pointee(devices.table().clone());
         let state = State {
+            devices,
+            faults: Faults::default(),
+            frozen: BTreeMap::new(),
             tables,
             sas: BTreeMap::new(),
             policies: BTreeMap::new(),
@@ -184,6 +202,8 @@ impl Control {
             clock,
             spis: Mutex::new(SpiTable::new(permutation)),
             state: Mutex::new(state),
+            devices: published,
+            reporter,
             wake,
         }
     }
@@ -221,9 +241,8 @@ impl Control {
             Request::Apply(ops) => self.apply(ops, now),
             Request::Query(handle) => self
                 .lock()
-                .sas
-                .get(handle)
-                .map(|sa| Answer::Status(sa.status(now)))
+                .status_of(*handle, now)
+                .map(Answer::Status)
                 .ok_or_else(|| OffloadError::Missing(format!("SA {:x}", handle.raw()))),
             Request::List(scope) => Ok(Answer::Installed(self.installed(*scope, now))),
         }
@@ -231,11 +250,11 @@ impl Control {
 
     fn installed(&self, scope: Scope, now: Instant) -> Installed {
         let state = self.lock();
-        let sas = state.sas.iter().filter(|(sa, _)| scope.covers(sa.shard()));
+        let sas = state.sas.keys().filter(|sa| scope.covers(sa.shard()));
         let policies = state.policies.values().filter(|(spec, _)| scope.covers(spec.handle.shard()));
         Installed {
-            sas: sas.map(|(_, sa)| sa.status(now)).collect(),
-            policies: policies.filter_map(|(spec, policy)| self.identity.status(spec, policy)).collect(),
+            sas: sas.filter_map(|sa| state.status_of(*sa, now)).collect(),
+            policies: policies.map(|(spec, policy)| state.status_of_policy(spec, policy)).collect(),
         }
     }
 
@@ -291,14 +310,25 @@ impl Control {
         Ok(())
     }
 
-    /// Notes whether the device carries traffic.
-    pub fn set_device_up(&self, up: bool) {
-        self.lock().device_up = up;
+    /// Devices and what they carry, as last seen.
+    pub fn devices(&self) -> Arc<DeviceTable> {
+        self.devices.load_full()
     }
 
     /// Refuses everything from now on.
     pub fn close(&self) {
         self.lock().closed = true;
+    }
+
+    /// SPI and direction of an SA.
+    pub fn entry(&self, sa: SaHandle) -> Option<(Spi, Direction)> {
+        self.lock().sas.get(&sa).map(|sa| (sa.spi, sa.direction))
+    }
+
+    /// The device that is not gone and came last.
+    pub fn device_in_use(&self) -> Option<DeviceId> {
+        let devices = self.devices.load();
+        devices.devices.iter().rev().find(|device| device.state != DeviceState::Gone).map(|device| device.id)
     }
 
     /// Runs `work` with the surroundings.
@@ -314,6 +344,29 @@ impl Control {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         lock(&self.state)
+    }
+}
+
+impl State {
+    fn status_of(&self, handle: SaHandle, now: Instant) -> Option<SaStatus> {
+        let status = self.sas.get(&handle)?.status(now);
+        let Some(frozen) = self.frozen.get(&handle) else { return Some(status) };
+        Some(SaStatus {
+            bytes: frozen.bytes,
+            packets: frozen.packets,
+            idle_seconds: frozen.idle_seconds,
+            sequence: frozen.sequence,
+            ..status
+        })
+    }
+
+    fn status_of_policy(&self, spec: &PolicySpec, policy: &Policy) -> PolicyStatus {
+        let sa = match &policy.action {
+            Action::Protect(sa) => sa.as_ref().map(|sa| sa.handle),
+            Action::Bypass | Action::Discard | Action::Trap => None,
+        };
+        let mode = self.devices.mode_of_policy(spec.device, spec.offload);
+        PolicyStatus { policy: spec.handle, device: spec.device, sa, mode }
     }
 }
 

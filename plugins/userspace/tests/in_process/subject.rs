@@ -8,22 +8,22 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use ipsec::conformance::{Log, OuterContent, OuterPacket, Subject, Wire};
+use ipsec::fault::{Fault, Refusal, Refuse, Simulate, Step, Target, Tell};
 use ipsec::sa::HeaderCopy;
 use ipsec::{
-    Answer, DeviceId, DeviceState, DeviceTable, Direction, EspAlgorithm, Instant, KeyMaterial, Limits, NatReader,
-    OffloadBackend, OffloadError, OffloadMode, OnStop, Op, OuterAddresses, PolicyAction, PolicyHandle, PolicySpec,
-    Reports, Reqid, Request, SaHandle, SaMode, SaSpec, Scope, SelectorPair, Shard, Spi, TableFull, Tag,
-    TrafficSelector,
+    Answer, DeviceId, DeviceTable, Direction, EspAlgorithm, Instant, KeyMaterial, Limits, NatReader, OffloadBackend,
+    OffloadError, OffloadMode, OnStop, Op, OuterAddresses, PolicyAction, PolicyHandle, PolicySpec, Reports, Reqid,
+    Request, SaHandle, SaMode, SaSpec, Scope, SelectorPair, Shard, Spi, TableFull, Tag, TrafficSelector, Volume,
 };
+use offload_userspace::NoMachine;
 use offload_userspace::control::{Control, Identity};
 use offload_userspace::engine::{Arrival, Batch, Form, Inbound, Outbound, Sink};
-use offload_userspace::{NoMachine, UserspaceConfig, device_table};
+use offload_userspace::nic::Simulation;
 
 /// The control side behind the trait, carried out at once.
 pub(crate) struct Inline {
     pub(crate) control: Control,
     log: Arc<Log>,
-    simulated: bool,
 }
 
 /// The whole.
@@ -51,6 +51,11 @@ impl InProcess {
     }
 
     pub(crate) fn with(simulated: bool, machine: NoMachine) -> Self {
+        Self::posing(simulated.then(Simulation::default), machine)
+    }
+
+    /// A datapath that poses as NICs, or as none.
+    pub(crate) fn posing(simulation: Option<Simulation>, machine: NoMachine) -> Self {
         let log = Arc::new(Log::default());
         let clock = Arc::new(AtomicU64::new(1_000_000));
         let read = Arc::clone(&clock);
@@ -60,7 +65,7 @@ impl InProcess {
             *octet = (at as u8).wrapping_mul(151).rotate_left(3) ^ 0x3c;
         }
         let control = Control::new(
-            Identity { device: "cygnet0".into(), simulated, mtu: 1438 },
+            Identity { device: "cygnet0".into(), mtu: 1438, simulation },
             reports,
             Box::new(machine),
             Arc::new(move || Instant::new(Duration::from_millis(read.load(Ordering::Relaxed)))),
@@ -70,7 +75,7 @@ impl InProcess {
         Self {
             outbound: Outbound::new(Arc::clone(control.shared())),
             inbound: Inbound::new(Arc::clone(control.shared())),
-            backend: Inline { control, log: Arc::clone(&log), simulated },
+            backend: Inline { control, log: Arc::clone(&log) },
             log,
             clock,
             batch: Batch::default(),
@@ -301,16 +306,56 @@ impl Subject for InProcess {
     fn wire(&mut self) -> Option<&mut dyn Wire> {
         Some(self)
     }
+
+    fn pull_device(&mut self, device: DeviceId) -> bool {
+        self.order(Fault::DeviceDown, self.device_named(device))
+    }
+
+    fn plug_device(&mut self, device: DeviceId) -> bool {
+        self.order(Fault::DeviceUp, self.device_named(device))
+    }
+
+    fn refuse_install(&mut self) -> bool {
+        [Step::InboundSa, Step::OutboundSa].into_iter().all(|step| {
+            let refuse = Refuse { step: Some(step), mode: None, error: Refusal::System, skip: 0, count: 1 };
+            self.order(Fault::Refuse(refuse), Target::default())
+        })
+    }
+
+    fn lose_state(&mut self, sa: SaHandle) -> bool {
+        self.target(sa).is_some_and(|target| self.order(Fault::LoseSas(Tell::Lost), target))
+    }
+
+    fn pretend_carried(&mut self, sa: SaHandle, volume: Volume) -> bool {
+        let (packets, bytes) = (volume.packets.unwrap_or(0), volume.bytes.unwrap_or(0));
+        self.target(sa).is_some_and(|target| self.order(Fault::Carried { packets, bytes }, target))
+    }
+}
+
+impl InProcess {
+    fn order(&self, fault: Fault, target: Target) -> bool {
+        self.backend.control.simulate(&Simulate { fault, target }).is_ok()
+    }
+
+    fn device_named(&self, device: DeviceId) -> Target {
+        let name = self.backend.control.devices().get(device).map(|device| device.name.to_string());
+        Target { device: name, ..Target::default() }
+    }
+
+    /// The two ends of a hair-pin have one SPI, but not one direction.
+    fn target(&self, sa: SaHandle) -> Option<Target> {
+        let (spi, direction) = self.backend.control.entry(sa)?;
+        Some(Target { spi: Some(spi), direction: Some(direction), ..Target::default() })
+    }
 }
 
 impl OffloadBackend for Inline {
     fn devices(&self) -> Arc<DeviceTable> {
-        let config = UserspaceConfig { simulate_packet_device: self.simulated, ..UserspaceConfig::default() };
-        Arc::new(device_table(&config, DeviceState::Up))
+        self.control.devices()
     }
 
     fn device_for(&self, _local: IpAddr, _remote: IpAddr) -> Option<DeviceId> {
-        Some(DeviceId(0))
+        self.control.device_in_use()
     }
 
     fn reserve_spi(&self, _device: DeviceId) -> Result<Spi, TableFull> {

@@ -1,0 +1,149 @@
+//! The devices there are, how full each of their rungs is, and which of them is up.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use ipsec::{
+    Device, DeviceId, DeviceState, DeviceTable, Direction, ModeInUse, OffloadError, OffloadMode, PolicySpec, SaSpec,
+};
+
+use super::carry::Holder;
+use super::{NicLimits, Simulation};
+
+/// How much a rung holds.
+#[derive(Clone, Copy, Debug, Default)]
+struct Held {
+    sas: u32,
+    policies: u32,
+}
+
+/// All devices with their books.
+#[derive(Debug)]
+pub(crate) struct Devices {
+    table: DeviceTable,
+    /// Name of the link that each is or poses as.
+    links: Vec<Arc<str>>,
+    /// Rungs that hold something.
+    held: BTreeMap<(DeviceId, OffloadMode), Held>,
+}
+
+impl Devices {
+    /// The tunnel device called `link`, which poses as a NIC unless the machine's links do.
+    pub(crate) fn new(link: &Arc<str>, simulation: Option<&Simulation>) -> Self {
+        let mut devices = Self { table: DeviceTable::default(), links: Vec::new(), held: BTreeMap::new() };
+        let nic = simulation.filter(|simulation| !simulation.each_link).map(|simulation| &simulation.limits);
+        devices.add(link, nic);
+        devices
+    }
+
+    /// A further device. Numbers are not used again: what is gone stays listed.
+    pub(crate) fn add(&mut self, link: &Arc<str>, nic: Option<&NicLimits>) -> DeviceId {
+        let id = DeviceId(u16::try_from(self.links.len()).unwrap_or(u16::MAX));
+        self.table.devices.push(super::device(id, link, nic));
+        self.links.push(Arc::clone(link));
+        id
+    }
+
+    /// What is there, as others see it.
+    pub(crate) fn table(&self) -> &DeviceTable {
+        &self.table
+    }
+
+    /// A device by its number.
+    pub(crate) fn get(&self, id: DeviceId) -> Result<&Device, OffloadError> {
+        self.table.get(id).ok_or_else(|| OffloadError::Missing(format!("device {}", id.0)))
+    }
+
+    /// Name of the link that a device is or poses as.
+    pub(crate) fn link(&self, id: DeviceId) -> Option<&str> {
+        self.links.get(usize::from(id.0)).map(|link| &**link)
+    }
+
+    /// Notes whether a device is up; says whether that is news.
+    pub(crate) fn set_state(&mut self, id: DeviceId, state: DeviceState) -> bool {
+        let Some(device) = self.table.devices.iter_mut().find(|device| device.id == id) else { return false };
+        std::mem::replace(&mut device.state, state) != state
+    }
+
+    /// The rung of a device that holds what is in `mode`.
+    pub(crate) fn holder(&self, id: DeviceId, mode: OffloadMode) -> Result<Holder<'_>, OffloadError> {
+        let device = self.get(id)?;
+        let held = self.held.get(&(id, mode)).copied().unwrap_or_default();
+        match device.rung(mode) {
+            Some(rung) => Ok(Holder { device, rung, sas: held.sas, policies: held.policies }),
+            None => Err(lacking(device, mode)),
+        }
+    }
+
+    /// The mode in which an SA will be held.
+    pub(crate) fn place_sa(&self, spec: &SaSpec) -> Result<Holder<'_>, OffloadError> {
+        self.first(spec.device, spec.offload, |holder| holder.take_sa(spec))
+    }
+
+    /// The mode in which a policy will be held. `old` is the one that it takes the place of.
+    pub(crate) fn place_policy(
+        &self,
+        spec: &PolicySpec,
+        old: Option<&PolicySpec>,
+    ) -> Result<OffloadMode, OffloadError> {
+        let holder = self.first(spec.device, spec.offload, |holder| {
+            let replaced = old.is_some_and(|old| (old.device, old.offload) == (spec.device, holder.mode().mode));
+            let policies = holder.policies.saturating_sub(u32::from(replaced));
+            Holder { device: holder.device, rung: holder.rung, sas: holder.sas, policies }.take_policy(spec)
+        })?;
+        // Only packet offload looks policies up in the device, and no device those of what is forwarded.
+        let in_device = holder.mode().mode == OffloadMode::Packet && spec.direction != Direction::Forward;
+        Ok(if in_device { OffloadMode::Packet } else { OffloadMode::No })
+    }
+
+    fn first(
+        &self,
+        id: DeviceId,
+        wanted: OffloadMode,
+        takes: impl Fn(&Holder<'_>) -> Result<(), OffloadError>,
+    ) -> Result<Holder<'_>, OffloadError> {
+        let device = self.get(id)?;
+        let mut refusal = None;
+        for rung in device.ladder(wanted) {
+            let holder = self.holder(id, rung.mode.mode)?;
+            match takes(&holder) {
+                Ok(()) => return Ok(holder),
+                Err(error) => refusal = refusal.or(Some(error)),
+            }
+        }
+        Err(refusal.unwrap_or_else(|| lacking(device, wanted)))
+    }
+
+    /// How a policy that is held in `mode` is told.
+    pub(crate) fn mode_of_policy(&self, id: DeviceId, mode: OffloadMode) -> ModeInUse {
+        self.table.get(id).and_then(|device| device.rung(mode)).map_or(ModeInUse::SOFTWARE, |rung| rung.mode.clone())
+    }
+
+    /// An SA came, or went.
+    pub(crate) fn count_sa(&mut self, id: DeviceId, mode: OffloadMode, came: bool) {
+        let held = self.held.entry((id, mode)).or_default();
+        held.sas = if came { held.sas.saturating_add(1) } else { held.sas.saturating_sub(1) };
+    }
+
+    /// A policy came, or went.
+    pub(crate) fn count_policy(&mut self, id: DeviceId, mode: OffloadMode, came: bool) {
+        let held = self.held.entry((id, mode)).or_default();
+        held.policies = if came { held.policies.saturating_add(1) } else { held.policies.saturating_sub(1) };
+    }
+}
+
+/// Why a device without the rung that is asked for does not do.
+fn lacking(device: &Device, wanted: OffloadMode) -> OffloadError {
+    let what = match wanted {
+        OffloadMode::Packet => "packet offload",
+        OffloadMode::Crypto => "crypto offload",
+        OffloadMode::No | OffloadMode::Auto => "an SA",
+    };
+    let has = |mode| device.rung(mode).is_some();
+    let reason = match (has(OffloadMode::Packet), has(OffloadMode::Crypto)) {
+        (false, false) => "it is no NIC: the datapath does everything in software",
+        (true, _) => "it does packet offload, or nothing",
+        (false, true) => "it does crypto offload, or nothing",
+    };
+    OffloadError::Unsupported { device: Arc::clone(&device.name), what: what.into(), reason: reason.into() }
+}
