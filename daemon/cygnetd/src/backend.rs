@@ -15,15 +15,19 @@ use crate::workers::Exempt;
 /// Name of the only backend of this build, as shown with every CHILD SA.
 pub(crate) const NAME: &str = "userspace";
 
+/// A running backend.
+pub(crate) struct Started {
+    /// The backend.
+    pub(crate) backend: Arc<dyn OffloadBackend>,
+    /// The same where it simulates NICs, for orders to them.
+    pub(crate) simulator: Option<Arc<Userspace>>,
+}
+
 /// Starts the backend; IKE has these UDP ports.
 ///
 /// # Errors
 /// One sentence naming the device, capability, table or file that is missing or taken.
-pub(crate) fn start(
-    config: &Backend,
-    ike_ports: [u16; 2],
-    reports: Arc<dyn Reports>,
-) -> anyhow::Result<Arc<dyn OffloadBackend>> {
+pub(crate) fn start(config: &Backend, ike_ports: [u16; 2], reports: Arc<dyn Reports>) -> anyhow::Result<Started> {
     if config.kind == BackendKind::Auto {
         tracing::info!("backend.kind = \"auto\": using the userspace backend, the only one of this build");
     }
@@ -39,7 +43,9 @@ pub(crate) fn start(
         ike_ports,
         simulation: userspace.simulate_packet_device.then(|| userspace.simulation.clone()),
     };
-    Ok(Userspace::start(config, reports).context("cannot start the userspace backend")?)
+    let simulates = config.simulation.is_some();
+    let backend = Userspace::start(config, reports).context("cannot start the userspace backend")?;
+    Ok(Started { simulator: simulates.then(|| Arc::clone(&backend)), backend })
 }
 
 /// What children may ask of the device.

@@ -7,7 +7,9 @@ use std::time::Duration;
 use ike_model::snapshot::{BackendSaOwner, BackendSaSnapshot, PolicySnapshot, Traffic};
 use ike_model::{ChildSaSnapshot, ConfiguredChildStatus, IkeSaSnapshot};
 use ike_sa::Counts;
+use ipsec::fault::Simulate;
 use ipsec::{Answer, Instant, Request, SaHandle, SaStatus, Scope};
+use offload_userspace::Userspace;
 use swanctl_compat::render::Stats;
 use tokio::sync::oneshot;
 
@@ -30,6 +32,8 @@ pub(crate) struct Core {
     pub(crate) store: Store,
     /// VICI clients.
     pub(crate) subscribers: Arc<Subscribers>,
+    /// The backend where it simulates NICs, for orders to them.
+    pub(crate) simulator: Option<Arc<Userspace>>,
     /// Name of the backend, as shown.
     pub(crate) backend: &'static str,
     /// When the daemon started.
@@ -37,6 +41,21 @@ pub(crate) struct Core {
 }
 
 impl Core {
+    /// Has a simulated device go wrong; tells how many entries that is about.
+    pub(crate) async fn simulate(&self, order: Simulate) -> Result<u32, String> {
+        let simulator = self.simulator.as_ref().ok_or("no device is simulated: set simulate_packet_device = true")?;
+        tracing::warn!(?order, "a simulated device is told to go wrong");
+        let (to, outcome) = oneshot::channel();
+        simulator.simulate(
+            order,
+            Box::new(move |done| {
+                // Whoever asked may have gone.
+                let _ = to.send(done);
+            }),
+        );
+        outcome.await.unwrap_or_else(|_| Err("the backend is stopping".into()))
+    }
+
     /// All IKE SAs of all shards by unique id, with counters from the backend.
     pub(crate) async fn ike_sas(&self) -> Vec<IkeSaSnapshot> {
         let mut all: Vec<IkeSaSnapshot> = self.ask(Question::IkeSas).await.into_iter().flatten().collect();

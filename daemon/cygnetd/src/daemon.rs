@@ -136,7 +136,7 @@ impl Daemon {
             exempt: &*exempt,
         })?);
         let reports = Arc::<Router>::clone(&router) as Arc<dyn Reports>;
-        let backend = backend::start(
+        let backend::Started { backend, simulator } = backend::start(
             &config.backend,
             [config.ike.settings.port, config.ike.settings.nat_port],
             Arc::clone(&reports),
@@ -165,7 +165,7 @@ impl Daemon {
         let device = &config.backend.userspace.device;
         let surroundings = Surroundings::start(device, &config.ike.listen, Arc::clone(&shared.router))?;
         let store = Store::new(Arc::clone(&shared), settings.clone(), backend::offload(&config.backend));
-        let core = Arc::new(Core { shared, store, subscribers, backend: backend::NAME, started });
+        let core = Arc::new(Core { shared, store, subscribers, simulator, backend: backend::NAME, started });
         Ok(Self { core, receiver, surroundings, shards })
     }
 

@@ -5,6 +5,7 @@
 
 mod filter;
 mod shared;
+pub mod simulate;
 
 #[cfg(test)]
 mod tests;
@@ -169,6 +170,8 @@ pub enum Request {
     },
     /// `cygnet-backend-sas`; streams `cygnet-backend-sa` ([`render::cygnet_backend_sa`]), then an empty answer.
     CygnetBackendSas,
+    /// `cygnet-simulate`: a simulated device goes wrong; answer with [`render::matched`] how many entries that is about.
+    CygnetSimulate(ipsec::fault::Simulate),
 }
 
 /// Why a command is not carried out.
@@ -266,6 +269,7 @@ impl Request {
             "load-pool" | "unload-pool" => Err(refuse("virtual IP pools are not supported")),
             "redirect" => Err(refuse("redirection is not supported")),
             "cygnet-backend-sas" => Ok(Self::CygnetBackendSas),
+            "cygnet-simulate" => simulate::parse(message),
             "cygnet-status" => Ok(Self::CygnetStatus { ike: text(message, "ike") }),
             _ => Err(RequestError::Unknown),
         }

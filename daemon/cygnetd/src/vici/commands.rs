@@ -78,6 +78,10 @@ async fn answer(core: &Core, client: &Arc<Client>, request: Request) -> Message 
         Request::ListPolicies(filter) => list_policies(core, client, &filter).await,
         Request::CygnetStatus { ike } => cygnet_status(core, client, ike.as_deref()).await,
         Request::CygnetBackendSas => cygnet_backend_sas(core, client).await,
+        Request::CygnetSimulate(order) => match core.simulate(order).await {
+            Ok(about) => render::matched(about, None),
+            Err(reason) => render::matched(0, Some(&reason)),
+        },
         Request::ListNothing => Message::new(),
         Request::GetConns => render::get_conns(core.store.names().iter().map(String::as_str)),
         Request::GetShared => render::get_shared(core.store.secret_ids().iter().map(String::as_str)),

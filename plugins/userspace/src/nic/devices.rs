@@ -68,6 +68,9 @@ impl Devices {
     /// The rung of a device that holds what is in `mode`.
     pub(crate) fn holder(&self, id: DeviceId, mode: OffloadMode) -> Result<Holder<'_>, OffloadError> {
         let device = self.get(id)?;
+        if mode == OffloadMode::Auto {
+            return Err(OffloadError::Invalid("which offload is tried first is not for a device to say".into()));
+        }
         let held = self.held.get(&(id, mode)).copied().unwrap_or_default();
         match device.rung(mode) {
             Some(rung) => Ok(Holder { device, rung, sas: held.sas, policies: held.policies }),
@@ -75,9 +78,11 @@ impl Devices {
         }
     }
 
-    /// The mode in which an SA will be held.
+    /// The rung that takes an SA.
     pub(crate) fn place_sa(&self, spec: &SaSpec) -> Result<Holder<'_>, OffloadError> {
-        self.first(spec.device, spec.offload, |holder| holder.take_sa(spec))
+        let holder = self.holder(spec.device, spec.offload)?;
+        holder.take_sa(spec)?;
+        Ok(holder)
     }
 
     /// The mode in which a policy will be held. `old` is the one that it takes the place of.
@@ -86,32 +91,13 @@ impl Devices {
         spec: &PolicySpec,
         old: Option<&PolicySpec>,
     ) -> Result<OffloadMode, OffloadError> {
-        let holder = self.first(spec.device, spec.offload, |holder| {
-            let replaced = old.is_some_and(|old| (old.device, old.offload) == (spec.device, holder.mode().mode));
-            let policies = holder.policies.saturating_sub(u32::from(replaced));
-            Holder { device: holder.device, rung: holder.rung, sas: holder.sas, policies }.take_policy(spec)
-        })?;
+        let mut holder = self.holder(spec.device, spec.offload)?;
+        let replaced = old.is_some_and(|old| (old.device, old.offload) == (spec.device, spec.offload));
+        holder.policies = holder.policies.saturating_sub(u32::from(replaced));
+        holder.take_policy(spec)?;
         // Only packet offload looks policies up in the device, and no device those of what is forwarded.
-        let in_device = holder.mode().mode == OffloadMode::Packet && spec.direction != Direction::Forward;
+        let in_device = spec.offload == OffloadMode::Packet && spec.direction != Direction::Forward;
         Ok(if in_device { OffloadMode::Packet } else { OffloadMode::No })
-    }
-
-    fn first(
-        &self,
-        id: DeviceId,
-        wanted: OffloadMode,
-        takes: impl Fn(&Holder<'_>) -> Result<(), OffloadError>,
-    ) -> Result<Holder<'_>, OffloadError> {
-        let device = self.get(id)?;
-        let mut refusal = None;
-        for rung in device.ladder(wanted) {
-            let holder = self.holder(id, rung.mode.mode)?;
-            match takes(&holder) {
-                Ok(()) => return Ok(holder),
-                Err(error) => refusal = refusal.or(Some(error)),
-            }
-        }
-        Err(refusal.unwrap_or_else(|| lacking(device, wanted)))
     }
 
     /// How a policy that is held in `mode` is told.

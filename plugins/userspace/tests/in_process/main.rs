@@ -45,8 +45,6 @@ fn every_rule_of_the_contract_is_kept() {
         let (unclaimed, broken): (Vec<_>, Vec<_>) =
             run(|| InProcess::posing(simulation.clone(), NoMachine::default()), rung)
                 .into_iter()
-                // The one who configures a child still leaves the choice to the backend.
-                .filter(|(name, _)| *name != "auto_is_no_rung")
                 .partition(|(_, verdict)| *verdict == Verdict::NotClaimed);
         assert_eq!(broken, [], "{rung:?} of {simulation:?}");
         let unclaimed: Vec<&str> = unclaimed.iter().map(|(name, _)| *name).collect();
@@ -68,7 +66,7 @@ fn a_route_that_is_refused_undoes_the_request() {
         Ok(Answer::Installed(Installed::default()))
     );
     let mode = ModeInUse { mode: OffloadMode::Packet, device: Some("cygnet0".into()), simulated: true };
-    let sa = SaSpec { offload: OffloadMode::Auto, ..sa };
+    let sa = SaSpec { offload: OffloadMode::Packet, ..sa };
     let handle = sa.handle;
     let outcome = subject.backend.control.execute(&Request::Apply(vec![Op::InstallSa(Box::new(sa))]));
     assert_eq!(outcome, Ok(Answer::Applied(vec![(handle, mode)])));

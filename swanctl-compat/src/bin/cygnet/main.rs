@@ -4,6 +4,7 @@
 mod backend_sas;
 #[path = "../shared/connect.rs"]
 mod connect;
+mod simulate;
 mod status;
 
 use std::process::ExitCode;
@@ -31,6 +32,9 @@ enum Command {
     /// Show every SA that the data path holds, and the CHILD SA that each belongs to. Ends with 3 when one belongs to none, which is normal only
     /// for the moment in which it is installed or removed.
     BackendSas(backend_sas::Arguments),
+    /// Have a simulated device go wrong: refuse, lose or forget something, go down, come up, vanish. Tells how many SAs, policies, reports or
+    /// devices it is about. Only where the daemon simulates NICs (backend.userspace.simulate_packet_device).
+    Simulate(Box<simulate::Arguments>),
 }
 
 fn main() -> ExitCode {
@@ -52,5 +56,6 @@ fn run(arguments: &Arguments) -> Result<u8, ClientError> {
     match &arguments.command {
         Command::Status(arguments) => status::run(&mut client, arguments),
         Command::BackendSas(arguments) => backend_sas::run(&mut client, arguments),
+        Command::Simulate(arguments) => simulate::run(&mut client, arguments),
     }
 }
