@@ -1,16 +1,17 @@
-//! Traps, which ask for a child when traffic comes, and pass and drop shunts; and the guard before them.
+//! Traps and shunts of configured children: installed, taken out; and the guard before them. What packets ask for through a trap is answered
+//! in [`super::acquire`].
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ike_model::config::FailClosed;
-use ike_model::{ChildMode, CommandError, CommandOutcome, ConfiguredSelector, Connection, EventBody, HostSpec};
+use ike_model::{ChildMode, CommandError, CommandOutcome, ConfiguredSelector, Connection, HostSpec};
 use ipsec::preflight::Entries;
 use ipsec::{
-    Answer, DeviceId, Direction, OffloadError, Op, OuterAddresses, PacketSelectors, PolicyAction, PolicyHandle,
-    PolicySpec, SaMode, SelectorPair,
+    Answer, DeviceId, Direction, OffloadError, Op, OuterAddresses, PolicyAction, PolicySpec, SaMode, SelectorPair,
 };
 
 use crate::children::{Class, policy_tags, priority};
+use crate::deadline::Timer;
 use crate::endpoint::Endpoint;
 use crate::endpoint::configured::{Keeper, Rungs, Trap};
 use crate::io::Context;
@@ -122,13 +123,11 @@ impl Endpoint {
         if class == Class::Trap && context.config.settings.fail_closed != FailClosed::Off {
             ops.extend(self.shared.registry.missing_guards(&name, &pairs));
         }
-        let mut policies: Vec<PolicyHandle> = Vec::new();
+        let mut policies: Vec<PolicySpec> = Vec::new();
         for selectors in &pairs {
             for direction in directions {
-                let handle = self.shared.ids.policy();
-                policies.push(handle);
-                ops.push(Op::InstallPolicy(PolicySpec {
-                    handle,
+                let spec = PolicySpec {
+                    handle: self.shared.ids.policy(),
                     device,
                     direction: *direction,
                     selectors: *selectors,
@@ -137,10 +136,12 @@ impl Endpoint {
                     offload,
                     tags: policy_tags(tags, *direction),
                     name: name.clone(),
-                }));
+                };
+                policies.push(spec.clone());
+                ops.push(Op::InstallPolicy(spec));
             }
         }
-        self.keepers.by_policy.extend(policies.iter().map(|policy| (*policy, number)));
+        self.keepers.by_policy.extend(policies.iter().map(|policy| (policy.handle, number)));
         let entries = Entries { sas: 0, policies: ladder::policies_of(keeper.child.mode, &pairs) };
         let claim = self.shared.registry.tables.claim(device, offload, entries);
         keeper.trap =
@@ -186,7 +187,8 @@ impl Endpoint {
         let Some(keeper) = self.keepers.by_number.get_mut(&number) else { return false };
         let Trap::Present { policies, .. } = std::mem::take(&mut keeper.trap) else { return false };
         self.keepers.by_policy.retain(|_, owner| *owner != number);
-        let ops = policies.into_iter().map(Op::RemovePolicy).collect();
+        self.shared.deadlines.clear(Timer::Trap(number));
+        let ops = policies.into_iter().map(|policy| Op::RemovePolicy(policy.handle)).collect();
         self.shared.turn(context).apply(ops, Purpose::Remove);
         true
     }
@@ -205,28 +207,6 @@ impl Endpoint {
         let ops = self.shared.registry.missing_guards(&name, &pairs);
         self.shared.registry.guarded(&name, &pairs);
         self.shared.turn(context).apply(ops, Purpose::Remove);
-    }
-
-    /// A packet hit a trap.
-    pub(super) fn on_acquire(&mut self, context: &Context<'_>, policy: PolicyHandle, packet: PacketSelectors) {
-        let keeper = self.keepers.by_policy.get(&policy).and_then(|number| self.keepers.by_number.get(number));
-        let Some(keeper) = keeper else { return };
-        let (connection, child) = (keeper.connection.clone(), keeper.child.clone());
-        let number = self.keepers.by_policy.get(&policy).copied().unwrap_or_default();
-        if !self.may_acquire(context, number) {
-            return tracing::debug!(
-                conn = connection.name,
-                child = child.name,
-                "traffic has to wait: the last attempt has just failed"
-            );
-        }
-        tracing::debug!(conn = connection.name, child = child.name, source = %packet.source, destination = %packet.destination, "traffic asks for the child");
-        self.shared.turn(context).event(EventBody::PolicyAcquire {
-            connection: connection.name.clone(),
-            child: child.name.clone(),
-            packet,
-        });
-        self.initiate(context, &connection, Some(child), Some(packet));
     }
 }
 

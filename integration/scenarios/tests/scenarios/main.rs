@@ -44,4 +44,5 @@ mod start;
 mod suspend;
 mod tags;
 mod transport;
+mod traps;
 mod unique;
