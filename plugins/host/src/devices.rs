@@ -25,6 +25,7 @@ use super::error::HostError;
 use super::netlink::{Heard, Netlink};
 
 pub use self::feature::has_esp_offload;
+pub(super) use self::link::read;
 pub use self::link::{Link, LinkChange, LinkKind, Links};
 pub use self::path::{Egress, NoDevice};
 pub use self::watch::LinkWatch;

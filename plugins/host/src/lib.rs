@@ -19,6 +19,7 @@
 
 pub mod devices;
 pub mod icmp;
+pub mod probe;
 pub mod sockets;
 
 mod error;

@@ -180,7 +180,8 @@ pub(super) fn bring_up(route: &mut Netlink, ifindex: u32, mtu: u32) -> Result<()
     route.request(RTM_NEWLINK, 0, &octets(&message))
 }
 
-fn local(message: &AddressMessage) -> Option<Local> {
+/// An address in a message, unless it cannot be used (yet) or is of the loopback network.
+pub(super) fn local(message: &AddressMessage) -> Option<Local> {
     if message.header.flags.intersects(AddressHeaderFlags::Tentative | AddressHeaderFlags::Dadfailed) {
         return None;
     }
@@ -238,6 +239,11 @@ pub(super) fn ip(address: &RouteAddress) -> Option<IpAddr> {
     } else {
         None
     }
+}
+
+/// The address that stands for all of a family.
+pub(super) fn any_address(v4: bool) -> IpAddr {
+    Prefix::any(if v4 { Family::V4 } else { Family::V6 }).address()
 }
 
 /// The family word of a message header.

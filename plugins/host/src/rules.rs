@@ -3,6 +3,8 @@
 //! Three neighbouring priorities are ours. In the middle the rule that sends everything unmarked to our table. Before it rules that jump over
 //! it, for pass shunts that a route cannot express and for outer addresses. After it the (empty) rule where they land.
 
+mod seen;
+
 use std::net::IpAddr;
 
 use netlink_packet_core::Parseable;
@@ -14,6 +16,9 @@ use super::error::HostError;
 use super::links::{address_family, header_table};
 use super::netlink::{Netlink, Refusal, octets};
 use super::prefix::{Family, Prefix};
+
+pub use seen::SeenRule;
+pub(super) use seen::seen;
 
 const RTM_NEWRULE: u16 = 32;
 const RTM_DELRULE: u16 = 33;

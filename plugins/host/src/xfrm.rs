@@ -12,13 +12,14 @@ use netlink_packet_core::DefaultNla;
 use netlink_packet_xfrm::policy::{DelGetMessage, ModifyMessage};
 use netlink_packet_xfrm::{Selector, UserPolicyId, UserPolicyInfo, XFRM_USER_POLICY_INFO_LEN, XfrmAttrs};
 
-use super::netlink::{Netlink, Refusal, octets};
+use super::netlink::{Netlink, Refusal, attributes, octets};
 use super::prefix::{Family, Prefix};
 
 const XFRM_MSG_NEWPOLICY: u16 = 0x13;
 const XFRM_MSG_DELPOLICY: u16 = 0x14;
 const XFRM_MSG_GETPOLICY: u16 = 0x15;
 const XFRM_MSG_UPDPOLICY: u16 = 0x19;
+const XFRMA_TMPL: u16 = 5;
 const XFRMA_MARK: u16 = 21;
 
 /// Indexes of our policies; the low three bits are the direction.
@@ -185,10 +186,21 @@ pub(super) fn delete(xfrm: &mut Netlink, key: &PolicyKey, index: u32) -> Result<
 
 /// Our policies in the kernel.
 pub(super) fn ours(xfrm: &mut Netlink) -> Result<Vec<Found>, Refusal> {
+    Ok(all(xfrm)?.into_iter().map(|(found, _)| found).filter(Found::is_ours).collect())
+}
+
+/// All policies in the kernel, and whether they have templates, so that the kernel's own IPsec serves them. Policies of single sockets are
+/// not shown.
+pub(super) fn all(xfrm: &mut Netlink) -> Result<Vec<(Found, bool)>, Refusal> {
     let request = octets(&DelGetMessage::default());
     let messages = xfrm.dump(XFRM_MSG_GETPOLICY, &request)?;
     let policies = messages.iter().filter(|message| message.kind == XFRM_MSG_NEWPOLICY);
-    Ok(policies.filter_map(|message| found(&message.body)).filter(Found::is_ours).collect())
+    let read = |body: &[u8]| {
+        let templates =
+            attribute(body.get(XFRM_USER_POLICY_INFO_LEN..)?, XFRMA_TMPL).is_some_and(|all| !all.is_empty());
+        Some((found(body)?, templates))
+    };
+    Ok(policies.filter_map(|message| read(&message.body)).collect())
 }
 
 /// The octets of a policy that lets everything of a family pass on one socket, for `way` in or out.
@@ -197,7 +209,7 @@ pub(super) fn socket_policy(family: Family, way: Way) -> Vec<u8> {
 }
 
 impl Found {
-    fn is_ours(&self) -> bool {
+    pub(super) fn is_ours(&self) -> bool {
         INDEXES.contains(&self.index) && PRIORITIES.contains(&self.priority)
     }
 }
@@ -247,16 +259,13 @@ fn found(body: &[u8]) -> Option<Found> {
 }
 
 /// The value of the mark attribute, if there is one.
-fn mark(mut attributes: &[u8]) -> Option<u32> {
-    loop {
-        let length = u16::from_ne_bytes(*attributes.first_chunk()?);
-        let kind = u16::from_ne_bytes(*attributes.get(2..)?.first_chunk()?);
-        let value = attributes.get(4..usize::from(length))?;
-        if kind == XFRMA_MARK {
-            return value.first_chunk().copied().map(u32::from_ne_bytes);
-        }
-        attributes = attributes.get(usize::from(length).next_multiple_of(4)..)?;
-    }
+fn mark(octets: &[u8]) -> Option<u32> {
+    attribute(octets, XFRMA_MARK)?.first_chunk().copied().map(u32::from_ne_bytes)
+}
+
+/// The octets of the first attribute of a kind.
+fn attribute(octets: &[u8], wanted: u16) -> Option<&[u8]> {
+    attributes(octets).find(|(kind, _)| *kind == wanted).map(|(_, value)| value)
 }
 
 fn padded(address: IpAddr) -> [u8; 16] {

@@ -151,7 +151,7 @@ pub(super) enum Change {
 }
 
 /// All links of the network namespace.
-pub(super) fn read(route: &mut Netlink) -> Result<Links, HostError> {
+pub(in super::super) fn read(route: &mut Netlink) -> Result<Links, HostError> {
     let listed = route.dump(RTM_GETLINK, &[0; HEADER]).map_err(|refusal| refusal.on("list", "links"))?;
     let links = listed.iter().filter(|message| message.kind == RTM_NEWLINK);
     Ok(links.filter_map(|message| parse(&message.body)).collect())

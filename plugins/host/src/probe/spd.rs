@@ -1,0 +1,147 @@
+//! The kernel's own security policies as a packet meets them: our guard, and what others have left there.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use ipsec::{PacketSelectors, SelectorPair};
+use netlink_sys::protocols::NETLINK_XFRM;
+
+use super::super::error::HostError;
+use super::super::netlink::Netlink;
+use super::super::xfrm::{self, Found, PolicyKey, Verdict, Way};
+use super::Probe;
+
+/// Which packets a kernel policy looks at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum KernelWay {
+    /// Delivered to this host.
+    In,
+    /// Leaving this host, forwarded or its own.
+    Out,
+    /// Forwarded.
+    Forward,
+}
+
+/// What a kernel policy does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KernelVerdict {
+    /// Lets pass in clear.
+    Allow,
+    /// Drops.
+    Block,
+    /// Wants IPsec by the kernel.
+    Protect,
+}
+
+/// A policy of the kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KernelPolicy {
+    /// What it does.
+    pub verdict: KernelVerdict,
+    /// One of our guard.
+    pub ours: bool,
+    found: Found,
+    /// Name of its link, where it has one.
+    link: Option<String>,
+}
+
+impl Probe {
+    /// Policies of the kernel in the order in which it looks at them; none where the kernel has no XFRM.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub fn policies(&mut self) -> Result<Vec<KernelPolicy>, HostError> {
+        let Ok(mut xfrm) = Netlink::open("xfrm", NETLINK_XFRM) else { return Ok(Vec::new()) };
+        let links = self.links()?;
+        let all = xfrm::all(&mut xfrm).map_err(|refusal| refusal.on("list", "kernel policies"))?;
+        let mut all: Vec<_> = all
+            .into_iter()
+            .map(|(found, protects)| KernelPolicy {
+                verdict: match (protects, found.verdict) {
+                    (true, Verdict::Allow) => KernelVerdict::Protect,
+                    (false, Verdict::Allow) => KernelVerdict::Allow,
+                    (_, Verdict::Block) => KernelVerdict::Block,
+                },
+                ours: found.is_ours(),
+                link: links.get(found.key.link).map(|link| link.name.to_string()),
+                found,
+            })
+            .collect();
+        all.sort_by_key(|policy| policy.found.priority);
+        Ok(all)
+    }
+}
+
+impl KernelPolicy {
+    /// Its direction.
+    pub fn way(&self) -> KernelWay {
+        match self.found.key.way {
+            Way::In => KernelWay::In,
+            Way::Out => KernelWay::Out,
+            Way::Forward => KernelWay::Forward,
+        }
+    }
+
+    /// Whether an unmarked packet that leaves through `link` meets it.
+    pub fn matches(&self, way: KernelWay, packet: &PacketSelectors, link: u32) -> bool {
+        let key = &self.found.key;
+        let (source, destination) = packet.ports.unwrap_or_default();
+        self.way() == way
+            && key.mark.is_none()
+            && (key.link == 0 || key.link == link)
+            && key.source.range().contains(packet.source)
+            && key.destination.range().contains(packet.destination)
+            && (key.protocol == 0 || key.protocol == packet.protocol)
+            && source & key.source_port.mask == key.source_port.value
+            && destination & key.destination_port.mask == key.destination_port.value
+    }
+
+    /// Whether it concerns traffic of a pair of selectors.
+    pub fn concerns(&self, pair: &SelectorPair) -> bool {
+        let PolicyKey { source, destination, .. } = self.found.key;
+        let (near, far) = match self.found.key.way {
+            Way::Out => (source, destination),
+            Way::In | Way::Forward => (destination, source),
+        };
+        near.intersects(pair.local.addresses) && far.intersects(pair.remote.addresses)
+    }
+
+    /// Source and destination with the lengths of their prefixes.
+    pub fn ends(&self) -> [(IpAddr, u8); 2] {
+        let PolicyKey { source, destination, .. } = self.found.key;
+        [source, destination].map(|prefix| (prefix.address(), prefix.length()))
+    }
+}
+
+impl fmt::Display for KernelPolicy {
+    /// As `ip xfrm policy add` takes it, templates left out.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let key = &self.found.key;
+        write!(f, "src {} dst {}", key.source, key.destination)?;
+        if key.protocol != 0 {
+            write!(f, " proto {}", key.protocol)?;
+        }
+        // `ip` names ports for the protocols that have them, and type and code for ICMP; it cannot say masks.
+        let names = if matches!(key.protocol, 1 | 58) { ["type", "code"] } else { ["sport", "dport"] };
+        for (name, port) in names.iter().zip([key.source_port, key.destination_port]) {
+            if port.mask != 0 {
+                write!(f, " {name} {}", port.value)?;
+            }
+        }
+        if let Some(link) = &self.link {
+            write!(f, " dev {link}")?;
+        }
+        let way = match self.way() {
+            KernelWay::In => "in",
+            KernelWay::Out => "out",
+            KernelWay::Forward => "fwd",
+        };
+        write!(f, " dir {way}")?;
+        if let Some(mark) = key.mark {
+            write!(f, " mark {mark:#x} mask 0xffffffff")?;
+        }
+        write!(f, " index {}", self.found.index)?;
+        let action = if self.verdict == KernelVerdict::Block { "block" } else { "allow" };
+        write!(f, " action {action} priority {}", self.found.priority)
+    }
+}
