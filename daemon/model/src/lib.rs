@@ -14,7 +14,9 @@ pub mod proposal;
 pub mod reload;
 pub mod secret;
 pub mod snapshot;
+pub mod specs;
 pub mod tags;
+pub mod why;
 
 pub use cause::{Cause, CauseKind};
 pub use command::{Command, CommandError, CommandId, CommandOutcome, Selector};
@@ -27,4 +29,5 @@ pub use identity::Identity;
 pub use proposal::{Encryption, EspProposal, IkeProposal};
 pub use secret::{Secret, SharedSecret};
 pub use snapshot::{ChildSaSnapshot, ChildSaState, ConfiguredChildStatus, IkeSaSnapshot, IkeSaState};
+pub use specs::{ChildSpecs, Origin};
 pub use tags::{DrawnTags, InterfaceIds, MarkConfig, TagConfig, TagValue};

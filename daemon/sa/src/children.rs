@@ -7,22 +7,20 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use ike_model::config::FailClosed;
-use ike_model::snapshot::ChildSaState;
+use ike_model::snapshot::{ChildSaState, Traffic};
 use ike_model::{Cause, Child, ChildSaSnapshot, DrawnTags};
 use ipsec::preflight::Entries;
 use ipsec::{
-    DeviceId, Direction, Instant, KeyMaterial, LimitUnits, Limits, ModeInUse, OffloadError, OffloadMode, Op,
-    OuterAddresses, PolicyAction, PolicyHandle, PolicySpec, Reqid, SaMode, SaSpec, SelectorPair, Spi, Tags,
-    TrafficSelector, UdpEncapsulation, Volume,
+    DeviceId, Direction, Instant, KeyMaterial, Limits, ModeInUse, OffloadError, OffloadMode, Op, OuterAddresses,
+    PolicyAction, PolicyHandle, PolicySpec, Reqid, SaHandle, SaMode, SaSpec, SelectorPair, Spi, Tags, TrafficSelector,
+    UdpEncapsulation, Volume,
 };
 
 use crate::admission::Claim;
 use crate::core::{Core, seconds_until};
 use crate::deadline::{ChildTimer, Timer};
 use crate::ladder::{Ladder, Shortfall};
-use crate::meter::Meter;
 use crate::suite::EspSuite;
-use crate::totals::Totals;
 use crate::transport;
 use crate::turn::{Ids, Turn};
 
@@ -130,10 +128,6 @@ pub(crate) struct ChildSa {
     pub(crate) cause: Option<Cause>,
     /// A soft limit was reached and told.
     pub(crate) soft_expired: bool,
-    /// A hard limit was reached and told.
-    pub(crate) hard_expired: bool,
-    /// Its inbound SA was taken out before it.
-    pub(crate) deaf: bool,
     /// A packet came on the inbound SA.
     pub(crate) used: bool,
     /// It lost a collision; whoever made it deletes it.
@@ -144,10 +138,8 @@ pub(crate) struct ChildSa {
     pub(crate) taken_back: bool,
     /// Since when it only receives.
     pub(crate) lingers_since: Option<Instant>,
-    /// Counters of both SAs as last read.
-    pub(crate) meter: Meter,
-    /// What all generations have carried.
-    pub(crate) totals: Arc<Totals>,
+    /// Packets of both directions as last counted, and since when they have not changed.
+    pub(crate) counted: Counted,
     /// Marks and interface ids; over a rekey they stay.
     pub(crate) tags: Option<Box<DrawnTags>>,
     /// Its rung of the device, and the table entries that it holds there.
@@ -169,6 +161,27 @@ pub(crate) struct Trial {
     disowned: Vec<Op>,
 }
 
+/// What tells whether a CHILD SA is in use: the counters of the device. A time of last use is a matter of software and stands still where a
+/// device does the work.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counted {
+    /// Packets received and sent.
+    packets: [u64; 2],
+    /// Since when nothing was counted.
+    pub(crate) idle_since: Option<Instant>,
+}
+
+impl Counted {
+    /// Takes the counter of one direction.
+    pub(crate) fn count(&mut self, outbound: bool, packets: u64, now: Instant) {
+        let [received, sent] = &mut self.packets;
+        let before = if outbound { sent } else { received };
+        if *before != packets {
+            (*before, self.idle_since) = (packets, Some(now));
+        }
+    }
+}
+
 /// Keys of both SAs.
 #[derive(Clone, Debug)]
 pub(crate) struct ChildKeys {
@@ -181,8 +194,8 @@ pub(crate) struct ChildKeys {
 impl ChildSa {
     /// Makes a CHILD SA of what was agreed on; nothing is installed.
     pub(crate) fn new(turn: &mut Turn<'_>, core: &Core, mut agreed: Agreement, replaces: Option<&Self>) -> Self {
-        let lifetime = agreed.child.lifetime.bounded(agreed.suite.algorithm, agreed.suite.esn);
-        let limits = lifetime.roll(|| turn.random());
+        let lifetime = agreed.child.lifetime;
+        let limits = lifetime.roll(|| turn.random()).bounded_for_sequence(agreed.suite.esn);
         let pairs = SelectorPair::product(&agreed.local_ts, &agreed.remote_ts).into();
         let outer = transport::outer(core.path);
         let unique_id = turn.ids.child();
@@ -218,15 +231,12 @@ impl ChildSa {
             replaces: replaces.map(|old| old.unique_id),
             cause: None,
             soft_expired: false,
-            hard_expired: false,
-            deaf: false,
             used: false,
             redundant: false,
             replaced: false,
             taken_back: false,
             lingers_since: None,
-            meter: Meter::after(replaces.map(|old| &old.meter)),
-            totals: replaces.map(|old| old.totals.clone()).unwrap_or_default(),
+            counted: Counted { idle_since: replaces.and_then(|old| old.counted.idle_since), ..Counted::default() },
             tags: (!tags.is_none()).then(|| Box::new(tags)),
             claim: agreed.claim,
             trial: Some(Box::new(Trial { ladder: agreed.ladder, keys: None, disowned: Vec::new() })),
@@ -241,7 +251,7 @@ impl ChildSa {
 
     /// Counts the table entries that it holds now.
     fn recount(&mut self) {
-        let sas = u32::from(!self.deaf) + u32::from(self.outbound != Outbound::Removed);
+        let sas = 1 + u32::from(self.outbound != Outbound::Removed);
         let of_pair = |entry: &PairPolicies| 1 + u32::from(entry.outbound.is_some());
         self.claim.set(Entries { sas, policies: self.policies.iter().map(of_pair).sum() });
     }
@@ -254,12 +264,6 @@ impl ChildSa {
     /// Whether it may carry traffic or be rekeyed.
     pub(crate) fn is_up(&self) -> bool {
         matches!(self.state, ChildSaState::Installed | ChildSaState::Rekeying) && !self.redundant
-    }
-
-    /// Whether its limits still matter: it may carry traffic, and none of the hard ones was reached yet.
-    pub(crate) fn is_watched(&self) -> bool {
-        let carries = matches!(self.state, ChildSaState::Installed | ChildSaState::Rekeying | ChildSaState::Rekeyed);
-        carries && !self.hard_expired
     }
 
     /// Whether it ends, or is to end as soon as the window is free.
@@ -303,8 +307,9 @@ impl ChildSa {
                 ops.push(Op::InstallPolicy(self.policy(forward, Direction::Forward, *pair)));
             }
         }
-        ops.push(Op::InstallSa(Box::new(self.sa(turn, Direction::Inbound, keys.inbound))));
-        ops.push(Op::InstallSa(Box::new(self.sa(turn, Direction::Outbound, keys.outbound))));
+        let window = turn.context.config.settings.replay_window;
+        ops.push(Op::InstallSa(Box::new(self.sa(turn.ids, window, Direction::Inbound, keys.inbound))));
+        ops.push(Op::InstallSa(Box::new(self.sa(turn.ids, window, Direction::Outbound, keys.outbound))));
         ops
     }
 
@@ -361,20 +366,11 @@ impl ChildSa {
         vec![Op::RemoveSa(ids.sa(self.unique_id, Direction::Outbound))]
     }
 
-    /// Operations that take the inbound half out: nothing is received any more.
-    pub(crate) fn remove_inbound_ops(&mut self, ids: &Ids) -> Vec<Op> {
-        if std::mem::replace(&mut self.deaf, true) {
-            return Vec::new();
-        }
-        self.recount();
-        vec![Op::RemoveSa(ids.sa(self.unique_id, Direction::Inbound))]
-    }
-
     /// Operations that take everything out.
     pub(crate) fn remove_ops(&mut self, ids: &Ids) -> Vec<Op> {
         let mut ops = self.remove_policies_ops();
         ops.extend(self.remove_outbound_ops(ids));
-        ops.extend(self.remove_inbound_ops(ids));
+        ops.push(Op::RemoveSa(ids.sa(self.unique_id, Direction::Inbound)));
         self.claim.set(Entries::default());
         ops
     }
@@ -413,26 +409,30 @@ impl ChildSa {
         encapsulation: Option<UdpEncapsulation>,
     ) -> Vec<Op> {
         (self.outer, self.encapsulation) = (outer, encapsulation);
-        let mut ops = Vec::new();
-        if !self.deaf {
-            ops.push(Op::UpdateSa { sa: ids.sa(self.unique_id, Direction::Inbound), outer, encapsulation });
-        }
+        let mut ops = vec![Op::UpdateSa { sa: ids.sa(self.unique_id, Direction::Inbound), outer, encapsulation }];
         if self.outbound != Outbound::Removed {
             ops.push(Op::UpdateSa { sa: ids.sa(self.unique_id, Direction::Outbound), outer, encapsulation });
         }
         let sa = (self.outbound == Outbound::Active).then(|| ids.sa(self.unique_id, Direction::Outbound));
+        ops.extend(self.installed_policies(sa).into_iter().map(Op::UpdatePolicy));
+        ops
+    }
+
+    /// Its policies as they are, the outbound ones with `sa` in use.
+    pub(crate) fn installed_policies(&self, sa: Option<SaHandle>) -> Vec<PolicySpec> {
+        let mut policies = Vec::new();
         for (entry, pair) in self.policies.iter().zip(self.pairs.iter()) {
-            ops.push(Op::UpdatePolicy(self.policy(entry.inbound, Direction::Inbound, *pair)));
-            ops.push(Op::UpdatePolicy(self.policy(entry.forward, Direction::Forward, *pair)));
+            policies.push(self.policy(entry.inbound, Direction::Inbound, *pair));
+            policies.push(self.policy(entry.forward, Direction::Forward, *pair));
             if let Some(outbound) = entry.outbound {
                 let mut spec = self.policy(outbound, Direction::Outbound, *pair);
                 if let PolicyAction::Protect { sa: active, .. } = &mut spec.action {
                     *active = sa;
                 }
-                ops.push(Op::UpdatePolicy(spec));
+                policies.push(spec);
             }
         }
-        ops
+        policies
     }
 
     fn policy(&self, handle: PolicyHandle, direction: Direction, selectors: SelectorPair) -> PolicySpec {
@@ -449,10 +449,11 @@ impl ChildSa {
         }
     }
 
-    fn sa(&self, turn: &Turn<'_>, direction: Direction, key: KeyMaterial) -> SaSpec {
+    /// One of its SAs; `window` is the replay window where the configuration of the child has none.
+    pub(crate) fn sa(&self, ids: &Ids, window: u32, direction: Direction, key: KeyMaterial) -> SaSpec {
         let spi = if direction == Direction::Outbound { self.spi_out } else { self.spi_in };
         SaSpec {
-            handle: turn.ids.sa(self.unique_id, direction),
+            handle: ids.sa(self.unique_id, direction),
             device: self.device,
             direction,
             spi,
@@ -463,9 +464,9 @@ impl ChildSa {
             algorithm: self.suite.algorithm,
             key,
             esn: self.suite.esn,
-            replay_window: self.config.replay_window.unwrap_or(turn.context.config.settings.replay_window),
+            replay_window: self.config.replay_window.unwrap_or(window),
             selectors: self.pairs.clone(),
-            limits: backend_limits(self.limits, raised_by(turn, self.device, self.rung())),
+            limits: backend_limits(self.limits),
             reqid: self.reqid,
             copy: self.config.copy,
             offload: self.rung(),
@@ -489,10 +490,8 @@ impl ChildSa {
                 turn.deadlines.set(self.timer(timer), now + span);
             }
         }
-        self.meter.begin(now, &self.limits, raised_by(turn, self.device, self.offload.mode));
-        self.schedule_count(turn);
         if !self.config.inactivity.is_zero() {
-            self.meter.idle_since.get_or_insert(now);
+            self.counted.idle_since.get_or_insert(now);
             turn.deadlines.set(self.timer(ChildTimer::Inactivity), now + inactivity_step(self.config.inactivity));
         }
     }
@@ -520,16 +519,13 @@ impl ChildSa {
             spi_in: Some(self.spi_in),
             spi_out: Some(self.spi_out),
             algorithms: Some(self.suite.shown()),
-            sa_in: self.installed_at.filter(|_| !self.deaf).map(|_| ids.sa(self.unique_id, Direction::Inbound)),
+            sa_in: self.installed_at.map(|_| ids.sa(self.unique_id, Direction::Inbound)),
             sa_out: self
                 .installed_at
                 .filter(|_| self.outbound != Outbound::Removed)
                 .map(|_| ids.sa(self.unique_id, Direction::Outbound)),
-            traffic_in: self.meter.traffic(Direction::Inbound),
-            traffic_out: self.meter.traffic(Direction::Outbound),
-            total_in: self.totals.carried(Direction::Inbound),
-            total_out: self.totals.carried(Direction::Outbound),
-            limits: self.limits,
+            traffic_in: Traffic::default(),
+            traffic_out: Traffic::default(),
             rekey_seconds: until(self.limits.soft.time),
             life_seconds: until(self.limits.hard.time),
             installed_seconds: self.installed_at.map(|at| turn_now.saturating_since(at).as_secs()),
@@ -568,18 +564,11 @@ pub(crate) fn inactivity_step(inactivity: std::time::Duration) -> std::time::Dur
     (inactivity / 4).max(std::time::Duration::from_secs(1))
 }
 
-/// What the backend watches: of the volumes those that it raises; of the times only the hard one and later than ours, as a backstop, because
-/// the core drives time limits itself on a clock that counts suspension and never steps.
-fn backend_limits(limits: Limits, raised: LimitUnits) -> Limits {
+/// What the backend watches: volumes as they are; of the times only the hard one and later than ours, as a backstop, because the core drives
+/// time limits itself on a clock that counts suspension and never steps.
+pub(crate) fn backend_limits(limits: Limits) -> Limits {
     let backstop = limits.hard.time.map(|time| time + time / 10);
-    let limits = Limits { soft: Volume { time: None, ..limits.soft }, hard: Volume { time: backstop, ..limits.hard } };
-    limits.raised(raised)
-}
-
-/// The limits that a device raises by itself in this mode.
-fn raised_by(turn: &Turn<'_>, device: DeviceId, mode: OffloadMode) -> LimitUnits {
-    let device = turn.context.devices.get(device);
-    device.and_then(|device| device.rung(mode)).map_or(LimitUnits::NONE, |rung| rung.capabilities.limits)
+    Limits { soft: Volume { time: None, ..limits.soft }, hard: Volume { time: backstop, ..limits.hard } }
 }
 
 /// Kinds of policies, in the order in which they are looked at.

@@ -13,8 +13,6 @@ pub(crate) enum Timer {
     Child(u32, ChildTimer),
     /// Of a configured child, by the number of its keeper.
     Keeper(u32),
-    /// Of the trap of a configured child, by the number of its keeper.
-    Trap(u32),
 }
 
 /// Deadlines of an IKE SA.
@@ -55,8 +53,6 @@ pub(crate) enum ChildTimer {
     Inactivity,
     /// Traffic passes to it from an equal one of another IKE SA.
     Switch,
-    /// Read the counters.
-    Count,
     /// Rekey again after TEMPORARY_FAILURE.
     Retry,
 }

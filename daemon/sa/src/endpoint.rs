@@ -20,7 +20,6 @@
 //! | deadlines | a fixed number for each IKE SA, CHILD SA and configured child | - |
 //! | refusals in the log | 10 in 10 s | counted, not logged |
 
-mod acquire;
 mod command;
 mod configured;
 mod first;
@@ -28,9 +27,12 @@ mod ikes;
 mod notices;
 mod reauth;
 mod reload;
+mod specs;
 mod surroundings;
 mod traps;
 pub(crate) mod unique;
+
+pub use self::specs::configured_pairs;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -59,7 +61,7 @@ use crate::io::{Context, Input, Output};
 use crate::notice::Notice;
 use crate::registry::Registry;
 use crate::shaper::Shaper;
-use crate::turn::{Ids, Purpose, Turn, child_of, direction_of};
+use crate::turn::{Ids, Purpose, Turn, child_of};
 use crate::work::{Outcome, WorkId};
 
 /// How many SAs there are.
@@ -301,7 +303,6 @@ impl Endpoint {
                     }
                 }
                 Timer::Keeper(number) => self.on_retry(context, number),
-                Timer::Trap(number) => self.arm_trap(context, number),
             }
             self.settle(context);
         }
@@ -331,14 +332,6 @@ impl Endpoint {
                 self.with_child(context, child, |ike, core, turn| {
                     ike.on_inactivity(core, turn, (child, direction), &result);
                 });
-            }
-            Purpose::Count(child, direction) => {
-                self.with_child(context, child, |ike, core, turn| {
-                    ike.on_count(core, turn, (child, direction), &result)
-                });
-            }
-            Purpose::Farewell(child, direction) => {
-                Authenticated::on_farewell(&mut self.shared.turn(context), (child, direction), &result);
             }
             Purpose::Keepalive(child) => {
                 self.with_child(context, child, |ike, core, turn| liveness::on_idle(ike, core, turn, child, &result));
@@ -378,8 +371,8 @@ impl Endpoint {
                 self.with_child(context, child, |ike, core, turn| ike.soft_expired(core, turn, child, unit));
             }
             Event::HardExpire { sa, unit } => {
-                let child = (child_of(sa), Some(direction_of(sa)));
-                self.with_child(context, child.0, |ike, core, turn| ike.hard_expired(core, turn, child, unit));
+                let child = child_of(sa);
+                self.with_child(context, child, |ike, core, turn| ike.hard_expired(core, turn, child, unit));
             }
             Event::MappingChange { sa, remote } => {
                 self.with_child(context, child_of(sa), |ike, core, turn| ike.on_mapping_change(core, turn, remote));
@@ -436,7 +429,6 @@ impl Endpoint {
         match message {
             DirectoryMessage::Established(entry) => {
                 self.shared.registry.connecting.remove(&entry.unique_id);
-                self.peer_is_back(context, &entry.connection);
                 self.shared.registry.established.insert(entry);
             }
             DirectoryMessage::Connecting { unique_id, local_id, remote_id } => {

@@ -22,9 +22,8 @@
 //! | `established` | an authenticated IKE SA: what it is doing and going to do, installs, limits, the ways in which things end |
 //! | `exchange` | one module for each exchange: IKE_SA_INIT, IKE_AUTH, CREATE_CHILD_SA, rekeying, deletes, liveness, moving (MOBIKE) |
 //! | `negotiation`, `suite`, `selectors`, `transport`, `choose` | agreeing on a CHILD SA, proposals, selectors, transport mode, the connection for a peer |
-//! | `children`, `ladder` | a CHILD SA: its entries in SAD and SPD and their order; the rungs of a device that it may run on |
+//! | `children`, `ladder`, `specs` | a CHILD SA: its entries in SAD and SPD and their order; the rungs of a device that it may run on; how they are shown |
 //! | `window`, `retry`, `deadline`, `collision`, `detour`, `switch`, `key_schedule`, `nat`, `mobility`, `pace`, `shaper` | one idea each, without state of others |
-//! | `gauge`, `meter`, `totals` | counters of the device: how often they are read, what they say about limits, and sums over rekeys |
 //! | `fragmentation`, `datagrams`, `reassembly` | messages that are longer than one datagram should be |
 //! | `error` | whose fault it is, and the one function that decides what goes on the wire |
 //!
@@ -48,12 +47,10 @@ mod error;
 mod established;
 mod exchange;
 mod fragmentation;
-mod gauge;
 mod ike_sa;
 mod io;
 mod key_schedule;
 mod ladder;
-mod meter;
 mod mobility;
 mod nat;
 mod negotiation;
@@ -65,9 +62,9 @@ mod retry;
 mod route;
 mod selectors;
 mod shaper;
+mod specs;
 mod suite;
 mod switch;
-mod totals;
 mod transport;
 mod turn;
 mod window;
@@ -75,7 +72,8 @@ mod work;
 
 pub use admission::{Admission, Gate, HALF_OPEN, Screened};
 pub use directory::{DirectoryEntry, DirectoryMessage};
-pub use endpoint::{Counts, Endpoint};
+pub use endpoint::{Counts, Endpoint, configured_pairs};
 pub use io::{Context, Input, Output, Recipient, SpiSource, Transmit};
 pub use route::{CommandRoute, command_route, home, route};
+pub use specs::planned;
 pub use work::{Computation, Job, Outcome, WorkId};

@@ -5,12 +5,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use ike_model::{Connection, Identity};
-use ipsec::{Direction, GuardSpec, Instant, Op, SelectorPair, Tag};
+use ipsec::{GuardSpec, Instant, Op, SelectorPair, Tag};
 
 use crate::admission::TableSpace;
 use crate::directory::DirectoryEntry;
 use crate::switch::Switches;
-use crate::totals::Farewell;
 use crate::turn::Purpose;
 use crate::work::WorkId;
 
@@ -35,8 +34,6 @@ pub(crate) struct Registry {
     pub(crate) guards: BTreeSet<GuardSpec>,
     /// How full the tables of devices are, counted over all shards.
     pub(crate) tables: Arc<TableSpace>,
-    /// SAs that are being removed and whose last counters still count for their successors, by unique id and direction.
-    pub(crate) farewells: BTreeMap<(u32, Direction), Farewell>,
 }
 
 /// Established IKE SAs by unique id, by connection and by the peer's identity.
@@ -125,6 +122,11 @@ impl Registry {
     /// These guards stand now.
     pub(crate) fn guarded(&mut self, name: &Arc<str>, pairs: &[SelectorPair]) {
         self.guards.extend(pairs.iter().map(|pair| GuardSpec { name: name.clone(), selectors: *pair }));
+    }
+
+    /// The guards that stand for a configured child.
+    pub(crate) fn guards_of(&self, name: &str) -> Vec<GuardSpec> {
+        self.guards.iter().filter(|guard| *guard.name == *name).cloned().collect()
     }
 
     /// Forgets the guards of a configured child and gives the operations that take them down.

@@ -85,7 +85,12 @@ impl Window {
 
     /// Whether the request that waits was repeated.
     pub(crate) fn was_repeated(&self) -> bool {
-        self.outstanding.as_ref().is_some_and(|outstanding| outstanding.repeats > 0)
+        self.repeats() > 0
+    }
+
+    /// Repetitions of the request that waits.
+    pub(crate) fn repeats(&self) -> u32 {
+        self.outstanding.as_ref().map_or(0, |outstanding| outstanding.repeats)
     }
 
     /// The response has come, or nobody waits for it any more.

@@ -1,17 +1,17 @@
-//! Traps and shunts of configured children: installed, taken out; and the guard before them. What packets ask for through a trap is answered
-//! in [`super::acquire`].
+//! Traps, which ask for a child when traffic comes, and pass and drop shunts; and the guard before them.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 use ike_model::config::FailClosed;
-use ike_model::{ChildMode, CommandError, CommandOutcome, ConfiguredSelector, Connection, HostSpec};
+use ike_model::{Child, ChildMode, CommandError, CommandOutcome, ConfiguredSelector, Connection, EventBody, HostSpec};
 use ipsec::preflight::Entries;
 use ipsec::{
-    Answer, DeviceId, Direction, OffloadError, Op, OuterAddresses, PolicyAction, PolicySpec, SaMode, SelectorPair,
+    Answer, DeviceId, Direction, OffloadError, OffloadMode, Op, OuterAddresses, PacketSelectors, PolicyAction,
+    PolicyHandle, PolicySpec, Reqid, SaMode, SelectorPair,
 };
 
 use crate::children::{Class, policy_tags, priority};
-use crate::deadline::Timer;
 use crate::endpoint::Endpoint;
 use crate::endpoint::configured::{Keeper, Rungs, Trap};
 use crate::io::Context;
@@ -60,9 +60,8 @@ impl Endpoint {
         if matches!(keeper.trap, Trap::Present { .. }) {
             return;
         }
-        let local = outer(&keeper.connection.local_addrs, is_v4(&keeper.connection));
-        let remote = outer(&keeper.connection.remote_addrs, is_v4(&keeper.connection));
-        let pairs = match pairs(keeper, local, remote) {
+        let OuterAddresses { local, remote } = outer_addresses(&keeper.connection);
+        let pairs = match pairs(&keeper.child, local, remote) {
             Ok(pairs) => pairs,
             Err(reason) => {
                 tracing::warn!(conn = keeper.connection.name, child = keeper.child.name, "not installed: {reason}");
@@ -101,47 +100,22 @@ impl Endpoint {
         let Some(keeper) = self.keepers.by_number.get_mut(&number) else { return };
         let Some(offload) = ladder.step() else { return };
         let fixed = keeper.child.reqid.map(ipsec::Reqid);
-        let reqid = *keeper.reqid.get_or_insert_with(|| fixed.unwrap_or_else(|| self.shared.ids.reqid()));
+        keeper.reqid.get_or_insert_with(|| fixed.unwrap_or_else(|| self.shared.ids.reqid()));
         let ids = &mut self.shared.ids;
-        let tags = *keeper.tags.get_or_insert_with(|| {
+        keeper.tags.get_or_insert_with(|| {
             let interface = keeper.connection.interface.draw(|| ids.tag_value());
             keeper.child.tags.draw(interface, || ids.tag_value())
         });
-        let (class, action) = match keeper.child.mode {
-            ChildMode::Tunnel | ChildMode::Transport => {
-                (Class::Trap, PolicyAction::Trap { reqid, mode: transport::mode(&keeper.child) })
-            }
-            ChildMode::Pass => (Class::Shunt, PolicyAction::Bypass),
-            ChildMode::Drop => (Class::Shunt, PolicyAction::Discard),
-        };
-        let directions: &[Direction] = match class {
-            Class::Trap | Class::Protect => &[Direction::Outbound],
-            Class::Shunt => &[Direction::Inbound, Direction::Forward, Direction::Outbound],
-        };
-        let name: std::sync::Arc<str> = format!("{}/{}", keeper.connection.name, keeper.child.name).into();
+        let name = trap_name(keeper);
+        let is_trap = matches!(keeper.child.mode, ChildMode::Tunnel | ChildMode::Transport);
         let mut ops = Vec::new();
-        if class == Class::Trap && context.config.settings.fail_closed != FailClosed::Off {
+        if is_trap && context.config.settings.fail_closed != FailClosed::Off {
             ops.extend(self.shared.registry.missing_guards(&name, &pairs));
         }
-        let mut policies: Vec<PolicySpec> = Vec::new();
-        for selectors in &pairs {
-            for direction in directions {
-                let spec = PolicySpec {
-                    handle: self.shared.ids.policy(),
-                    device,
-                    direction: *direction,
-                    selectors: *selectors,
-                    priority: priority(&keeper.child, class, selectors),
-                    action: action.clone(),
-                    offload,
-                    tags: policy_tags(tags, *direction),
-                    name: name.clone(),
-                };
-                policies.push(spec.clone());
-                ops.push(Op::InstallPolicy(spec));
-            }
-        }
-        self.keepers.by_policy.extend(policies.iter().map(|policy| (policy.handle, number)));
+        let specs = policies(keeper, device, offload, &pairs, || Some(self.shared.ids.policy()));
+        let policies: Vec<PolicyHandle> = specs.iter().map(|spec| spec.handle).collect();
+        ops.extend(specs.into_iter().map(Op::InstallPolicy));
+        self.keepers.by_policy.extend(policies.iter().map(|policy| (*policy, number)));
         let entries = Entries { sas: 0, policies: ladder::policies_of(keeper.child.mode, &pairs) };
         let claim = self.shared.registry.tables.claim(device, offload, entries);
         keeper.trap =
@@ -187,8 +161,7 @@ impl Endpoint {
         let Some(keeper) = self.keepers.by_number.get_mut(&number) else { return false };
         let Trap::Present { policies, .. } = std::mem::take(&mut keeper.trap) else { return false };
         self.keepers.by_policy.retain(|_, owner| *owner != number);
-        self.shared.deadlines.clear(Timer::Trap(number));
-        let ops = policies.into_iter().map(|policy| Op::RemovePolicy(policy.handle)).collect();
+        let ops = policies.into_iter().map(Op::RemovePolicy).collect();
         self.shared.turn(context).apply(ops, Purpose::Remove);
         true
     }
@@ -199,15 +172,84 @@ impl Endpoint {
         if !matches!(keeper.child.mode, ChildMode::Tunnel | ChildMode::Transport) {
             return;
         }
-        let local = outer(&keeper.connection.local_addrs, is_v4(&keeper.connection));
-        let remote = outer(&keeper.connection.remote_addrs, is_v4(&keeper.connection));
+        let OuterAddresses { local, remote } = outer_addresses(&keeper.connection);
         // What is dynamic without an address is guarded once its addresses are known, with the first install.
-        let Ok(pairs) = pairs(keeper, local, remote) else { return };
+        let Ok(pairs) = pairs(&keeper.child, local, remote) else { return };
         let name = format!("{}/{}", keeper.connection.name, keeper.child.name).into();
         let ops = self.shared.registry.missing_guards(&name, &pairs);
         self.shared.registry.guarded(&name, &pairs);
         self.shared.turn(context).apply(ops, Purpose::Remove);
     }
+
+    /// A packet hit a trap.
+    pub(super) fn on_acquire(&mut self, context: &Context<'_>, policy: PolicyHandle, packet: PacketSelectors) {
+        let keeper = self.keepers.by_policy.get(&policy).and_then(|number| self.keepers.by_number.get(number));
+        let Some(keeper) = keeper else { return };
+        let (connection, child) = (keeper.connection.clone(), keeper.child.clone());
+        let number = self.keepers.by_policy.get(&policy).copied().unwrap_or_default();
+        if !self.may_acquire(context, number) {
+            return tracing::debug!(
+                conn = connection.name,
+                child = child.name,
+                "traffic has to wait: the last attempt has just failed"
+            );
+        }
+        tracing::debug!(conn = connection.name, child = child.name, source = %packet.source, destination = %packet.destination, "traffic asks for the child");
+        self.shared.turn(context).event(EventBody::PolicyAcquire {
+            connection: connection.name.clone(),
+            child: child.name.clone(),
+            packet,
+        });
+        self.initiate(context, &connection, Some(child), Some(packet));
+    }
+}
+
+fn trap_name(keeper: &Keeper) -> Arc<str> {
+    format!("{}/{}", keeper.connection.name, keeper.child.name).into()
+}
+
+/// The policies of a trap or shunt, whose group and tags are drawn; as many as there are handles.
+pub(super) fn policies(
+    keeper: &Keeper,
+    device: DeviceId,
+    offload: OffloadMode,
+    pairs: &[SelectorPair],
+    mut handle: impl FnMut() -> Option<PolicyHandle>,
+) -> Vec<PolicySpec> {
+    let reqid = keeper.reqid.unwrap_or(Reqid(0));
+    let (class, action) = match keeper.child.mode {
+        ChildMode::Tunnel | ChildMode::Transport => {
+            (Class::Trap, PolicyAction::Trap { reqid, mode: transport::mode(&keeper.child) })
+        }
+        ChildMode::Pass => (Class::Shunt, PolicyAction::Bypass),
+        ChildMode::Drop => (Class::Shunt, PolicyAction::Discard),
+    };
+    let directions: &[Direction] = match class {
+        Class::Trap | Class::Protect => &[Direction::Outbound],
+        Class::Shunt => &[Direction::Inbound, Direction::Forward, Direction::Outbound],
+    };
+    let name = trap_name(keeper);
+    let each = pairs.iter().flat_map(|pair| directions.iter().map(move |direction| (pair, *direction)));
+    let policy = |(selectors, direction): (&SelectorPair, Direction)| {
+        Some(PolicySpec {
+            handle: handle()?,
+            device,
+            direction,
+            selectors: *selectors,
+            priority: priority(&keeper.child, class, selectors),
+            action: action.clone(),
+            offload,
+            tags: policy_tags(keeper.tags.unwrap_or_default(), direction),
+            name: name.clone(),
+        })
+    };
+    each.map_while(policy).collect()
+}
+
+/// The configured outer addresses of a connection; unspecified ones where there is none.
+pub(super) fn outer_addresses(connection: &Connection) -> OuterAddresses {
+    let v4 = is_v4(connection);
+    OuterAddresses { local: outer(&connection.local_addrs, v4), remote: outer(&connection.remote_addrs, v4) }
 }
 
 fn is_v4(connection: &Connection) -> bool {
@@ -230,9 +272,10 @@ fn outer(specs: &[HostSpec], v4: bool) -> IpAddr {
     found.unwrap_or(none)
 }
 
-fn pairs(keeper: &Keeper, local: IpAddr, remote: IpAddr) -> Result<Vec<SelectorPair>, String> {
-    let shunt = matches!(keeper.child.mode, ChildMode::Pass | ChildMode::Drop);
-    let mode = transport::mode(&keeper.child);
+/// The selectors of a child as far as they are known between these outer addresses.
+pub(super) fn pairs(child: &Child, local: IpAddr, remote: IpAddr) -> Result<Vec<SelectorPair>, String> {
+    let shunt = matches!(child.mode, ChildMode::Pass | ChildMode::Drop);
+    let mode = transport::mode(child);
     let known = |configured: &[ConfiguredSelector], address: IpAddr, key: &str| {
         let dynamic = configured.iter().any(|selector| matches!(selector, ConfiguredSelector::Dynamic { .. }));
         if !address.is_unspecified() || shunt {
@@ -245,9 +288,9 @@ fn pairs(keeper: &Keeper, local: IpAddr, remote: IpAddr) -> Result<Vec<SelectorP
             Ok(())
         }
     };
-    known(&keeper.child.local_ts, local, "local_ts")?;
-    known(&keeper.child.remote_ts, remote, "remote_ts")?;
-    let (local, remote) = transport::allowed(&keeper.child, mode, OuterAddresses { local, remote });
+    known(&child.local_ts, local, "local_ts")?;
+    known(&child.remote_ts, remote, "remote_ts")?;
+    let (local, remote) = transport::allowed(child, mode, OuterAddresses { local, remote });
     let pairs = SelectorPair::product(&local, &remote);
     match (pairs.is_empty(), mode) {
         (false, _) => Ok(pairs),
