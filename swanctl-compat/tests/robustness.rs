@@ -11,7 +11,7 @@ use swanctl_compat::settings::{FileSource, Settings};
 use swanctl_compat::vici::{Element, Message};
 use swanctl_compat::{Request, RequestError, address, identity, proposal, secret, text, units};
 
-const COMMANDS: [&str; 15] = [
+const COMMANDS: [&str; 16] = [
     "load-conn",
     "load-shared",
     "initiate",
@@ -26,14 +26,17 @@ const COMMANDS: [&str; 15] = [
     "unload-shared",
     "cygnet-status",
     "cygnet-backend-sas",
+    "cygnet-why",
     "stats",
 ];
 
 /// Names that mean something somewhere.
 fn name() -> impl Strategy<Value = String> {
     let known: Vec<&'static str> = Scope::ALL.iter().flat_map(|scope| scope.keys()).map(|key| key.name).collect();
-    let others =
-        ["local", "remote", "children", "cert", "ike", "child", "ike-id", "timeout", "type", "data", "owners", "name"];
+    let others = [
+        "src", "dst", "proto", "port", "local", "remote", "children", "cert", "ike", "child", "ike-id", "timeout",
+        "type", "data", "owners", "name",
+    ];
     prop_oneof![
         3 => proptest::sample::select(known).prop_map(str::to_owned),
         2 => proptest::sample::select(others.to_vec()).prop_map(str::to_owned),

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ike_model::snapshot::{BackendSaOwner, BackendSaSnapshot, Carried, PolicySnapshot, Traffic};
-use ike_model::{ChildSaSnapshot, ConfiguredChildStatus, IkeSaSnapshot};
+use ike_model::snapshot::{BackendSaOwner, BackendSaSnapshot, PolicySnapshot, Traffic};
+use ike_model::{ChildSaSnapshot, ChildSpecs, ConfiguredChildStatus, IkeSaSnapshot};
 use ike_sa::Counts;
 use ipsec::fault::Simulate;
 use ipsec::{Answer, Instant, Request, SaHandle, SaStatus, Scope};
@@ -14,6 +14,7 @@ use swanctl_compat::render::Stats;
 use tokio::sync::oneshot;
 
 use crate::clock;
+use crate::config::Config;
 use crate::router::{Message, Question};
 use crate::shard::Shared;
 use crate::store::Store;
@@ -36,6 +37,8 @@ pub(crate) struct Core {
     pub(crate) simulator: Option<Arc<Userspace>>,
     /// Name of the backend, as shown.
     pub(crate) backend: &'static str,
+    /// Its settings.
+    pub(crate) config: Config,
     /// When the daemon started.
     pub(crate) started: (Instant, Duration),
 }
@@ -82,6 +85,11 @@ impl Core {
     /// All traps and shunts.
     pub(crate) async fn policies(&self) -> Vec<PolicySnapshot> {
         self.ask(Question::Policies).await.into_iter().flatten().collect()
+    }
+
+    /// What CHILD SAs, traps and shunts have the backend hold.
+    pub(crate) async fn specs(&self) -> Vec<ChildSpecs> {
+        self.ask(Question::Specs).await.into_iter().flatten().collect()
     }
 
     /// Figures about the process.
@@ -150,7 +158,7 @@ impl Core {
     }
 
     /// What the backend itself says that it holds.
-    async fn list(&self) -> Result<Vec<SaStatus>, String> {
+    pub(crate) async fn list(&self) -> Result<Vec<SaStatus>, String> {
         let (tag, answer) = self.shared.router.query();
         self.shared.backend.submit(tag, Request::List(Scope::All));
         match tokio::time::timeout(LIST_TIMEOUT, answer).await {
@@ -166,10 +174,10 @@ impl Core {
         child.backend = self.backend;
         let state = |handle: Option<SaHandle>| handle.and_then(|handle| states.get(&handle));
         if let Some(state) = state(child.sa_in) {
-            grow(&mut child.total_in, &mut child.traffic_in, traffic(state));
+            child.traffic_in = traffic(state);
         }
         if let Some(state) = state(child.sa_out) {
-            grow(&mut child.total_out, &mut child.traffic_out, traffic(state));
+            child.traffic_out = traffic(state);
         }
     }
 }
@@ -192,13 +200,6 @@ fn owners(shards: Vec<Vec<IkeSaSnapshot>>) -> HashMap<SaHandle, BackendSaOwner> 
         }
     }
     owners
-}
-
-/// Puts fresh counters in the place of those that the core has read last, of which the totals know.
-fn grow(total: &mut Carried, known: &mut Traffic, fresh: Traffic) {
-    total.bytes = total.bytes.saturating_add(fresh.bytes.saturating_sub(known.bytes));
-    total.packets = total.packets.saturating_add(fresh.packets.saturating_sub(known.packets));
-    *known = fresh;
 }
 
 fn traffic(state: &SaStatus) -> Traffic {

@@ -29,6 +29,7 @@ mod store;
 mod subscribers;
 mod surroundings;
 mod vici;
+mod why;
 mod workers;
 
 use std::path::PathBuf;

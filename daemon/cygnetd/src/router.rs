@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ike_model::snapshot::PolicySnapshot;
-use ike_model::{Command, CommandId, ConfiguredChildStatus, IkeSaSnapshot};
+use ike_model::{ChildSpecs, Command, CommandId, ConfiguredChildStatus, IkeSaSnapshot};
 use ike_sa::{Counts, DirectoryMessage, Outcome, Recipient, WorkId};
 use ipsec::{Answer, Event, OffloadError, Path, Reports, SaHandle, Shard, Tag};
 use tokio::sync::oneshot;
@@ -47,6 +47,8 @@ pub(crate) enum Question {
     Configured(oneshot::Sender<Vec<ConfiguredChildStatus>>),
     /// Traps and shunts.
     Policies(oneshot::Sender<Vec<PolicySnapshot>>),
+    /// What CHILD SAs, traps and shunts have the backend hold.
+    Specs(oneshot::Sender<Vec<ChildSpecs>>),
     /// Numbers of SAs.
     Counts(oneshot::Sender<Counts>),
 }

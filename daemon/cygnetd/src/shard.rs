@@ -184,6 +184,9 @@ impl Driver {
                 drop(to.send(self.endpoint.configured(&self.shared.config.load(), clock::now())));
             }
             Question::Policies(to) => drop(to.send(self.endpoint.policies())),
+            Question::Specs(to) => {
+                drop(to.send(self.endpoint.specs(&self.shared.config.load())));
+            }
             Question::Counts(to) => drop(to.send(self.endpoint.counts())),
         }
     }

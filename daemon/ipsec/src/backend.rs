@@ -332,6 +332,10 @@ pub trait OffloadBackend: Send + Sync {
     fn release_spi(&self, device: DeviceId, spi: Spi);
     /// Asks; the outcome comes through [`Reports::done`] with the same tag.
     fn submit(&self, tag: Tag, request: Request);
+    /// Packets dropped so far, by reason in the backend's words; nothing where the backend does not count them. No I/O.
+    fn drops(&self) -> Vec<(&'static str, u64)> {
+        Vec::new()
+    }
     /// Hands over the UDP sockets of the NAT-T port; the answer says who reads them from now on.
     fn adopt_nat_sockets(&self, sockets: Vec<OwnedFd>) -> io::Result<NatReader>;
     /// Answers everything outstanding and stops. Guards are treated as `on_stop` says.

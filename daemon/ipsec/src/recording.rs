@@ -30,8 +30,6 @@ pub struct Tables {
     pub policies: BTreeMap<PolicyHandle, PolicySpec>,
     /// Guards.
     pub guards: BTreeSet<GuardSpec>,
-    /// How often each policy was installed or updated: a trap that is touched may ask again.
-    pub touched: BTreeMap<PolicyHandle, u64>,
 }
 
 struct State {
@@ -248,20 +246,17 @@ impl Tables {
                 }
             }
             Op::InstallPolicy(policy) => {
-                *self.touched.entry(policy.handle).or_default() += 1;
                 if self.policies.insert(policy.handle, policy.clone()).is_some() {
                     return Err(OffloadError::Exists("policy".into()));
                 }
             }
             Op::UpdatePolicy(policy) => {
-                *self.touched.entry(policy.handle).or_default() += 1;
                 if self.policies.insert(policy.handle, policy.clone()).is_none() {
                     return Err(OffloadError::Missing("policy".into()));
                 }
             }
             Op::RemovePolicy(policy) => {
                 self.policies.remove(policy);
-                self.touched.remove(policy);
             }
             Op::Activate { policy, sa } => self.activate(*policy, *sa)?,
             Op::InstallGuard(guard) => {
@@ -273,7 +268,6 @@ impl Tables {
             Op::Flush => {
                 self.sas.clear();
                 self.policies.clear();
-                self.touched.clear();
             }
         }
         Ok(())

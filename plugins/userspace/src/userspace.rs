@@ -145,6 +145,10 @@ impl OffloadBackend for Userspace {
         }
     }
 
+    fn drops(&self) -> Vec<(&'static str, u64)> {
+        Userspace::drops(self).collect()
+    }
+
     fn adopt_nat_sockets(&self, sockets: Vec<OwnedFd>) -> io::Result<NatReader> {
         let common = &self.shared_state;
         let mut adopted = Vec::new();

@@ -10,6 +10,7 @@ mod policies;
 mod replies;
 mod sas;
 mod selectors;
+mod why;
 
 #[cfg(test)]
 mod tests;
@@ -26,3 +27,4 @@ pub use replies::{
 pub use sas::{child_sa, ike_sa, list_sa};
 pub use selectors::selector;
 pub(crate) use selectors::{PROTOCOLS, SERVICES};
+pub use why::{cygnet_step, cygnet_why};

@@ -6,6 +6,7 @@
 mod filter;
 mod shared;
 pub mod simulate;
+mod why;
 
 #[cfg(test)]
 mod tests;
@@ -16,6 +17,7 @@ use ike_model::{Connection, Selector, SharedSecret};
 
 pub use filter::{PolicyFilter, SaFilter};
 pub use shared::SharedError;
+pub use why::WhyQuestion;
 
 use crate::load_conn::{self, Finding};
 use crate::render;
@@ -23,7 +25,7 @@ use crate::units;
 use crate::vici::Message;
 
 /// Every event that a client may register for.
-pub const EVENTS: [&str; 15] = [
+pub const EVENTS: [&str; 16] = [
     "log",
     "control-log",
     "list-sa",
@@ -39,6 +41,7 @@ pub const EVENTS: [&str; 15] = [
     "alert",
     "cygnet-child",
     "cygnet-backend-sa",
+    "cygnet-step",
 ];
 
 /// How long a client wants to wait for an outcome.
@@ -172,6 +175,8 @@ pub enum Request {
     CygnetBackendSas,
     /// `cygnet-simulate`: a simulated device goes wrong; answer with [`render::matched`] how many entries that is about.
     CygnetSimulate(ipsec::fault::Simulate),
+    /// `cygnet-why`; streams `cygnet-step` ([`render::cygnet_step`]); answer with [`render::cygnet_why`].
+    CygnetWhy(WhyQuestion),
 }
 
 /// Why a command is not carried out.
@@ -270,6 +275,7 @@ impl Request {
             "redirect" => Err(refuse("redirection is not supported")),
             "cygnet-backend-sas" => Ok(Self::CygnetBackendSas),
             "cygnet-simulate" => simulate::parse(message),
+            "cygnet-why" => WhyQuestion::parse(message).map(Self::CygnetWhy),
             "cygnet-status" => Ok(Self::CygnetStatus { ike: text(message, "ike") }),
             _ => Err(RequestError::Unknown),
         }

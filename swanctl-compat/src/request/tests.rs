@@ -125,3 +125,42 @@ fn policy_kinds_count_by_presence() {
     let filter = parse("list-policies", m().with("trap", "no"));
     assert_eq!(filter, Ok(Request::ListPolicies(PolicyFilter { trap: true, ..PolicyFilter::default() })));
 }
+
+#[test]
+fn a_packet_to_walk() {
+    let ask = |pairs: &[(&str, &str)]| {
+        let mut message = m();
+        pairs.iter().for_each(|(key, value)| message.set(*key, *value));
+        match parse("cygnet-why", message) {
+            Ok(Request::CygnetWhy(question)) => Ok(question),
+            Ok(other) => panic!("{other:?}"),
+            Err(error) => Err(error),
+        }
+    };
+    let ends = [("src", "10.1.0.10"), ("dst", "10.2.0.10")];
+    let with = |more: &[(&str, &str)]| ask(&[&ends[..], more].concat());
+    let question = with(&[("size", "1400"), ("in", "lan0")]).unwrap();
+    assert_eq!((question.size, question.arrival.as_deref()), (Some(1_400), Some("lan0")));
+    let upper = |more: &[(&str, &str)]| with(more).map(|question| (question.packet.protocol, question.packet.ports));
+    assert_eq!(upper(&[]), Ok((1, Some((0x0800, 0x0800)))));
+    assert_eq!(upper(&[("proto", "TCP"), ("port", "443")]), Ok((6, Some((49_152, 443)))));
+    assert_eq!(upper(&[("proto", "udp"), ("port", "53"), ("source-port", "7")]), Ok((17, Some((7, 53)))));
+    assert_eq!(upper(&[("proto", "icmp"), ("port", "3")]), Ok((1, Some((0x0300, 0x0300)))));
+    assert_eq!(upper(&[("proto", "47")]), Ok((47, None)));
+    let v6 = ask(&[("src", "2001:db8::1"), ("dst", "2001:db8::2"), ("proto", "icmp")]).unwrap();
+    assert_eq!((v6.packet.protocol, v6.packet.ports), (58, Some((0x8000, 0x8000))));
+    for (more, error) in [
+        (&[("proto", "tcp")][..], "tcp and udp need a port, for example tcp:443"),
+        (&[("proto", "coffee")], "'coffee' is no IP protocol"),
+        (&[("proto", "0")], "'0' is no IP protocol"),
+        (&[("proto", "tcp"), ("port", "70000")], "port: 70000 is no port"),
+        (&[("proto", "icmp"), ("port", "256")], "256 is no ICMP type"),
+        (&[("size", "large")], "invalid number for: size"),
+    ] {
+        assert_eq!(with(more), Err(error.to_owned()), "{more:?}");
+    }
+    assert_eq!(ask(&[("src", "10.1.0.10")]), Err("missing dst".into()));
+    assert_eq!(ask(&[("src", "here"), ("dst", "10.2.0.10")]), Err("src: 'here' is no IP address".into()));
+    let mixed = ask(&[("src", "10.1.0.10"), ("dst", "2001:db8::2")]);
+    assert_eq!(mixed, Err("source and destination are of different address families".into()));
+}

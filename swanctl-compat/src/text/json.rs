@@ -6,7 +6,7 @@ use super::show;
 use crate::vici::{Element, Message};
 
 /// Keys whose values are decimal numbers.
-const NUMBERS: [&str; 56] = [
+const NUMBERS: [&str; 52] = [
     "uniqueid",
     "reqid",
     "local-port",
@@ -24,14 +24,6 @@ const NUMBERS: [&str; 56] = [
     "bytes-out",
     "packets-out",
     "use-out",
-    "bytes-total-in",
-    "packets-total-in",
-    "bytes-total-out",
-    "packets-total-out",
-    "rekey-bytes",
-    "life-bytes",
-    "rekey-packets",
-    "life-packets",
     "generation",
     "local_port",
     "remote_port",
@@ -63,6 +55,10 @@ const NUMBERS: [&str; 56] = [
     "time",
     "cpu",
     "allocs",
+    "port",
+    "source-port",
+    "size",
+    "notes",
 ];
 
 /// A message as an object.

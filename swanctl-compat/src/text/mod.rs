@@ -10,6 +10,7 @@ mod raw;
 mod sas;
 mod stats;
 mod status;
+mod why;
 
 #[cfg(test)]
 mod tests;
@@ -21,6 +22,7 @@ pub use raw::{labelled, pretty, raw};
 pub use sas::list_sa;
 pub use stats::{stats, version};
 pub use status::{cygnet_backend_sa, cygnet_child, cygnet_json};
+pub use why::{cygnet_step, cygnet_verdict, cygnet_why_json};
 
 use crate::vici::{Message, Value};
 

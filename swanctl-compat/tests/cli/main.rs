@@ -297,6 +297,47 @@ fn sas_of_the_data_path() {
     assert_eq!(stdout(&run(Vec::new())), "the data path holds no SA\n");
 }
 
+#[test]
+fn the_way_of_a_packet() {
+    let step = |name: &str, state: &str, text: &str| {
+        let mut event = Message::new();
+        event.section(name, Message::new().with("step", name).with("state", state).with("text", text));
+        event
+    };
+    let steps =
+        || [step("source", "ok", "10.1.0.10 is on the subnet of lan0"), step("reverse-path", "broken", "it is strict")];
+    let verdict = |delivered: &str| {
+        let answer = Message::new().with("success", "yes").with("direction", "outbound").with("delivered", delivered);
+        answer.with("notes", "0").with("sentence", "One sentence.")
+    };
+    let run = |answer: Message, arguments: &[&str]| {
+        let script = Script::default().streams("cygnet-why", "cygnet-step", steps()).answers("cygnet-why", answer);
+        let daemon = Daemon::start(script);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_cygnet"));
+        let output = command.arg("--uri").arg(daemon.uri()).arg("why").args(arguments).output().unwrap();
+        (output, daemon.received())
+    };
+    let (output, asked) = run(verdict("no"), &["10.1.0.10", "10.2.0.10", "tcp:443", "--size", "1400"]);
+    let lines = "ok      source         10.1.0.10 is on the subnet of lan0\nbroken  reverse-path   it is strict\nOne sentence.\n";
+    assert_eq!((stdout(&output).as_str(), output.status.code()), (lines, Some(1)));
+    assert_eq!(asked, ["cygnet-why src=10.1.0.10 dst=10.2.0.10 proto=tcp port=443 size=1400"]);
+    let (output, _) = run(verdict("yes"), &["10.1.0.10", "10.2.0.10", "--json"]);
+    let json: serde_json::Value = serde_json::from_str(&stdout(&output)).unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(json["packet"]["src"], "10.1.0.10");
+    assert_eq!(json["steps"][1]["state"], "broken");
+    assert_eq!((&json["delivered"], &json["notes"]), (&serde_json::json!(true), &serde_json::json!(0)));
+    // What cannot be answered is told apart from what is broken.
+    let refused = Message::new().with("success", "no").with("errmsg", "src: 'x' is no IP address");
+    let (output, _) = run(refused, &["x", "10.2.0.10"]);
+    assert_eq!((stderr(&output).as_str(), output.status.code()), ("cygnet: src: 'x' is no IP address\n", Some(2)));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_cygnet"));
+    let output =
+        command.args(["--uri", "unix:///nonexistent/socket", "why", "10.1.0.10", "10.2.0.10"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("is the daemon running"), "{}", stderr(&output));
+}
+
 fn forecast(change: &str, counts: [u32; 3]) -> Message {
     let mut answer = Message::new().with("success", "yes").with("change", change);
     for (key, count) in ["restart", "end", "stay"].into_iter().zip(counts) {

@@ -8,8 +8,8 @@ use ike_model::{Command, CommandError, CommandOutcome, Connection, Selector};
 use swanctl_compat::load_conn::offload;
 use swanctl_compat::render::{self, DaemonInfo, PolicyKind, PolicyListing};
 use swanctl_compat::request::{
-    INSTALL_NOT_FOUND, PolicyFilter, SaFilter, Wait, child_not_found, ike_not_found, not_established_in_time,
-    policy_not_found, unload_conn_error,
+    INSTALL_NOT_FOUND, PolicyFilter, SaFilter, Wait, WhyQuestion, child_not_found, ike_not_found,
+    not_established_in_time, policy_not_found, unload_conn_error,
 };
 use swanctl_compat::vici::{Message, Packet};
 use swanctl_compat::{Request, RequestError};
@@ -22,6 +22,7 @@ use crate::commands::Done;
 use crate::core::Core;
 use crate::load;
 use crate::subscribers::{Client, Subscribers};
+use crate::why;
 
 /// What a session needs of the daemon.
 pub(super) trait Commands: Send + Sync + 'static {
@@ -82,6 +83,7 @@ async fn answer(core: &Core, client: &Arc<Client>, request: Request) -> Message 
             Ok(about) => render::matched(about, None),
             Err(reason) => render::matched(0, Some(&reason)),
         },
+        Request::CygnetWhy(question) => cygnet_why(core, client, &question).await,
         Request::ListNothing => Message::new(),
         Request::GetConns => render::get_conns(core.store.names().iter().map(String::as_str)),
         Request::GetShared => render::get_shared(core.store.secret_ids().iter().map(String::as_str)),
@@ -350,5 +352,15 @@ async fn cygnet_backend_sas(core: &Core, client: &Client) -> Message {
             stream_all(client, "cygnet-backend-sa", messages).await
         }
         Err(reason) => render::failed(&format!("the backend does not say what it holds: {reason}")),
+    }
+}
+
+async fn cygnet_why(core: &Core, client: &Client, question: &WhyQuestion) -> Message {
+    match why::why(core, question).await {
+        Ok(report) => {
+            stream_all(client, "cygnet-step", report.steps.iter().map(render::cygnet_step)).await;
+            render::cygnet_why(&report)
+        }
+        Err(reason) => render::failed(&reason),
     }
 }

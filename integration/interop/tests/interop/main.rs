@@ -24,6 +24,7 @@ mod self_test;
 mod several;
 mod status;
 mod transport;
+mod why;
 
 use std::process::ExitCode;
 
@@ -60,6 +61,7 @@ fn main() -> ExitCode {
         crossing::trials(),
         matrix::trials(),
         moving::trials(),
+        why::trials(),
     ]
     .into_iter()
     .flatten()

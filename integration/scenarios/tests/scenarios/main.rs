@@ -44,5 +44,4 @@ mod start;
 mod suspend;
 mod tags;
 mod transport;
-mod traps;
 mod unique;

@@ -3,7 +3,6 @@
 
 #[allow(unsafe_code)] // a global allocator is unsafe to implement
 mod allocations;
-mod hold;
 mod nic;
 mod scale;
 #[allow(dead_code)] // shared with the hostile packets

@@ -6,6 +6,7 @@ mod backend_sas;
 mod connect;
 mod simulate;
 mod status;
+mod why;
 
 use std::process::ExitCode;
 
@@ -35,6 +36,9 @@ enum Command {
     /// Have a simulated device go wrong: refuse, lose or forget something, go down, come up, vanish. Tells how many SAs, policies, reports or
     /// devices it is about. Only where the daemon simulates NICs (backend.userspace.simulate_packet_device).
     Simulate(Box<simulate::Arguments>),
+    /// Walk one packet through this gateway, from or to either side of a tunnel, and say where it stops and what repairs that. Ends with 0 when
+    /// nothing is in its way, 1 when something is, 2 when that cannot be found out.
+    Why(why::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -46,7 +50,10 @@ fn main() -> ExitCode {
             if matches!(error, ClientError::Connect(..)) {
                 eprintln!("is the daemon running, and may you use its socket? (--uri names another one)");
             }
-            ExitCode::from(error.exit_code())
+            match &arguments.command {
+                Command::Status(_) | Command::BackendSas(_) | Command::Simulate(_) => ExitCode::from(error.exit_code()),
+                Command::Why(_) => ExitCode::from(why::UNANSWERED),
+            }
         }
     }
 }
@@ -57,5 +64,6 @@ fn run(arguments: &Arguments) -> Result<u8, ClientError> {
         Command::Status(arguments) => status::run(&mut client, arguments),
         Command::BackendSas(arguments) => backend_sas::run(&mut client, arguments),
         Command::Simulate(arguments) => simulate::run(&mut client, arguments),
+        Command::Why(arguments) => why::run(&mut client, arguments),
     }
 }

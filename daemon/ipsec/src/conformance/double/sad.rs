@@ -3,11 +3,14 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
+use crate::algorithm::EspEncryption;
 use crate::backend::{Event, LimitUnit, SaStatus};
 use crate::limits::Limits;
 use crate::sa::{Direction, ModeInUse, SaSpec};
 use crate::time::Instant;
 
+/// Octets one AES-GCM key may protect: 2^40 blocks.
+const GCM_OCTETS: u64 = 1 << 44;
 /// Where the high half of a number is guessed without a window.
 const REACH: u64 = 1024;
 
@@ -34,11 +37,7 @@ pub(super) struct Sa {
 
 impl Sa {
     pub(super) fn new(spec: SaSpec, mode: ModeInUse, now: Instant) -> Self {
-        let limits = if spec.direction == Direction::Outbound {
-            spec.limits.bounded(spec.algorithm, spec.esn)
-        } else {
-            spec.limits
-        };
+        let limits = if spec.direction == Direction::Outbound { bounded(&spec) } else { spec.limits };
         Self {
             limits,
             mode,
@@ -165,4 +164,15 @@ impl Sa {
             mode: self.mode.clone(),
         }
     }
+}
+
+/// The limits an outbound SA runs with: numbers never wrap, and no AES-GCM key protects more than it may.
+fn bounded(spec: &SaSpec) -> Limits {
+    let mut limits = spec.limits.bounded_for_sequence(spec.esn);
+    if let EspEncryption::AesGcm16(_) = spec.algorithm.encryption {
+        let lower = |limit: &mut Option<u64>, bound: u64| *limit = Some(limit.map_or(bound, |value| value.min(bound)));
+        lower(&mut limits.soft.bytes, GCM_OCTETS / 4 * 3);
+        lower(&mut limits.hard.bytes, GCM_OCTETS);
+    }
+    limits
 }
