@@ -1,7 +1,9 @@
-//! The lab's own programs: the demo and the soaks. Each enters namespaces of its own first and leaves nothing behind.
+//! The lab's own programs: the demo, the soaks and the benchmarks. Each enters namespaces of its own first and leaves nothing behind.
 
+mod bench;
 mod demo;
 mod flood;
+mod quantiles;
 mod soak;
 
 use std::os::unix::process::CommandExt;
@@ -20,6 +22,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
+    /// From the packet that asks for a tunnel to its delivery, and many traps at once
+    BenchAcquire(bench::acquire::Options),
     /// Two gateways, one tunnel, real packets: a pass/fail line per step
     Demo(demo::Options),
     /// Forged IKE_SA_INIT requests from thousands of addresses, while tunnels rekey and a new peer comes
@@ -47,6 +51,7 @@ enum Task {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let outcome = lab::enter::enter().and_then(|()| match &arguments.task {
+        Task::BenchAcquire(options) => bench::acquire::run(options),
         Task::Demo(options) => demo::run(options),
         Task::FloodInit(options) => flood::run(options),
         Task::SoakRekey(options) => soak::run(options),

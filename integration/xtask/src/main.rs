@@ -22,6 +22,8 @@ usage: cargo xtask <task>
   soak model [OPTIONS]  random schedules in memory with all invariants checked, `--schedules N --seed S`; see `soak model --help`
   soak hostile ike|esp|memory [OPTIONS]
                         mutated IKE messages with the right keys, mutated ESP packets, memory per SA; see `soak hostile ike --help`
+  bench acquire [OPTIONS]
+                        from the packet that asks for a tunnel to its delivery, and a thousand traps at once; see `bench acquire --help`
 ";
 
 /// A task either ends well, ends with an exit code that says why, or could not run.
@@ -62,6 +64,7 @@ fn main() -> ExitCode {
         ["soak", "hostile", what @ ("ike" | "esp" | "memory"), options @ ..] => {
             build::lab(&format!("hostile-{what}"), options)
         }
+        ["bench", "acquire", options @ ..] => build::lab("bench-acquire", options),
         ["help" | "--help" | "-h"] | [] => {
             print!("{USAGE}");
             Ok(())

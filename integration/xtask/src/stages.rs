@@ -58,6 +58,7 @@ const STAGES: [Stage; 9] = [
             Step::Lab("soak-rekey --minutes 1"),
             Step::Lab("soak-rekey --minutes 0.2 --by bytes"),
             Step::Lab("soak-rekey --minutes 0.2 --by time"),
+            Step::Lab("bench-acquire --samples 30 --traps 200"),
             Step::Lab("soak-charon --rounds 20 --minutes 1"),
             Step::Lab("soak-loss --runs 8 --parallel 8 --retransmit 0.25"),
             Step::Lab("hostile-ike --count 20000 --warm-up 10000 --log trace"),
@@ -153,6 +154,7 @@ fn is_closing(line: &str) -> bool {
         || line.starts_with("first seed ")
         || line.starts_with("runs ")
         || line.starts_with("flood ")
+        || line.starts_with("acquire ")
         || line.contains("VmRSS") && (line.starts_with("pass ") || line.starts_with("FAIL "))
 }
 

@@ -18,6 +18,7 @@ use lab::topology::{Family, Lab, Middle, Side};
 use lab::traffic::stream::{self, Load, Report};
 
 use super::ends::{self, End};
+use crate::quantiles::quantiles;
 
 /// The child of each tunnel.
 const CHILD: &str = "net4";
@@ -145,16 +146,6 @@ fn told(options: &Options, outcomes: Vec<Result<Run>>) -> bool {
     failed == 0 && lost == 0 && sent > 0
 }
 
-/// Median, 99th of a hundred, longest.
-fn quantiles(mut times: Vec<Duration>) -> [Duration; 3] {
-    times.sort_unstable();
-    let at = |share: f64| {
-        let rank = (times.len() as f64 * share).ceil() as usize;
-        times.get(rank.saturating_sub(1)).copied().unwrap_or_default()
-    };
-    [at(0.5), at(0.99), at(1.0)]
-}
-
 fn tunnel(options: &Options, number: u32, building: &Mutex<()>) -> Result<Run> {
     let path = Profile {
         delay: DELAY,
@@ -257,18 +248,5 @@ fn until(daemons: &[Daemon<'_>; 2], condition: impl Fn(&[End; 2]) -> bool) -> Re
             Ok(_) => bail!("not within {} s", STEP.as_secs()),
             Err(error) => return Err(error.context(format!("not within {} s", STEP.as_secs()))),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn quantiles_are_members_of_the_list() {
-        let times = (1..=100).rev().map(Duration::from_secs).collect();
-        assert_eq!(quantiles(times), [50, 99, 100].map(Duration::from_secs));
-        assert_eq!(quantiles(vec![Duration::from_secs(7)]), [Duration::from_secs(7); 3]);
-        assert_eq!(quantiles(Vec::new()), [Duration::ZERO; 3]);
     }
 }

@@ -1,0 +1,3 @@
+//! Measurements that take a lab.
+
+pub(crate) mod acquire;
