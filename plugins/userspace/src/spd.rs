@@ -1,6 +1,7 @@
 //! Security policy database (RFC 4301 §4.4.1): entries in order, lookup, and the flow cache in front of it.
 //!
-//! Entries are ordered by priority, among equals the one activated or installed last comes first. A lookup takes the first entry that matches.
+//! Entries that a NIC holds come before those of software, as they do where a NIC really looks first; within both they are ordered by priority, and
+//! among equals the one activated or installed last comes first. A lookup takes the first entry that matches.
 //! A protecting entry whose SA is missing yields to one of the same priority and selectors that has an SA, and otherwise drops: packets never
 //! fall through to an entry behind it.
 //!
@@ -38,6 +39,8 @@ pub struct Policy {
     pub name: Arc<str>,
     /// Local and remote side.
     pub selectors: SelectorPair,
+    /// A NIC holds it: it is looked at before those that none holds.
+    pub in_device: bool,
     /// Lower comes first.
     pub priority: u32,
     /// Counts installations and activations; the higher one wins among equals.
@@ -50,7 +53,7 @@ pub struct Policy {
     pub gateway: Option<IpAddr>,
 }
 
-type Rank = (u32, Reverse<u64>);
+type Rank = (bool, u32, Reverse<u64>);
 /// Entries whose prefixes fall together, best first.
 type Bucket = Vec<Arc<Policy>>;
 
@@ -131,7 +134,8 @@ impl Spd {
         if !matches!(owner.action, Action::Protect(None)) {
             return Some(owner);
         }
-        let equal = |entry: &&Arc<Policy>| (entry.priority, &entry.selectors) == (owner.priority, &owner.selectors);
+        let place = |entry: &Policy| (entry.in_device, entry.priority, entry.selectors);
+        let equal = |entry: &&Arc<Policy>| place(entry) == place(owner);
         let live = |entry: &&Arc<Policy>| matches!(entry.action, Action::Protect(Some(_)));
         bucket.iter().filter(equal).find(live).or(Some(owner))
     }
@@ -220,7 +224,7 @@ fn insert_by_rank(bucket: &mut Bucket, policy: Arc<Policy>) {
 }
 
 fn rank(policy: &Policy) -> Rank {
-    (policy.priority, Reverse(policy.order))
+    (!policy.in_device, policy.priority, Reverse(policy.order))
 }
 
 const FLOWS: usize = 4096;

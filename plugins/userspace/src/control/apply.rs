@@ -198,6 +198,7 @@ impl Control {
             handle: spec.handle,
             name: Arc::clone(&spec.name),
             selectors: spec.selectors,
+            in_device: spec.offload == OffloadMode::Packet,
             priority: spec.priority,
             order: state.order,
             serial: state.order,

@@ -27,15 +27,15 @@ proptest! {
     /// Against a look at every entry.
     #[test]
     fn lookup_agrees_with_a_scan(
-        entries in prop::collection::vec((selector(), selector(), 0_u32..4), 1..300),
+        entries in prop::collection::vec((selector(), selector(), 0_u32..4, any::<bool>()), 1..300),
         removed in prop::collection::vec(any::<prop::sample::Index>(), 0..40),
         packets in prop::collection::vec((address(), address(), prop::option::of(Just((80_u16, 80_u16)))), 1..40),
     ) {
         let mut spd = Spd::new([1, 2, 3, 4]);
         let mut model: Vec<Arc<Policy>> = Vec::new();
-        for (count, (local, remote, priority)) in (0_u64..).zip(entries) {
+        for (count, (local, remote, priority, in_device)) in (0_u64..).zip(entries) {
             let policy = Arc::new(Policy {
-                handle: PolicyHandle::new(Shard(0), count), name: "p".into(), selectors: SelectorPair { local, remote }, priority,
+                handle: PolicyHandle::new(Shard(0), count), name: "p".into(), selectors: SelectorPair { local, remote }, in_device, priority,
                 order: count, serial: count, action: Action::Discard, gateway: None,
             });
             spd.insert(Arc::clone(&policy));
