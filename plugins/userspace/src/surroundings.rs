@@ -1,6 +1,7 @@
 //! The host as the control side sees it.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ipsec::{
     AddressRange, GuardSpec, OffloadError, OnStop, PolicyAction, PolicySpec, SaMode, SelectorPair, TrafficSelector,
@@ -124,25 +125,26 @@ impl Surroundings for Machine {
 }
 
 /// A machine without routes, guard or links, for a datapath that is fed by hand: packets come and go through the caller.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct NoMachine {
-    /// Guards that stand.
-    pub guards: Vec<GuardSpec>,
-    /// Outbound policies that have a route.
-    pub routes: Vec<PolicySpec>,
+    /// Guards that stand; all clones see the same.
+    pub guards: Arc<Mutex<Vec<GuardSpec>>>,
+    /// Outbound policies that have a route; all clones see the same.
+    pub routes: Arc<Mutex<Vec<PolicySpec>>>,
     /// A route that is refused, to see a request fail halfway.
     pub refused_route: Option<ipsec::PolicyHandle>,
 }
 
 impl Surroundings for NoMachine {
     fn install_guard(&mut self, guard: &GuardSpec) -> Result<(), OffloadError> {
-        self.guards.push(guard.clone());
+        lock(&self.guards).push(guard.clone());
         Ok(())
     }
 
     fn remove_guard(&mut self, guard: &GuardSpec) -> Result<(), OffloadError> {
-        if let Some(at) = self.guards.iter().position(|there| there == guard) {
-            self.guards.remove(at);
+        let mut guards = lock(&self.guards);
+        if let Some(at) = guards.iter().position(|there| there == guard) {
+            guards.remove(at);
         }
         Ok(())
     }
@@ -151,13 +153,14 @@ impl Surroundings for NoMachine {
         if self.refused_route == Some(policy.handle) {
             return Err(OffloadError::System { action: "install a route".into(), reason: "refused on request".into() });
         }
-        self.routes.push(policy.clone());
+        lock(&self.routes).push(policy.clone());
         Ok(())
     }
 
     fn remove_route(&mut self, policy: &PolicySpec) -> Result<(), OffloadError> {
-        if let Some(at) = self.routes.iter().position(|there| there.handle == policy.handle) {
-            self.routes.remove(at);
+        let mut routes = lock(&self.routes);
+        if let Some(at) = routes.iter().position(|there| there.handle == policy.handle) {
+            routes.remove(at);
         }
         Ok(())
     }
@@ -191,9 +194,14 @@ impl Surroundings for NoMachine {
     }
 
     fn stop(&mut self, on_stop: OnStop) -> Result<(), OffloadError> {
+        lock(&self.routes).clear();
         if on_stop == OnStop::Open {
-            self.guards.clear();
+            lock(&self.guards).clear();
         }
         Ok(())
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

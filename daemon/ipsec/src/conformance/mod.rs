@@ -12,12 +12,19 @@
 //! [`double`] is a small backend in memory that keeps every rule, and that can be told to break one: the proof that each behaviour can fail.
 
 mod behaviours;
+mod devices;
 pub mod double;
+mod guard;
 mod limits;
+mod lists;
 mod packets;
 mod policies;
+mod recorder;
 mod requests;
+mod rungs;
 mod setup;
+mod spis;
+mod transactions;
 mod transport;
 
 use std::fmt;
@@ -26,12 +33,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::backend::{Answer, Event, OffloadBackend, OffloadError, Path, Reports};
-use crate::handle::{DeviceId, SaHandle, Tag};
+use crate::handle::{DeviceId, Tag};
 use crate::limits::Volume;
-use crate::sa::Direction;
+use crate::sa::{Direction, SaSpec};
 
 pub use behaviours::{BEHAVIOURS, Behaviour, run};
 pub use packets::{destination, udp_v4, udp_v6};
+pub use recorder::Recorder;
 
 /// A backend under test with everything around it.
 pub trait Subject {
@@ -61,11 +69,11 @@ pub trait Subject {
         false
     }
     /// Makes the device forget an SA.
-    fn lose_state(&mut self, _sa: SaHandle) -> bool {
+    fn lose_state(&mut self, _sa: &SaSpec) -> bool {
         false
     }
-    /// Makes an outbound SA appear as having carried so much more; limits are looked at with the next packet.
-    fn pretend_carried(&mut self, _sa: SaHandle, _volume: Volume) -> bool {
+    /// Makes an outbound SA appear as having carried so much more, numbers included; limits are looked at with the next packet.
+    fn pretend_carried(&mut self, _sa: &SaSpec, _volume: Volume) -> bool {
         false
     }
 }
@@ -124,6 +132,11 @@ impl OuterPacket {
             OuterContent::Esp(octets) | OuterContent::EspInUdp(octets) => Some(octets),
             OuterContent::Clear(_) => None,
         }
+    }
+
+    /// Lower half of the sequence number of the ESP packet.
+    pub fn sequence(&self) -> Option<u32> {
+        self.esp()?.get(4..)?.first_chunk::<4>().map(|octets| u32::from_be_bytes(*octets))
     }
 
     /// SPI of the ESP packet.

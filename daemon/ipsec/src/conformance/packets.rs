@@ -135,7 +135,7 @@ pub(super) fn an_altered_packet_is_rejected(bench: &mut Bench<'_>) -> Kept {
     ensure(bench.status(pin.inbound.handle)?.packets == 1, || "forged packets were counted".into())
 }
 
-fn alter(sent: &[OuterPacket], at: usize) -> OuterPacket {
+pub(super) fn alter(sent: &[OuterPacket], at: usize) -> OuterPacket {
     edit(sent, |octets| {
         if let Some(octet) = octets.get_mut(at) {
             *octet ^= 0x40;
@@ -162,7 +162,12 @@ pub(super) fn the_whole_spi_is_compared(bench: &mut Bench<'_>) -> Kept {
     let wrong: Vec<OuterPacket> = (0..4).map(|at| alter(&sent, at)).collect();
     let delivered = bench.receive(&wrong)?.len();
     let told = bench.told(|event| matches!(event, Event::Drops { reason: "unknown-spi", .. }));
-    ensure((delivered, told) == (0, 1), || format!("{delivered} packets with a wrong SPI arrived, {told} drop events"))
+    ensure((delivered, told) == (0, 1), || {
+        format!("{delivered} packets with a wrong SPI arrived, {told} drop events")
+    })?;
+    // No other SA's key is tried.
+    let tried = bench.told(|event| matches!(event, Event::Drops { reason: "integrity", .. }));
+    ensure(tried == 0, || "a packet with a wrong SPI was taken for one of another SA".into())
 }
 
 //= RFC 3948 §3.1.1: inner addresses are held against the SPD
@@ -330,6 +335,9 @@ pub(super) fn an_oversize_packet_is_answered_or_fragmented(bench: &mut Bench<'_>
     let sent = bench.send(&[big(true)])?.len();
     let answers = bench.wire()?.captured_inner();
     ensure(sent == 0, || "a packet that does not fit and may not be fragmented left".into())?;
+    // From one of our addresses that the sender may hear of.
+    let from = answers.first().and_then(|answer| answer.get(12..14));
+    ensure(from == Some(&[10, 1]), || format!("the answer comes from {from:?}"))?;
     // Destination unreachable, fragmentation needed, with a next-hop MTU from which a packet passes (RFC 1191 §4).
     let mtu =
         answers.first().filter(|answer| answer.get(20..22) == Some(&[3, 4])).and_then(|answer| answer.get(26..28));
@@ -364,4 +372,54 @@ pub(super) fn ipv6_is_carried_like_ipv4(bench: &mut Bench<'_>) -> Kept {
     // A packet for the other family's entry does not exist: the IPv4 one is not covered.
     let sent = bench.send(&pings(1))?.len();
     ensure(sent == 0, || "an IPv4 packet left over IPv6 selectors".into())
+}
+
+//= RFC 4303 §2.2: the counter goes up by one for each packet
+pub(super) fn sequence_numbers_go_up_by_one(bench: &mut Bench<'_>) -> Kept {
+    let pin = bench.connected()?;
+    let mut numbers = Vec::new();
+    // One by one, then as a batch; what is dropped in between takes no number.
+    for batch in [pings(1), pings(1), vec![ping("10.9.0.1", "10.9.0.2", 1)], pings(20)] {
+        numbers.extend(bench.send(&batch)?.iter().filter_map(OuterPacket::sequence));
+    }
+    let expected: Vec<u32> = (1..=22).collect();
+    ensure(numbers == expected, || format!("numbers sent are {numbers:?}"))?;
+    let sequence = bench.status(pin.outbound.handle)?.sequence;
+    ensure(sequence == 22, || format!("after 22 packets the number told is {sequence}"))
+}
+
+/// While both ends go over to new SAs, packets of the old ones are still on their way.
+pub(super) fn old_and_new_inbound_sas_work_side_by_side(bench: &mut Bench<'_>) -> Kept {
+    let (old, new) = (bench.connected()?, bench.hair_pin(networks())?);
+    bench.apply(vec![Op::InstallSa(Box::new(new.inbound.clone())), Op::InstallSa(Box::new(new.outbound.clone()))])?;
+    let late = bench.send(&pings(3))?;
+    bench.apply(vec![Op::Activate { policy: old.policy.handle, sa: new.outbound.handle }])?;
+    let early = bench.send(&pings(3))?;
+    bench.apply(vec![Op::RemoveSa(old.outbound.handle)])?;
+    let mut delivered = 0;
+    for (old, new) in late.iter().zip(&early) {
+        delivered += bench.receive(&[new.clone(), old.clone()])?.len();
+    }
+    ensure(delivered == 6, || format!("{delivered} of 6 packets of old and new SA arrived"))?;
+    bench.apply(vec![Op::RemoveSa(old.inbound.handle)])?;
+    let after = bench.receive(&late)?.len();
+    ensure(after == 0, || format!("{after} packets of a removed SA arrived"))
+}
+
+//= RFC 4443 §3.2: packet too big
+pub(super) fn an_oversize_ipv6_packet_is_answered(bench: &mut Bench<'_>) -> Kept {
+    let net = |n: u16| Ipv6Addr::new(0xfd00, n, 0, 0, 0, 0, 0, 1);
+    let all = |n: u16| TrafficSelector::prefix(IpAddr::V6(net(n)), 32).ok_or(Verdict::CannotShow);
+    let pin = bench.hair_pin(SelectorPair { local: all(1)?, remote: all(2)? })?;
+    bench.apply(pin.everything())?;
+    let sent = bench.send(&[udp_v6(net(1), net(2), (5, 6), 1_452)])?.len();
+    let answers = bench.wire()?.captured_inner();
+    ensure(sent == 0, || "an IPv6 packet that does not fit left".into())?;
+    let answer =
+        answers.first().filter(|answer| answer.get(40) == Some(&2) && answer.get(24..40) == Some(&net(1).octets()));
+    let mtu = answer.and_then(|answer| answer.get(44..48)?.first_chunk()).copied().map_or(0, u32::from_be_bytes);
+    ensure((1_280..1_500).contains(&mtu), || format!("the answer to an oversize IPv6 packet: {answers:02x?}"))?;
+    let fitting = udp_v6(net(1), net(2), (5, 6), usize::try_from(mtu).unwrap_or(0) - 48);
+    let sent = bench.send(&[fitting])?.len();
+    ensure(sent == 1, || format!("a packet of the MTU told became {sent} packets"))
 }

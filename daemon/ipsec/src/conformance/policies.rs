@@ -154,3 +154,56 @@ pub(super) fn a_flush_ends_all_traffic(bench: &mut Bench<'_>) -> Kept {
         Err(Verdict::NotClaimed) => Err(Verdict::NotClaimed),
     }
 }
+
+pub(super) fn an_acquire_tells_its_packet(bench: &mut Bench<'_>) -> Kept {
+    bench.needs(|rung| rung.all_policy_kinds)?;
+    let trap = bench.policy(networks(), 2000, PolicyAction::Trap { reqid: Reqid(7), mode: SaMode::Tunnel });
+    let policy = trap.handle;
+    bench.apply(vec![Op::InstallPolicy(trap)])?;
+    bench.send(&[ping("10.1.0.5", "10.2.0.6", 77)])?;
+    let [source, destination] = [[10, 1, 0, 5], [10, 2, 0, 6]].map(std::net::IpAddr::from);
+    let packet = crate::selector::PacketSelectors { source, destination, protocol: 17, ports: Some((77, 7)) };
+    let told = bench.told(|event| *event == Event::Acquire { policy, packet });
+    ensure(told == 1, || format!("events {:?}", bench.log().events()))
+}
+
+/// Ten thousand packets of as many flows: the core hears of each policy once.
+pub(super) fn a_storm_is_one_acquire_for_each_policy(bench: &mut Bench<'_>) -> Kept {
+    bench.needs(|rung| rung.all_policy_kinds)?;
+    let kind = PolicyAction::Trap { reqid: Reqid(7), mode: SaMode::Tunnel };
+    let elsewhere = SelectorPair { local: network(1), remote: network(3) };
+    let traps = [bench.policy(networks(), 2000, kind.clone()), bench.policy(elsewhere, 2000, kind)];
+    bench.apply(traps.iter().cloned().map(Op::InstallPolicy).collect())?;
+    for round in 0..50 {
+        let flow = |number: u16| {
+            ping("10.1.0.1", if number.is_multiple_of(2) { "10.2.0.1" } else { "10.3.0.1" }, round * 200 + number)
+        };
+        let sent = bench.send(&(0..200).map(flow).collect::<Vec<_>>())?.len();
+        ensure(sent == 0, || format!("{sent} packets left a trap"))?;
+    }
+    for trap in &traps {
+        let asked = bench.told(|event| matches!(event, Event::Acquire { policy, .. } if *policy == trap.handle));
+        ensure(asked == 1, || format!("5000 packets raised {asked} acquires of one policy"))?;
+    }
+    let all = bench.told(|event| matches!(event, Event::Acquire { .. }));
+    ensure(all == 2, || format!("two policies raised {all} acquires"))?;
+    // What is held is bounded too.
+    bench.connected()?;
+    let held = bench.wire()?.captured_outer().len();
+    ensure((1..=1_000).contains(&held), || format!("{held} of 5000 packets were held"))
+}
+
+/// A reason for drops is told when its counter leaves zero, not for each packet.
+pub(super) fn a_drop_is_told_once_for_each_reason(bench: &mut Bench<'_>) -> Kept {
+    bench.needs(|rung| rung.all_policy_kinds)?;
+    let discard = bench.policy(networks(), 10, PolicyAction::Discard);
+    bench.apply(vec![Op::InstallPolicy(discard)])?;
+    for _ in 0..3 {
+        bench.send(&[pings(2), vec![ping("10.9.0.1", "10.9.0.2", 1); 2]].concat())?;
+    }
+    for wanted in ["discard", "no-policy"] {
+        let told = bench.told(|event| matches!(event, Event::Drops { reason, .. } if *reason == wanted));
+        ensure(told == 1, || format!("drops by {wanted} were told {told} times"))?;
+    }
+    Ok(())
+}

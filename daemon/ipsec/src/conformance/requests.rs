@@ -111,12 +111,9 @@ pub(super) fn the_mode_in_use_is_read_back(bench: &mut Bench<'_>) -> Kept {
         })?;
     }
     let policy = listed.policies.iter().find(|policy| policy.policy == pin.policy.handle);
-    // Crypto offload is about SAs: their policies may be software's.
-    let in_software =
-        bench.mode() == OffloadMode::Crypto && policy.is_some_and(|policy| policy.mode == ModeInUse::SOFTWARE);
-    ensure(in_software || policy.map(|policy| &policy.mode) == claimed.as_ref(), || {
-        format!("the list shows the policy as {policy:?}")
-    })
+    // Crypto offload is the SAs' alone: their policies are looked up in software.
+    let expected = claimed.filter(|mode| mode.mode == OffloadMode::Packet).unwrap_or(ModeInUse::SOFTWARE);
+    ensure(policy.map(|policy| &policy.mode) == Some(&expected), || format!("the list shows the policy as {policy:?}"))
 }
 
 /// A wish that cannot be had is refused, never replaced by something else.

@@ -3,11 +3,11 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use super::{Kept, Log, OuterPacket, Subject, Verdict, Wire, ensure};
+use super::{Fate, Kept, Log, OuterPacket, Subject, Verdict, Wire, ensure};
 use crate::algorithm::{EspAlgorithm, KeyMaterial};
 use crate::backend::{Answer, Event, Installed, OffloadError, Op, Request, SaStatus, Scope};
-use crate::capability::{Capabilities, Device, ReplayWindows};
-use crate::handle::{PolicyHandle, Reqid, SaHandle, Shard, Spi, Tag};
+use crate::capability::{Capabilities, Device, ReplayWindows, Rung};
+use crate::handle::{DeviceId, PolicyHandle, Reqid, SaHandle, Shard, Spi, Tag};
 use crate::limits::Limits;
 use crate::policy::{PolicyAction, PolicySpec};
 use crate::sa::{Direction, HeaderCopy, OffloadMode, OuterAddresses, SaMode, SaSpec, UdpEncapsulation};
@@ -17,6 +17,8 @@ pub(super) const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 pub(super) const REMOTE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2));
 /// The shard that owns everything, unless said otherwise.
 pub(super) const SHARD: Shard = Shard(3);
+/// Where SAs move to.
+pub(super) const ELSEWHERE: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 7));
 pub(super) const UDP: UdpEncapsulation = UdpEncapsulation { local_port: 4500, remote_port: 4500 };
 
 /// A subject, the rung it is tested on, and the handles given out for it.
@@ -47,9 +49,37 @@ impl<'a> Bench<'a> {
         Ok(Self { subject, count: 0, device, mode, capabilities })
     }
 
+    /// What the rung claims.
+    pub(super) fn claims(&self) -> &Capabilities {
+        &self.capabilities
+    }
+
     /// Ends the behaviour where the rung does not claim what it is about.
     pub(super) fn needs(&self, what: impl FnOnce(&Capabilities) -> bool) -> Kept {
         if what(&self.capabilities) { Ok(()) } else { Err(Verdict::NotClaimed) }
+    }
+
+    /// Ends the behaviour where the subject cannot do what it takes.
+    pub(super) fn power(&self, can: bool) -> Kept {
+        if can { Ok(()) } else { Err(Verdict::CannotShow) }
+    }
+
+    /// What becomes of a packet in clear at the host.
+    pub(super) fn host(&mut self, direction: Direction, packet: &[u8]) -> Result<Fate, Verdict> {
+        self.subject.host(direction, packet).ok_or(Verdict::CannotShow)
+    }
+
+    /// Takes the device away.
+    pub(super) fn pull(&mut self) -> Result<DeviceId, Verdict> {
+        let device = self.device.id;
+        let can = self.subject.pull_device(device);
+        self.power(can)?;
+        self.settle();
+        Ok(device)
+    }
+
+    pub(super) fn settle(&mut self) {
+        self.subject.settle();
     }
 
     /// The rung under test.
@@ -64,18 +94,12 @@ impl<'a> Bench<'a> {
 
     /// The algorithm of all SAs: AES-GCM with 256 bits where the rung has it.
     pub(super) fn algorithm(&self) -> EspAlgorithm {
-        let best = EspAlgorithm::AES_256_GCM;
-        let known = &self.capabilities.algorithms;
-        if known.contains(&best) { best } else { known.first().copied().unwrap_or(best) }
+        algorithm_of(&self.capabilities)
     }
 
     /// The replay window of all inbound SAs: 64 packets, or what the rung has instead.
     pub(super) fn window(&self) -> u32 {
-        match &self.capabilities.replay_windows {
-            ReplayWindows::Range(least, most) => 64.clamp(*least, *most),
-            ReplayWindows::Only(windows) if windows.contains(&64) => 64,
-            ReplayWindows::Only(windows) => windows.iter().copied().filter(|window| *window != 0).min().unwrap_or(0),
-        }
+        window_of(&self.capabilities)
     }
 
     /// The wire, or the verdict that there is none.
@@ -198,11 +222,16 @@ impl<'a> Bench<'a> {
 
     /// What leaves on the outer side when these packets come from the protected one.
     pub(super) fn send(&mut self, packets: &[Vec<u8>]) -> Result<Vec<OuterPacket>, Verdict> {
-        self.wire()?.inject_inner(packets);
-        self.subject.settle();
-        let out = self.wire()?.captured_outer();
+        let out = self.send_any(packets)?;
         ensure(out.iter().all(|packet| packet.esp().is_some()), || "a packet left in clear".into())?;
         Ok(out)
+    }
+
+    /// The same, whether protected or not.
+    pub(super) fn send_any(&mut self, packets: &[Vec<u8>]) -> Result<Vec<OuterPacket>, Verdict> {
+        self.wire()?.inject_inner(packets);
+        self.subject.settle();
+        Ok(self.wire()?.captured_outer())
     }
 
     /// What is delivered to the protected side when these packets come from the outer one.
@@ -227,10 +256,36 @@ impl<'a> Bench<'a> {
     }
 }
 
+fn algorithm_of(rung: &Capabilities) -> EspAlgorithm {
+    let best = EspAlgorithm::AES_256_GCM;
+    let known = &rung.algorithms;
+    if known.contains(&best) { best } else { known.first().copied().unwrap_or(best) }
+}
+
+fn window_of(rung: &Capabilities) -> u32 {
+    match &rung.replay_windows {
+        ReplayWindows::Range(least, most) => 64.clamp(*least, *most),
+        ReplayWindows::Only(windows) if windows.contains(&64) => 64,
+        ReplayWindows::Only(windows) => windows.iter().copied().filter(|window| *window != 0).min().unwrap_or(0),
+    }
+}
+
+/// Makes an SA one of another rung.
+pub(super) fn put_on(rung: &Rung, sa: &mut SaSpec) {
+    let algorithm = algorithm_of(&rung.capabilities);
+    (sa.offload, sa.replay_window) = (rung.mode.mode, window_of(&rung.capabilities));
+    (sa.algorithm, sa.key) = (algorithm, key(algorithm));
+}
+
 /// Keys of the length an algorithm needs.
 pub(super) fn key(algorithm: EspAlgorithm) -> KeyMaterial {
     let integrity = algorithm.integrity.map(|integrity| vec![0xa5; integrity.keymat_octets()]);
     KeyMaterial::new(&vec![0x5a; algorithm.encryption.keymat_octets()], integrity.as_deref())
+}
+
+/// Keys one octet short of that.
+pub(super) fn key_too_short(algorithm: EspAlgorithm) -> KeyMaterial {
+    KeyMaterial::new(&vec![0x5a; algorithm.encryption.keymat_octets() - 1], None)
 }
 
 impl HairPin {

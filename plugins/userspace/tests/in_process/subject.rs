@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use ipsec::conformance::{Log, OuterContent, OuterPacket, Subject, Wire};
+use ipsec::conformance::{Fate, Log, OuterContent, OuterPacket, Subject, Wire};
 use ipsec::fault::{Fault, Refusal, Refuse, Simulate, Step, Target, Tell};
 use ipsec::sa::HeaderCopy;
 use ipsec::{
@@ -30,6 +30,7 @@ pub(crate) struct Inline {
 pub(crate) struct InProcess {
     pub(crate) backend: Inline,
     pub(crate) log: Arc<Log>,
+    machine: NoMachine,
     clock: Arc<AtomicU64>,
     outbound: Outbound,
     inbound: Inbound,
@@ -67,7 +68,7 @@ impl InProcess {
         let control = Control::new(
             Identity { device: "cygnet0".into(), mtu: 1438, simulation },
             reports,
-            Box::new(machine),
+            Box::new(machine.clone()),
             Arc::new(move || Instant::new(Duration::from_millis(read.load(Ordering::Relaxed)))),
             &random,
             Box::new(|| {}),
@@ -77,6 +78,7 @@ impl InProcess {
             inbound: Inbound::new(Arc::clone(control.shared())),
             backend: Inline { control, log: Arc::clone(&log) },
             log,
+            machine,
             clock,
             batch: Batch::default(),
             captured: Captured::default(),
@@ -316,20 +318,44 @@ impl Subject for InProcess {
     }
 
     fn refuse_install(&mut self) -> bool {
-        [Step::InboundSa, Step::OutboundSa].into_iter().all(|step| {
-            let refuse = Refuse { step: Some(step), mode: None, error: Refusal::System, skip: 0, count: 1 };
-            self.order(Fault::Refuse(refuse), Target::default())
+        let refuse = Refuse { step: Some(Step::OutboundSa), mode: None, error: Refusal::System, skip: 0, count: 1 };
+        self.order(Fault::Refuse(refuse), Target::default())
+    }
+
+    fn lose_state(&mut self, sa: &SaSpec) -> bool {
+        self.order(Fault::LoseSas(Tell::Lost), only(sa))
+    }
+
+    fn pretend_carried(&mut self, sa: &SaSpec, volume: Volume) -> bool {
+        let (packets, bytes) = (volume.packets.unwrap_or(0), volume.bytes.unwrap_or(0));
+        self.order(Fault::Carried { packets, bytes }, only(sa))
+    }
+
+    /// Guard and routes are seen; the bypass for IKE is the work of a real host.
+    fn host(&mut self, direction: Direction, packet: &[u8]) -> Option<Fate> {
+        let packet = offload_userspace::packet::parse(packet).ok()?.selectors;
+        let own = [IpAddr::from([192, 0, 2, 1]), IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, 1])];
+        if own.contains(&packet.source) || own.contains(&packet.destination) {
+            return None;
+        }
+        let outbound = direction == Direction::Outbound;
+        let matches = |pair: &SelectorPair| match outbound {
+            true => pair.matches_outbound(&packet),
+            false => pair.matches_inbound(&packet),
+        };
+        let routed = self.machine.routes.lock().unwrap().iter().any(|policy| matches(&policy.selectors));
+        let guarded = self.machine.guards.lock().unwrap().iter().any(|guard| matches(&guard.selectors));
+        Some(match (outbound && routed, guarded) {
+            (true, _) => Fate::Datapath,
+            (false, true) => Fate::Blocked,
+            (false, false) => Fate::Clear,
         })
     }
+}
 
-    fn lose_state(&mut self, sa: SaHandle) -> bool {
-        self.target(sa).is_some_and(|target| self.order(Fault::LoseSas(Tell::Lost), target))
-    }
-
-    fn pretend_carried(&mut self, sa: SaHandle, volume: Volume) -> bool {
-        let (packets, bytes) = (volume.packets.unwrap_or(0), volume.bytes.unwrap_or(0));
-        self.target(sa).is_some_and(|target| self.order(Fault::Carried { packets, bytes }, target))
-    }
+/// The two ends of a hair-pin have one SPI, but not one direction.
+fn only(sa: &SaSpec) -> Target {
+    Target { spi: Some(sa.spi), direction: Some(sa.direction), ..Target::default() }
 }
 
 impl InProcess {
@@ -340,12 +366,6 @@ impl InProcess {
     fn device_named(&self, device: DeviceId) -> Target {
         let name = self.backend.control.devices().get(device).map(|device| device.name.to_string());
         Target { device: name, ..Target::default() }
-    }
-
-    /// The two ends of a hair-pin have one SPI, but not one direction.
-    fn target(&self, sa: SaHandle) -> Option<Target> {
-        let (spi, direction) = self.backend.control.entry(sa)?;
-        Some(Target { spi: Some(spi), direction: Some(direction), ..Target::default() })
     }
 }
 

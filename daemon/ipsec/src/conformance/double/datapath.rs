@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::fault::Fault;
 use super::ip::{self, Packet};
 use super::outbound::{Held, Partial};
+use super::sad::Sa;
 use super::spi::Spis;
 use super::tables::{Books, Policy};
 use crate::backend::{Event, Reports};
@@ -18,6 +19,7 @@ use crate::handle::{DeviceId, PolicyHandle, SaHandle, Spi};
 use crate::limits::Volume;
 use crate::policy::{GuardSpec, PolicyAction};
 use crate::sa::{Direction, OffloadMode};
+use crate::selector::{PacketSelectors, SelectorPair};
 use crate::time::Instant;
 
 const LOCAL_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1));
@@ -38,6 +40,8 @@ pub(super) struct State {
     /// The device refuses the next SA.
     pub(super) refuse_next: bool,
     pub(super) closed: bool,
+    /// What a device that forgets nothing comes back with.
+    stale: Option<Books>,
     /// On the outer side.
     pub(super) sent: Vec<OuterPacket>,
     /// On the protected side.
@@ -45,7 +49,10 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) fn new(reports: Arc<dyn Reports>, devices: DeviceTable, fault: Option<Fault>) -> Self {
+    pub(super) fn new(reports: Arc<dyn Reports>, mut devices: DeviceTable, fault: Option<Fault>) -> Self {
+        if fault == Some(Fault::WorstFirst) {
+            devices.devices.iter_mut().for_each(|device| device.rungs.reverse());
+        }
         Self {
             reports,
             fault,
@@ -60,6 +67,7 @@ impl State {
             told: BTreeMap::new(),
             refuse_next: false,
             closed: false,
+            stale: None,
             sent: Vec::new(),
             delivered: Vec::new(),
         }
@@ -75,12 +83,7 @@ impl State {
 
     /// Tells what happened, unless the fault is not to.
     pub(super) fn report(&self, event: Event) {
-        let times = match (&event, self.fault) {
-            (Event::SoftExpire { .. }, Some(Fault::LostSoftExpire)) => 0,
-            (Event::DeviceDown(_), Some(Fault::SilentDeviceLoss)) => 0,
-            (Event::HardExpire { .. }, Some(Fault::DoubleHardExpire)) => 2,
-            _ => 1,
-        };
+        let times = self.times(&event);
         (0..times).for_each(|_| self.reports.event(event.clone()));
     }
 
@@ -88,7 +91,7 @@ impl State {
     pub(super) fn drop_packet(&mut self, reason: &'static str) {
         let count = self.told.entry(reason).or_default();
         *count += 1;
-        if *count == 1 {
+        if *count == 1 || self.fault == Some(Fault::TellsEveryDrop) {
             self.report(Event::Drops { reason, packets: 1 });
         }
     }
@@ -107,9 +110,20 @@ impl State {
     /// A device goes down, and its tables with it.
     pub(super) fn pull(&mut self, id: DeviceId) {
         self.set_device(id, DeviceState::Down);
+        self.stale = self.is(Fault::ReturnsStale).then(|| self.books.clone());
         self.books.sas.retain(|_, sa| sa.spec.device != id);
         self.books.policies.retain(|_, policy| policy.spec.device != id);
         self.report(Event::DeviceDown(id));
+    }
+
+    /// The device is back, with empty tables.
+    pub(super) fn plug(&mut self, id: DeviceId) {
+        self.set_device(id, DeviceState::Up);
+        if let Some(mut stale) = self.stale.take() {
+            stale.sas.values_mut().for_each(Sa::start_over);
+            self.books = stale;
+        }
+        self.report(Event::DeviceUp(id));
     }
 
     /// The device forgets an SA.
@@ -122,6 +136,7 @@ impl State {
     pub(super) fn pretend_carried(&mut self, sa: SaHandle, volume: Volume) -> bool {
         let Some(sa) = self.books.sas.get_mut(&sa) else { return false };
         sa.packets += volume.packets.unwrap_or(0);
+        sa.sequence += volume.packets.unwrap_or(0);
         sa.bytes += volume.bytes.unwrap_or(0);
         true
     }
@@ -129,11 +144,7 @@ impl State {
     /// The entry of a direction that decides about a packet: offloaded ones first, then by priority, then the one touched last. One without an SA
     /// yields to an equal one that has one.
     pub(super) fn decides(&self, direction: Direction, matches: impl Fn(&Policy) -> bool) -> Option<&Policy> {
-        let mixed = self.is(Fault::MixesRungs);
-        let rank = |policy: &&Policy| {
-            let software = !mixed && policy.mode.mode != OffloadMode::Packet;
-            (software, policy.spec.priority, std::cmp::Reverse(policy.order))
-        };
+        let rank = |policy: &&Policy| self.rank(policy);
         let mut all: Vec<&Policy> = self.books.policies.values().collect();
         all.retain(|policy| policy.spec.direction == direction && matches(policy));
         let owner = all.iter().copied().min_by_key(rank)?;
@@ -149,6 +160,26 @@ impl State {
         all.iter().filter(equal).min_by_key(|policy| rank(policy)).copied().or(Some(owner))
     }
 
+    /// The least one decides.
+    fn rank(&self, policy: &Policy) -> (bool, u32, u64) {
+        let software = policy.mode.mode != OffloadMode::Packet && !self.is(Fault::MixesRungs);
+        let priority = policy.spec.priority;
+        let priority = if self.is(Fault::HighestNumberFirst) { u32::MAX - priority } else { priority };
+        let order = if self.is(Fault::FirstOwnerStays) { policy.order } else { u64::MAX - policy.order };
+        (software, priority, order)
+    }
+
+    /// Whether an outbound packet is one of a policy.
+    pub(super) fn covers(&self, policy: &Policy, packet: &PacketSelectors) -> bool {
+        let pair = &policy.spec.selectors;
+        let whatever_ports = policy.spec.action == PolicyAction::Bypass && self.is(Fault::WidensBypass);
+        if whatever_ports {
+            let SelectorPair { local, remote } = pair;
+            return local.addresses.contains(packet.source) && remote.addresses.contains(packet.destination);
+        }
+        pair.matches_outbound(packet)
+    }
+
     /// What becomes of a packet in clear.
     pub(super) fn host(&self, direction: Direction, octets: &[u8]) -> Option<Fate> {
         let packet = ip::parse(octets)?;
@@ -162,8 +193,7 @@ impl State {
         if self.passes_as_ike(packet, true) {
             return Fate::Clear;
         }
-        let decides =
-            self.decides(Direction::Outbound, |policy| policy.spec.selectors.matches_outbound(&packet.selectors));
+        let decides = self.decides(Direction::Outbound, |policy| self.covers(policy, &packet.selectors));
         match decides.map(|policy| &policy.spec.action) {
             Some(PolicyAction::Protect { .. } | PolicyAction::Trap { .. }) => Fate::Datapath,
             Some(PolicyAction::Discard) => Fate::Blocked,
@@ -187,7 +217,7 @@ impl State {
     }
 
     /// Our own addresses and ports only: a host behind us that speaks IKE is protected like everything else.
-    fn passes_as_ike(&self, packet: &Packet, outbound: bool) -> bool {
+    pub(super) fn passes_as_ike(&self, packet: &Packet, outbound: bool) -> bool {
         let own = |address: IpAddr| address == LOCAL || address == LOCAL_V6;
         let ike = ip::ike_end(packet, outbound).is_some_and(|address| own(address) || self.is(Fault::WideBypass));
         ike && !self.is(Fault::NoBypass)

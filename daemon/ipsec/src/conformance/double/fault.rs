@@ -69,4 +69,72 @@ pub enum Fault {
     WideBypass,
     /// IKE is protected by the policies it sets up.
     NoBypass,
+    /// Removing what is not there is refused.
+    RefusesMissing,
+    /// Now and then an SPI is given out twice.
+    RepeatsSpi,
+    /// The SPI of a refused SA is given to somebody else.
+    FreesRefusedSpi,
+    /// Names and SPIs that are taken are taken again.
+    AcceptsTwins,
+    /// Keys of any length are taken.
+    TakesAnyKey,
+    /// A refusal by the device is taken for success.
+    SwallowsRefusal,
+    /// Operations are carried out in another order.
+    Reorders,
+    /// Activation of whatever is said to have succeeded.
+    ActivatesAnything,
+    /// A refused request takes back its SAs, but not their addresses.
+    HalfMoved,
+    /// Updates of policies are said to stand, but do not.
+    IgnoresUpdates,
+    /// A list does not say which SA a policy uses.
+    ListsNoOwner,
+    /// A query for an SA that is gone is answered.
+    RemembersRemoved,
+    /// Limits that were reached do not show.
+    HidesExpiry,
+    /// A status tells another mode than the one in use.
+    LiesInStatus,
+    /// Ciphers other than AES-GCM with 256 bits are claimed, but broken.
+    GarblesOthers,
+    /// Rungs are listed from the plainest to the best.
+    WorstFirst,
+    /// A device that is not there is taken for the first one.
+    TakesAnyDevice,
+    /// A device that comes back has its old SAs, at their first number again.
+    ReturnsStale,
+    /// Protocol and ports of a bypass do not count.
+    WidensBypass,
+    /// Inbound policies are not looked at.
+    IgnoresInboundPolicies,
+    /// What matches no policy leaves in clear.
+    ClearWithoutPolicy,
+    /// The highest priority number wins.
+    HighestNumberFirst,
+    /// Of equal policies the first one stays in use.
+    FirstOwnerStays,
+    /// A flush leaves SAs behind.
+    FlushesPoliciesOnly,
+    /// Every packet that is dropped is told.
+    TellsEveryDrop,
+    /// Every other sequence number is left out.
+    SkipsNumbers,
+    /// A new inbound SA takes the place of the old one.
+    OneInboundOnly,
+    /// The form in which the peer sends is not told.
+    SilentForm,
+    /// Packets tell about the peer before they are known to be authentic.
+    BelievesAnyone,
+    /// Every inbound packet counts as the first one.
+    TellsEveryUse,
+    /// An SA that was lost is not told.
+    SilentStateLoss,
+    /// IPv6 is not carried.
+    NoIpv6,
+    /// Checksums stay as they were made before a NAT.
+    LeavesChecksums,
+    /// The upper half of a number is taken to be that of the last one.
+    GuessesHighHalf,
 }

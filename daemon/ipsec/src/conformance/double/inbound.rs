@@ -43,21 +43,24 @@ impl State {
             self.count_refused(handle);
             return Err("expired");
         }
-        let number = sa.extend(low).filter(|number| sa.accepts(*number) || self.is(Fault::NoReplayCheck));
+        if self.is(Fault::BelievesAnyone) {
+            self.note(handle, arrival);
+        }
+        let sa = self.books.sas.get(&handle).ok_or("unknown-spi")?;
+        let extended = if self.is(Fault::GuessesHighHalf) { sa.extend_badly(low) } else { sa.extend(low) };
+        let number = extended.filter(|number| sa.accepts(*number) || self.is(Fault::NoReplayCheck));
         let Some(number) = number else {
             self.count_refused(handle);
             return Err("replay");
         };
         let (next, payload) = esp::open(&sa.spec.key, number, octets).ok_or("integrity")?;
-        if let Some(sa) = self.books.sas.get_mut(&handle)
-            && sa.advance(number)
-        {
-            let events = note(sa, arrival);
-            events.into_iter().for_each(|event| self.report(event));
+        if self.books.sas.get_mut(&handle).is_some_and(|sa| sa.advance(number)) {
+            self.note(handle, arrival);
         }
         let counted = payload.len();
         let sa = self.books.sas.get(&handle).ok_or("unknown-spi")?;
-        let (parsed, inner) = decapsulate(sa, arrival, next, payload).ok_or("malformed-payload")?;
+        let translates = !self.is(Fault::LeavesChecksums);
+        let (parsed, inner) = decapsulate(sa, arrival, next, payload, translates).ok_or("malformed-payload")?;
         if let Err(reason) = self.check(sa, &parsed) {
             self.count_refused(handle);
             return Err(reason);
@@ -66,6 +69,15 @@ impl State {
         let events = self.books.sas.get_mut(&handle).map(|sa| sa.book(counted, now)).unwrap_or_default();
         events.into_iter().for_each(|event| self.report(event));
         Ok(Some(inner))
+    }
+
+    /// Tells what an authentic packet that advanced the window says about the peer.
+    fn note(&mut self, handle: SaHandle, arrival: &OuterPacket) {
+        let again = self.is(Fault::TellsEveryUse);
+        let Some(sa) = self.books.sas.get_mut(&handle) else { return };
+        sa.used &= !again;
+        let events = note(sa, arrival);
+        events.into_iter().for_each(|event| self.report(event));
     }
 
     fn count_refused(&mut self, sa: SaHandle) {
@@ -93,6 +105,9 @@ impl State {
         let inside = sa.spec.selectors.iter().any(|pair| pair.matches_inbound(&selectors));
         if !inside && !self.is(Fault::IgnoresSelectors) {
             return Err(if packet.is_fragment() && ports { "fragment-with-ports" } else { "selector-mismatch" });
+        }
+        if self.is(Fault::IgnoresInboundPolicies) {
+            return Ok(());
         }
         let decides = self.decides(Direction::Inbound, |policy| policy.spec.selectors.matches_inbound(&selectors));
         match decides.map(|policy| &policy.spec.action) {
@@ -131,12 +146,18 @@ fn note(sa: &mut Sa, arrival: &OuterPacket) -> Vec<Event> {
 }
 
 /// The packet that ESP enclosed.
-fn decapsulate(sa: &Sa, arrival: &OuterPacket, next: u8, mut payload: Vec<u8>) -> Option<(Packet, Vec<u8>)> {
+fn decapsulate(
+    sa: &Sa,
+    arrival: &OuterPacket,
+    next: u8,
+    mut payload: Vec<u8>,
+    translates: bool,
+) -> Option<(Packet, Vec<u8>)> {
     let inner = match sa.spec.mode {
         SaMode::Tunnel => payload,
         SaMode::Transport => {
             let now = [arrival.source.ip(), arrival.destination.ip()];
-            if let Some(view) = sa.spec.peer_view {
+            if let Some(view) = sa.spec.peer_view.filter(|_| translates) {
                 ip::translate(next, &mut payload, [view.remote, view.local], now);
             }
             let [source, destination] = now;

@@ -16,6 +16,7 @@ mod sad;
 mod shapes;
 mod spi;
 mod tables;
+mod wrong;
 
 use std::io;
 use std::net::IpAddr;
@@ -24,11 +25,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::{Fate, Log, OuterPacket, Subject, Wire};
-use crate::backend::{Answer, Event, NatReader, OffloadBackend, OffloadError, OnStop, Op, Reports, Request, TableFull};
-use crate::capability::{DeviceState, DeviceTable};
-use crate::handle::{DeviceId, SaHandle, Spi, Tag};
+use crate::backend::{Answer, NatReader, OffloadBackend, OffloadError, OnStop, Op, Reports, Request, TableFull};
+use crate::capability::DeviceTable;
+use crate::handle::{DeviceId, Spi, Tag};
 use crate::limits::Volume;
-use crate::sa::Direction;
+use crate::sa::{Direction, SaSpec};
 
 pub use fault::Fault;
 pub use shapes::{able, modest};
@@ -85,7 +86,8 @@ impl OffloadBackend for Backend {
     fn submit(&self, tag: Tag, request: Request) {
         let (outcome, fault) = {
             let mut state = self.lock();
-            (state.execute(&request), state.fault)
+            let outcome = state.execute(&request);
+            (state.misreport(&request, outcome), state.fault)
         };
         let dead = matches!(outcome, Err(OffloadError::Unavailable(_)));
         if !(fault == Some(Fault::SilentAfterDeath) && dead) {
@@ -132,9 +134,7 @@ impl Subject for Double {
     }
 
     fn plug_device(&mut self, device: DeviceId) -> bool {
-        let mut state = self.lock();
-        state.set_device(device, DeviceState::Up);
-        state.report(Event::DeviceUp(device));
+        self.lock().plug(device);
         true
     }
 
@@ -143,13 +143,13 @@ impl Subject for Double {
         true
     }
 
-    fn lose_state(&mut self, sa: SaHandle) -> bool {
-        self.lock().lose(sa);
+    fn lose_state(&mut self, sa: &SaSpec) -> bool {
+        self.lock().lose(sa.handle);
         true
     }
 
-    fn pretend_carried(&mut self, sa: SaHandle, volume: Volume) -> bool {
-        self.lock().pretend_carried(sa, volume)
+    fn pretend_carried(&mut self, sa: &SaSpec, volume: Volume) -> bool {
+        self.lock().pretend_carried(sa.handle, volume)
     }
 }
 
@@ -187,7 +187,7 @@ impl datapath::State {
             Request::Query(sa) => {
                 let entry =
                     self.books.sas.get(sa).ok_or_else(|| OffloadError::Missing(format!("SA {:x}", sa.raw())))?;
-                Ok(Answer::Status(self.status(entry)))
+                Ok(Answer::Status(entry.status(self.now)))
             }
             Request::List(scope) => Ok(Answer::Installed(self.installed(*scope))),
         }

@@ -8,6 +8,7 @@ use super::esp;
 use super::fault::Fault;
 use super::ip::{self, Packet};
 use super::sad::Sa;
+use crate::algorithm::EspAlgorithm;
 use crate::backend::{Event, LimitUnit};
 use crate::conformance::{OuterContent, OuterPacket};
 use crate::handle::{PolicyHandle, SaHandle};
@@ -59,9 +60,19 @@ impl State {
     fn outbound(&mut self, octets: &[u8], since: Instant, reassembled: bool) {
         let Some(packet) = ip::parse(octets) else { return self.drop_packet("malformed-inner") };
         let octets = octets.get(..packet.length).unwrap_or_default();
+        if !packet.is_v4() && self.is(Fault::NoIpv6) {
+            return self.drop_packet("ipv6");
+        }
+        // The host sends its own IKE past the datapath; what comes here anyway gets the same.
+        if self.passes_as_ike(&packet, true) {
+            return self.send_clear(&packet, octets);
+        }
         let selectors = packet.selectors;
-        let decides = self.decides(Direction::Outbound, |policy| policy.spec.selectors.matches_outbound(&selectors));
+        let decides = self.decides(Direction::Outbound, |policy| self.covers(policy, &selectors));
         let Some((policy, sa)) = decides.map(|policy| (policy.spec.handle, policy.sa)) else {
+            if self.is(Fault::ClearWithoutPolicy) {
+                self.send_clear(&packet, octets);
+            }
             return self.drop_packet("no-policy");
         };
         let Some(action) = decides.map(|policy| policy.spec.action.clone()) else { return };
@@ -173,8 +184,7 @@ impl State {
 
     /// Tells the sender, from an address of ours inside the local selector.
     fn too_big(&mut self, packet: &Packet, octets: &[u8], mtu: usize) {
-        let decides =
-            self.decides(Direction::Outbound, |policy| policy.spec.selectors.matches_outbound(&packet.selectors));
+        let decides = self.decides(Direction::Outbound, |policy| self.covers(policy, &packet.selectors));
         let gateway = decides.map(|policy| policy.spec.selectors.local.addresses.start());
         self.drop_packet("too-big");
         if let Some(gateway) = gateway.filter(|_| !self.is(Fault::SilentOversize)) {
@@ -189,6 +199,9 @@ impl State {
         if fault == Some(Fault::WrapsSequence) && sa.sequence >= sa.last_sequence() {
             sa.sequence = 0;
         }
+        if fault == Some(Fault::SkipsNumbers) {
+            sa.next_sequence();
+        }
         let passes = sa.hard.is_none() || fault == Some(Fault::PassesAfterHardLimit);
         let Some(sequence) = passes.then(|| sa.next_sequence()).flatten() else {
             let event = sa.expire(LimitUnit::Packets);
@@ -198,7 +211,10 @@ impl State {
             event.into_iter().for_each(|event| self.report(event));
             return self.drop_packet("expired");
         };
-        let octets = esp::seal(&sa.spec.key, sa.spec.spi.get(), sequence, next_header, payload);
+        let mut octets = esp::seal(&sa.spec.key, sa.spec.spi.get(), sequence, next_header, payload);
+        if fault == Some(Fault::GarblesOthers) && sa.spec.algorithm != EspAlgorithm::AES_256_GCM {
+            octets.reverse();
+        }
         let events = sa.book(payload.len(), now);
         let OuterAddresses { local, remote } = sa.spec.outer;
         let ports = sa.spec.encapsulation.map(|udp| (udp.local_port, udp.remote_port));

@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 
 use crate::algorithm::EspEncryption;
 use crate::backend::{Event, LimitUnit, SaStatus};
-use crate::limits::Limits;
+use crate::capability::LimitUnits;
+use crate::limits::{Limits, Volume};
 use crate::sa::{Direction, ModeInUse, SaSpec};
 use crate::time::Instant;
 
@@ -36,8 +37,9 @@ pub(super) struct Sa {
 }
 
 impl Sa {
-    pub(super) fn new(spec: SaSpec, mode: ModeInUse, now: Instant) -> Self {
+    pub(super) fn new(spec: SaSpec, mode: ModeInUse, units: LimitUnits, now: Instant) -> Self {
         let limits = if spec.direction == Direction::Outbound { bounded(&spec) } else { spec.limits };
+        let limits = Limits { soft: raised(limits.soft, units), hard: raised(limits.hard, units) };
         Self {
             limits,
             mode,
@@ -85,6 +87,12 @@ impl Sa {
         let edge = self.sequence.saturating_sub(reach - 1);
         let number = (edge & !u64::from(u32::MAX)) | u64::from(low);
         if number < edge { number.checked_add(1 << 32) } else { Some(number) }
+    }
+
+    /// What takes the upper half for that of the highest number so far: a mistake.
+    pub(super) fn extend_badly(&self, low: u32) -> Option<u64> {
+        let high = if self.spec.esn { self.sequence & !u64::from(u32::MAX) } else { 0 };
+        Some(high | u64::from(low))
     }
 
     // RFC 4303 §3.4.3: neither old nor known
@@ -175,4 +183,13 @@ fn bounded(spec: &SaSpec) -> Limits {
         lower(&mut limits.hard.bytes, GCM_OCTETS);
     }
     limits
+}
+
+/// The limits that the rung raises; the others are for whoever watches the counters.
+fn raised(volume: Volume, units: LimitUnits) -> Volume {
+    Volume {
+        time: volume.time.filter(|_| units.time),
+        bytes: volume.bytes.filter(|_| units.bytes),
+        packets: volume.packets.filter(|_| units.packets),
+    }
 }

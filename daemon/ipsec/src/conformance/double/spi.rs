@@ -11,38 +11,48 @@ pub(super) struct Spis {
     count: u32,
     /// What was given back, for a double that gives it out again.
     back: Vec<Spi>,
-    /// For a double whose SPIs count up.
-    plain: bool,
-    /// For a double that gives them out again.
-    reuse: bool,
+    last: Option<Spi>,
+    fault: Option<Fault>,
 }
 
 impl Spis {
     /// None are given out yet.
     pub(super) fn new(fault: Option<Fault>) -> Self {
-        Self { plain: fault == Some(Fault::CountsSpisUp), reuse: fault == Some(Fault::ReusesSpi), ..Self::default() }
+        Self { fault, ..Self::default() }
     }
 
     /// The next one; nothing when all were given out.
     pub(super) fn reserve(&mut self) -> Option<Spi> {
-        if self.reuse
-            && let Some(spi) = self.back.pop()
-        {
+        if let Some(spi) = self.back.pop() {
             return Some(spi);
         }
         // The permutation meets the 256 values that are no SPI somewhere.
         loop {
             self.count = self.count.checked_add(1)?;
-            let value = if self.plain { self.count + 0x1000 } else { permute(self.count) };
+            if self.fault == Some(Fault::RepeatsSpi) && self.count.is_multiple_of(500) {
+                return self.last;
+            }
+            let counted = self.fault == Some(Fault::CountsSpisUp);
+            let value = if counted { self.count + 0x1000 } else { permute(self.count) };
             if let Some(spi) = Spi::new(value) {
+                self.last = Some(spi);
                 return Some(spi);
             }
         }
     }
 
-    /// Takes one back.
+    /// Takes one back: it is not given out again.
     pub(super) fn release(&mut self, spi: Spi) {
-        self.back.push(spi);
+        if self.fault == Some(Fault::ReusesSpi) {
+            self.back.push(spi);
+        }
+    }
+
+    /// An SA with this one was refused: it stays reserved.
+    pub(super) fn refused(&mut self, spi: Spi) {
+        if self.fault == Some(Fault::FreesRefusedSpi) {
+            self.back.push(spi);
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use super::datapath::State;
 use super::fault::Fault;
 use super::sad::Sa;
 use crate::algorithm::EspAlgorithm;
-use crate::backend::{Installed, OffloadError, Op, PolicyStatus, SaStatus, Scope};
+use crate::backend::{Installed, OffloadError, Op, PolicyStatus, Scope};
 use crate::capability::{Capabilities, Device, DeviceState, Rung, SelectorSupport};
 use crate::handle::{DeviceId, PolicyHandle, SaHandle, Spi};
 use crate::policy::{GuardSpec, PolicyAction, PolicySpec};
@@ -41,25 +41,41 @@ type Modes = Vec<(SaHandle, ModeInUse)>;
 impl State {
     /// All or nothing.
     pub(super) fn apply(&mut self, ops: &[Op]) -> Result<Modes, OffloadError> {
+        let ops = self.misread(ops);
         let before = (self.books.clone(), self.guards.clone());
         let mut modes = Vec::new();
-        for op in ops {
+        for op in &ops {
             if let Err(error) = self.step(op, &mut modes) {
-                let policies = std::mem::take(&mut self.books.policies);
-                (self.books, self.guards) = before;
-                if self.fault == Some(Fault::HalfUndone) {
-                    self.books.policies = policies;
-                }
-                return Err(error);
+                self.undo(before, &ops);
+                let swallowed = self.is(Fault::SwallowsRefusal) && matches!(error, OffloadError::System { .. });
+                return if swallowed { Ok(modes) } else { Err(error) };
             }
         }
         let kept: BTreeSet<Spi> = self.inbound_spis();
         let gone = before.0.sas.into_values().filter(|sa| sa.spec.direction == Direction::Inbound);
         gone.filter(|sa| !kept.contains(&sa.spec.spi)).for_each(|sa| self.spis.release(sa.spec.spi));
-        if self.fault == Some(Fault::LiesInReadBack) {
-            modes.iter_mut().for_each(|(_, mode)| *mode = lie(mode));
-        }
         Ok(modes)
+    }
+
+    /// Goes back to what was there before these operations.
+    fn undo(&mut self, before: (Books, BTreeSet<GuardSpec>), ops: &[Op]) {
+        let after = std::mem::take(&mut self.books);
+        (self.books, self.guards) = before;
+        if self.is(Fault::HalfUndone) {
+            self.books.policies = after.policies;
+        }
+        if self.is(Fault::HalfMoved) {
+            for (handle, sa) in &mut self.books.sas {
+                sa.spec.outer = after.sas.get(handle).map_or(sa.spec.outer, |sa| sa.spec.outer);
+            }
+        }
+        for op in ops {
+            if let Op::InstallSa(spec) = op
+                && spec.direction == Direction::Inbound
+            {
+                self.spis.refused(spec.spi);
+            }
+        }
     }
 
     fn inbound_spis(&self) -> BTreeSet<Spi> {
@@ -68,6 +84,7 @@ impl State {
     }
 
     fn step(&mut self, op: &Op, modes: &mut Modes) -> Result<(), OffloadError> {
+        self.refuses_wrongly(op)?;
         match op {
             Op::InstallSa(spec) => {
                 let mode = self.install_sa(spec)?;
@@ -76,7 +93,7 @@ impl State {
             Op::UpdateSa { sa, outer, encapsulation } => self.update_sa(*sa, *outer, *encapsulation)?,
             Op::RemoveSa(sa) => self.remove_sa(*sa),
             Op::InstallPolicy(spec) => {
-                if self.books.policies.contains_key(&spec.handle) {
+                if self.books.policies.contains_key(&spec.handle) && !self.is(Fault::AcceptsTwins) {
                     return Err(OffloadError::Exists(format!("policy {}", spec.selectors)));
                 }
                 self.put_policy(spec)?;
@@ -90,6 +107,7 @@ impl State {
             Op::RemovePolicy(policy) => {
                 self.books.policies.remove(policy);
             }
+            Op::Activate { .. } if self.is(Fault::ActivatesAnything) => self.try_activate(op),
             Op::Activate { policy, sa } => self.activate(*policy, *sa)?,
             Op::InstallGuard(guard) => {
                 self.guards.insert(guard.clone());
@@ -97,13 +115,16 @@ impl State {
             Op::RemoveGuard(guard) => {
                 self.guards.remove(guard);
             }
+            Op::Flush if self.is(Fault::FlushesPoliciesOnly) => self.books.policies.clear(),
             Op::Flush => self.books = Books::default(),
         }
         Ok(())
     }
 
     fn device(&self, id: DeviceId) -> Result<&Device, OffloadError> {
-        let device = self.devices.get(id).ok_or_else(|| OffloadError::Missing(format!("device {}", id.0)))?;
+        let first = self.devices.devices.first().filter(|_| self.is(Fault::TakesAnyDevice));
+        let found = self.devices.get(id).or(first);
+        let device = found.ok_or_else(|| OffloadError::Missing(format!("device {}", id.0)))?;
         match device.state {
             DeviceState::Up => Ok(device),
             DeviceState::Down | DeviceState::Gone => Err(OffloadError::Unavailable(device.name.clone())),
@@ -118,7 +139,7 @@ impl State {
         check: impl Fn(&Capabilities) -> Result<(), (String, &'static str)>,
     ) -> Result<Rung, OffloadError> {
         let device = self.device(id)?;
-        if wanted == OffloadMode::Auto && self.fault != Some(Fault::TakesAuto) {
+        if wanted == OffloadMode::Auto && !self.is(Fault::TakesAuto) {
             return Err(OffloadError::Invalid("auto is no rung: it is chosen before".into()));
         }
         let wanted = if wanted == OffloadMode::Auto { OffloadMode::No } else { wanted };
@@ -133,19 +154,23 @@ impl State {
             Ok(rung.clone())
         });
         match (found, device.rung(OffloadMode::No)) {
-            (Err(_), Some(software)) if self.fault == Some(Fault::SilentSoftwareFallback) => Ok(software.clone()),
+            (Err(_), Some(software)) if self.is(Fault::SilentSoftwareFallback) => Ok(software.clone()),
             (found, _) => found,
         }
     }
 
     fn install_sa(&mut self, spec: &SaSpec) -> Result<ModeInUse, OffloadError> {
         check_shape(spec)?;
+        if !spec.key.fits(spec.algorithm) && !self.is(Fault::TakesAnyKey) {
+            return Err(OffloadError::Invalid("the key does not fit the algorithm".into()));
+        }
         let rung = self.rung(spec.device, spec.offload, |rung| check_sa(rung, spec))?;
         let same = |other: &Sa| {
             let remote = spec.direction == Direction::Inbound || other.spec.outer.remote == spec.outer.remote;
             other.spec.direction == spec.direction && other.spec.spi == spec.spi && remote
         };
-        if self.books.sas.contains_key(&spec.handle) || self.books.sas.values().any(same) {
+        let taken = self.books.sas.contains_key(&spec.handle) || self.books.sas.values().any(same);
+        if taken && !self.is(Fault::AcceptsTwins) {
             return Err(OffloadError::Exists(format!("{:?} SA {}", spec.direction, spec.spi)));
         }
         let held = self.books.sas.values().filter(|sa| sa.spec.device == spec.device && sa.mode == rung.mode).count();
@@ -154,7 +179,12 @@ impl State {
             let action = format!("give the device SA {}", spec.spi);
             return Err(OffloadError::System { action, reason: "refused on request".into() });
         }
-        self.books.sas.insert(spec.handle, Sa::new(spec.clone(), rung.mode.clone(), self.now));
+        if self.is(Fault::OneInboundOnly) && spec.direction == Direction::Inbound {
+            self.books.sas.retain(|_, sa| sa.spec.direction != Direction::Inbound);
+        }
+        self.books
+            .sas
+            .insert(spec.handle, Sa::new(spec.clone(), rung.mode.clone(), rung.capabilities.limits, self.now));
         Ok(rung.mode)
     }
 
@@ -166,7 +196,7 @@ impl State {
         held: usize,
     ) -> Result<(), OffloadError> {
         match size {
-            Some(size) if held >= size as usize && self.fault != Some(Fault::OverfullTable) => {
+            Some(size) if held >= size as usize && !self.is(Fault::OverfullTable) => {
                 Err(OffloadError::Full { device: self.device(device)?.name.clone(), table, size })
             }
             Some(_) | None => Ok(()),
@@ -190,7 +220,7 @@ impl State {
             true => check_sa(rung, &moved),
             false => Err(("a move of an SA".into(), "its addresses are fixed once it is installed")),
         })?;
-        let start_over = self.fault == Some(Fault::MoveStartsOver);
+        let start_over = self.is(Fault::MoveStartsOver);
         if let Some(sa) = self.books.sas.get_mut(&handle) {
             (sa.spec, sa.form_told, sa.remote_told) = (moved, false, None);
             if start_over {
@@ -239,10 +269,17 @@ impl State {
     fn check_use(&self, handle: SaHandle, device: DeviceId, mode: &ModeInUse) -> Result<(), OffloadError> {
         let outbound = self.books.sas.get(&handle).filter(|sa| sa.spec.direction == Direction::Outbound);
         let sa = outbound.ok_or_else(|| OffloadError::Missing(format!("outbound SA {:x}", handle.raw())))?;
-        if (sa.spec.device, &sa.mode) == (device, mode) || self.fault == Some(Fault::WrongDevice) {
+        if (sa.spec.device, &sa.mode) == (device, mode) || self.is(Fault::WrongDevice) {
             return Ok(());
         }
         Err(OffloadError::Invalid(format!("SA {} and its policy are in different tables", sa.spec.spi)))
+    }
+
+    /// Activates where that is possible, and says nothing where it is not: a mistake.
+    fn try_activate(&mut self, op: &Op) {
+        if let Op::Activate { policy, sa } = op {
+            let _ = self.activate(*policy, *sa);
+        }
     }
 
     fn activate(&mut self, handle: PolicyHandle, sa: SaHandle) -> Result<(), OffloadError> {
@@ -254,7 +291,7 @@ impl State {
         }
         self.check_use(sa, policy.spec.device, &policy.mode)?;
         self.order += 1;
-        let late = self.fault == Some(Fault::LateActivate);
+        let late = self.is(Fault::LateActivate);
         if let Some(policy) = self.books.policies.get_mut(&handle) {
             policy.order = self.order;
             if late && policy.sa.is_some() {
@@ -267,7 +304,7 @@ impl State {
     }
 
     pub(super) fn installed(&self, scope: Scope) -> Installed {
-        let scope = if self.fault == Some(Fault::ListsEverything) { Scope::All } else { scope };
+        let scope = if self.is(Fault::ListsEverything) { Scope::All } else { scope };
         let sas = self.books.sas.values().filter(|sa| scope.covers(sa.spec.handle.shard()));
         let policies = self.books.policies.values().filter(|policy| scope.covers(policy.spec.handle.shard()));
         let policy = |policy: &Policy| PolicyStatus {
@@ -276,12 +313,7 @@ impl State {
             sa: policy.sa,
             mode: policy.mode.clone(),
         };
-        Installed { sas: sas.map(|sa| self.status(sa)).collect(), policies: policies.map(policy).collect() }
-    }
-
-    pub(super) fn status(&self, sa: &Sa) -> SaStatus {
-        let status = sa.status(self.now);
-        if self.fault == Some(Fault::FrozenCounters) { SaStatus { packets: 0, bytes: 0, ..status } } else { status }
+        Installed { sas: sas.map(|sa| sa.status(self.now)).collect(), policies: policies.map(policy).collect() }
     }
 
     /// Guards whose selectors match, as `matches` says.
@@ -290,19 +322,11 @@ impl State {
     }
 }
 
-fn lie(mode: &ModeInUse) -> ModeInUse {
-    let other = if mode.mode == OffloadMode::No { OffloadMode::Packet } else { OffloadMode::No };
-    ModeInUse { mode: other, ..mode.clone() }
-}
-
 /// What no device can do.
 fn check_shape(spec: &SaSpec) -> Result<(), OffloadError> {
     let invalid = |why: &str| Err(OffloadError::Invalid(why.into()));
     if spec.direction == Direction::Forward {
         return invalid("an SA is inbound or outbound");
-    }
-    if !spec.key.fits(spec.algorithm) {
-        return invalid("the key does not fit the algorithm");
     }
     if spec.outer.local.is_ipv4() != spec.outer.remote.is_ipv4() {
         return invalid("outer addresses of two families");
@@ -326,15 +350,7 @@ fn check_sa(rung: &Capabilities, spec: &SaSpec) -> Check {
     let inbound = spec.direction == Direction::Inbound;
     claimed(!inbound || rung.replay_windows.allow(window), || format!("replay window of {window}"))?;
     claimed(rung.udp_encapsulation || spec.encapsulation.is_none(), || "UDP encapsulation".into())?;
-    check_limits(rung, spec)?;
     check_tags(rung, spec.tags)
-}
-
-fn check_limits(rung: &Capabilities, spec: &SaSpec) -> Check {
-    let (soft, hard) = (spec.limits.soft, spec.limits.hard);
-    claimed(rung.limits.time || (soft.time, hard.time) == (None, None), || "limits in time".into())?;
-    claimed(rung.limits.bytes || (soft.bytes, hard.bytes) == (None, None), || "limits in bytes".into())?;
-    claimed(rung.limits.packets || (soft.packets, hard.packets) == (None, None), || "limits in packets".into())
 }
 
 fn check_policy(rung: &Capabilities, spec: &PolicySpec) -> Check {
