@@ -21,6 +21,7 @@
 #![forbid(unsafe_code)]
 
 pub mod address;
+pub mod explain;
 pub mod identity;
 pub mod keys;
 pub mod load_conn;

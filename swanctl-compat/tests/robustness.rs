@@ -11,7 +11,7 @@ use swanctl_compat::settings::{FileSource, Settings};
 use swanctl_compat::vici::{Element, Message};
 use swanctl_compat::{Request, RequestError, address, identity, proposal, secret, text, units};
 
-const COMMANDS: [&str; 16] = [
+const COMMANDS: [&str; 17] = [
     "load-conn",
     "load-shared",
     "initiate",
@@ -27,6 +27,7 @@ const COMMANDS: [&str; 16] = [
     "cygnet-status",
     "cygnet-backend-sas",
     "cygnet-why",
+    "cygnet-explain",
     "stats",
 ];
 

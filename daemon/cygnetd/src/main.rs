@@ -18,6 +18,7 @@ mod config;
 mod core;
 mod daemon;
 mod events;
+mod explain;
 mod firsts;
 mod inbox;
 mod load;

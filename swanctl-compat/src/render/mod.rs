@@ -5,6 +5,7 @@
 mod conns;
 mod cygnet;
 mod events;
+mod explain;
 mod forecast;
 mod policies;
 mod replies;
@@ -18,6 +19,7 @@ mod tests;
 pub use conns::list_conn;
 pub use cygnet::{cygnet_backend_sa, cygnet_child};
 pub use events::{LogLine, control_log, event, log};
+pub use explain::cygnet_block;
 pub use forecast::forecast;
 pub use policies::{PolicyKind, PolicyListing, list_policy};
 pub use replies::{

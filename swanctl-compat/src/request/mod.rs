@@ -25,7 +25,7 @@ use crate::units;
 use crate::vici::Message;
 
 /// Every event that a client may register for.
-pub const EVENTS: [&str; 16] = [
+pub const EVENTS: [&str; 17] = [
     "log",
     "control-log",
     "list-sa",
@@ -42,6 +42,7 @@ pub const EVENTS: [&str; 16] = [
     "cygnet-child",
     "cygnet-backend-sa",
     "cygnet-step",
+    "cygnet-block",
 ];
 
 /// How long a client wants to wait for an outcome.
@@ -177,6 +178,14 @@ pub enum Request {
     CygnetSimulate(ipsec::fault::Simulate),
     /// `cygnet-why`; streams `cygnet-step` ([`render::cygnet_step`]); answer with [`render::cygnet_why`].
     CygnetWhy(WhyQuestion),
+    /// `cygnet-explain`; streams `cygnet-block` ([`render::cygnet_block`]), then an empty answer; when it is not there: [`ike_not_found`] or
+    /// [`child_not_found`].
+    CygnetExplain {
+        /// Connection.
+        ike: String,
+        /// Only this child.
+        child: Option<String>,
+    },
 }
 
 /// Why a command is not carried out.
@@ -275,6 +284,8 @@ impl Request {
             "redirect" => Err(refuse("redirection is not supported")),
             "cygnet-backend-sas" => Ok(Self::CygnetBackendSas),
             "cygnet-simulate" => simulate::parse(message),
+            "cygnet-explain" => required(message, "ike", "missing configuration name")
+                .map(|ike| Self::CygnetExplain { ike, child: text(message, "child") }),
             "cygnet-why" => WhyQuestion::parse(message).map(Self::CygnetWhy),
             "cygnet-status" => Ok(Self::CygnetStatus { ike: text(message, "ike") }),
             _ => Err(RequestError::Unknown),

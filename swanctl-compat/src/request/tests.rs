@@ -127,6 +127,13 @@ fn policy_kinds_count_by_presence() {
 }
 
 #[test]
+fn a_connection_to_explain() {
+    assert_eq!(parse("cygnet-explain", m()), Err("missing configuration name".into()));
+    let expected = Request::CygnetExplain { ike: "site".into(), child: Some("net".into()) };
+    assert_eq!(parse("cygnet-explain", m().with("ike", "site").with("child", "net")), Ok(expected));
+}
+
+#[test]
 fn a_packet_to_walk() {
     let ask = |pairs: &[(&str, &str)]| {
         let mut message = m();

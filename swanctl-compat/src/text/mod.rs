@@ -4,6 +4,7 @@
 //! daemon sent.
 
 mod conns;
+mod explain;
 mod forecast;
 mod json;
 mod raw;
@@ -16,6 +17,7 @@ mod why;
 mod tests;
 
 pub use conns::{list_conn, list_policy};
+pub use explain::cygnet_block;
 pub use forecast::{disturbed, forecast};
 pub use json::{json, named_json};
 pub use raw::{labelled, pretty, raw};

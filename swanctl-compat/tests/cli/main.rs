@@ -338,6 +338,33 @@ fn the_way_of_a_packet() {
     assert!(stderr(&output).contains("is the daemon running"), "{}", stderr(&output));
 }
 
+#[test]
+fn what_is_installed_as_commands() {
+    let block = |about: &str, commands: &[&str]| {
+        let mut content = Message::new().with("of", "c/net").with("state", "planned").with("about", about);
+        content.list("commands", commands.iter().copied());
+        let mut event = Message::new();
+        event.section("c/net", content);
+        event
+    };
+    let blocks = || [block("One", &["ip a", "ip b"]), block("Two", &["ip c"])];
+    let run = |answer: Message, arguments: &[&str]| {
+        let script = Script::default().streams("cygnet-explain", "cygnet-block", blocks());
+        let daemon = Daemon::start(script.answers("cygnet-explain", answer));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_cygnet"));
+        let output = command.arg("--uri").arg(daemon.uri()).arg("explain").args(arguments).output().unwrap();
+        (output, daemon.received())
+    };
+    let (output, asked) = run(Message::new(), &["c", "net"]);
+    assert_eq!(stdout(&output), "# c/net, planned: One.\nip a\nip b\n\n# c/net, planned: Two.\nip c\n\n");
+    assert_eq!((output.status.code(), asked[0].as_str()), (Some(0), "cygnet-explain ike=c child=net"));
+    let (output, _) = run(Message::new(), &["c", "--json"]);
+    let json: serde_json::Value = serde_json::from_str(&stdout(&output)).unwrap();
+    assert_eq!(json[0]["commands"][1], "ip b");
+    let (output, _) = run(Message::new().with("success", "no").with("errmsg", "not found"), &["d"]);
+    assert_eq!((stderr(&output).as_str(), output.status.code()), ("cygnet: not found\n", Some(2)));
+}
+
 fn forecast(change: &str, counts: [u32; 3]) -> Message {
     let mut answer = Message::new().with("success", "yes").with("change", change);
     for (key, count) in ["restart", "end", "stay"].into_iter().zip(counts) {

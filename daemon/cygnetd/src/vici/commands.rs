@@ -20,6 +20,7 @@ use super::session::send;
 use crate::clock;
 use crate::commands::Done;
 use crate::core::Core;
+use crate::explain;
 use crate::load;
 use crate::subscribers::{Client, Subscribers};
 use crate::why;
@@ -83,6 +84,7 @@ async fn answer(core: &Core, client: &Arc<Client>, request: Request) -> Message 
             Ok(about) => render::matched(about, None),
             Err(reason) => render::matched(0, Some(&reason)),
         },
+        Request::CygnetExplain { ike, child } => cygnet_explain(core, client, &ike, child.as_deref()).await,
         Request::CygnetWhy(question) => cygnet_why(core, client, &question).await,
         Request::ListNothing => Message::new(),
         Request::GetConns => render::get_conns(core.store.names().iter().map(String::as_str)),
@@ -361,6 +363,19 @@ async fn cygnet_why(core: &Core, client: &Client, question: &WhyQuestion) -> Mes
             stream_all(client, "cygnet-step", report.steps.iter().map(render::cygnet_step)).await;
             render::cygnet_why(&report)
         }
+        Err(reason) => render::failed(&reason),
+    }
+}
+
+async fn cygnet_explain(core: &Core, client: &Client, ike: &str, child: Option<&str>) -> Message {
+    let Some(connection) = core.store.connections(Some(ike)).pop() else {
+        return render::failed(&ike_not_found(ike));
+    };
+    if let Some(child) = child.filter(|child| connection.child(child).is_none()) {
+        return render::failed(&child_not_found(child));
+    }
+    match explain::explain(core, &connection, child).await {
+        Ok(blocks) => stream_all(client, "cygnet-block", blocks.iter().map(render::cygnet_block)).await,
         Err(reason) => render::failed(&reason),
     }
 }

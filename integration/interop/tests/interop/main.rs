@@ -8,6 +8,7 @@ mod datapath;
 mod debian;
 mod detour;
 mod dry_run;
+mod explain;
 mod files;
 mod forms;
 mod fragments;
@@ -61,6 +62,7 @@ fn main() -> ExitCode {
         crossing::trials(),
         matrix::trials(),
         moving::trials(),
+        explain::trials(),
         why::trials(),
     ]
     .into_iter()

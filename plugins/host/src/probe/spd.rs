@@ -1,13 +1,14 @@
 //! The kernel's own security policies as a packet meets them: our guard, and what others have left there.
 
 use std::fmt;
-use std::net::IpAddr;
 
 use ipsec::{PacketSelectors, SelectorPair};
 use netlink_sys::protocols::NETLINK_XFRM;
 
 use super::super::error::HostError;
+use super::super::links::Interfaces;
 use super::super::netlink::Netlink;
+use super::super::policy::{self, Surroundings};
 use super::super::xfrm::{self, Found, PolicyKey, Verdict, Way};
 use super::Probe;
 
@@ -72,7 +73,48 @@ impl Probe {
     }
 }
 
+impl Probe {
+    /// The policies that the guard of these selectors would consist of now, in the order of their installation. `tunnel` is our device, `mark` that
+    /// of what it brings for this host, `routed` whether we install routes.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub fn guard_of(
+        &mut self,
+        pair: &SelectorPair,
+        tunnel: &str,
+        mark: u32,
+        routed: bool,
+    ) -> Result<Vec<KernelPolicy>, HostError> {
+        let links = self.links()?;
+        let interfaces =
+            Interfaces::read(&mut self.route).map_err(|refusal| refusal.on("list", "addresses and routes"))?;
+        let tun = links.by_name(tunnel).map(|link| link.index);
+        let surroundings = Surroundings { interfaces, tun, mark: Some(mark), routed };
+        let items = policy::guard(pair, &surroundings).into_iter();
+        Ok(items
+            .map(|item| KernelPolicy {
+                verdict: if item.verdict == Verdict::Block { KernelVerdict::Block } else { KernelVerdict::Allow },
+                ours: true,
+                link: links.get(item.key.link).map(|link| link.name.to_string()),
+                found: Found { key: item.key, verdict: item.verdict, priority: item.priority, index: 0 },
+            })
+            .collect())
+    }
+}
+
 impl KernelPolicy {
+    /// Ours come in the order of their installation.
+    pub fn order(&self) -> u32 {
+        self.found.index
+    }
+
+    /// Whether `ip` can write it: it knows single ports, not the masks that the kernel compares.
+    pub fn is_writable(&self) -> bool {
+        let key = &self.found.key;
+        [key.source_port, key.destination_port].iter().all(|port| matches!(port.mask, 0 | u16::MAX))
+    }
+
     /// Its direction.
     pub fn way(&self) -> KernelWay {
         match self.found.key.way {
@@ -105,12 +147,6 @@ impl KernelPolicy {
         };
         near.intersects(pair.local.addresses) && far.intersects(pair.remote.addresses)
     }
-
-    /// Source and destination with the lengths of their prefixes.
-    pub fn ends(&self) -> [(IpAddr, u8); 2] {
-        let PolicyKey { source, destination, .. } = self.found.key;
-        [source, destination].map(|prefix| (prefix.address(), prefix.length()))
-    }
 }
 
 impl fmt::Display for KernelPolicy {
@@ -140,7 +176,9 @@ impl fmt::Display for KernelPolicy {
         if let Some(mark) = key.mark {
             write!(f, " mark {mark:#x} mask 0xffffffff")?;
         }
-        write!(f, " index {}", self.found.index)?;
+        if self.found.index != 0 {
+            write!(f, " index {}", self.found.index)?;
+        }
         let action = if self.verdict == KernelVerdict::Block { "block" } else { "allow" };
         write!(f, " action {action} priority {}", self.found.priority)
     }
