@@ -103,7 +103,8 @@ const REMOTE_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2);
 pub(super) fn ike_passes_whatever_is_protected(bench: &mut Bench<'_>) -> Kept {
     let v4 = between_gateways(bench, LOCAL, REMOTE);
     let v6 = between_gateways(bench, LOCAL_V6.into(), REMOTE_V6.into());
-    bench.apply(vec![Op::InstallPolicy(v4), Op::InstallPolicy(v6)])?;
+    let guards = [&v4, &v6].map(|policy| Op::InstallGuard(guard("conformance/child", policy.selectors)));
+    bench.apply(guards.into_iter().chain([Op::InstallPolicy(v4), Op::InstallPolicy(v6)]).collect())?;
     let (IpAddr::V4(local), IpAddr::V4(remote)) = (LOCAL, REMOTE) else { return Err(Verdict::CannotShow) };
     for port in [500, 4500] {
         let fates = [

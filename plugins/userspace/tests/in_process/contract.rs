@@ -87,7 +87,8 @@ fn render() -> String {
          - *double*: the backend in memory that the kit is tested with. Every behaviour is broken by at least one of its deliberate mistakes, and each\n\
            mistake breaks exactly the behaviours it should (`daemon/ipsec/src/conformance/tests/faults.rs`).\n\
          - *recorder*: the scripted double of the scenarios, which carries no packets and does what it is told.\n\
-         - *userspace*: the ESP datapath, fed by hand; then posing as a NIC without limits, as a small mlx5 with packet offload, and as one with crypto offload.\n\n",
+         - *userspace*: the ESP datapath, fed by hand; then posing as a NIC without limits, as a small mlx5 with packet offload, and as one with crypto offload.\n  \
+           Guard, routes and IKE beside them are shown on a real host in `plugins/userspace/tests/namespaces/contract.rs`.\n\n",
     );
     let names: Vec<&str> = COLUMNS.iter().map(|(name, ..)| *name).collect();
     let _ = writeln!(out, "| Behaviour | Rule | {} |\n|---|---|{}", names.join(" | "), "---|".repeat(COLUMNS.len()));

@@ -1,6 +1,7 @@
 //! The backend between real LAN hosts: two gateways in network namespaces, the kernel's own ping, and a look at the outer link.
 #![allow(missing_docs, unsafe_code, clippy::unwrap_used, clippy::indexing_slicing)]
 
+mod contract;
 mod gateway;
 mod lab;
 mod transport;
