@@ -80,7 +80,7 @@ pub enum Op {
         /// New encapsulation.
         encapsulation: Option<UdpEncapsulation>,
     },
-    /// Takes an SA out. Its SPI becomes free again after a pause. A missing one is no error.
+    /// Takes an SA out. Its SPI becomes free again after a pause, unless the same request installs another SA with it. A missing one is no error.
     RemoveSa(SaHandle),
     /// Adds a policy.
     InstallPolicy(PolicySpec),

@@ -52,7 +52,7 @@ pub struct PolicySpec {
     pub priority: u32,
     /// What happens to a packet that matches.
     pub action: PolicyAction,
-    /// Offload the configuration asks for.
+    /// The rung of the device that is to carry it, the same as that of its SAs; never `Auto`.
     pub offload: OffloadMode,
     /// Mark and interface id.
     pub tags: Tags,

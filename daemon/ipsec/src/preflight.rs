@@ -80,7 +80,7 @@ pub struct Asks {
     pub marks: bool,
     /// Interface ids.
     pub interface_ids: bool,
-    /// Entries it takes and those it must leave free.
+    /// Entries it takes.
     pub entries: Entries,
 }
 
@@ -154,7 +154,7 @@ pub enum Refusal {
     SaTable {
         /// Entries it holds at most.
         size: u32,
-        /// Entries in use.
+        /// Entries in use, or kept free.
         held: u32,
         /// Entries that are needed.
         needs: u32,
@@ -220,7 +220,8 @@ impl Plan<'_> {
     }
 }
 
-/// The rungs of `device` to try for `wanted` (`hw_offload`) in order, and why each of the others is out. `held` says what a rung holds already.
+/// The rungs of `device` to try for `wanted` (`hw_offload`) in order, and why each of the others is out. `held` says what a rung holds already,
+/// with what is to be kept free there.
 pub fn ladder_plan<'d>(
     device: &'d Device,
     wanted: OffloadMode,

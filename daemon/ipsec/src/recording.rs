@@ -18,7 +18,7 @@ use crate::capability::{
 };
 use crate::handle::{DeviceId, PolicyHandle, SaHandle, Spi, Tag};
 use crate::policy::{GuardSpec, PolicyAction, PolicySpec};
-use crate::sa::{Direction, ModeInUse, SaMode, SaSpec};
+use crate::sa::{Direction, ModeInUse, OffloadMode, SaMode, SaSpec};
 use crate::selector::SelectorPair;
 
 /// What the double holds at one moment.
@@ -32,6 +32,9 @@ pub struct Tables {
     pub guards: BTreeSet<GuardSpec>,
 }
 
+/// Refuses the next operation that a test picks.
+type Pick = Box<dyn Fn(&Op) -> bool + Send>;
+
 struct State {
     tables: Tables,
     next_spi: u32,
@@ -40,6 +43,12 @@ struct State {
     refuse: VecDeque<OffloadError>,
     idle: Option<u64>,
     log: Vec<String>,
+    /// Refusals of operations, each used up by the first request with such an operation.
+    picks: Vec<(Pick, OffloadError)>,
+    /// Rungs that refuse every SA.
+    closed: BTreeMap<OffloadMode, OffloadError>,
+    /// Rungs that read back as another one.
+    lies: BTreeMap<OffloadMode, OffloadMode>,
     /// Packets and octets of each SA, as far as told.
     counters: BTreeMap<SaHandle, (u64, u64)>,
 }
@@ -62,20 +71,48 @@ impl RecordingBackend {
             refuse: VecDeque::new(),
             idle: None,
             log: Vec::new(),
+            picks: Vec::new(),
+            closed: BTreeMap::new(),
+            lies: BTreeMap::new(),
             counters: BTreeMap::new(),
         };
-        Self { reports, devices: Arc::new(able_device()), state: Mutex::new(state) }
+        let devices = DeviceTable { devices: vec![device("recorder", [(OffloadMode::No, able())])] };
+        Self { reports, devices: Arc::new(devices), state: Mutex::new(state) }
     }
 
-    /// The same, with a device that holds so many SAs. It counts on its user not to install more.
+    /// The same with another device, for example one made by [`device`]. Its tables hold what its rungs say.
+    pub fn with_device(reports: Arc<dyn Reports>, first_spi: u32, device: Device) -> Self {
+        Self { devices: Arc::new(DeviceTable { devices: vec![device] }), ..Self::new(reports, first_spi) }
+    }
+
+    /// The same, with a device that holds so many SAs.
     pub fn with_sa_table(reports: Arc<dyn Reports>, first_spi: u32, size: u32) -> Self {
-        let mut devices = able_device();
-        devices
-            .devices
-            .iter_mut()
-            .flat_map(|device| &mut device.rungs)
-            .for_each(|rung| rung.capabilities.sa_table = Some(size));
-        Self { devices: Arc::new(devices), ..Self::new(reports, first_spi) }
+        let bounded = Capabilities { sa_table: Some(size), ..able() };
+        Self::with_device(reports, first_spi, device("recorder", [(OffloadMode::No, bounded)]))
+    }
+
+    /// Changes what the device says of itself.
+    pub fn change_device(&mut self, change: impl FnMut(&mut Device)) {
+        Arc::make_mut(&mut self.devices).devices.iter_mut().for_each(change);
+    }
+
+    /// From now on every SA on this rung is refused; `None` = no longer.
+    pub fn refuse_rung(&self, mode: OffloadMode, error: Option<OffloadError>) {
+        let mut state = self.lock();
+        match error {
+            Some(error) => state.closed.insert(mode, error),
+            None => state.closed.remove(&mode),
+        };
+    }
+
+    /// The next request with an operation that `pick` takes fails there.
+    pub fn refuse_next(&self, pick: impl Fn(&Op) -> bool + Send + 'static, error: OffloadError) {
+        self.lock().picks.push((Box::new(pick), error));
+    }
+
+    /// From now on SAs that are installed on one rung read back as on another.
+    pub fn misreport(&self, asked: OffloadMode, shown: OffloadMode) {
+        self.lock().lies.insert(asked, shown);
     }
 
     /// From now on every SA was last used so many seconds ago; `None` = never.
@@ -85,9 +122,7 @@ impl RecordingBackend {
 
     /// From now on the device says that it cannot move SAs in place.
     pub fn forbid_moves(&mut self) {
-        for device in &mut Arc::make_mut(&mut self.devices).devices {
-            device.rungs.iter_mut().for_each(|rung| rung.capabilities.in_place_move = false);
-        }
+        self.change_device(|device| device.rungs.iter_mut().for_each(|rung| rung.capabilities.in_place_move = false));
     }
 
     /// From now on keeps requests until [`Self::release`].
@@ -112,20 +147,23 @@ impl RecordingBackend {
         self.lock().refuse.push_back(error);
     }
 
-    /// Takes back what [`Self::refuse_next_install`] said and was not yet used.
+    /// Takes back what [`Self::refuse_next_install`], [`Self::refuse_next`] and [`Self::refuse_rung`] said and was not yet used.
     pub fn refuse_nothing(&self) {
-        self.lock().refuse.clear();
+        let mut state = self.lock();
+        state.refuse.clear();
+        state.picks.clear();
+        state.closed.clear();
     }
 
     /// The device does not hold this SA any more.
     pub fn lose(&self, sa: SaHandle) {
         // Removing cannot fail.
-        let _ = self.lock().tables.apply(&Op::RemoveSa(sa));
+        let _ = self.lock().tables.apply(&Op::RemoveSa(sa), &self.devices);
     }
 
     /// The device has empty tables.
     pub fn lose_all(&self) {
-        let _ = self.lock().tables.apply(&Op::Flush);
+        let _ = self.lock().tables.apply(&Op::Flush, &self.devices);
     }
 
     /// An SA has carried packets.
@@ -157,34 +195,62 @@ impl RecordingBackend {
     fn execute(&self, request: &Request) -> Result<Answer, OffloadError> {
         let mut state = self.lock();
         match request {
-            Request::Apply(ops) => state.apply(ops),
+            Request::Apply(ops) => state.apply(ops, &self.devices),
             Request::Query(sa) => state
                 .tables
                 .sas
                 .get(sa)
-                .map(|sa| state.status(sa))
+                .map(|sa| state.status(sa, &self.devices))
                 .map(Answer::Status)
                 .ok_or_else(|| OffloadError::Missing("SA".into())),
-            Request::List(scope) => Ok(Answer::Installed(state.installed(*scope))),
+            Request::List(scope) => Ok(Answer::Installed(state.installed(*scope, &self.devices))),
         }
     }
 }
 
 impl State {
-    fn status(&self, sa: &SaSpec) -> SaStatus {
-        status(sa, &self.counters, self.idle)
-    }
-
-    fn installed(&self, scope: Scope) -> Installed {
-        let sas = self.tables.sas.iter().filter(|(sa, _)| scope.covers(sa.shard()));
-        let policies = self.tables.policies.iter().filter(|(policy, _)| scope.covers(policy.shard()));
-        Installed {
-            sas: sas.map(|(_, sa)| self.status(sa)).collect(),
-            policies: policies.map(|(_, policy)| policy_status(policy)).collect(),
+    fn status(&self, sa: &SaSpec, devices: &DeviceTable) -> SaStatus {
+        let (packets, bytes) = self.counters.get(&sa.handle).copied().unwrap_or_default();
+        SaStatus {
+            sa: sa.handle,
+            device: sa.device,
+            spi: sa.spi,
+            bytes,
+            packets,
+            idle_seconds: self.idle,
+            sequence: sa.initial_sequence,
+            soft_expired: None,
+            hard_expired: None,
+            mode: self.shown(devices, sa.device, sa.offload),
         }
     }
 
-    fn apply(&mut self, ops: &[Op]) -> Result<Answer, OffloadError> {
+    fn policy_status(&self, policy: &PolicySpec, devices: &DeviceTable) -> PolicyStatus {
+        let sa = match policy.action {
+            PolicyAction::Protect { sa, .. } => sa,
+            PolicyAction::Bypass | PolicyAction::Discard | PolicyAction::Trap { .. } => None,
+        };
+        let mode = self.shown(devices, policy.device, policy.offload);
+        PolicyStatus { policy: policy.handle, device: policy.device, sa, mode }
+    }
+
+    /// How an entry on this rung is shown.
+    fn shown(&self, devices: &DeviceTable, device: DeviceId, asked: OffloadMode) -> ModeInUse {
+        let mode = self.lies.get(&asked).copied().unwrap_or(asked);
+        let rung = devices.get(device).and_then(|device| device.rung(mode));
+        rung.map_or(ModeInUse::SOFTWARE, |rung| rung.mode.clone())
+    }
+
+    fn installed(&self, scope: Scope, devices: &DeviceTable) -> Installed {
+        let sas = self.tables.sas.iter().filter(|(sa, _)| scope.covers(sa.shard()));
+        let policies = self.tables.policies.iter().filter(|(policy, _)| scope.covers(policy.shard()));
+        Installed {
+            sas: sas.map(|(_, sa)| self.status(sa, devices)).collect(),
+            policies: policies.map(|(_, policy)| self.policy_status(policy, devices)).collect(),
+        }
+    }
+
+    fn apply(&mut self, ops: &[Op], devices: &DeviceTable) -> Result<Answer, OffloadError> {
         let installs = ops.iter().any(|op| matches!(op, Op::InstallSa(_)));
         if let Some(error) = installs.then(|| self.refuse.pop_front()).flatten() {
             self.log.push(format!("refused: {error}"));
@@ -194,7 +260,8 @@ impl State {
         let lines = self.log.len();
         let mut modes = Vec::new();
         for op in ops {
-            if let Err(error) = self.tables.apply(op) {
+            let done = self.refusal(op).map_or(Ok(()), Err).and_then(|()| self.tables.apply(op, devices));
+            if let Err(error) = done {
                 self.tables = before;
                 self.log.truncate(lines);
                 self.log.push(format!("refused: {error}"));
@@ -202,17 +269,63 @@ impl State {
             }
             self.log.push(describe(op));
             if let Op::InstallSa(sa) = op {
-                modes.push((sa.handle, ModeInUse::SOFTWARE));
+                modes.push((sa.handle, self.shown(devices, sa.device, sa.offload)));
             }
         }
         Ok(Answer::Applied(modes))
     }
+
+    /// What a test wants this operation to fail with.
+    fn refusal(&mut self, op: &Op) -> Option<OffloadError> {
+        if let Some(at) = self.picks.iter().position(|(pick, _)| pick(op)) {
+            return Some(self.picks.remove(at).1);
+        }
+        match op {
+            Op::InstallSa(sa) => self.closed.get(&sa.offload).cloned(),
+            Op::UpdateSa { .. }
+            | Op::RemoveSa(_)
+            | Op::InstallPolicy(_)
+            | Op::UpdatePolicy(_)
+            | Op::RemovePolicy(_)
+            | Op::Activate { .. }
+            | Op::InstallGuard(_)
+            | Op::RemoveGuard(_)
+            | Op::Flush => None,
+        }
+    }
+}
+
+/// The rung that an operation names, which is never a choice of several.
+fn rung(devices: &DeviceTable, device: DeviceId, mode: OffloadMode) -> Result<(&Device, &Rung), OffloadError> {
+    if mode == OffloadMode::Auto {
+        return Err(OffloadError::Invalid("auto is a choice among rungs, and an operation names one".into()));
+    }
+    let found = devices.get(device).ok_or_else(|| OffloadError::Missing(format!("device {}", device.0)))?;
+    let rung = found.rung(mode).ok_or_else(|| OffloadError::Unsupported {
+        device: Arc::clone(&found.name),
+        what: format!("{mode:?} offload"),
+        reason: "it has no such rung".into(),
+    })?;
+    Ok((found, rung))
+}
+
+/// Whether one more entry fits.
+fn fits(device: &Device, table: &'static str, size: Option<u32>, held: usize) -> Result<(), OffloadError> {
+    match size {
+        Some(size) if held >= usize::try_from(size).unwrap_or(usize::MAX) => {
+            Err(OffloadError::Full { device: Arc::clone(&device.name), table, size })
+        }
+        Some(_) | None => Ok(()),
+    }
 }
 
 impl Tables {
-    fn apply(&mut self, op: &Op) -> Result<(), OffloadError> {
+    fn apply(&mut self, op: &Op, devices: &DeviceTable) -> Result<(), OffloadError> {
         match op {
             Op::InstallSa(sa) => {
+                let (device, rung) = rung(devices, sa.device, sa.offload)?;
+                let held = self.sas.values().filter(|other| other.offload == sa.offload).count();
+                fits(device, "SAD", rung.capabilities.sa_table, held)?;
                 let taken =
                     |other: &SaSpec| other.direction == sa.direction && other.spi == sa.spi && other.outer == sa.outer;
                 if self.sas.contains_key(&sa.handle) || self.sas.values().any(taken) {
@@ -246,11 +359,19 @@ impl Tables {
                 }
             }
             Op::InstallPolicy(policy) => {
+                let (device, rung) = rung(devices, policy.device, policy.offload)?;
+                if policy.direction != Direction::Forward {
+                    let alike =
+                        |other: &&PolicySpec| other.offload == policy.offload && other.direction != Direction::Forward;
+                    let held = self.policies.values().filter(alike).count();
+                    fits(device, "SPD", rung.capabilities.policy_table, held)?;
+                }
                 if self.policies.insert(policy.handle, policy.clone()).is_some() {
                     return Err(OffloadError::Exists("policy".into()));
                 }
             }
             Op::UpdatePolicy(policy) => {
+                rung(devices, policy.device, policy.offload)?;
                 if self.policies.insert(policy.handle, policy.clone()).is_none() {
                     return Err(OffloadError::Missing("policy".into()));
                 }
@@ -274,10 +395,13 @@ impl Tables {
     }
 
     fn activate(&mut self, policy: PolicyHandle, sa: SaHandle) -> Result<(), OffloadError> {
-        if self.sas.get(&sa).is_none_or(|entry| entry.direction != Direction::Outbound) {
-            return Err(OffloadError::Missing("outbound SA".into()));
-        }
+        let outbound = self.sas.get(&sa).filter(|entry| entry.direction == Direction::Outbound);
+        let place = outbound.map(|entry| (entry.device, entry.offload));
+        let place = place.ok_or_else(|| OffloadError::Missing("outbound SA".into()))?;
         let entry = self.policies.get_mut(&policy).ok_or_else(|| OffloadError::Missing("policy".into()))?;
+        if place != (entry.device, entry.offload) {
+            return Err(OffloadError::Invalid("a policy finds no SA of another device or rung".into()));
+        }
         match &mut entry.action {
             PolicyAction::Protect { sa: active, .. } => {
                 *active = Some(sa);
@@ -305,32 +429,9 @@ fn describe(op: &Op) -> String {
     }
 }
 
-fn status(sa: &SaSpec, counters: &BTreeMap<SaHandle, (u64, u64)>, idle_seconds: Option<u64>) -> SaStatus {
-    let (packets, bytes) = counters.get(&sa.handle).copied().unwrap_or_default();
-    SaStatus {
-        sa: sa.handle,
-        device: sa.device,
-        spi: sa.spi,
-        bytes,
-        packets,
-        idle_seconds,
-        sequence: sa.initial_sequence,
-        soft_expired: None,
-        hard_expired: None,
-        mode: ModeInUse::SOFTWARE,
-    }
-}
-
-fn policy_status(policy: &PolicySpec) -> PolicyStatus {
-    let sa = match policy.action {
-        PolicyAction::Protect { sa, .. } => sa,
-        PolicyAction::Bypass | PolicyAction::Discard | PolicyAction::Trap { .. } => None,
-    };
-    PolicyStatus { policy: policy.handle, device: policy.device, sa, mode: ModeInUse::SOFTWARE }
-}
-
-fn able_device() -> DeviceTable {
-    let capabilities = Capabilities {
+/// Everything that a rung can be asked for.
+pub fn able() -> Capabilities {
+    Capabilities {
         algorithms: [128, 192, 256]
             .into_iter()
             .filter_map(|bits| EspAlgorithm::from_ids(20, Some(bits), None))
@@ -353,14 +454,18 @@ fn able_device() -> DeviceTable {
         separate_activation: true,
         marks: true,
         interface_ids: true,
+    }
+}
+
+/// A device for [`RecordingBackend::with_device`] with these rungs, best first.
+pub fn device(name: &str, rungs: impl IntoIterator<Item = (OffloadMode, Capabilities)>) -> Device {
+    let name: Arc<str> = name.into();
+    let rung = |(mode, capabilities)| {
+        let device = (mode != OffloadMode::No).then(|| Arc::clone(&name));
+        Rung { mode: ModeInUse { mode, device, simulated: false }, capabilities }
     };
-    let device = Device {
-        id: DeviceId(0),
-        name: "recorder".into(),
-        state: DeviceState::Up,
-        rungs: vec![Rung { mode: ModeInUse::SOFTWARE, capabilities }],
-    };
-    DeviceTable { devices: vec![device] }
+    let rungs = rungs.into_iter().map(rung).collect();
+    Device { id: DeviceId(0), name: Arc::clone(&name), state: DeviceState::Up, rungs }
 }
 
 impl OffloadBackend for RecordingBackend {

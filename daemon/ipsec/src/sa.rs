@@ -150,7 +150,8 @@ pub struct SaSpec {
     pub reqid: Reqid,
     /// Header field rules.
     pub copy: HeaderCopy,
-    /// Offload the configuration asks for.
+    /// The rung of the device that is to carry it: `No`, `Crypto` or `Packet`. `Auto` is a choice of the configuration and never comes here: the
+    /// core tries one rung after the other, and a backend refuses it as [`crate::OffloadError::Invalid`].
     pub offload: OffloadMode,
     /// Marks and interface id; a device without [`crate::Capabilities::marks`] or [`crate::Capabilities::interface_ids`] is not asked for them.
     pub tags: Tags,

@@ -1,7 +1,8 @@
 //! CHILD SAs: their entries in SAD and SPD, and the order in which these come and go.
 //!
 //! A CHILD SA owns two SAs and, per pair of selectors, an inbound, a forward and an outbound policy. Over a rekey with unchanged selectors
-//! the policies pass from the old CHILD SA to the new one, so that switching is one [`Op::Activate`] per pair.
+//! the policies pass from the old CHILD SA to the new one, so that switching is one [`Op::Activate`] per pair. A CHILD SA with policies of its own
+//! has all of them installed before it is used, the outbound ones behind all others.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -60,8 +61,7 @@ pub(crate) struct Agreement {
 pub(crate) struct PairPolicies {
     inbound: PolicyHandle,
     forward: PolicyHandle,
-    /// `None` until the outbound SA is activated for the first time.
-    outbound: Option<PolicyHandle>,
+    outbound: PolicyHandle,
 }
 
 /// Whether the outbound SA is in use.
@@ -136,6 +136,8 @@ pub(crate) struct ChildSa {
     pub(crate) replaced: bool,
     /// The peer deleted it while our backend was still at it.
     pub(crate) taken_back: bool,
+    /// Attempts of ours to rekey it that have come to nothing.
+    pub(crate) rekey_failures: u8,
     /// Since when it only receives.
     pub(crate) lingers_since: Option<Instant>,
     /// Packets of both directions as last counted, and since when they have not changed.
@@ -235,6 +237,7 @@ impl ChildSa {
             redundant: false,
             replaced: false,
             taken_back: false,
+            rekey_failures: 0,
             lingers_since: None,
             counted: Counted { idle_since: replaces.and_then(|old| old.counted.idle_since), ..Counted::default() },
             tags: (!tags.is_none()).then(|| Box::new(tags)),
@@ -252,8 +255,8 @@ impl ChildSa {
     /// Counts the table entries that it holds now.
     fn recount(&mut self) {
         let sas = 1 + u32::from(self.outbound != Outbound::Removed);
-        let of_pair = |entry: &PairPolicies| 1 + u32::from(entry.outbound.is_some());
-        self.claim.set(Entries { sas, policies: self.policies.iter().map(of_pair).sum() });
+        let policies = u32::try_from(self.policies.len()).unwrap_or(u32::MAX).saturating_mul(2);
+        self.claim.set(Entries { sas, policies });
     }
 
     /// Its marks and interface ids.
@@ -271,6 +274,11 @@ impl ChildSa {
         self.cause.is_some() || matches!(self.state, ChildSaState::Deleting | ChildSaState::Deleted)
     }
 
+    /// Time until its hard limit, where it has one.
+    pub(crate) fn time_left(&self, now: Instant) -> Option<std::time::Duration> {
+        Some((self.installed_at? + self.limits.hard.time?).saturating_since(now))
+    }
+
     /// One of its deadlines.
     pub(crate) fn timer(&self, timer: ChildTimer) -> Timer {
         Timer::Child(self.unique_id, timer)
@@ -283,7 +291,8 @@ impl ChildSa {
         SelectorPair::product(&local, &remote)
     }
 
-    /// Operations that install both SAs with the outbound one reserved, and the inbound policies unless `predecessor` has the same ones.
+    /// Operations that install both SAs, and the policies unless `predecessor` has the same ones, with the outbound half reserved: all that it takes
+    /// of the device it takes now, or nothing.
     ///
     /// SAs and policies of one child are on one rung: a packet that meets a policy of the device finds only SAs of the device, and the other way
     /// round. So a successor on another rung brings policies of its own.
@@ -296,13 +305,14 @@ impl ChildSa {
         if turn.context.config.settings.fail_closed != FailClosed::Off {
             ops.extend(turn.registry.missing_guards(&self.name, &self.guarded_pairs()));
         }
-        let inherits = predecessor.is_some_and(|old| old.pairs == self.pairs && old.rung() == self.rung());
+        let inherits = predecessor
+            .is_some_and(|old| old.pairs == self.pairs && (old.device, old.rung()) == (self.device, self.rung()));
         let policies = if self.config.policies && !inherits { self.pairs.len().saturating_mul(2) } else { 0 };
         self.claim.set(Entries { sas: 2, policies: u32::try_from(policies).unwrap_or(u32::MAX) });
         if self.config.policies && !inherits {
             for pair in self.pairs.clone().iter() {
-                let (inbound, forward) = (turn.ids.policy(), turn.ids.policy());
-                self.policies.push(PairPolicies { inbound, forward, outbound: None });
+                let [inbound, forward, outbound] = [(); 3].map(|()| turn.ids.policy());
+                self.policies.push(PairPolicies { inbound, forward, outbound });
                 ops.push(Op::InstallPolicy(self.policy(inbound, Direction::Inbound, *pair)));
                 ops.push(Op::InstallPolicy(self.policy(forward, Direction::Forward, *pair)));
             }
@@ -310,6 +320,9 @@ impl ChildSa {
         let window = turn.context.config.settings.replay_window;
         ops.push(Op::InstallSa(Box::new(self.sa(turn.ids, window, Direction::Inbound, keys.inbound))));
         ops.push(Op::InstallSa(Box::new(self.sa(turn.ids, window, Direction::Outbound, keys.outbound))));
+        // Behind whatever else there is for this traffic: a trap, or the child that has it now.
+        let reserved = self.policies.iter().zip(self.pairs.iter());
+        ops.extend(reserved.map(|(entry, pair)| Op::InstallPolicy(self.outbound_policy(entry.outbound, *pair, None))));
         ops
     }
 
@@ -319,8 +332,9 @@ impl ChildSa {
         let mut ops = Vec::new();
         let sa = ids.sa(self.unique_id, Direction::Outbound);
         let mut obsolete = Vec::new();
+        let reserved = !self.policies.is_empty();
         if let Some(old) = predecessor {
-            if self.policies.is_empty() {
+            if !reserved {
                 self.policies = std::mem::take(&mut old.policies);
             }
             obsolete = old.remove_policies_ops();
@@ -330,20 +344,12 @@ impl ChildSa {
             }
             old.recount();
         }
-        let mut policies = std::mem::take(&mut self.policies);
-        for (entry, pair) in policies.iter_mut().zip(self.pairs.iter()) {
-            let policy = match entry.outbound {
-                Some(policy) => policy,
-                None => {
-                    let policy = ids.policy();
-                    entry.outbound = Some(policy);
-                    ops.push(Op::InstallPolicy(self.policy(policy, Direction::Outbound, *pair)));
-                    policy
-                }
-            };
-            ops.push(Op::Activate { policy, sa });
+        for (entry, pair) in self.policies.iter().zip(self.pairs.iter()) {
+            if reserved {
+                ops.push(Op::UpdatePolicy(self.outbound_policy(entry.outbound, *pair, Some(sa))));
+            }
+            ops.push(Op::Activate { policy: entry.outbound, sa });
         }
-        self.policies = policies;
         self.outbound = Outbound::Active;
         self.recount();
         (ops, obsolete)
@@ -351,7 +357,7 @@ impl ChildSa {
 
     fn remove_policies_ops(&mut self) -> Vec<Op> {
         let policies = std::mem::take(&mut self.policies);
-        let outbound = policies.iter().filter_map(|entry| entry.outbound).map(Op::RemovePolicy);
+        let outbound = policies.iter().map(|entry| entry.outbound).map(Op::RemovePolicy);
         let inbound = policies.iter().flat_map(|entry| [entry.forward, entry.inbound]).map(Op::RemovePolicy);
         outbound.chain(inbound).collect()
     }
@@ -424,15 +430,21 @@ impl ChildSa {
         for (entry, pair) in self.policies.iter().zip(self.pairs.iter()) {
             policies.push(self.policy(entry.inbound, Direction::Inbound, *pair));
             policies.push(self.policy(entry.forward, Direction::Forward, *pair));
-            if let Some(outbound) = entry.outbound {
-                let mut spec = self.policy(outbound, Direction::Outbound, *pair);
-                if let PolicyAction::Protect { sa: active, .. } = &mut spec.action {
-                    *active = sa;
-                }
-                policies.push(spec);
-            }
+            policies.push(self.outbound_policy(entry.outbound, *pair, sa));
         }
         policies
+    }
+
+    /// The outbound policy, which stands behind all others until its SA is activated.
+    fn outbound_policy(&self, handle: PolicyHandle, selectors: SelectorPair, sa: Option<SaHandle>) -> PolicySpec {
+        let mut spec = self.policy(handle, Direction::Outbound, selectors);
+        if let PolicyAction::Protect { sa: active, .. } = &mut spec.action {
+            *active = sa;
+        }
+        if sa.is_none() && self.outbound == Outbound::Reserved {
+            spec.priority = RESERVED;
+        }
+        spec
     }
 
     fn policy(&self, handle: PolicyHandle, direction: Direction, selectors: SelectorPair) -> PolicySpec {
@@ -570,6 +582,9 @@ pub(crate) fn backend_limits(limits: Limits) -> Limits {
     let backstop = limits.hard.time.map(|time| time + time / 10);
     Limits { soft: Volume { time: None, ..limits.soft }, hard: Volume { time: backstop, ..limits.hard } }
 }
+
+/// Priority of an outbound policy whose SA nothing takes yet. One more is what some devices refuse.
+const RESERVED: u32 = u32::MAX - 1;
 
 /// Kinds of policies, in the order in which they are looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

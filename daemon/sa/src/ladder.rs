@@ -108,26 +108,31 @@ fn rank(mode: OffloadMode) -> u8 {
     }
 }
 
-/// What the plan is made for besides what is asked.
+/// How entries of a device are reckoned.
 #[derive(Clone, Copy, Default)]
-struct Credit {
+struct Reckoning {
     /// Entries that are claimed already.
     own: Option<(OffloadMode, Entries)>,
-    /// Policies that the predecessor leaves.
-    inherited: Option<(OffloadMode, u32)>,
+    /// The rung of the predecessor, and the policies that it leaves.
+    predecessor: Option<(OffloadMode, u32)>,
+    /// SAs that are to stay free for the rekeying of what is up, except on the rung of the predecessor, whose own rekeying it is.
+    spare: u32,
 }
 
-impl Credit {
+impl Reckoning {
     fn of(rekeys: Option<&ChildSa>, pairs: &[SelectorPair]) -> Self {
-        let same = rekeys.filter(|old| *old.pairs == *pairs);
-        Self { own: None, inherited: same.map(|old| (old.rung(), policies(pairs))) }
+        let predecessor = rekeys.map(|old| (old.rung(), if *old.pairs == *pairs { policies(pairs) } else { 0 }));
+        Self { own: None, predecessor, spare: SPARE }
     }
 
-    fn deduct(self, mode: OffloadMode, held: Entries) -> Entries {
+    /// What counts as held on a rung.
+    fn held(self, mode: OffloadMode, held: Entries) -> Entries {
         let own = self.own.filter(|(rung, _)| *rung == mode).map_or(Entries::default(), |(_, entries)| entries);
-        let inherited = self.inherited.filter(|(rung, _)| *rung == mode).map_or(0, |(_, policies)| policies);
+        let predecessor = self.predecessor.filter(|(rung, _)| *rung == mode);
+        let inherited = predecessor.map_or(0, |(_, policies)| policies);
+        let spare = if predecessor.is_some() { 0 } else { self.spare };
         Entries {
-            sas: held.sas.saturating_sub(own.sas),
+            sas: held.sas.saturating_sub(own.sas).saturating_add(spare),
             policies: held.policies.saturating_sub(own.policies).saturating_sub(inherited),
         }
     }
@@ -152,10 +157,10 @@ fn plan<'c>(
     device: DeviceId,
     child: &Child,
     asks: &Asks,
-    credit: Credit,
+    reckoning: Reckoning,
 ) -> Result<Plan<'c>, Error> {
     let device = context.devices.get(device).ok_or_else(|| Error::NoAdditionalSas("the device is not known".into()))?;
-    let held = |mode| credit.deduct(mode, tables.held(device.id, mode));
+    let held = |mode| reckoning.held(mode, tables.held(device.id, mode));
     let plan = ladder_plan(device, child.hw_offload, asks, held);
     if plan.rungs.is_empty() { Err(unfit(child, &plan)) } else { Ok(plan) }
 }
@@ -224,16 +229,12 @@ pub(crate) fn wanted<'c>(
     (mode, pairs): (SaMode, &[SelectorPair]),
     rekeys: Option<&ChildSa>,
 ) -> Result<Wanted<'c>, Error> {
-    let mut asks = asks(turn, core, child, mode, pairs);
-    let claimed = asks.entries;
-    if rekeys.is_none() {
-        asks.entries.sas = asks.entries.sas.saturating_add(SPARE);
-    }
-    let credit = Credit::of(rekeys, pairs);
-    let plan = plan(turn.context, &turn.registry.tables, device, child, &asks, credit)?;
+    let asks = asks(turn, core, child, mode, pairs);
+    let reckoning = Reckoning::of(rekeys, pairs);
+    let plan = plan(turn.context, &turn.registry.tables, device, child, &asks, reckoning)?;
     let best = plan.rungs.first().map_or(OffloadMode::No, |rung| rung.mode.mode);
-    let inherits = credit.inherited.is_some_and(|(mode, _)| mode == best);
-    let claimed = if inherits { Entries { policies: 0, ..claimed } } else { claimed };
+    let inherited = reckoning.predecessor.filter(|(mode, _)| *mode == best).map_or(0, |(_, policies)| policies);
+    let claimed = Entries { policies: asks.entries.policies.saturating_sub(inherited), ..asks.entries };
     let claim = turn.registry.tables.claim(device, best, claimed);
     Ok(Wanted { plan, claim })
 }
@@ -252,11 +253,13 @@ pub(crate) fn agreed(
 ) -> Result<Ladder, Error> {
     let suites = vec![Suite { algorithm: suite.algorithm, esn: suite.esn }];
     let asks = Asks { suites, ..asks(turn, core, child, mode, pairs) };
-    let credit = Credit {
+    let inherited = asks.entries.policies.saturating_sub(claim.entries().policies);
+    let reckoning = Reckoning {
         own: Some((claim.mode(), claim.entries())),
-        inherited: Some((claim.mode(), asks.entries.policies.saturating_sub(claim.entries().policies))),
+        predecessor: Some((claim.mode(), inherited)),
+        spare: SPARE,
     };
-    let plan = plan(turn.context, &turn.registry.tables, device, child, &asks, credit)?;
+    let plan = plan(turn.context, &turn.registry.tables, device, child, &asks, reckoning)?;
     if let Some(best) = plan.rungs.first().map(|rung| rung.mode.mode).filter(|best| *best != claim.mode()) {
         claim.move_to(best);
     }
@@ -287,8 +290,9 @@ pub(crate) fn check_early(
     let mut asks = child.asks(connection, window, outer);
     let mode = transport::mode(child);
     asks.selectors = if child.policies { pairs_between(child, mode, outer) } else { Vec::new() };
-    asks.entries = Entries { sas: PAIR + SPARE, policies: policies(&asks.selectors) };
-    plan(turn.context, &turn.registry.tables, device, child, &asks, Credit::default()).map(|_| ())
+    asks.entries = Entries { sas: PAIR, policies: policies(&asks.selectors) };
+    let reckoning = Reckoning { spare: SPARE, ..Reckoning::default() };
+    plan(turn.context, &turn.registry.tables, device, child, &asks, reckoning).map(|_| ())
 }
 
 /// The selectors that a child is configured with between two outer addresses.

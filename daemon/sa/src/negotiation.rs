@@ -311,13 +311,12 @@ pub(crate) fn answer(
 ) -> Result<Answer, Error> {
     let (sa, ts_i, ts_r) = child_payloads(payloads)?;
     let device = device(turn, core)?;
-    let carries = |child: &Arc<Child>| ladder::rungs(turn.context, device, child.hw_offload).any(|rung| rung.transport);
-    let carries_transport = children.iter().any(carries);
+    let carries = |child: &Child| ladder::rungs(turn.context, device, child.hw_offload).any(|rung| rung.transport);
     let (remote, local) = (selectors::from_wire(ts_i), selectors::from_wire(ts_r));
     let transport = payloads.notify(NotifyType::USE_TRANSPORT_MODE).is_some();
     let found = match rekeys {
         Some(old) => find_rekeyed(core, children, old, transport, &local, &remote),
-        None => find_new(core, children, transport && carries_transport, &local, &remote),
+        None => find_new(core, children, transport, carries, &local, &remote),
     }?;
     let pairs = SelectorPair::product(&found.local, &found.remote);
     let wanted = ladder::wanted(turn, core, device, &found.child, (found.mode, &pairs), rekeys)?;
@@ -367,16 +366,21 @@ fn find_new(
     core: &Core,
     children: &[Arc<Child>],
     transport: bool,
+    carries: impl Fn(&Child) -> bool,
     local: &[TrafficSelector],
     remote: &[TrafficSelector],
 ) -> Result<Found, Error> {
     let of = |mode: ChildMode| children.iter().filter(move |child| child.mode == mode);
     let seen = if transport { transport::seen(local, remote, core.path, core.nat) } else { None };
-    let as_transport = seen.and_then(|seen| {
-        let found = find_child(core, of(ChildMode::Transport), SaMode::Transport, &seen.local, &seen.remote)?;
+    let as_transport = |children: &mut dyn Iterator<Item = &Arc<Child>>| {
+        let seen = seen.as_ref()?;
+        let found = find_child(core, children, SaMode::Transport, &seen.local, &seen.remote)?;
         Some(Found { peer_view: seen.peer_view, ..found })
-    });
-    let found = as_transport.or_else(|| find_child(core, of(ChildMode::Tunnel), SaMode::Tunnel, local, remote));
+    };
+    // What the device cannot carry is taken last: why it cannot is said by whoever looks closer.
+    let found = as_transport(&mut of(ChildMode::Transport).filter(|child| carries(child)))
+        .or_else(|| find_child(core, of(ChildMode::Tunnel), SaMode::Tunnel, local, remote))
+        .or_else(|| as_transport(&mut of(ChildMode::Transport)));
     found.ok_or_else(|| {
         let close = |child: &&Arc<Child>| {
             let (ours, theirs) = transport::allowed(child, SaMode::Tunnel, transport::outer(core.path));
@@ -408,9 +412,9 @@ fn find_rekeyed(
         (SaMode::Transport, true) | (SaMode::Tunnel, false | true) => {}
     }
     let found = match old.mode {
-        SaMode::Tunnel => find_child(core, children, SaMode::Tunnel, local, remote),
+        SaMode::Tunnel => find_child(core, children.iter(), SaMode::Tunnel, local, remote),
         SaMode::Transport => transport::seen(local, remote, core.path, core.nat).and_then(|seen| {
-            let found = find_child(core, children, SaMode::Transport, &seen.local, &seen.remote)?;
+            let found = find_child(core, children.iter(), SaMode::Transport, &seen.local, &seen.remote)?;
             Some(Found { peer_view: seen.peer_view, ..found })
         }),
     };
@@ -430,7 +434,7 @@ fn unacceptable(core: &Core, children: &[Arc<Child>], local: &[TrafficSelector],
 /// a part of it.
 fn find_child<'c>(
     core: &Core,
-    children: impl IntoIterator<Item = &'c Arc<Child>>,
+    children: impl Iterator<Item = &'c Arc<Child>>,
     mode: SaMode,
     offered_local: &[TrafficSelector],
     offered_remote: &[TrafficSelector],

@@ -35,6 +35,16 @@ pub(crate) fn temporary_failure(random: u32) -> Duration {
     Duration::from_millis(6_000 + u64::from(random) * 9_000 / u64::from(u32::MAX))
 }
 
+/// Wait before a CHILD SA is rekeyed again after `failures` attempts have come to nothing: as after TEMPORARY_FAILURE, doubled each time up to 5
+/// minutes, but never more than a quarter of what is left of its life.
+pub(crate) fn rekeying(failures: u8, left: Option<Duration>, random: u32) -> Duration {
+    let first = temporary_failure(random);
+    let doubled = first.saturating_mul(1 << failures.saturating_sub(1).min(8));
+    let most = jittered(Duration::from_secs(300), random);
+    let soon = left.map_or(most, |left| left / 4).max(first);
+    doubled.min(most).min(soon)
+}
+
 /// TEMPORARY_FAILURE answers after which the SA counts as out of step and is closed.
 pub(crate) const TEMPORARY_FAILURES: u8 = 20;
 
@@ -70,6 +80,15 @@ mod tests {
         assert_eq!(retransmission(&settings, 3, 0), Some(SHORTEST_WAIT));
         let settings = IkeSettings { retransmit_base: 1e300, ..IkeSettings::default() };
         assert_eq!(retransmission(&settings, 5, 0), Some(LONGEST_WAIT));
+    }
+
+    #[test]
+    fn rekeying_slows_down_while_there_is_time() {
+        let waits = |left| (1..=9).map(|failures| rekeying(failures, left, 0).as_secs()).collect::<Vec<_>>();
+        assert_eq!(waits(None), [6, 12, 24, 48, 96, 192, 300, 300, 300]);
+        assert_eq!(waits(Some(Duration::from_secs(100))), [6, 12, 24, 25, 25, 25, 25, 25, 25]);
+        assert_eq!(waits(Some(Duration::ZERO)), [6; 9]);
+        assert!(rekeying(200, None, u32::MAX) >= Duration::from_secs(225));
     }
 
     #[test]

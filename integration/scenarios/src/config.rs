@@ -112,6 +112,11 @@ pub fn esp_proposal(methods: &[KeyExchangeId]) -> EspProposal {
     }
 }
 
+/// ChaCha20-Poly1305 for an ESP proposal.
+pub fn chacha() -> Encryption {
+    Encryption { id: EncryptionId::CHACHA20_POLY1305, key_bits: None }
+}
+
 /// A tunnel between networks number `number` of both ends, without limits and actions.
 pub fn child(name: &str, local: Who, remote: Who, number: u8) -> Child {
     Child {

@@ -237,6 +237,11 @@ impl Gateway {
         self.backend = RecordingBackend::new(self.reports.clone(), first_spi(other, 0));
     }
 
+    /// From now on this is its device. Nothing may be installed yet.
+    pub fn use_device(&mut self, device: ipsec::Device) {
+        self.backend = RecordingBackend::with_device(self.reports.clone(), first_spi(self.who, self.life), device);
+    }
+
     /// From now on its device holds so many SAs. Nothing may be installed yet.
     pub fn bound_sa_table(&mut self, size: u32) {
         self.backend = RecordingBackend::with_sa_table(self.reports.clone(), first_spi(self.who, self.life), size);

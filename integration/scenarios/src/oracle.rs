@@ -21,7 +21,7 @@ use ike_model::{EventBody, IkeSaSnapshot};
 use ike_wire::ids::{ExchangeType, PayloadType};
 use ike_wire::{Header, Message};
 use ipsec::recording::Tables;
-use ipsec::{Direction, Instant, Op, SaSpec, Spi};
+use ipsec::{Direction, Instant, Op, SaHandle, SaSpec, Spi};
 
 use self::pacing::Pacing;
 use self::reception::Reception;
@@ -45,7 +45,9 @@ pub(crate) struct Oracle {
     pub(crate) flight: Flight,
     wire: Wire,
     stories: BTreeMap<Who, Story>,
-    keys: BTreeSet<(Who, Vec<u8>)>,
+    keys: BTreeMap<(Who, Vec<u8>), SaHandle>,
+    /// Outbound SAs that traffic was let to.
+    activated: BTreeSet<(Who, SaHandle)>,
     pub(crate) reception: Reception,
     pacing: Pacing,
 }
@@ -112,6 +114,7 @@ impl Oracle {
     /// A gateway has lost its memory.
     pub(crate) fn restarted(&mut self, who: Who) {
         self.stories.remove(&who);
+        self.activated.retain(|(other, _)| *other != who);
         self.flight.forget();
         self.reception.restarted(who);
         self.pacing.restarted(who);
@@ -120,11 +123,27 @@ impl Oracle {
     /// The backend is asked.
     pub(crate) fn asked(&mut self, who: Who, ops: &[Op]) -> Violation {
         for op in ops {
-            if let Op::InstallSa(sa) = op
-                && sa.direction == Direction::Outbound
-                && !self.keys.insert((who, sa.key.encryption.to_vec()))
-            {
-                return Err(format!("the key of outbound SA {} was installed before", sa.spi));
+            match op {
+                Op::InstallSa(sa) if sa.direction == Direction::Outbound => {
+                    let key = (who, sa.key.encryption.to_vec());
+                    let handle = *self.keys.entry(key).or_insert(sa.handle);
+                    // An SA that was refused, or never let go, may be tried on another rung of the device.
+                    if handle != sa.handle || self.activated.contains(&(who, handle)) {
+                        return Err(format!("the key of outbound SA {} was in use before", sa.spi));
+                    }
+                }
+                Op::Activate { sa, .. } => {
+                    self.activated.insert((who, *sa));
+                }
+                Op::InstallSa(_)
+                | Op::UpdateSa { .. }
+                | Op::RemoveSa(_)
+                | Op::InstallPolicy(_)
+                | Op::UpdatePolicy(_)
+                | Op::RemovePolicy(_)
+                | Op::InstallGuard(_)
+                | Op::RemoveGuard(_)
+                | Op::Flush => {}
             }
         }
         Ok(())

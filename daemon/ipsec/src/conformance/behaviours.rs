@@ -47,6 +47,7 @@ behaviours! {
     requests::a_refused_request_leaves_nothing_behind = "A refused request changes no table, and its names and SPIs are free.",
     requests::removing_what_is_missing_is_no_error = "Removing what is not there succeeds.",
     requests::an_spi_is_unique_and_never_reserved_by_the_protocol = "Reserved SPIs differ and are never below 256 (RFC 4303 §2.1).",
+    requests::an_spi_passes_to_another_sa_in_one_request = "An SA removed and another installed with its SPI in one request leave the SPI taken.",
     requests::two_entries_of_one_name_are_refused = "A handle names one entry.",
     requests::an_sa_that_does_not_fit_its_keys_is_refused = "Key material has exactly the length its algorithm needs.",
     requests::after_shut_down_everything_is_refused_and_answered = "After shut down each request is answered as unavailable.",

@@ -7,7 +7,7 @@ use super::{Kept, Verdict, ensure};
 use crate::algorithm::KeyMaterial;
 use crate::backend::{Answer, OffloadError, OnStop, Op, Request, Scope};
 use crate::handle::{PolicyHandle, SaHandle};
-use crate::sa::{ModeInUse, OffloadMode};
+use crate::sa::{ModeInUse, OffloadMode, SaSpec};
 
 pub(super) fn a_request_is_answered_exactly_once(bench: &mut Bench<'_>) -> Kept {
     let missing = SaHandle::new(SHARD, 999);
@@ -60,6 +60,19 @@ pub(super) fn an_spi_is_unique_and_never_reserved_by_the_protocol(bench: &mut Be
         ensure(seen.insert(spi), || format!("SPI {spi} was given out twice"))?;
     }
     Ok(())
+}
+
+pub(super) fn an_spi_passes_to_another_sa_in_one_request(bench: &mut Bench<'_>) -> Kept {
+    let pin = bench.connected()?;
+    let (old, spi) = (pin.inbound.handle, pin.inbound.spi);
+    let named = |count| SaSpec { handle: SaHandle::new(SHARD, count), ..pin.inbound.clone() };
+    bench.apply(vec![Op::RemoveSa(old), Op::InstallSa(Box::new(named(995)))])?;
+    for _ in 0..100 {
+        ensure(bench.reserve()? != spi, || format!("SPI {spi} was given out while an SA has it"))?;
+    }
+    // Once more, so that it was not given back the first time.
+    let again = vec![Op::RemoveSa(SaHandle::new(SHARD, 995)), Op::InstallSa(Box::new(named(994)))];
+    bench.apply(again).map(|_| ())
 }
 
 pub(super) fn two_entries_of_one_name_are_refused(bench: &mut Bench<'_>) -> Kept {

@@ -165,7 +165,7 @@ fn each_refusal_names_device_wish_offer_and_key() {
         ),
         (
             asks_for(|asks| asks.entries.sas = 10),
-            "is full: of 8 SAs 0 are in use and 10 more are needed: set `hw_offload = auto` or use fewer children",
+            "is full: of 8 SAs 0 are in use or kept for rekeying and 10 more are needed: set `hw_offload = auto` or use fewer children",
             None,
         ),
         (

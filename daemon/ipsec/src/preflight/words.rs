@@ -105,7 +105,7 @@ impl Refusal {
             }
             Self::InterfaceIds => format!("{on} knows no interface ids: unset `if_id_in` and `if_id_out`"),
             Self::SaTable { size, held, needs } => format!(
-                "{on} is full: of {size} SAs {held} are in use and {needs} more are needed: set `hw_offload = auto` or use fewer children"
+                "{on} is full: of {size} SAs {held} are in use or kept for rekeying and {needs} more are needed: set `hw_offload = auto` or use fewer children"
             ),
             Self::PolicyTable { size, held, needs } => format!(
                 "{on} is full: of {size} policies {held} are in use and {needs} more are needed: set `hw_offload = auto` or use fewer selectors"

@@ -30,6 +30,7 @@ mod model;
 mod model_found;
 mod names;
 mod nat;
+mod offload;
 mod pacing;
 mod reauth;
 mod refusals;

@@ -222,7 +222,11 @@ impl Control {
             After::RemoveGuard(guard) => state.surroundings.remove_guard(&guard),
             After::RemoveOuter(path) => state.surroundings.remove_outer(path.local, path.remote),
             After::ReleaseSpi(spi) => {
-                lock(&self.spis).release(spi, now);
+                let mut spis = lock(&self.spis);
+                // The same request may have put another SA in its place.
+                if spis.slot_of(spi).is_none_or(|slot| state.tables.inbound.get(slot).is_none()) {
+                    spis.release(spi, now);
+                }
                 Ok(())
             }
         };

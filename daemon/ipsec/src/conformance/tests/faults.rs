@@ -202,7 +202,14 @@ const FAULTS: &[Broken] = &[
     (Fault::AcceptsTwins, &["two_entries_of_one_name_are_refused", "two_inbound_sas_of_one_spi_are_refused"]),
     (Fault::TakesAnyKey, &["an_sa_that_does_not_fit_its_keys_is_refused", "a_refused_install_keeps_its_spi"]),
     (Fault::SwallowsRefusal, &["a_refusal_by_the_device_is_told_and_undone"]),
-    (Fault::Reorders, &["operations_take_effect_in_order", "the_sad_holds_what_is_claimed"]),
+    (
+        Fault::Reorders,
+        &[
+            "an_spi_passes_to_another_sa_in_one_request",
+            "operations_take_effect_in_order",
+            "the_sad_holds_what_is_claimed",
+        ],
+    ),
     (
         Fault::ActivatesAnything,
         &[

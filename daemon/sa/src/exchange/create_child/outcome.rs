@@ -169,8 +169,7 @@ pub(super) fn rekey_failed(
     old: u32,
     cause: &Cause,
 ) {
-    let at = turn.after(retry::temporary_failure(turn.random()));
-    let (now, shard) = (turn.now(), turn.ids.shard());
+    let (now, shard, random) = (turn.now(), turn.ids.shard(), turn.random());
     let Some(child) = authenticated.child_mut(old) else { return };
     if child.state == ChildSaState::Rekeying {
         child.state = ChildSaState::Installed;
@@ -178,6 +177,8 @@ pub(super) fn rekey_failed(
     if child.state != ChildSaState::Installed {
         return;
     }
+    child.rekey_failures = child.rekey_failures.saturating_add(1);
+    let at = turn.after(retry::rekeying(child.rekey_failures, child.time_left(now), random));
     turn.deadlines.set(child.timer(ChildTimer::Retry), at);
     let snapshot = Box::new(child.snapshot(now, shard));
     tracing::warn!(
