@@ -30,6 +30,8 @@ pub struct Tables {
     pub policies: BTreeMap<PolicyHandle, PolicySpec>,
     /// Guards.
     pub guards: BTreeSet<GuardSpec>,
+    /// How often each policy was installed or updated: a trap that is touched may ask again.
+    pub touched: BTreeMap<PolicyHandle, u64>,
 }
 
 /// Refuses the next operation that a test picks.
@@ -366,18 +368,21 @@ impl Tables {
                     let held = self.policies.values().filter(alike).count();
                     fits(device, "SPD", rung.capabilities.policy_table, held)?;
                 }
+                *self.touched.entry(policy.handle).or_default() += 1;
                 if self.policies.insert(policy.handle, policy.clone()).is_some() {
                     return Err(OffloadError::Exists("policy".into()));
                 }
             }
             Op::UpdatePolicy(policy) => {
                 rung(devices, policy.device, policy.offload)?;
+                *self.touched.entry(policy.handle).or_default() += 1;
                 if self.policies.insert(policy.handle, policy.clone()).is_none() {
                     return Err(OffloadError::Missing("policy".into()));
                 }
             }
             Op::RemovePolicy(policy) => {
                 self.policies.remove(policy);
+                self.touched.remove(policy);
             }
             Op::Activate { policy, sa } => self.activate(*policy, *sa)?,
             Op::InstallGuard(guard) => {
@@ -389,6 +394,7 @@ impl Tables {
             Op::Flush => {
                 self.sas.clear();
                 self.policies.clear();
+                self.touched.clear();
             }
         }
         Ok(())

@@ -13,6 +13,8 @@ pub(crate) enum Timer {
     Child(u32, ChildTimer),
     /// Of a configured child, by the number of its keeper.
     Keeper(u32),
+    /// Of the trap of a configured child, by the number of its keeper.
+    Trap(u32),
 }
 
 /// Deadlines of an IKE SA.

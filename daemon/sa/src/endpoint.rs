@@ -20,6 +20,7 @@
 //! | deadlines | a fixed number for each IKE SA, CHILD SA and configured child | - |
 //! | refusals in the log | 10 in 10 s | counted, not logged |
 
+mod acquire;
 mod command;
 mod configured;
 mod first;
@@ -303,6 +304,7 @@ impl Endpoint {
                     }
                 }
                 Timer::Keeper(number) => self.on_retry(context, number),
+                Timer::Trap(number) => self.arm_trap(context, number),
             }
             self.settle(context);
         }
@@ -429,6 +431,7 @@ impl Endpoint {
         match message {
             DirectoryMessage::Established(entry) => {
                 self.shared.registry.connecting.remove(&entry.unique_id);
+                self.peer_is_back(context, &entry.connection);
                 self.shared.registry.established.insert(entry);
             }
             DirectoryMessage::Connecting { unique_id, local_id, remote_id } => {

@@ -14,7 +14,7 @@ use ike_model::{
 use ike_sa::{Admission, Context, Counts, DirectoryMessage, Endpoint, Input, Outcome, Output, WorkId};
 use ike_wire::ids::KeyExchangeId;
 use ipsec::recording::{RecordingBackend, Tables};
-use ipsec::{Answer, Event, Instant, OffloadBackend, OffloadError, Path, Reports, Shard, Tag};
+use ipsec::{Answer, Event, Instant, OffloadBackend, OffloadError, Path, PolicyHandle, Reports, Shard, Tag};
 
 use crate::Who;
 use crate::config::address;
@@ -69,6 +69,8 @@ pub struct Gateway {
     pub sent: Vec<(Instant, Path, Vec<u8>)>,
     /// NAT keepalives sent so far.
     pub keepalives: usize,
+    /// Acquires that are outstanding: how often the trap had been touched then, and when it was.
+    pub(crate) acquires: BTreeMap<PolicyHandle, (u64, Instant)>,
     /// Random octets, with the first octet of coming nonces settable.
     pub random: GatewayRandom,
     /// Who may begin an IKE SA, for all shards.
@@ -207,6 +209,7 @@ impl Gateway {
             events: Vec::new(),
             sent: Vec::new(),
             keepalives: 0,
+            acquires: BTreeMap::new(),
             random: GatewayRandom::new(seed.wrapping_mul(16).wrapping_add(who as u64)),
             shards: (0..shards).map(|shard| Endpoint::sharing(Shard(shard), shards, Arc::clone(&admission))).collect(),
             admission,

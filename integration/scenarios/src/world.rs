@@ -24,7 +24,7 @@ use crate::{A, B, Who, config};
 mod checks;
 mod faults;
 mod network;
-mod orders;
+pub mod orders;
 mod sleep;
 mod text;
 mod wire;

@@ -88,6 +88,9 @@ impl Endpoint {
             let text = format!("'{}' is a shunt: it is installed, not initiated", child.unwrap_or_default());
             return self.reply(id, Err(CommandError::Invalid(text)));
         }
+        if let Some(child) = &child {
+            self.forgive(&connection, child);
+        }
         self.watches.push(Watch::Up { id, connection, child });
         self.initiate(context, &found, request, None);
     }

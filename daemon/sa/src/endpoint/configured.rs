@@ -12,7 +12,7 @@ use ike_model::snapshot::{ConfiguredState, PolicySnapshot};
 use ike_model::{
     Actions, Cause, CauseKind, Child, ChildMode, ConfigSnapshot, ConfiguredChildStatus, Connection, DrawnTags, Selector,
 };
-use ipsec::{DeviceId, Instant, ModeInUse, PacketSelectors, PolicyHandle, Reqid, SelectorPair, Shard};
+use ipsec::{DeviceId, Instant, ModeInUse, PacketSelectors, PolicyHandle, PolicySpec, Reqid, SelectorPair, Shard};
 
 use crate::admission::Claim;
 use crate::deadline::Timer;
@@ -35,18 +35,18 @@ pub(super) struct Keeper {
     /// It is to be up.
     pub(super) wanted: bool,
     /// Failures in a row.
-    failures: u32,
+    pub(super) failures: u32,
     /// Failures before it came up: they count again should it not last.
     failures_before: u32,
     /// Since when it is up.
     up_since: Option<Instant>,
     /// Traffic does not ask for it again before this.
-    not_before: Option<Instant>,
+    pub(super) not_before: Option<Instant>,
     /// Its deadline is a place in the pace of attempts, not a wait after a failure.
     placed: bool,
-    last_cause: Option<(u64, Cause)>,
+    pub(super) last_cause: Option<(u64, Cause)>,
     /// How often it is up in other shards.
-    up_elsewhere: u32,
+    pub(super) up_elsewhere: u32,
     pub(super) trap: Trap,
     /// Group of its trap.
     pub(super) reqid: Option<Reqid>,
@@ -62,8 +62,8 @@ pub(super) enum Trap {
     Absent,
     /// It is installed, or being installed.
     Present {
-        /// Its policies.
-        policies: Vec<PolicyHandle>,
+        /// Its policies, as they were installed.
+        policies: Vec<PolicySpec>,
         /// What they match.
         pairs: Vec<SelectorPair>,
         /// The backend has said yes.
@@ -125,6 +125,12 @@ impl Keepers {
     /// The number of a child's keeper, if there is one.
     pub(super) fn find(&self, connection: &str, child: &str) -> Option<u32> {
         self.numbers.get(&(connection.to_owned(), child.to_owned())).copied()
+    }
+
+    /// The numbers of the keepers of a connection's children.
+    pub(super) fn of(&self, connection: &str) -> impl Iterator<Item = u32> {
+        let first = (connection.to_owned(), String::new());
+        self.numbers.range(first..).take_while(move |((name, _), _)| name == connection).map(|(_, number)| *number)
     }
 
     /// Forgets a child.
@@ -330,6 +336,7 @@ impl Endpoint {
             keeper.not_before = None;
             keeper.up_elsewhere = keeper.up_elsewhere.saturating_add(u32::from(elsewhere));
         }
+        self.shared.deadlines.clear(Timer::Trap(number));
     }
 
     /// A child is there: nothing has to be waited for.
@@ -361,6 +368,7 @@ impl Endpoint {
             keeper.failures = keeper.failures_before.saturating_add(1);
         }
         keeper.last_cause = Some((context.wall, cause.clone()));
+        let refused = !lasted && is_failure(cause.kind);
         // What is started at load is to be up always: without another word about this end it comes back.
         let or_started = |action: Actions| {
             let always = action == Actions::NONE && keeper.wanted && keeper.child.start_action.start;
@@ -399,6 +407,11 @@ impl Endpoint {
         if trap {
             self.install_trap(context, number);
         }
+        match (stays_up, refused) {
+            (true, _) => {}
+            (false, true) => self.quiet(context, number),
+            (false, false) => self.arm_trap(context, number),
+        }
     }
 
     /// A child that was asked for does not come up.
@@ -407,20 +420,11 @@ impl Endpoint {
         let Some(keeper) = self.keepers.by_number.get_mut(&number) else { return };
         keeper.last_cause = Some((context.wall, cause.clone()));
         keeper.failures = keeper.failures.saturating_add(1);
-        let (failures, wanted) = (keeper.failures, keeper.wanted);
-        let random = self.shared.turn(context).random();
-        if let Some(keeper) = self.keepers.by_number.get_mut(&number) {
-            keeper.not_before = Some(context.now + retry::reattempt(failures, random).min(TRAFFIC_WAITS));
-        }
+        let wanted = keeper.wanted;
+        self.quiet(context, number);
         if wanted {
             self.retry_later(context, number);
         }
-    }
-
-    /// Whether traffic may ask for a child now: not right after it has failed.
-    pub(super) fn may_acquire(&self, context: &Context<'_>, number: u32) -> bool {
-        let keeper = self.keepers.by_number.get(&number);
-        keeper.and_then(|keeper| keeper.not_before).is_none_or(|at| at <= context.now)
     }
 
     fn retry_later(&mut self, context: &Context<'_>, number: u32) {
@@ -469,7 +473,7 @@ impl Endpoint {
         }
     }
 
-    fn is_up_here(&self, connection: &str, child: &str) -> bool {
+    pub(super) fn is_up_here(&self, connection: &str, child: &str) -> bool {
         self.mode_of(connection, child).is_some()
     }
 
@@ -484,7 +488,7 @@ impl Endpoint {
         })
     }
 
-    fn is_coming(&self, connection: &str, child: &Child) -> bool {
+    pub(super) fn is_coming(&self, connection: &str, child: &Child) -> bool {
         self.ikes.of(connection).any(|(_, ike)| match &ike.phase {
             Phase::Initiating(init) => {
                 init.requests.iter().any(|request| request.child.name == child.name)
@@ -532,7 +536,8 @@ impl Endpoint {
             return ConfiguredState::Connecting;
         }
         let Some((number, keeper)) = keeper else { return ConfiguredState::Down };
-        if let Some(at) = self.shared.deadlines.get(Timer::Keeper(number)) {
+        let waits = |timer| self.shared.deadlines.get(timer);
+        if let Some(at) = waits(Timer::Keeper(number)).or_else(|| waits(Timer::Trap(number))) {
             return ConfiguredState::RetryIn(at.saturating_since(now).as_secs());
         }
         match (&keeper.trap, child.mode) {
@@ -546,5 +551,30 @@ impl Endpoint {
 
 /// A child that ends sooner than this after it came up counts as one that failed.
 const LASTING: Duration = Duration::from_secs(10);
-/// Traffic asks again for a child that has failed after this long at most.
-const TRAFFIC_WAITS: Duration = Duration::from_secs(10);
+
+/// Whether an end of this kind, soon after the child came up, counts as an attempt that failed.
+fn is_failure(kind: CauseKind) -> bool {
+    match kind {
+        CauseKind::Operator
+        | CauseKind::Reload
+        | CauseKind::Rekeyed
+        | CauseKind::CollisionLost
+        | CauseKind::Replaced
+        | CauseKind::Inactive
+        | CauseKind::Shutdown => false,
+        CauseKind::PeerDeleted
+        | CauseKind::HardLimit
+        | CauseKind::PeerUnreachable
+        | CauseKind::NoProposal
+        | CauseKind::SelectorsUnacceptable
+        | CauseKind::AuthenticationFailed
+        | CauseKind::NoSecret
+        | CauseKind::NoConfiguration
+        | CauseKind::PeerError
+        | CauseKind::ProtocolViolation
+        | CauseKind::OffloadFailed
+        | CauseKind::DeviceLost
+        | CauseKind::NoAddress
+        | CauseKind::Internal => true,
+    }
+}

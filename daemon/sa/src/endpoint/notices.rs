@@ -142,6 +142,7 @@ impl Endpoint {
         let connection = ike.core.connection.clone();
         self.settle_uniqueness(context, spi);
         self.watch_up(&connection.name, None);
+        self.peer_is_back(context, &connection.name);
         self.finish_reauthentication(context, &connection.name);
         if self.unreachable.remove(&connection.name) {
             self.with_ike(context, spi, |ike, turn| {

@@ -110,6 +110,7 @@ impl Endpoint {
         if let Some(number) = self.keepers.find(&connection.name, &child.name) {
             self.remove_trap(context, number);
             self.shared.deadlines.clear(crate::deadline::Timer::Keeper(number));
+            self.shared.deadlines.clear(crate::deadline::Timer::Trap(number));
         }
         self.keepers.forget(&connection.name, &child.name);
     }

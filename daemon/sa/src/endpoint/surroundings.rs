@@ -59,7 +59,7 @@ fn put_off(turn: &Turn<'_>, timer: Timer) -> Option<Instant> {
     let hard = match timer {
         Timer::Ike(spi, IkeTimer::Rekey | IkeTimer::Reauth) => Timer::Ike(spi, IkeTimer::Expire),
         Timer::Child(child, ChildTimer::Soft | ChildTimer::Retry) => Timer::Child(child, ChildTimer::Hard),
-        Timer::Ike(..) | Timer::Child(..) | Timer::Keeper(_) => return None,
+        Timer::Ike(..) | Timer::Child(..) | Timer::Keeper(_) | Timer::Trap(_) => return None,
     };
     let left = turn.deadlines.get(hard).map_or(SPREAD, |at| at.saturating_since(turn.now()));
     let share = f64::from(turn.random()) / f64::from(u32::MAX);

@@ -1,17 +1,19 @@
-//! Traps, which ask for a child when traffic comes, and pass and drop shunts; and the guard before them.
+//! Traps and shunts of configured children: installed, taken out; and the guard before them. What packets ask for through a trap is answered
+//! in [`super::acquire`].
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use ike_model::config::FailClosed;
-use ike_model::{Child, ChildMode, CommandError, CommandOutcome, ConfiguredSelector, Connection, EventBody, HostSpec};
+use ike_model::{ChildMode, CommandError, CommandOutcome, ConfiguredSelector, Connection, HostSpec};
 use ipsec::preflight::Entries;
 use ipsec::{
-    Answer, DeviceId, Direction, OffloadError, OffloadMode, Op, OuterAddresses, PacketSelectors, PolicyAction,
-    PolicyHandle, PolicySpec, Reqid, SaMode, SelectorPair,
+    Answer, DeviceId, Direction, OffloadError, OffloadMode, Op, OuterAddresses, PolicyAction, PolicyHandle, PolicySpec,
+    Reqid, SaMode, SelectorPair,
 };
 
 use crate::children::{Class, policy_tags, priority};
+use crate::deadline::Timer;
 use crate::endpoint::Endpoint;
 use crate::endpoint::configured::{Keeper, Rungs, Trap};
 use crate::io::Context;
@@ -112,10 +114,9 @@ impl Endpoint {
         if is_trap && context.config.settings.fail_closed != FailClosed::Off {
             ops.extend(self.shared.registry.missing_guards(&name, &pairs));
         }
-        let specs = policies(keeper, device, offload, &pairs, || Some(self.shared.ids.policy()));
-        let policies: Vec<PolicyHandle> = specs.iter().map(|spec| spec.handle).collect();
-        ops.extend(specs.into_iter().map(Op::InstallPolicy));
-        self.keepers.by_policy.extend(policies.iter().map(|policy| (*policy, number)));
+        let policies = policies(keeper, device, offload, &pairs, || Some(self.shared.ids.policy()));
+        ops.extend(policies.iter().cloned().map(Op::InstallPolicy));
+        self.keepers.by_policy.extend(policies.iter().map(|policy| (policy.handle, number)));
         let entries = Entries { sas: 0, policies: ladder::policies_of(keeper.child.mode, &pairs) };
         let claim = self.shared.registry.tables.claim(device, offload, entries);
         keeper.trap =
@@ -161,7 +162,8 @@ impl Endpoint {
         let Some(keeper) = self.keepers.by_number.get_mut(&number) else { return false };
         let Trap::Present { policies, .. } = std::mem::take(&mut keeper.trap) else { return false };
         self.keepers.by_policy.retain(|_, owner| *owner != number);
-        let ops = policies.into_iter().map(Op::RemovePolicy).collect();
+        self.shared.deadlines.clear(Timer::Trap(number));
+        let ops = policies.into_iter().map(|policy| Op::RemovePolicy(policy.handle)).collect();
         self.shared.turn(context).apply(ops, Purpose::Remove);
         true
     }
@@ -179,28 +181,6 @@ impl Endpoint {
         let ops = self.shared.registry.missing_guards(&name, &pairs);
         self.shared.registry.guarded(&name, &pairs);
         self.shared.turn(context).apply(ops, Purpose::Remove);
-    }
-
-    /// A packet hit a trap.
-    pub(super) fn on_acquire(&mut self, context: &Context<'_>, policy: PolicyHandle, packet: PacketSelectors) {
-        let keeper = self.keepers.by_policy.get(&policy).and_then(|number| self.keepers.by_number.get(number));
-        let Some(keeper) = keeper else { return };
-        let (connection, child) = (keeper.connection.clone(), keeper.child.clone());
-        let number = self.keepers.by_policy.get(&policy).copied().unwrap_or_default();
-        if !self.may_acquire(context, number) {
-            return tracing::debug!(
-                conn = connection.name,
-                child = child.name,
-                "traffic has to wait: the last attempt has just failed"
-            );
-        }
-        tracing::debug!(conn = connection.name, child = child.name, source = %packet.source, destination = %packet.destination, "traffic asks for the child");
-        self.shared.turn(context).event(EventBody::PolicyAcquire {
-            connection: connection.name.clone(),
-            child: child.name.clone(),
-            packet,
-        });
-        self.initiate(context, &connection, Some(child), Some(packet));
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ike_model::{Command, CommandId, Selector};
 use ike_sa::{CommandRoute, command_route};
-use ipsec::{Event, LimitUnit, PacketSelectors, PolicyAction, SaHandle, SaSpec, Shard};
+use ipsec::{Direction, Event, LimitUnit, PacketSelectors, PolicyAction, PolicySpec, SaHandle, SaSpec, Shard};
 
 use super::text::letter;
 use super::{Due, World};
@@ -159,6 +159,34 @@ impl World {
         true
     }
 
+    /// A packet of a host behind a gateway comes to the data path, which holds what meets a trap and raises an acquire only when none is
+    /// outstanding, as backends do.
+    pub fn packet(&mut self, who: Who, packet: PacketSelectors) -> Met {
+        let tables = self.gateways[who].tables();
+        let fits = |policy: &&PolicySpec| {
+            policy.direction == Direction::Outbound && policy.selectors.matches_outbound(&packet)
+        };
+        let Some(policy) = tables.policies.values().filter(fits).min_by_key(|policy| policy.priority) else {
+            return Met::Nothing;
+        };
+        match policy.action {
+            PolicyAction::Protect { sa: Some(_), .. } => return Met::Sa,
+            PolicyAction::Protect { sa: None, .. } | PolicyAction::Bypass | PolicyAction::Discard => {
+                return Met::Nothing;
+            }
+            PolicyAction::Trap { .. } => {}
+        }
+        let (trap, now) = (policy.handle, self.now());
+        let touched = tables.touched.get(&trap).copied().unwrap_or_default();
+        let outstanding = self.gateways[who].acquires.get(&trap);
+        if outstanding.is_some_and(|(then, since)| *then == touched && now.saturating_since(*since) < ACQUIRE_AGE) {
+            return Met::Trap { asked: false };
+        }
+        self.gateways[who].acquires.insert(trap, (touched, now));
+        self.backend_event(who, Event::Acquire { policy: trap, packet });
+        Met::Trap { asked: true }
+    }
+
     /// Sends one packet over every tunnel of a gateway.
     pub fn send_packets(&mut self, who: Who) {
         if self.gateways[who].asleep {
@@ -201,3 +229,20 @@ impl World {
         }
     }
 }
+
+/// What a packet meets in the data path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Met {
+    /// An SA, which takes it.
+    Sa,
+    /// A trap, which holds it.
+    Trap {
+        /// An acquire was raised.
+        asked: bool,
+    },
+    /// Neither.
+    Nothing,
+}
+
+/// Until then a data path does not raise a second acquire by itself.
+const ACQUIRE_AGE: Duration = Duration::from_secs(30);

@@ -45,4 +45,5 @@ mod start;
 mod suspend;
 mod tags;
 mod transport;
+mod traps;
 mod unique;

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use ipsec::Reports;
 
-pub use hold::{HOLD_AGE, HOLD_OCTETS, HOLD_PACKETS};
+pub use hold::{HOLD_AGE, HOLD_OCTETS, HOLD_OCTETS_IN_ALL, HOLD_PACKETS, HOLD_PACKETS_IN_ALL};
 pub use inbound::{Arrival, Form, HEADER_ROOM, Inbound};
 pub use outbound::Outbound;
 

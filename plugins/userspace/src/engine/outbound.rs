@@ -60,6 +60,10 @@ impl Outbound {
         sink: &mut impl Sink,
     ) {
         let tables = self.load();
+        if !self.hold.is_empty() && tables.generation != self.held_generation {
+            // What has waited goes first.
+            self.settle_by(&tables, now, batch, sink);
+        }
         for packet in packets {
             self.one(&tables, packet, now, now, batch, sink);
         }
@@ -68,8 +72,12 @@ impl Outbound {
     /// To be called after a publication and about once a second: sends held packets whose SA stands, drops aged ones.
     pub fn settle(&mut self, now: Instant, batch: &mut Batch, sink: &mut impl Sink) {
         let tables = self.load();
+        self.settle_by(&tables, now, batch, sink);
+    }
+
+    fn settle_by(&mut self, tables: &Tables, now: Instant, batch: &mut Batch, sink: &mut impl Sink) {
+        self.held_generation = tables.generation;
         if self.hold.is_empty() {
-            self.held_generation = tables.generation;
             return;
         }
         let (packets, aged) = self.hold.take(now);
@@ -77,10 +85,9 @@ impl Outbound {
             self.shared.count(Reason::HoldAged);
         }
         for (since, packet) in packets {
-            self.one(&tables, &packet, since, now, batch, sink);
+            self.one(tables, &packet, since, now, batch, sink);
         }
         self.hold.sweep(now);
-        self.held_generation = tables.generation;
     }
 
     /// Whether held packets may have become sendable since [`Self::settle`] ran last.

@@ -4,6 +4,7 @@
 #[allow(unsafe_code)] // a global allocator is unsafe to implement
 mod allocations;
 mod contract;
+mod hold;
 mod nic;
 mod scale;
 #[allow(dead_code)] // shared with the hostile packets
