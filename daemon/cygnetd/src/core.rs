@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ike_model::snapshot::{BackendSaOwner, BackendSaSnapshot, PolicySnapshot, Traffic};
+use ike_model::snapshot::{BackendSaOwner, BackendSaSnapshot, Carried, PolicySnapshot, Traffic};
 use ike_model::{ChildSaSnapshot, ChildSpecs, ConfiguredChildStatus, IkeSaSnapshot};
 use ike_sa::Counts;
 use ipsec::fault::Simulate;
@@ -174,10 +174,10 @@ impl Core {
         child.backend = self.backend;
         let state = |handle: Option<SaHandle>| handle.and_then(|handle| states.get(&handle));
         if let Some(state) = state(child.sa_in) {
-            child.traffic_in = traffic(state);
+            grow(&mut child.total_in, &mut child.traffic_in, traffic(state));
         }
         if let Some(state) = state(child.sa_out) {
-            child.traffic_out = traffic(state);
+            grow(&mut child.total_out, &mut child.traffic_out, traffic(state));
         }
     }
 }
@@ -200,6 +200,13 @@ fn owners(shards: Vec<Vec<IkeSaSnapshot>>) -> HashMap<SaHandle, BackendSaOwner> 
         }
     }
     owners
+}
+
+/// Puts fresh counters in the place of those that the core has read last, of which the totals know.
+fn grow(total: &mut Carried, known: &mut Traffic, fresh: Traffic) {
+    total.bytes = total.bytes.saturating_add(fresh.bytes.saturating_sub(known.bytes));
+    total.packets = total.packets.saturating_add(fresh.packets.saturating_sub(known.packets));
+    *known = fresh;
 }
 
 fn traffic(state: &SaStatus) -> Traffic {

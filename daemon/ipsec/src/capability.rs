@@ -32,6 +32,13 @@ pub struct LimitUnits {
     pub packets: bool,
 }
 
+impl LimitUnits {
+    /// Everything.
+    pub const ALL: Self = Self { time: true, bytes: true, packets: true };
+    /// Nothing: whoever installs the SA watches its counters.
+    pub const NONE: Self = Self { time: false, bytes: false, packets: false };
+}
+
 /// Anti-replay windows of inbound SAs, in packets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ReplayWindows {

@@ -32,7 +32,7 @@ pub use capability::{
     Capabilities, Device, DeviceState, DeviceTable, LimitUnits, ReplayWindows, Rung, SelectorSupport,
 };
 pub use handle::{DeviceId, PolicyHandle, Reqid, SaHandle, Shard, Spi, Tag};
-pub use limits::{Lifetime, LifetimeConfig, Limits, Volume};
+pub use limits::{Bounds, Lifetime, LifetimeConfig, Limits, Volume};
 pub use policy::{GuardSpec, PolicyAction, PolicySpec};
 pub use sa::{Direction, ModeInUse, OffloadMode, OuterAddresses, SaMode, SaSpec, UdpEncapsulation};
 pub use selector::{AddressRange, PacketSelectors, PortRange, SelectorPair, TrafficSelector};

@@ -137,6 +137,12 @@ pub struct ChildSaSnapshot {
     pub traffic_in: Traffic,
     /// Outbound counters.
     pub traffic_out: Traffic,
+    /// What all generations of this child have received under this IKE SA, its predecessors and successors, this one included.
+    pub total_in: Carried,
+    /// What all of them have sent.
+    pub total_out: Carried,
+    /// Soft and hard limits in force, the bounds of cipher and sequence numbers included.
+    pub limits: ipsec::Limits,
     /// Seconds until rekeying; negative when overdue.
     pub rekey_seconds: Option<i64>,
     /// Seconds until the hard limit; negative when overdue.
@@ -166,6 +172,15 @@ pub struct Traffic {
     pub packets: u64,
     /// Seconds since the last packet; `None` = never used.
     pub idle_seconds: Option<u64>,
+}
+
+/// Sums over several SAs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Carried {
+    /// Octets.
+    pub bytes: u64,
+    /// Packets.
+    pub packets: u64,
 }
 
 /// An SA that the backend holds, and the CHILD SA that it belongs to.

@@ -8,20 +8,22 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use ike_model::config::FailClosed;
-use ike_model::snapshot::{ChildSaState, Traffic};
+use ike_model::snapshot::ChildSaState;
 use ike_model::{Cause, Child, ChildSaSnapshot, DrawnTags};
 use ipsec::preflight::Entries;
 use ipsec::{
-    DeviceId, Direction, Instant, KeyMaterial, Limits, ModeInUse, OffloadError, OffloadMode, Op, OuterAddresses,
-    PolicyAction, PolicyHandle, PolicySpec, Reqid, SaHandle, SaMode, SaSpec, SelectorPair, Spi, Tags, TrafficSelector,
-    UdpEncapsulation, Volume,
+    DeviceId, Direction, Instant, KeyMaterial, LimitUnits, Limits, ModeInUse, OffloadError, OffloadMode, Op,
+    OuterAddresses, PolicyAction, PolicyHandle, PolicySpec, Reqid, SaHandle, SaMode, SaSpec, SelectorPair, Spi, Tags,
+    TrafficSelector, UdpEncapsulation, Volume,
 };
 
 use crate::admission::Claim;
 use crate::core::{Core, seconds_until};
 use crate::deadline::{ChildTimer, Timer};
 use crate::ladder::{Ladder, Shortfall};
+use crate::meter::Meter;
 use crate::suite::EspSuite;
+use crate::totals::Totals;
 use crate::transport;
 use crate::turn::{Ids, Turn};
 
@@ -128,6 +130,10 @@ pub(crate) struct ChildSa {
     pub(crate) cause: Option<Cause>,
     /// A soft limit was reached and told.
     pub(crate) soft_expired: bool,
+    /// A hard limit was reached and told.
+    pub(crate) hard_expired: bool,
+    /// Its inbound SA was taken out before it.
+    pub(crate) deaf: bool,
     /// A packet came on the inbound SA.
     pub(crate) used: bool,
     /// It lost a collision; whoever made it deletes it.
@@ -140,12 +146,16 @@ pub(crate) struct ChildSa {
     pub(crate) rekey_failures: u8,
     /// Since when it only receives.
     pub(crate) lingers_since: Option<Instant>,
-    /// Packets of both directions as last counted, and since when they have not changed.
-    pub(crate) counted: Counted,
+    /// Counters of both SAs as last read.
+    pub(crate) meter: Meter,
+    /// What all generations have carried.
+    pub(crate) totals: Arc<Totals>,
     /// Marks and interface ids; over a rekey they stay.
     pub(crate) tags: Option<Box<DrawnTags>>,
     /// Its rung of the device, and the table entries that it holds there.
     claim: Claim,
+    /// Limits that its device raises by itself; none are known before it is installed.
+    raised: LimitUnits,
     /// What is needed to try another rung, until the backend has installed it.
     pub(crate) trial: Option<Box<Trial>>,
     /// What keeps it from the best rung of its device.
@@ -163,27 +173,6 @@ pub(crate) struct Trial {
     disowned: Vec<Op>,
 }
 
-/// What tells whether a CHILD SA is in use: the counters of the device. A time of last use is a matter of software and stands still where a
-/// device does the work.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Counted {
-    /// Packets received and sent.
-    packets: [u64; 2],
-    /// Since when nothing was counted.
-    pub(crate) idle_since: Option<Instant>,
-}
-
-impl Counted {
-    /// Takes the counter of one direction.
-    pub(crate) fn count(&mut self, outbound: bool, packets: u64, now: Instant) {
-        let [received, sent] = &mut self.packets;
-        let before = if outbound { sent } else { received };
-        if *before != packets {
-            (*before, self.idle_since) = (packets, Some(now));
-        }
-    }
-}
-
 /// Keys of both SAs.
 #[derive(Clone, Debug)]
 pub(crate) struct ChildKeys {
@@ -196,8 +185,8 @@ pub(crate) struct ChildKeys {
 impl ChildSa {
     /// Makes a CHILD SA of what was agreed on; nothing is installed.
     pub(crate) fn new(turn: &mut Turn<'_>, core: &Core, mut agreed: Agreement, replaces: Option<&Self>) -> Self {
-        let lifetime = agreed.child.lifetime;
-        let limits = lifetime.roll(|| turn.random()).bounded_for_sequence(agreed.suite.esn);
+        let lifetime = agreed.child.lifetime.bounded(agreed.suite.algorithm, agreed.suite.esn);
+        let limits = lifetime.roll(|| turn.random());
         let pairs = SelectorPair::product(&agreed.local_ts, &agreed.remote_ts).into();
         let outer = transport::outer(core.path);
         let unique_id = turn.ids.child();
@@ -233,15 +222,19 @@ impl ChildSa {
             replaces: replaces.map(|old| old.unique_id),
             cause: None,
             soft_expired: false,
+            hard_expired: false,
+            deaf: false,
             used: false,
             redundant: false,
             replaced: false,
             taken_back: false,
             rekey_failures: 0,
             lingers_since: None,
-            counted: Counted { idle_since: replaces.and_then(|old| old.counted.idle_since), ..Counted::default() },
+            meter: Meter::after(replaces.map(|old| &old.meter)),
+            totals: replaces.map(|old| old.totals.clone()).unwrap_or_default(),
             tags: (!tags.is_none()).then(|| Box::new(tags)),
             claim: agreed.claim,
+            raised: LimitUnits::NONE,
             trial: Some(Box::new(Trial { ladder: agreed.ladder, keys: None, disowned: Vec::new() })),
             shortfall: replaces.and_then(|old| old.shortfall.clone()),
         }
@@ -254,7 +247,7 @@ impl ChildSa {
 
     /// Counts the table entries that it holds now.
     fn recount(&mut self) {
-        let sas = 1 + u32::from(self.outbound != Outbound::Removed);
+        let sas = u32::from(!self.deaf) + u32::from(self.outbound != Outbound::Removed);
         let policies = u32::try_from(self.policies.len()).unwrap_or(u32::MAX).saturating_mul(2);
         self.claim.set(Entries { sas, policies });
     }
@@ -267,6 +260,12 @@ impl ChildSa {
     /// Whether it may carry traffic or be rekeyed.
     pub(crate) fn is_up(&self) -> bool {
         matches!(self.state, ChildSaState::Installed | ChildSaState::Rekeying) && !self.redundant
+    }
+
+    /// Whether its limits still matter: it may carry traffic, and none of the hard ones was reached yet.
+    pub(crate) fn is_watched(&self) -> bool {
+        let carries = matches!(self.state, ChildSaState::Installed | ChildSaState::Rekeying | ChildSaState::Rekeyed);
+        carries && !self.hard_expired
     }
 
     /// Whether it ends, or is to end as soon as the window is free.
@@ -318,6 +317,7 @@ impl ChildSa {
             }
         }
         let window = turn.context.config.settings.replay_window;
+        self.raised = raised_by(turn, self.device, self.rung());
         ops.push(Op::InstallSa(Box::new(self.sa(turn.ids, window, Direction::Inbound, keys.inbound))));
         ops.push(Op::InstallSa(Box::new(self.sa(turn.ids, window, Direction::Outbound, keys.outbound))));
         // Behind whatever else there is for this traffic: a trap, or the child that has it now.
@@ -372,11 +372,20 @@ impl ChildSa {
         vec![Op::RemoveSa(ids.sa(self.unique_id, Direction::Outbound))]
     }
 
+    /// Operations that take the inbound half out: nothing is received any more.
+    pub(crate) fn remove_inbound_ops(&mut self, ids: &Ids) -> Vec<Op> {
+        if std::mem::replace(&mut self.deaf, true) {
+            return Vec::new();
+        }
+        self.recount();
+        vec![Op::RemoveSa(ids.sa(self.unique_id, Direction::Inbound))]
+    }
+
     /// Operations that take everything out.
     pub(crate) fn remove_ops(&mut self, ids: &Ids) -> Vec<Op> {
         let mut ops = self.remove_policies_ops();
         ops.extend(self.remove_outbound_ops(ids));
-        ops.push(Op::RemoveSa(ids.sa(self.unique_id, Direction::Inbound)));
+        ops.extend(self.remove_inbound_ops(ids));
         self.claim.set(Entries::default());
         ops
     }
@@ -415,7 +424,10 @@ impl ChildSa {
         encapsulation: Option<UdpEncapsulation>,
     ) -> Vec<Op> {
         (self.outer, self.encapsulation) = (outer, encapsulation);
-        let mut ops = vec![Op::UpdateSa { sa: ids.sa(self.unique_id, Direction::Inbound), outer, encapsulation }];
+        let mut ops = Vec::new();
+        if !self.deaf {
+            ops.push(Op::UpdateSa { sa: ids.sa(self.unique_id, Direction::Inbound), outer, encapsulation });
+        }
         if self.outbound != Outbound::Removed {
             ops.push(Op::UpdateSa { sa: ids.sa(self.unique_id, Direction::Outbound), outer, encapsulation });
         }
@@ -478,7 +490,7 @@ impl ChildSa {
             esn: self.suite.esn,
             replay_window: self.config.replay_window.unwrap_or(window),
             selectors: self.pairs.clone(),
-            limits: backend_limits(self.limits),
+            limits: backend_limits(self.limits, self.raised),
             reqid: self.reqid,
             copy: self.config.copy,
             offload: self.rung(),
@@ -502,8 +514,10 @@ impl ChildSa {
                 turn.deadlines.set(self.timer(timer), now + span);
             }
         }
+        self.meter.begin(now, &self.limits, raised_by(turn, self.device, self.offload.mode));
+        self.schedule_count(turn);
         if !self.config.inactivity.is_zero() {
-            self.counted.idle_since.get_or_insert(now);
+            self.meter.idle_since.get_or_insert(now);
             turn.deadlines.set(self.timer(ChildTimer::Inactivity), now + inactivity_step(self.config.inactivity));
         }
     }
@@ -531,13 +545,16 @@ impl ChildSa {
             spi_in: Some(self.spi_in),
             spi_out: Some(self.spi_out),
             algorithms: Some(self.suite.shown()),
-            sa_in: self.installed_at.map(|_| ids.sa(self.unique_id, Direction::Inbound)),
+            sa_in: self.installed_at.filter(|_| !self.deaf).map(|_| ids.sa(self.unique_id, Direction::Inbound)),
             sa_out: self
                 .installed_at
                 .filter(|_| self.outbound != Outbound::Removed)
                 .map(|_| ids.sa(self.unique_id, Direction::Outbound)),
-            traffic_in: Traffic::default(),
-            traffic_out: Traffic::default(),
+            traffic_in: self.meter.traffic(Direction::Inbound),
+            traffic_out: self.meter.traffic(Direction::Outbound),
+            total_in: self.totals.carried(Direction::Inbound),
+            total_out: self.totals.carried(Direction::Outbound),
+            limits: self.limits,
             rekey_seconds: until(self.limits.soft.time),
             life_seconds: until(self.limits.hard.time),
             installed_seconds: self.installed_at.map(|at| turn_now.saturating_since(at).as_secs()),
@@ -576,11 +593,18 @@ pub(crate) fn inactivity_step(inactivity: std::time::Duration) -> std::time::Dur
     (inactivity / 4).max(std::time::Duration::from_secs(1))
 }
 
-/// What the backend watches: volumes as they are; of the times only the hard one and later than ours, as a backstop, because the core drives
-/// time limits itself on a clock that counts suspension and never steps.
-pub(crate) fn backend_limits(limits: Limits) -> Limits {
+/// What the backend watches: of the volumes those that it raises; of the times only the hard one and later than ours, as a backstop, because
+/// the core drives time limits itself on a clock that counts suspension and never steps.
+pub(crate) fn backend_limits(limits: Limits, raised: LimitUnits) -> Limits {
     let backstop = limits.hard.time.map(|time| time + time / 10);
-    Limits { soft: Volume { time: None, ..limits.soft }, hard: Volume { time: backstop, ..limits.hard } }
+    let limits = Limits { soft: Volume { time: None, ..limits.soft }, hard: Volume { time: backstop, ..limits.hard } };
+    limits.raised(raised)
+}
+
+/// The limits that a device raises by itself in this mode.
+fn raised_by(turn: &Turn<'_>, device: DeviceId, mode: OffloadMode) -> LimitUnits {
+    let device = turn.context.devices.get(device);
+    device.and_then(|device| device.rung(mode)).map_or(LimitUnits::NONE, |rung| rung.capabilities.limits)
 }
 
 /// Priority of an outbound policy whose SA nothing takes yet. One more is what some devices refuse.

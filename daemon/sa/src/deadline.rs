@@ -55,6 +55,8 @@ pub(crate) enum ChildTimer {
     Inactivity,
     /// Traffic passes to it from an equal one of another IKE SA.
     Switch,
+    /// Read the counters.
+    Count,
     /// Rekey again after TEMPORARY_FAILURE.
     Retry,
 }

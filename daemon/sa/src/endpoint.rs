@@ -62,7 +62,7 @@ use crate::io::{Context, Input, Output};
 use crate::notice::Notice;
 use crate::registry::Registry;
 use crate::shaper::Shaper;
-use crate::turn::{Ids, Purpose, Turn, child_of};
+use crate::turn::{Ids, Purpose, Turn, child_of, direction_of};
 use crate::work::{Outcome, WorkId};
 
 /// How many SAs there are.
@@ -335,6 +335,14 @@ impl Endpoint {
                     ike.on_inactivity(core, turn, (child, direction), &result);
                 });
             }
+            Purpose::Count(child, direction) => {
+                self.with_child(context, child, |ike, core, turn| {
+                    ike.on_count(core, turn, (child, direction), &result)
+                });
+            }
+            Purpose::Farewell(child, direction) => {
+                Authenticated::on_farewell(&mut self.shared.turn(context), (child, direction), &result);
+            }
             Purpose::Keepalive(child) => {
                 self.with_child(context, child, |ike, core, turn| liveness::on_idle(ike, core, turn, child, &result));
             }
@@ -373,8 +381,8 @@ impl Endpoint {
                 self.with_child(context, child, |ike, core, turn| ike.soft_expired(core, turn, child, unit));
             }
             Event::HardExpire { sa, unit } => {
-                let child = child_of(sa);
-                self.with_child(context, child, |ike, core, turn| ike.hard_expired(core, turn, child, unit));
+                let child = (child_of(sa), Some(direction_of(sa)));
+                self.with_child(context, child.0, |ike, core, turn| ike.hard_expired(core, turn, child, unit));
             }
             Event::MappingChange { sa, remote } => {
                 self.with_child(context, child_of(sa), |ike, core, turn| ike.on_mapping_change(core, turn, remote));

@@ -24,6 +24,7 @@
 //! | `negotiation`, `suite`, `selectors`, `transport`, `choose` | agreeing on a CHILD SA, proposals, selectors, transport mode, the connection for a peer |
 //! | `children`, `ladder`, `specs` | a CHILD SA: its entries in SAD and SPD and their order; the rungs of a device that it may run on; how they are shown |
 //! | `window`, `retry`, `deadline`, `collision`, `detour`, `switch`, `key_schedule`, `nat`, `mobility`, `pace`, `shaper` | one idea each, without state of others |
+//! | `gauge`, `meter`, `totals` | counters of the device: how often they are read, what they say about limits, and sums over rekeys |
 //! | `fragmentation`, `datagrams`, `reassembly` | messages that are longer than one datagram should be |
 //! | `error` | whose fault it is, and the one function that decides what goes on the wire |
 //!
@@ -47,10 +48,12 @@ mod error;
 mod established;
 mod exchange;
 mod fragmentation;
+mod gauge;
 mod ike_sa;
 mod io;
 mod key_schedule;
 mod ladder;
+mod meter;
 mod mobility;
 mod nat;
 mod negotiation;
@@ -65,6 +68,7 @@ mod shaper;
 mod specs;
 mod suite;
 mod switch;
+mod totals;
 mod transport;
 mod turn;
 mod window;

@@ -5,11 +5,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use ike_model::{Connection, Identity};
-use ipsec::{GuardSpec, Instant, Op, SelectorPair, Tag};
+use ipsec::{Direction, GuardSpec, Instant, Op, SelectorPair, Tag};
 
 use crate::admission::TableSpace;
 use crate::directory::DirectoryEntry;
 use crate::switch::Switches;
+use crate::totals::Farewell;
 use crate::turn::Purpose;
 use crate::work::WorkId;
 
@@ -34,6 +35,8 @@ pub(crate) struct Registry {
     pub(crate) guards: BTreeSet<GuardSpec>,
     /// How full the tables of devices are, counted over all shards.
     pub(crate) tables: Arc<TableSpace>,
+    /// SAs that are being removed and whose last counters still count for their successors, by unique id and direction.
+    pub(crate) farewells: BTreeMap<(u32, Direction), Farewell>,
 }
 
 /// Established IKE SAs by unique id, by connection and by the peer's identity.

@@ -8,8 +8,8 @@ use ike_model::specs::{ChildSpecs, Origin};
 use ike_model::{Child, ChildMode, Connection, IkeSettings};
 use ike_wire::ids::EsnId;
 use ipsec::{
-    DeviceId, Direction, EspAlgorithm, GuardSpec, KeyMaterial, OuterAddresses, PolicyAction, PolicyHandle, PolicySpec,
-    Reqid, SaHandle, SaSpec, SelectorPair, Shard, Spi, Tags, UdpEncapsulation,
+    DeviceId, Direction, EspAlgorithm, GuardSpec, KeyMaterial, LimitUnits, OuterAddresses, PolicyAction, PolicyHandle,
+    PolicySpec, Reqid, SaHandle, SaSpec, SelectorPair, Shard, Spi, Tags, UdpEncapsulation,
 };
 
 use crate::children::{ChildSa, Class, Outbound, backend_limits, priority};
@@ -112,7 +112,7 @@ fn planned_sas(
     let spi = Spi::new(NO_SPI).ok_or("no SPI")?;
     let udp = UdpEncapsulation { local_port: settings.nat_port, remote_port: settings.nat_port };
     // Without jitter: the latest soft limit there can be.
-    let limits = child.lifetime.roll(|| 0).bounded_for_sequence(esn);
+    let limits = child.lifetime.bounded(algorithm, esn).roll(|| 0);
     let sa = |direction| SaSpec {
         handle: SaHandle::new(Shard(0), 0),
         device,
@@ -127,7 +127,7 @@ fn planned_sas(
         esn,
         replay_window: child.replay_window.unwrap_or(settings.replay_window),
         selectors: pairs.into(),
-        limits: backend_limits(limits),
+        limits: backend_limits(limits, LimitUnits { time: true, bytes: true, packets: true }),
         reqid: Reqid(child.reqid.unwrap_or(0)),
         copy: child.copy,
         offload: child.hw_offload,

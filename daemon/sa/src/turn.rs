@@ -117,6 +117,10 @@ pub(crate) enum Purpose {
     Linger(u32),
     /// To see whether a CHILD SA is in use in one direction.
     Inactivity(u32, Direction),
+    /// To read the counters of a CHILD SA in one direction.
+    Count(u32, Direction),
+    /// To read them for the last time: the CHILD SA is forgotten already.
+    Farewell(u32, Direction),
     /// To move a CHILD SA.
     Move(u32),
     /// To see whether a CHILD SA was sent on, so that no keepalive is needed.
@@ -223,6 +227,11 @@ impl Ids {
             }
         }
     }
+}
+
+/// The direction of a handle made by [`Ids::sa`].
+pub(crate) fn direction_of(sa: SaHandle) -> Direction {
+    if sa.raw() & 1 == 1 { Direction::Outbound } else { Direction::Inbound }
 }
 
 /// The CHILD SA that a handle made by [`Ids::sa`] names.

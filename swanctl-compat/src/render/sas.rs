@@ -93,6 +93,9 @@ pub fn child_sa(child: &ChildSaSnapshot) -> Message {
         m.set("backend", child.backend);
     }
     m.set_display("generation", child.generation);
+    if shows_details(child.state) {
+        volumes(child, &mut m);
+    }
     m.set("hw-offload", offload_mode(child.offload.mode));
     if let Some(device) = &child.offload.device {
         m.set("offload-dev", &**device);
@@ -143,6 +146,19 @@ fn details(child: &ChildSaSnapshot, m: &mut Message) {
     set_some(m, "rekey-time", child.rekey_seconds);
     set_some(m, "life-time", child.life_seconds);
     set_some(m, "install-time", child.installed_seconds);
+}
+
+/// Sums over all generations, and the limits in force on octets and packets.
+fn volumes(child: &ChildSaSnapshot, m: &mut Message) {
+    m.set_display("bytes-total-in", child.total_in.bytes);
+    m.set_display("packets-total-in", child.total_in.packets);
+    m.set_display("bytes-total-out", child.total_out.bytes);
+    m.set_display("packets-total-out", child.total_out.packets);
+    let (soft, hard) = (child.limits.soft, child.limits.hard);
+    set_some(m, "rekey-bytes", soft.bytes);
+    set_some(m, "life-bytes", hard.bytes);
+    set_some(m, "rekey-packets", soft.packets);
+    set_some(m, "life-packets", hard.packets);
 }
 
 /// Eight hexadecimal digits each; one that is not there is left out.

@@ -1,12 +1,12 @@
 use std::sync::Arc;
 
 use ike_model::proposal::{EspAlgorithms, IkeAlgorithms};
-use ike_model::snapshot::{BackendSaOwner, BackendSaSnapshot, ConfiguredState, Traffic};
+use ike_model::snapshot::{BackendSaOwner, BackendSaSnapshot, Carried, ConfiguredState, Traffic};
 use ike_model::{
     Cause, CauseKind, ChildSaSnapshot, ChildSaState, ConfiguredChildStatus, DrawnTags, EventBody, Identity,
     IkeSaSnapshot, IkeSaState,
 };
-use ipsec::{ModeInUse, OffloadMode, Reqid, SaHandle, SaMode, Shard, Spi, TrafficSelector};
+use ipsec::{EspAlgorithm, Limits, ModeInUse, OffloadMode, Reqid, SaHandle, SaMode, Shard, Spi, TrafficSelector};
 
 use super::*;
 use crate::request::SaFilter;
@@ -33,6 +33,9 @@ fn child() -> ChildSaSnapshot {
         sa_out: None,
         traffic_in: Traffic { bytes: 9_000, packets: 75, idle_seconds: Some(3) },
         traffic_out: Traffic { bytes: 0, packets: 0, idle_seconds: None },
+        total_in: Carried { bytes: 59_000, packets: 475 },
+        total_out: Carried { bytes: 100, packets: 1 },
+        limits: Limits::default().bounded(EspAlgorithm::AES_256_GCM, true),
         rekey_seconds: Some(3_100),
         life_seconds: Some(3_840),
         installed_seconds: Some(120),
@@ -103,7 +106,8 @@ prf-alg=PRF_HMAC_SHA2_384 dh-group=CURVE_25519 established=120 rekey-time=-5 tas
 const CHILD: &str = "name=net uniqueid=12 reqid=3 state=INSTALLED mode=TUNNEL protocol=ESP encap=yes spi-in=c1a2b3c4 \
 spi-out=d4c3b2a1 encr-alg=AES_GCM_16 encr-keysize=256 dh-group=ECP_384 esn=1 bytes-in=9000 packets-in=75 use-in=3 bytes-out=0 \
 packets-out=0 rekey-time=3100 life-time=3840 install-time=120 local-ts=[10.1.0.0/16] remote-ts=[10.2.0.0/16] backend=userspace \
-generation=2 hw-offload=packet offload-dev=cygnet0 simulated=yes";
+generation=2 bytes-total-in=59000 packets-total-in=475 bytes-total-out=100 packets-total-out=1 rekey-bytes=6597069766656 \
+life-bytes=8796093022208 rekey-packets=103079215104 life-packets=137438953472 hw-offload=packet offload-dev=cygnet0 simulated=yes";
 
 #[test]
 fn fields_of_list_sa_in_order() {

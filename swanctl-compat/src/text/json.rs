@@ -6,7 +6,7 @@ use super::show;
 use crate::vici::{Element, Message};
 
 /// Keys whose values are decimal numbers.
-const NUMBERS: [&str; 52] = [
+const NUMBERS: [&str; 60] = [
     "uniqueid",
     "reqid",
     "local-port",
@@ -24,6 +24,14 @@ const NUMBERS: [&str; 52] = [
     "bytes-out",
     "packets-out",
     "use-out",
+    "bytes-total-in",
+    "packets-total-in",
+    "bytes-total-out",
+    "packets-total-out",
+    "rekey-bytes",
+    "life-bytes",
+    "rekey-packets",
+    "life-packets",
     "generation",
     "local_port",
     "remote_port",

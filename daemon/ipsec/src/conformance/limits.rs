@@ -242,7 +242,8 @@ pub(super) fn a_soft_limit_comes_before_the_numbers_end(bench: &mut Bench<'_>) -
     bench.needs(|rung| rung.limits.packets)?;
     let pin = bench.connected()?;
     let sa = pin.outbound.handle;
-    let almost = Volume { packets: Some(Limits::SOFT_PACKETS_WITHOUT_ESN - 2), ..Volume::default() };
+    let soft = Limits::default().bounded(pin.outbound.algorithm, false).soft.packets;
+    let almost = Volume { packets: soft.map(|soft| soft - 2), ..Volume::default() };
     let can = bench.subject().pretend_carried(&pin.outbound, almost);
     bench.power(can)?;
     for (offered, expected) in [(1, 0), (1, 1), (3, 1)] {
@@ -254,9 +255,6 @@ pub(super) fn a_soft_limit_comes_before_the_numbers_end(bench: &mut Bench<'_>) -
     Ok(())
 }
 
-/// Octets one AES-GCM key may protect: 2^40 blocks.
-const GCM_OCTETS: u64 = 1 << 44;
-
 pub(super) fn a_gcm_key_protects_no_more_than_it_may(bench: &mut Bench<'_>) -> Kept {
     let is_gcm = |algorithm: &&EspAlgorithm| matches!(algorithm.encryption, EspEncryption::AesGcm16(_));
     bench.needs(|rung| rung.limits.bytes && rung.algorithms.iter().any(|one| is_gcm(&one)))?;
@@ -267,7 +265,8 @@ pub(super) fn a_gcm_key_protects_no_more_than_it_may(bench: &mut Bench<'_>) -> K
     }
     bench.apply(pin.everything())?;
     let octets = pings(1).first().map_or(0, Vec::len) as u64;
-    let almost = Volume { bytes: Some(GCM_OCTETS - 3 * octets), ..Volume::default() };
+    let hard = Limits::default().bounded(algorithm, false).hard.bytes;
+    let almost = Volume { bytes: hard.map(|hard| hard - 3 * octets), ..Volume::default() };
     let can = bench.subject().pretend_carried(&pin.outbound, almost);
     bench.power(can)?;
     let sent = bench.send(&pings(5))?.len();

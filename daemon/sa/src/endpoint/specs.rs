@@ -32,9 +32,8 @@ impl Endpoint {
 }
 
 fn trap_specs(keeper: &Keeper) -> Option<ChildSpecs> {
-    let Trap::Present { policies, pairs, rungs, .. } = &keeper.trap else { return None };
-    let mut handles = policies.iter().copied();
-    let policies = traps::policies(keeper, rungs.device, rungs.claim.mode(), pairs, || handles.next());
+    let Trap::Present { policies, .. } = &keeper.trap else { return None };
+    let policies = policies.clone();
     let (connection, child) = (keeper.connection.name.as_str().into(), keeper.child.name.as_str().into());
     Some(ChildSpecs { connection, child, origin: Origin::Trap, guards: Vec::new(), policies, sas: Vec::new() })
 }

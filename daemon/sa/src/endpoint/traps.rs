@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use ike_model::config::FailClosed;
-use ike_model::{ChildMode, CommandError, CommandOutcome, ConfiguredSelector, Connection, HostSpec};
+use ike_model::{Child, ChildMode, CommandError, CommandOutcome, ConfiguredSelector, Connection, HostSpec};
 use ipsec::preflight::Entries;
 use ipsec::{
     Answer, DeviceId, Direction, OffloadError, OffloadMode, Op, OuterAddresses, PolicyAction, PolicyHandle, PolicySpec,
@@ -114,7 +114,7 @@ impl Endpoint {
         if is_trap && context.config.settings.fail_closed != FailClosed::Off {
             ops.extend(self.shared.registry.missing_guards(&name, &pairs));
         }
-        let policies = policies(keeper, device, offload, &pairs, || Some(self.shared.ids.policy()));
+        let policies = policies(keeper, device, offload, &pairs, || self.shared.ids.policy());
         ops.extend(policies.iter().cloned().map(Op::InstallPolicy));
         self.keepers.by_policy.extend(policies.iter().map(|policy| (policy.handle, number)));
         let entries = Entries { sas: 0, policies: ladder::policies_of(keeper.child.mode, &pairs) };
@@ -188,13 +188,13 @@ fn trap_name(keeper: &Keeper) -> Arc<str> {
     format!("{}/{}", keeper.connection.name, keeper.child.name).into()
 }
 
-/// The policies of a trap or shunt, whose group and tags are drawn; as many as there are handles.
-pub(super) fn policies(
+/// The policies of a trap or shunt, whose group and tags are drawn.
+fn policies(
     keeper: &Keeper,
     device: DeviceId,
     offload: OffloadMode,
     pairs: &[SelectorPair],
-    mut handle: impl FnMut() -> Option<PolicyHandle>,
+    mut handle: impl FnMut() -> PolicyHandle,
 ) -> Vec<PolicySpec> {
     let reqid = keeper.reqid.unwrap_or(Reqid(0));
     let (class, action) = match keeper.child.mode {
@@ -210,20 +210,18 @@ pub(super) fn policies(
     };
     let name = trap_name(keeper);
     let each = pairs.iter().flat_map(|pair| directions.iter().map(move |direction| (pair, *direction)));
-    let policy = |(selectors, direction): (&SelectorPair, Direction)| {
-        Some(PolicySpec {
-            handle: handle()?,
-            device,
-            direction,
-            selectors: *selectors,
-            priority: priority(&keeper.child, class, selectors),
-            action: action.clone(),
-            offload,
-            tags: policy_tags(keeper.tags.unwrap_or_default(), direction),
-            name: name.clone(),
-        })
+    let policy = |(selectors, direction): (&SelectorPair, Direction)| PolicySpec {
+        handle: handle(),
+        device,
+        direction,
+        selectors: *selectors,
+        priority: priority(&keeper.child, class, selectors),
+        action: action.clone(),
+        offload,
+        tags: policy_tags(keeper.tags.unwrap_or_default(), direction),
+        name: name.clone(),
     };
-    each.map_while(policy).collect()
+    each.map(policy).collect()
 }
 
 /// The configured outer addresses of a connection; unspecified ones where there is none.

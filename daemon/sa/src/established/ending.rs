@@ -20,6 +20,7 @@ impl Authenticated {
             self.tell_down(core, turn, unique_id, cause);
         }
         let mut child = self.children.swap_remove(at);
+        child.bid_farewell(turn);
         let ops = child.remove_ops(turn.ids);
         turn.apply(ops, Purpose::Remove);
         turn.deadlines.clear_child(unique_id);

@@ -9,7 +9,7 @@ use ike_model::{Cause, CauseKind, Child, EventBody};
 use ike_wire::ids::NotifyType;
 use ike_wire::{Notify, Payload};
 use ipsec::preflight::words;
-use ipsec::{Answer, Direction, ModeInUse, OffloadError};
+use ipsec::{Answer, Direction, ModeInUse, OffloadError, Op, Request, SaHandle};
 
 use crate::children::{Agreement, ChildKeys, ChildSa, Outbound};
 use crate::core::Core;
@@ -19,7 +19,7 @@ use crate::established::{Active, Authenticated, Incoming, Intent, Pending};
 use crate::exchange::create_child;
 use crate::notice::Notice;
 use crate::switch;
-use crate::turn::{Purpose, Turn};
+use crate::turn::{Purpose, Turn, child_of};
 
 impl Authenticated {
     /// Installs the first CHILD SA as initiator.
@@ -51,6 +51,10 @@ impl Authenticated {
         keys: ChildKeys,
         replaces: Option<u32>,
     ) -> u32 {
+        // What it has carried is told with the switch; the answer comes before that of the install.
+        if let Some(old) = replaces {
+            self.count(turn, old);
+        }
         let old = replaces.and_then(|id| self.children.iter().find(|child| child.unique_id == id));
         let mut child = ChildSa::new(turn, core, agreed, old);
         let ops = child.install_ops(turn, keys, old);
@@ -271,6 +275,10 @@ impl Authenticated {
             let old = child.replaces.and_then(|id| self.children.iter_mut().find(|other| other.unique_id == id));
             let (ops, obsolete) = child.activate_ops(turn.ids, old);
             turn.apply(ops, Purpose::Activate(unique_id));
+            // From now on nothing is sent on it: these are its last counters.
+            if let Some(sa) = removed_by(&obsolete) {
+                turn.submit(Request::Query(sa), Purpose::Count(child_of(sa), Direction::Outbound));
+            }
             turn.registry.switches.takes(turn.ids.sa(unique_id, Direction::Outbound), &child.name, &child.pairs);
             turn.apply(obsolete, Purpose::Remove);
         }
@@ -301,6 +309,11 @@ impl Authenticated {
             cause: cause.clone(),
         });
     }
+}
+
+/// The SA that operations take out, if there is one.
+fn removed_by(ops: &[Op]) -> Option<SaHandle> {
+    ops.iter().find_map(|op| if let Op::RemoveSa(sa) = op { Some(*sa) } else { None })
 }
 
 /// The mode of one SA in an answer; what is not told of is not offloaded.

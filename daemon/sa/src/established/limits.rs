@@ -1,13 +1,17 @@
 //! What happens to a CHILD SA in its life: limits, inactivity, the switch to a successor, loss of its device state.
+//!
+//! Time limits are driven here. Limits on octets and packets are raised by the device where it can; where it cannot, and where its event was
+//! lost, they are found in its counters, which are read on purpose (see [`crate::gauge`]) and whenever they come for another reason.
 
 use ike_model::snapshot::ChildSaState;
 use ike_model::{Cause, CauseKind, EventBody};
-use ipsec::{Answer, Direction, OffloadError, Request};
+use ipsec::{Answer, Direction, OffloadError, Request, SaStatus};
 
 use crate::children::{ChildSa, Outbound, inactivity_step};
 use crate::core::Core;
 use crate::deadline::ChildTimer;
 use crate::established::{Active, Authenticated, Intent};
+use crate::gauge::Each;
 use crate::turn::{Purpose, Turn};
 
 impl Authenticated {
@@ -15,9 +19,10 @@ impl Authenticated {
     pub(crate) fn on_child_timer(&mut self, core: &mut Core, turn: &mut Turn<'_>, unique_id: u32, timer: ChildTimer) {
         match timer {
             ChildTimer::Soft => self.soft_expired(core, turn, unique_id, ipsec::LimitUnit::Time),
-            ChildTimer::Hard => self.hard_expired(core, turn, unique_id, ipsec::LimitUnit::Time),
+            ChildTimer::Hard => self.hard_expired(core, turn, (unique_id, None), ipsec::LimitUnit::Time),
             ChildTimer::Retry => self.rekey_child(core, turn, unique_id),
             ChildTimer::Switch => turn.switch(turn.ids.sa(unique_id, Direction::Outbound)),
+            ChildTimer::Count => self.count(turn, unique_id),
             ChildTimer::Linger => self.linger_due(core, turn, unique_id),
             ChildTimer::Inactivity => {
                 // The answers come in this order; the second one decides.
@@ -38,18 +43,23 @@ impl Authenticated {
         result: &Result<Answer, OffloadError>,
     ) {
         let now = turn.now();
-        let Some(child) = self.child_mut(unique_id).filter(|child| child.is_up()) else { return };
-        let outbound = direction == Direction::Outbound;
-        // Without an answer nothing is known, and nothing is closed.
         match result {
-            Ok(Answer::Status(status)) => child.counted.count(outbound, status.packets, now),
-            Ok(Answer::Applied(_) | Answer::Installed(_)) | Err(_) => child.counted.idle_since = Some(now),
+            Ok(Answer::Status(status)) => self.on_status(core, turn, (unique_id, direction), status),
+            // Without an answer nothing is known, and nothing is closed.
+            Ok(Answer::Applied(_) | Answer::Installed(_)) | Err(_) => {
+                if let Some(child) = self.child_mut(unique_id) {
+                    child.meter.idle_since = Some(now);
+                }
+            }
         }
-        if outbound {
+        let Some(child) = self.child_mut(unique_id).filter(|child| child.is_up() && child.cause.is_none()) else {
+            return;
+        };
+        if direction == Direction::Outbound {
             return;
         }
         let limit = child.config.inactivity;
-        let idle = now.saturating_since(*child.counted.idle_since.get_or_insert(now));
+        let idle = now.saturating_since(*child.meter.idle_since.get_or_insert(now));
         match limit.checked_sub(idle).filter(|rest| !rest.is_zero()) {
             _ if limit.is_zero() => {}
             Some(rest) => {
@@ -62,6 +72,71 @@ impl Authenticated {
         }
     }
 
+    /// Reads the counters of a CHILD SA.
+    pub(crate) fn count(&self, turn: &mut Turn<'_>, unique_id: u32) {
+        let Some(child) = self.child(unique_id) else { return };
+        for direction in child.installed_directions() {
+            turn.submit(Request::Query(turn.ids.sa(unique_id, direction)), Purpose::Count(unique_id, direction));
+        }
+    }
+
+    /// The counters of a CHILD SA in one direction, and when to read them next.
+    pub(crate) fn on_count(
+        &mut self,
+        core: &mut Core,
+        turn: &mut Turn<'_>,
+        child: (u32, Direction),
+        result: &Result<Answer, OffloadError>,
+    ) {
+        match result {
+            Ok(Answer::Status(status)) => self.on_status(core, turn, child, status),
+            Ok(Answer::Applied(_) | Answer::Installed(_)) => {}
+            // Should the device have lost the SA, that is found by comparing what it holds with what it should.
+            Err(error) => tracing::debug!(child = child.0, "no counters: {error}"),
+        }
+        if let Some(child) = self.child_mut(child.0).filter(|child| child.is_watched()) {
+            child.meter.early = false;
+            child.schedule_count(turn);
+        }
+    }
+
+    /// What the device says about one SA of a CHILD SA, for whatever reason it was asked: an event that was lost is made up for here.
+    pub(crate) fn on_status(
+        &mut self,
+        core: &mut Core,
+        turn: &mut Turn<'_>,
+        (unique_id, direction): (u32, Direction),
+        status: &SaStatus,
+    ) {
+        let Some(child) = self.child_mut(unique_id) else { return };
+        let more = child.meter.read(direction, status, turn.now());
+        child.totals.add(direction, more);
+        // One that is replaced receives for a while, and its end is near anyway; but as long as traffic takes it, its limits hold.
+        let carries = child.is_up() || (direction == Direction::Outbound && child.outbound == Outbound::Active);
+        if !carries || !child.is_watched() || !child.installed_directions().any(|way| way == direction) {
+            return;
+        }
+        if let Some(unit) = status.hard_expired.or_else(|| child.meter.hard(direction, &child.limits)) {
+            return self.hard_expired(core, turn, (unique_id, Some(direction)), unit);
+        }
+        if let Some(unit) = status.soft_expired.or_else(|| child.meter.soft(direction, &child.limits)) {
+            self.soft_expired(core, turn, unique_id, unit);
+        }
+    }
+
+    /// The last counters of an SA whose CHILD SA is gone already.
+    pub(crate) fn on_farewell(
+        turn: &mut Turn<'_>,
+        (unique_id, direction): (u32, Direction),
+        result: &Result<Answer, OffloadError>,
+    ) {
+        let Some(mut farewell) = turn.registry.farewells.remove(&(unique_id, direction)) else { return };
+        if let Ok(Answer::Status(status)) = result {
+            let count = Each { bytes: status.bytes, packets: status.packets };
+            farewell.totals.add(direction, farewell.gauge.read(count, turn.now()));
+        }
+    }
+
     /// A soft limit was reached.
     pub(crate) fn soft_expired(
         &mut self,
@@ -70,9 +145,13 @@ impl Authenticated {
         unique_id: u32,
         unit: ipsec::LimitUnit,
     ) {
-        let Some(child) = self.child_mut(unique_id).filter(|child| child.is_up() && !child.soft_expired) else {
+        let Some(child) = self.child_mut(unique_id) else { return };
+        child.meter.early |= child.state == ChildSaState::Installing;
+        // Told twice, or after the hard one, or by a device that wants a soft limit before each hard one: nothing follows from it.
+        let news = child.is_up() && !child.soft_expired && !child.hard_expired && child.limits.asks(unit);
+        if !news {
             return;
-        };
+        }
         child.soft_expired = true;
         let snapshot = Box::new(child.snapshot(turn.now(), turn.ids.shard()));
         tracing::debug!(
@@ -94,18 +173,20 @@ impl Authenticated {
         }
     }
 
-    /// A hard limit was reached: the SA carries nothing any more. The child is made again.
+    /// A hard limit was reached, in one direction or by time in both: the SA carries nothing any more. The child is made again.
     pub(crate) fn hard_expired(
         &mut self,
         core: &mut Core,
         turn: &mut Turn<'_>,
-        unique_id: u32,
+        (unique_id, direction): (u32, Option<Direction>),
         unit: ipsec::LimitUnit,
     ) {
-        let Some(child) = self.child(unique_id) else { return };
-        if !matches!(child.state, ChildSaState::Installed | ChildSaState::Rekeying | ChildSaState::Rekeyed) {
+        let Some(child) = self.child_mut(unique_id) else { return };
+        child.meter.early |= child.state == ChildSaState::Installing;
+        if !child.is_watched() {
             return;
         }
+        child.hard_expired = true;
         let snapshot = Box::new(child.snapshot(turn.now(), turn.ids.shard()));
         let ike = Box::new(self.snapshot_alone(core, turn.now()));
         turn.event(EventBody::ChildSaHardExpired { ike, child: snapshot, unit });
@@ -119,11 +200,28 @@ impl Authenticated {
             // The peer rekeyed it and has not said that it is done: it is done now.
             self.activate(turn, successor);
             self.finish_replaced(core, turn, successor, unique_id);
+            self.take_out(turn, unique_id, direction);
             self.intend(core, turn, Intent::DeleteChild(unique_id));
             return;
         }
+        // What the peer is told may have to wait for the window; what passes here may not.
+        self.take_out(turn, unique_id, direction);
         let cause = Cause::new(CauseKind::HardLimit, format!("hard {} limit reached", unit_name(unit)));
         self.close_child(core, turn, unique_id, cause);
+    }
+
+    /// Takes the SA of one direction out, or both, while the policies stay: what would take it is held back, not sent in clear.
+    fn take_out(&mut self, turn: &mut Turn<'_>, unique_id: u32, direction: Option<Direction>) {
+        let ids = &*turn.ids;
+        let Some(child) = self.children.iter_mut().find(|child| child.unique_id == unique_id) else { return };
+        let mut ops = Vec::new();
+        if direction != Some(Direction::Inbound) {
+            ops.extend(child.remove_outbound_ops(ids));
+        }
+        if direction != Some(Direction::Outbound) {
+            ops.extend(child.remove_inbound_ops(ids));
+        }
+        turn.apply(ops, Purpose::Remove);
     }
 
     /// The device does not hold a CHILD SA any more: it is made again with fresh keys.

@@ -81,11 +81,14 @@ impl Authenticated {
     /// A lingering inbound SA: gone when it was idle for long enough.
     pub(crate) fn on_linger(
         &mut self,
-        core: &Core,
+        core: &mut Core,
         turn: &mut Turn<'_>,
         unique_id: u32,
         result: Result<Answer, OffloadError>,
     ) {
+        if let Ok(Answer::Status(status)) = &result {
+            self.on_status(core, turn, (unique_id, Direction::Inbound), status);
+        }
         let delay = turn.context.config.settings.delete_rekeyed_delay;
         let Some(child) = self.child(unique_id).filter(|child| child.state == ChildSaState::Deleted) else { return };
         let idle = match result {

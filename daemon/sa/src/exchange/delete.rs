@@ -36,6 +36,8 @@ pub(crate) fn start_child(
         authenticated.predecessor_overdue(turn, unique_id, old);
     }
     switch_to_successor(authenticated, core, turn, unique_id);
+    // They are told with its end.
+    authenticated.count(turn, unique_id);
     let Some(child) = authenticated.child_mut(unique_id) else { return Ok(()) };
     // A rekeyed one keeps its state: it lingers afterwards instead of going at once.
     if child.state != ChildSaState::Rekeyed {

@@ -94,6 +94,9 @@ pub(crate) fn on_idle(
     child: u32,
     result: &Result<Answer, OffloadError>,
 ) {
+    if let Ok(Answer::Status(status)) = result {
+        authenticated.on_status(core, turn, (child, Direction::Outbound), status);
+    }
     if !core.nat.local {
         return;
     }

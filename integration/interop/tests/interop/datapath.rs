@@ -108,7 +108,8 @@ impl Datapath {
             esn: agreement.esn,
             replay_window: if direction == Direction::Inbound { agreement.replay_window } else { 0 },
             selectors: selectors.clone().into(),
-            limits: Limits::default().bounded_for_sequence(agreement.esn),
+            limits: Limits::default()
+                .bounded(EspAlgorithm { encryption: agreement.encryption, integrity: None }, agreement.esn),
             reqid: Reqid(1),
             copy: ipsec::sa::HeaderCopy::default(),
             offload: OffloadMode::No,

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use ike_model::Connection;
 use ike_wire::ids::EsnId;
+use ipsec::Bounds;
 use scenarios::{A, B, Who, World, config};
 
 const ESN: EsnId = EsnId::EXT_SEQ;
@@ -20,8 +21,12 @@ fn installed(world: &World, who: Who) -> bool {
     });
     let esn = each[0].0;
     //= RFC 4303 §3.3.3: without extended sequence numbers an SA ends before its number would wrap
-    let limits = if esn { (None, None) } else { (Some(3 << 30), Some(u64::from(u32::MAX))) };
-    world.check(each.iter().all(|sa| *sa == (esn, limits.0, limits.1)), &format!("{each:?}"));
+    let hard = if esn { Bounds::BLOCK_CIPHER_PACKETS } else { Bounds::SEQUENCE };
+    // The soft limit is three quarters of it, less a jitter of up to one.
+    let within = |soft: &Option<u64>| soft.is_some_and(|soft| (hard / 2..=hard - hard / 4).contains(&soft));
+    let bounded =
+        |(of, soft, most): &(bool, Option<u64>, Option<u64>)| *of == esn && within(soft) && *most == Some(hard);
+    world.check(each.iter().all(bounded), &format!("{each:?}"));
     esn
 }
 

@@ -3,12 +3,9 @@
 use std::sync::Arc;
 
 use ipsec::{
-    Capabilities, Device, DeviceState, Direction, EspEncryption, Limits, ModeInUse, OffloadError, OffloadMode,
-    OuterAddresses, PolicyAction, PolicySpec, ReplayWindows, Rung, SaMode, SaSpec, SelectorPair, Tags, TrafficSelector,
+    Capabilities, Device, DeviceState, Direction, Limits, ModeInUse, OffloadError, OffloadMode, OuterAddresses,
+    PolicyAction, PolicySpec, ReplayWindows, Rung, SaMode, SaSpec, SelectorPair, Tags, TrafficSelector,
 };
-
-/// Octets one AES-GCM key may protect: 2^40 blocks.
-const GCM_OCTETS: u64 = 1 << 44;
 
 /// One rung of a device, and how much it holds.
 pub(crate) struct Holder<'a> {
@@ -226,18 +223,12 @@ pub(crate) fn check_outer(outer: OuterAddresses) -> Result<(), OffloadError> {
 }
 
 //= RFC 4303 §3.3.3: the sender ensures that the counter does not cycle
-/// The limits an SA runs with on a rung: outbound sequence numbers never wrap, no AES-GCM key protects more than it may, and units that the rung does not
+/// The limits an SA runs with on a rung: outbound sequence numbers never wrap, no key protects more than it may, and units that the rung does not
 /// count are left to whoever watches its counters.
 pub(crate) fn effective_limits(spec: &SaSpec, can: &Capabilities) -> Limits {
     let mut limits = spec.limits;
     if spec.direction == Direction::Outbound {
-        limits = limits.bounded_for_sequence(spec.esn);
-        if let EspEncryption::AesGcm16(_) = spec.algorithm.encryption {
-            let lower =
-                |limit: &mut Option<u64>, bound: u64| *limit = Some(limit.map_or(bound, |value| value.min(bound)));
-            lower(&mut limits.soft.bytes, GCM_OCTETS / 4 * 3);
-            lower(&mut limits.hard.bytes, GCM_OCTETS);
-        }
+        limits = limits.bounded(spec.algorithm, spec.esn);
     }
     for volume in [&mut limits.soft, &mut limits.hard] {
         volume.time = volume.time.filter(|_| can.limits.time);

@@ -3,15 +3,12 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
-use crate::algorithm::EspEncryption;
 use crate::backend::{Event, LimitUnit, SaStatus};
 use crate::capability::LimitUnits;
 use crate::limits::{Limits, Volume};
 use crate::sa::{Direction, ModeInUse, SaSpec};
 use crate::time::Instant;
 
-/// Octets one AES-GCM key may protect: 2^40 blocks.
-const GCM_OCTETS: u64 = 1 << 44;
 /// Where the high half of a number is guessed without a window.
 const REACH: u64 = 1024;
 
@@ -38,7 +35,11 @@ pub(super) struct Sa {
 
 impl Sa {
     pub(super) fn new(spec: SaSpec, mode: ModeInUse, units: LimitUnits, now: Instant) -> Self {
-        let limits = if spec.direction == Direction::Outbound { bounded(&spec) } else { spec.limits };
+        let limits = if spec.direction == Direction::Outbound {
+            spec.limits.bounded(spec.algorithm, spec.esn)
+        } else {
+            spec.limits
+        };
         let limits = Limits { soft: raised(limits.soft, units), hard: raised(limits.hard, units) };
         Self {
             limits,
@@ -172,17 +173,6 @@ impl Sa {
             mode: self.mode.clone(),
         }
     }
-}
-
-/// The limits an outbound SA runs with: numbers never wrap, and no AES-GCM key protects more than it may.
-fn bounded(spec: &SaSpec) -> Limits {
-    let mut limits = spec.limits.bounded_for_sequence(spec.esn);
-    if let EspEncryption::AesGcm16(_) = spec.algorithm.encryption {
-        let lower = |limit: &mut Option<u64>, bound: u64| *limit = Some(limit.map_or(bound, |value| value.min(bound)));
-        lower(&mut limits.soft.bytes, GCM_OCTETS / 4 * 3);
-        lower(&mut limits.hard.bytes, GCM_OCTETS);
-    }
-    limits
 }
 
 /// The limits that the rung raises; the others are for whoever watches the counters.

@@ -13,7 +13,7 @@ use ipsec::{
 
 use super::super::{ChildFacts, Facts, HostFacts, Link, Outer, Place, Tunnel, Way};
 use crate::config::{Actions, AuthMethod, AuthRound, Childless, Fragmentation, HostSpec, Unique};
-use crate::snapshot::{ChildSaState, ConfiguredChildStatus, ConfiguredState, IkeSaState, Traffic};
+use crate::snapshot::{Carried, ChildSaState, ConfiguredChildStatus, ConfiguredState, IkeSaState, Traffic};
 use crate::specs::{ChildSpecs, Origin};
 use crate::tags::{DrawnTags, InterfaceIds, TagConfig};
 use crate::{Child, ChildMode, ChildSaSnapshot, ConfiguredSelector, Connection, Identity, IkeSaSnapshot};
@@ -216,6 +216,9 @@ fn ike() -> IkeSaSnapshot {
             generation: 0,
             offload: ModeInUse::SOFTWARE,
             tags: DrawnTags::default(),
+            total_in: Carried::default(),
+            total_out: Carried::default(),
+            limits: Limits::default(),
         }],
     }
 }

