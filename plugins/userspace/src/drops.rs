@@ -37,6 +37,8 @@ reasons! {
     NoOutboundSa = "no-outbound-sa",
     /// The SA has reached a hard limit.
     Expired = "expired",
+    /// The SA is in one device, and the route to the peer leads out of another.
+    WrongDevice = "wrong-device",
     /// The packet does not fit and may not be fragmented; the sender was told.
     TooBig = "too-big",
     /// The queue of packets that wait for an SA is full.

@@ -101,6 +101,9 @@ pub enum Once {
     Form = 8,
 }
 
+/// Flag of an outbound SA whose packets leave by another device than the one that holds it.
+const ASTRAY: u32 = 16;
+
 impl Sa {
     /// An entry from its specification. `mtu` is that of [`Hot::mtu`].
     pub fn new(spec: &SaSpec, key: Box<dyn EspKey>, mode: ModeInUse, mtu: usize, now: Instant) -> Self {
@@ -182,9 +185,9 @@ impl Sa {
         }
     }
 
-    /// Whether packets may pass at `now`. Finding the hard time limit passed ends the SA.
+    /// Whether packets may pass at `now`; where not, either [`Once::Hard`] has happened or they leave by another device. Finding the hard time limit passed ends the SA.
     pub fn passes(&self, now: Instant, reports: &dyn Reports) -> bool {
-        if self.hot.is(Once::Hard) {
+        if self.hot.flags.load(Relaxed) & (Once::Hard as u32 | ASTRAY) != 0 {
             return false;
         }
         if millis(now) >= self.hard_at {
@@ -300,6 +303,12 @@ impl Hot {
         let unit =
             [LimitUnit::Time, LimitUnit::Bytes, LimitUnit::Packets].into_iter().find(|unit| unit_bits(*unit) == bits);
         unit.filter(|_| flags & what as u32 != 0)
+    }
+
+    /// Notes whether packets leave by another device than the SA's; true when that is news.
+    pub fn set_astray(&self, astray: bool) -> bool {
+        let before = if astray { self.flags.fetch_or(ASTRAY, Relaxed) } else { self.flags.fetch_and(!ASTRAY, Relaxed) };
+        (before & ASTRAY != 0) != astray
     }
 
     /// Notes a changed remote; true when it is not the one noted last.

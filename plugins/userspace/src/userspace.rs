@@ -24,6 +24,7 @@ use crate::io::transmit::Wires;
 use crate::io::wake::Wake;
 use crate::io::{self as datapath_io, receive, transmit};
 use crate::surroundings::Machine;
+use offload_host::devices::{Devices, LinkChange, LinkWatch};
 use offload_host::{Host, HostConfig, Tun, TunConfig};
 
 /// How often the host is asked whether addresses, links or our routes have changed; it costs little while they have not.
@@ -44,6 +45,7 @@ pub struct Userspace {
     shared_state: Arc<Common>,
     messages: Mutex<Option<Sender<Message>>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    links: Mutex<Option<LinkWatch>>,
 }
 
 struct Common {
@@ -60,6 +62,8 @@ pub type Simulated = Box<dyn FnOnce(Result<u32, String>) + Send>;
 enum Message {
     Request(Tag, Request),
     Simulate(Simulate, Simulated),
+    /// Something became of a link that poses as a device.
+    Link(LinkChange),
     /// The transmitting thread found the device gone.
     DeviceLost,
     Stop(OnStop),
@@ -97,8 +101,14 @@ impl Userspace {
         );
         let common =
             Arc::new(Common { config, control, wires, reports, device_is_lost: Arc::new(AtomicBool::new(false)) });
+        let links = follow_links(&common, &sender)?;
         let threads = start_threads(&common, messages)?;
-        Ok(Arc::new(Self { shared_state: common, messages: Mutex::new(Some(sender)), threads: Mutex::new(threads) }))
+        Ok(Arc::new(Self {
+            shared_state: common,
+            messages: Mutex::new(Some(sender)),
+            threads: Mutex::new(threads),
+            links: Mutex::new(links),
+        }))
     }
 
     /// Packets dropped so far, by reason.
@@ -127,8 +137,8 @@ impl OffloadBackend for Userspace {
         self.shared_state.control.devices()
     }
 
-    fn device_for(&self, _local: IpAddr, _remote: IpAddr) -> Option<DeviceId> {
-        self.shared_state.control.device_in_use()
+    fn device_for(&self, local: IpAddr, remote: IpAddr) -> Option<DeviceId> {
+        self.shared_state.control.device_for(local, remote)
     }
 
     fn reserve_spi(&self, _device: DeviceId) -> Result<Spi, TableFull> {
@@ -171,6 +181,7 @@ impl OffloadBackend for Userspace {
     }
 
     fn shut_down(&self, on_stop: OnStop) {
+        drop(self.links.lock().unwrap_or_else(PoisonError::into_inner).take());
         let sender = self.messages.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(sender) = sender {
             // The control thread holds the other end until it has been told to stop.
@@ -204,6 +215,7 @@ impl Common {
             match messages.recv_timeout(self.sleep()) {
                 Ok(Message::Request(tag, request)) => self.reports.done(tag, self.control.execute(&request)),
                 Ok(Message::Simulate(order, then)) => then(self.control.simulate(&order)),
+                Ok(Message::Link(change)) => self.control.link_changed(&change, true),
                 Ok(Message::DeviceLost) => self.device_lost(),
                 Ok(Message::Stop(on_stop)) => return self.stop(on_stop, messages),
                 Err(RecvTimeoutError::Disconnected) => return self.stop(OnStop::Block, messages),
@@ -366,6 +378,32 @@ fn random() -> Result<[u8; 128], StartError> {
         .fill(&mut octets)
         .map_err(|error| StartError::System { action: "draw random numbers", reason: error.to_string() })?;
     Ok(octets)
+}
+
+/// Has the links of the machine pose as NICs, where that is asked for, and follows them.
+fn follow_links(common: &Arc<Common>, to: &Sender<Message>) -> Result<Option<LinkWatch>, StartError> {
+    if common.config.simulation.as_ref().is_none_or(|simulation| !simulation.each_link) {
+        return Ok(None);
+    }
+    let devices = Devices::open(common.config.mark)?;
+    let routes = Arc::clone(&devices);
+    common.control.follow_links(Box::new(move |local, remote| match routes.egress(local, remote) {
+        Ok(egress) => Some(egress.index),
+        Err(reason) => {
+            tracing::debug!(%local, %remote, %reason, "no device carries this");
+            None
+        }
+    }));
+    for link in devices.links().iter() {
+        common.control.link_changed(&LinkChange::Added(link.clone()), false);
+    }
+    let to = to.clone();
+    let told = move |change| {
+        // Without a control thread there is nothing to keep up to date.
+        let _ = to.send(Message::Link(change));
+    };
+    let watch = LinkWatch::start(devices, told);
+    watch.map(Some).map_err(|error| StartError::System { action: "follow links", reason: error.to_string() })
 }
 
 fn start_threads(common: &Arc<Common>, messages: Receiver<Message>) -> Result<Vec<JoinHandle<()>>, StartError> {

@@ -143,6 +143,7 @@ impl Control {
         state.install_outer(path, spec.direction, work)?;
         let mtu = state.mtu_for(&path, spec.direction, spec.mode, &*key);
         let sa = Arc::new(Sa::new(&spec, key, mode.clone(), mtu, now));
+        self.follow_route(&sa);
         let (soft, hard) = sa.time_limits();
         state.deadlines.extend(soft.map(|at| Reverse((at, sa.handle, Limit::Soft))));
         state.deadlines.extend(hard.map(|at| Reverse((at, sa.handle, Limit::Hard))));
@@ -288,6 +289,7 @@ impl State {
         self.install_outer(path, sa.direction, work)?;
         let mtu = self.mtu_for(&path, sa.direction, sa.encloses, &*sa.key);
         let moved = Arc::new(sa.moved(path, mtu));
+        control.follow_route(&moved);
         match sa.direction {
             Direction::Inbound => {
                 if let Some(slot) = lock(&control.spis).slot_of(sa.spi) {

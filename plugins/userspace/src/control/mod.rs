@@ -5,18 +5,19 @@
 //! published as a whole, and removals at the host and of SPIs follow.
 
 mod apply;
+mod links;
 mod simulate;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use arc_swap::ArcSwap;
 use ipsec::{
-    Answer, DeviceId, DeviceState, DeviceTable, Direction, GuardSpec, Installed, Instant, LimitUnit, OffloadError,
-    OnStop, PolicyHandle, PolicySpec, PolicyStatus, Reports, Request, SaHandle, SaMode, SaStatus, Scope, SelectorPair,
-    Spi, TableFull,
+    Answer, DeviceId, DeviceTable, Direction, GuardSpec, Installed, Instant, LimitUnit, OffloadError, OnStop,
+    PolicyHandle, PolicySpec, PolicyStatus, Reports, Request, SaHandle, SaMode, SaStatus, Scope, SelectorPair, Spi,
+    TableFull,
 };
 
 use crate::drops::DropCounters;
@@ -96,6 +97,9 @@ pub struct Identity {
     pub simulation: Option<Simulation>,
 }
 
+/// Tells the link that packets between two outer addresses leave by, where there is exactly one.
+pub type Egress = Box<dyn Fn(IpAddr, IpAddr) -> Option<u32> + Send + Sync>;
+
 /// A clock: time since the start of the machine, suspended time included.
 pub type Clock = Arc<dyn Fn() -> Instant + Send + Sync>;
 
@@ -108,6 +112,10 @@ pub struct Control {
     state: Mutex<State>,
     /// Devices as last seen; changed together with those of the state.
     devices: ArcSwap<DeviceTable>,
+    /// Devices by the number of the link they pose as.
+    by_index: ArcSwap<BTreeMap<u32, DeviceId>>,
+    /// Where links pose as devices.
+    egress: OnceLock<Egress>,
     /// Where reports go when they may be told to go astray.
     reporter: Option<Arc<Reporter>>,
     /// Called after each publication, so that sleeping datapath threads look at it.
@@ -203,6 +211,8 @@ impl Control {
             spis: Mutex::new(SpiTable::new(permutation)),
             state: Mutex::new(state),
             devices: published,
+            by_index: ArcSwap::default(),
+            egress: OnceLock::new(),
             reporter,
             wake,
         }
@@ -307,6 +317,7 @@ impl Control {
             state.tables.addresses = addresses.into();
             self.publish(&mut state);
         }
+        self.follow_routes(&state);
         Ok(())
     }
 
@@ -323,12 +334,6 @@ impl Control {
     /// SPI and direction of an SA.
     pub fn entry(&self, sa: SaHandle) -> Option<(Spi, Direction)> {
         self.lock().sas.get(&sa).map(|sa| (sa.spi, sa.direction))
-    }
-
-    /// The device that is not gone and came last.
-    pub fn device_in_use(&self) -> Option<DeviceId> {
-        let devices = self.devices.load();
-        devices.devices.iter().rev().find(|device| device.state != DeviceState::Gone).map(|device| device.id)
     }
 
     /// Runs `work` with the surroundings.

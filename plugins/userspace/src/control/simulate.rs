@@ -9,6 +9,9 @@ use super::apply::Work;
 use super::{Control, State};
 use crate::sad::Sa;
 
+/// Name and number of the link that a new device has to pose as.
+type Reborn = (Arc<str>, Option<u32>);
+
 impl Control {
     /// The tunnel device is gone: nothing passes until [`Self::tunnel_back`].
     pub fn tunnel_lost(&self) {
@@ -34,7 +37,7 @@ impl Control {
             if new != DeviceState::Up {
                 self.flush_device(&mut state, device, now);
             }
-            self.devices.store(Arc::new(state.devices.table().clone()));
+            self.publish_devices(&state);
         }
         self.shared.reports.event(match new {
             DeviceState::Up => Event::DeviceUp(device),
@@ -45,18 +48,18 @@ impl Control {
     }
 
     /// Adds a simulated NIC for a link, and reports it unless nobody can know of devices yet.
-    pub(crate) fn add_nic(&self, link: &Arc<str>, report: bool) -> Option<DeviceId> {
-        let limits = &self.identity.simulation.as_ref()?.limits;
+    pub(super) fn add_nic(&self, link: &Arc<str>, index: Option<u32>, state: DeviceState, report: bool) {
+        let Some(simulation) = &self.identity.simulation else { return };
         let device = {
-            let mut state = self.lock();
-            let device = state.devices.add(link, Some(limits));
-            self.devices.store(Arc::new(state.devices.table().clone()));
+            let mut books = self.lock();
+            let device = books.devices.add(link, index, Some(&simulation.limits));
+            books.devices.set_state(device, state);
+            self.publish_devices(&books);
             device
         };
-        if report {
+        if report && state == DeviceState::Up {
             self.shared.reports.event(Event::DeviceUp(device));
         }
-        Some(device)
     }
 
     fn flush_device(&self, state: &mut State, device: DeviceId, now: Instant) {
@@ -153,11 +156,10 @@ impl Control {
 
     fn change_device(&self, target: &Target, new: DeviceState) -> Result<u32, String> {
         let (device, reborn) = self.lock().nic(target, new)?;
-        if let Some(link) = reborn {
-            // What is gone stays gone; what appears under its name is another device.
-            return Ok(u32::from(self.add_nic(&link, true).is_some()));
-        }
-        Ok(u32::from(self.set_device(device, new)))
+        let Some((link, index)) = reborn else { return Ok(u32::from(self.set_device(device, new))) };
+        // What is gone stays gone; what appears under its name is another device.
+        self.add_nic(&link, index, DeviceState::Up, true);
+        Ok(1)
     }
 }
 
@@ -197,7 +199,7 @@ impl State {
     }
 
     /// The one simulated NIC that is meant and can become `new`; with its link where a new one has to appear.
-    fn nic(&self, target: &Target, new: DeviceState) -> Result<(DeviceId, Option<Arc<str>>), String> {
+    fn nic(&self, target: &Target, new: DeviceState) -> Result<(DeviceId, Option<Reborn>), String> {
         let table = self.devices.table();
         let nics = |device: &&Device| device.rungs.len() > 1 && self.is_called(device, target);
         let present: Vec<&Device> =
@@ -206,7 +208,7 @@ impl State {
             ([device], _) => Ok((device.id, None)),
             ([], DeviceState::Up) => {
                 let gone = table.devices.iter().rfind(nics).ok_or_else(|| self.no_such(target))?;
-                Ok((gone.id, self.devices.link(gone.id).map(Arc::from)))
+                Ok((gone.id, self.devices.link(gone.id).map(|link| (link.into(), self.devices.index(gone.id)))))
             }
             ([], DeviceState::Down | DeviceState::Gone) => Err(self.no_such(target)),
             (several, _) => {

@@ -15,7 +15,7 @@ use crate::esp::{self, MAX_OVERHEAD, next_header};
 use crate::icmp::{self, Errors};
 use crate::mss;
 use crate::packet::{self, Packet};
-use crate::sad::Sa;
+use crate::sad::{Once, Sa};
 use crate::spd::{Action, FlowCache, Policy};
 use offload_host::icmp::Complaint;
 
@@ -288,7 +288,8 @@ impl Outbound {
     fn seal(&mut self, sa: &Sa, cut: &Cut<'_>, looks: Looks, now: Instant, batch: &mut Batch, sink: &mut impl Sink) {
         let reports = &*self.shared.reports;
         if !sa.passes(now, reports) {
-            return self.shared.count(Reason::Expired);
+            let expired = sa.hot.is(Once::Hard);
+            return self.shared.count(if expired { Reason::Expired } else { Reason::WrongDevice });
         }
         make_room(batch, sink, cut.options.len() + cut.payload.len() + MAX_OVERHEAD);
         let Some(sequence) = sa.next_sequence(reports) else { return self.shared.count(Reason::Expired) };

@@ -17,12 +17,20 @@ struct Held {
     policies: u32,
 }
 
+/// What a device is or poses as.
+#[derive(Debug)]
+struct Link {
+    name: Arc<str>,
+    /// Its number, of a link of the machine.
+    index: Option<u32>,
+}
+
 /// All devices with their books.
 #[derive(Debug)]
 pub(crate) struct Devices {
     table: DeviceTable,
-    /// Name of the link that each is or poses as.
-    links: Vec<Arc<str>>,
+    /// The link that each is or poses as.
+    links: Vec<Link>,
     /// Rungs that hold something.
     held: BTreeMap<(DeviceId, OffloadMode), Held>,
 }
@@ -32,16 +40,36 @@ impl Devices {
     pub(crate) fn new(link: &Arc<str>, simulation: Option<&Simulation>) -> Self {
         let mut devices = Self { table: DeviceTable::default(), links: Vec::new(), held: BTreeMap::new() };
         let nic = simulation.filter(|simulation| !simulation.each_link).map(|simulation| &simulation.limits);
-        devices.add(link, nic);
+        devices.add(link, None, nic);
         devices
     }
 
     /// A further device. Numbers are not used again: what is gone stays listed.
-    pub(crate) fn add(&mut self, link: &Arc<str>, nic: Option<&NicLimits>) -> DeviceId {
+    pub(crate) fn add(&mut self, link: &Arc<str>, index: Option<u32>, nic: Option<&NicLimits>) -> DeviceId {
         let id = DeviceId(u16::try_from(self.links.len()).unwrap_or(u16::MAX));
         self.table.devices.push(super::device(id, link, nic));
-        self.links.push(Arc::clone(link));
+        self.links.push(Link { name: Arc::clone(link), index });
         id
+    }
+
+    /// The link of a simulated NIC is called otherwise now.
+    pub(crate) fn rename(&mut self, id: DeviceId, name: &Arc<str>, nic: &NicLimits) {
+        let place = usize::from(id.0);
+        if let (Some(link), Some(device)) = (self.links.get_mut(place), self.table.devices.get_mut(place)) {
+            link.name = Arc::clone(name);
+            *device = Device { state: device.state, ..super::device(id, name, Some(nic)) };
+        }
+    }
+
+    /// Devices that are not gone, by the number of their link.
+    pub(crate) fn by_index(&self) -> BTreeMap<u32, DeviceId> {
+        let present = self.table.devices.iter().filter(|device| device.state != DeviceState::Gone);
+        present.filter_map(|device| Some((self.links.get(usize::from(device.id.0))?.index?, device.id))).collect()
+    }
+
+    /// Number of the link that a device poses as.
+    pub(crate) fn index(&self, id: DeviceId) -> Option<u32> {
+        self.links.get(usize::from(id.0)).and_then(|link| link.index)
     }
 
     /// What is there, as others see it.
@@ -56,7 +84,7 @@ impl Devices {
 
     /// Name of the link that a device is or poses as.
     pub(crate) fn link(&self, id: DeviceId) -> Option<&str> {
-        self.links.get(usize::from(id.0)).map(|link| &**link)
+        self.links.get(usize::from(id.0)).map(|link| &*link.name)
     }
 
     /// Notes whether a device is up; says whether that is news.

@@ -5,6 +5,7 @@
 mod allocations;
 mod contract;
 mod hold;
+mod links;
 mod nic;
 mod scale;
 #[allow(dead_code)] // shared with the hostile packets

@@ -374,8 +374,8 @@ impl OffloadBackend for Inline {
         self.control.devices()
     }
 
-    fn device_for(&self, _local: IpAddr, _remote: IpAddr) -> Option<DeviceId> {
-        self.control.device_in_use()
+    fn device_for(&self, local: IpAddr, remote: IpAddr) -> Option<DeviceId> {
+        self.control.device_for(local, remote)
     }
 
     fn reserve_spi(&self, _device: DeviceId) -> Result<Spi, TableFull> {
