@@ -18,6 +18,7 @@ mod judge;
 mod life;
 mod matrix;
 mod moving;
+mod offload;
 mod peers;
 mod python;
 mod secrets;
@@ -64,6 +65,7 @@ fn main() -> ExitCode {
         moving::trials(),
         explain::trials(),
         why::trials(),
+        offload::trials(),
     ]
     .into_iter()
     .flatten()

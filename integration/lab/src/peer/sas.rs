@@ -156,6 +156,8 @@ pub struct ChildSa {
     pub bytes_out: u64,
     /// How often it has been rekeyed; only Cygnet says so.
     pub generation: Option<u64>,
+    /// Offload in use, its device, and `simulated` where it is; only Cygnet says so: `packet wan0 simulated`, `no`.
+    pub offload: String,
 }
 
 impl IkeSa {
@@ -218,6 +220,11 @@ fn child_sa(node: &Node) -> ChildSa {
         bytes_in: number("bytes-in").unwrap_or(0),
         bytes_out: number("bytes-out").unwrap_or(0),
         generation: number("generation"),
+        offload: {
+            let simulated = (node.value("simulated") == Some("yes")).then_some("simulated");
+            let parts = [node.value("hw-offload"), node.value("offload-dev"), simulated];
+            parts.into_iter().flatten().collect::<Vec<_>>().join(" ")
+        },
     }
 }
 
