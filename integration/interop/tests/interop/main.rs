@@ -1,6 +1,7 @@
 //! One target, serial: every test is named after peers, role and behaviour. See [`harness`] for how they run.
 
 mod absence;
+mod acquire;
 mod afresh;
 mod breaking;
 mod crossing;
@@ -56,6 +57,7 @@ fn main() -> ExitCode {
         status::trials(),
         transport::trials(),
         absence::trials(),
+        acquire::trials(),
         afresh::trials(),
         breaking::trials(),
         several::trials(),
