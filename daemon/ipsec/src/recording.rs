@@ -10,13 +10,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::algorithm::EspAlgorithm;
 use crate::backend::{
-    Answer, Installed, NatReader, OffloadBackend, OffloadError, OnStop, Op, PolicyStatus, Reports, Request, SaStatus,
-    Scope, TableFull,
+    Answer, Installed, LimitUnit, NatReader, OffloadBackend, OffloadError, OnStop, Op, PolicyStatus, Reports, Request,
+    SaStatus, Scope, TableFull,
 };
 use crate::capability::{
     Capabilities, Device, DeviceState, DeviceTable, LimitUnits, ReplayWindows, Rung, SelectorSupport,
 };
 use crate::handle::{DeviceId, PolicyHandle, SaHandle, Spi, Tag};
+use crate::limits::Volume;
 use crate::policy::{GuardSpec, PolicyAction, PolicySpec};
 use crate::sa::{Direction, ModeInUse, OffloadMode, SaMode, SaSpec};
 use crate::selector::SelectorPair;
@@ -53,6 +54,17 @@ struct State {
     lies: BTreeMap<OffloadMode, OffloadMode>,
     /// Packets and octets of each SA, as far as told.
     counters: BTreeMap<SaHandle, (u64, u64)>,
+    /// Limits of each SA that were reached.
+    expired: BTreeMap<SaHandle, Reached>,
+}
+
+/// Limits of an SA that were reached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reached {
+    /// The soft one.
+    pub soft: Option<LimitUnit>,
+    /// The hard one: a device carries nothing more.
+    pub hard: Option<LimitUnit>,
 }
 
 /// The recording double.
@@ -77,6 +89,7 @@ impl RecordingBackend {
             closed: BTreeMap::new(),
             lies: BTreeMap::new(),
             counters: BTreeMap::new(),
+            expired: BTreeMap::new(),
         };
         let devices = DeviceTable { devices: vec![device("recorder", [(OffloadMode::No, able())])] };
         Self { reports, devices: Arc::new(devices), state: Mutex::new(state) }
@@ -168,11 +181,30 @@ impl RecordingBackend {
         let _ = self.lock().tables.apply(&Op::Flush, &self.devices);
     }
 
-    /// An SA has carried packets.
-    pub fn count(&self, sa: SaHandle, packets: u64, octets: u64) {
+    /// An SA has carried packets. Gives the limits that it reached with them, of those that it was installed with: each once.
+    pub fn count(&self, sa: SaHandle, packets: u64, octets: u64) -> Reached {
         let mut state = self.lock();
         let entry = state.counters.entry(sa).or_default();
         *entry = (entry.0.saturating_add(packets), entry.1.saturating_add(octets));
+        let (packets, octets) = *entry;
+        let Some(limits) = state.tables.sas.get(&sa).map(|spec| spec.limits) else { return Reached::default() };
+        let of = |limits: &Volume| {
+            let reached = |limit: Option<u64>, count: u64| limit.is_some_and(|limit| count >= limit);
+            let packets = reached(limits.packets, packets).then_some(LimitUnit::Packets);
+            packets.or(reached(limits.bytes, octets).then_some(LimitUnit::Bytes))
+        };
+        let known = state.expired.entry(sa).or_default();
+        let before = *known;
+        *known = Reached { soft: before.soft.or(of(&limits.soft)), hard: before.hard.or(of(&limits.hard)) };
+        Reached {
+            soft: known.soft.filter(|_| before.soft.is_none()),
+            hard: known.hard.filter(|_| before.hard.is_none()),
+        }
+    }
+
+    /// Whether an SA is at its hard limit.
+    pub fn is_expired(&self, sa: SaHandle) -> bool {
+        self.lock().expired.get(&sa).is_some_and(|reached| reached.hard.is_some())
     }
 
     /// What is installed now.
@@ -212,6 +244,7 @@ impl RecordingBackend {
 
 impl State {
     fn status(&self, sa: &SaSpec, devices: &DeviceTable) -> SaStatus {
+        let reached = self.expired.get(&sa.handle).copied().unwrap_or_default();
         let (packets, bytes) = self.counters.get(&sa.handle).copied().unwrap_or_default();
         SaStatus {
             sa: sa.handle,
@@ -221,8 +254,8 @@ impl State {
             packets,
             idle_seconds: self.idle,
             sequence: sa.initial_sequence,
-            soft_expired: None,
-            hard_expired: None,
+            soft_expired: reached.soft,
+            hard_expired: reached.hard,
             mode: self.shown(devices, sa.device, sa.offload),
         }
     }

@@ -14,7 +14,9 @@ use ike_model::{
 use ike_sa::{Admission, Context, Counts, DirectoryMessage, Endpoint, Input, Outcome, Output, WorkId};
 use ike_wire::ids::KeyExchangeId;
 use ipsec::recording::{RecordingBackend, Tables};
-use ipsec::{Answer, Event, Instant, OffloadBackend, OffloadError, Path, PolicyHandle, Reports, Shard, Tag};
+use ipsec::{
+    Answer, Event, Instant, LimitUnits, OffloadBackend, OffloadError, Path, PolicyHandle, Reports, Shard, Tag,
+};
 
 use crate::Who;
 use crate::config::address;
@@ -63,6 +65,8 @@ pub struct Gateway {
     pub names: BTreeMap<String, Vec<IpAddr>>,
     /// Cryptography that it can negotiate.
     pub provider: &'static CryptoProvider,
+    /// What its device says about limits does not reach it.
+    pub loses_expires: bool,
     /// All events so far.
     pub events: Vec<(Instant, EventBody)>,
     /// All datagrams sent so far.
@@ -206,6 +210,7 @@ impl Gateway {
             report_delay: None,
             names: BTreeMap::new(),
             provider: provider(),
+            loses_expires: false,
             events: Vec::new(),
             sent: Vec::new(),
             keepalives: 0,
@@ -248,6 +253,13 @@ impl Gateway {
     /// From now on its device holds so many SAs. Nothing may be installed yet.
     pub fn bound_sa_table(&mut self, size: u32) {
         self.backend = RecordingBackend::with_sa_table(self.reports.clone(), first_spi(self.who, self.life), size);
+    }
+
+    /// From now on its device raises limits of these units only.
+    pub fn raise_only(&mut self, units: LimitUnits) {
+        self.backend.change_device(|device| {
+            device.rungs.iter_mut().for_each(|rung| rung.capabilities.limits = units);
+        });
     }
 
     /// Its backend, still empty, counts its SPIs from this number.

@@ -212,6 +212,8 @@ impl Authenticated {
 
     /// Takes the SA of one direction out, or both, while the policies stay: what would take it is held back, not sent in clear.
     fn take_out(&mut self, turn: &mut Turn<'_>, unique_id: u32, direction: Option<Direction>) {
+        // What it has carried is told with its end.
+        self.count(turn, unique_id);
         let ids = &*turn.ids;
         let Some(child) = self.children.iter_mut().find(|child| child.unique_id == unique_id) else { return };
         let mut ops = Vec::new();

@@ -202,11 +202,29 @@ impl World {
                 self.traffic.blocked += 1;
                 continue;
             };
+            if self.gateways[who].backend.is_expired(sa) {
+                self.traffic.blocked += 1;
+                continue;
+            }
             self.traffic.sent += 1;
-            self.gateways[who].backend.count(sa, 1, 100);
+            self.count(who, sa);
             let Some((to, packet)) = self.route_packet(who, outer, encapsulation, packet) else { continue };
             let at = self.now + self.link.travel(&mut self.dice);
             self.schedule(at, Due::Esp(to, packet));
+        }
+    }
+
+    /// An SA carries a packet; the device raises what is reached with it, unless its reports are lost.
+    fn count(&mut self, who: Who, sa: SaHandle) {
+        let reached = self.gateways[who].backend.count(sa, 1, 100);
+        if self.gateways[who].loses_expires {
+            return;
+        }
+        if let Some(unit) = reached.soft {
+            self.backend_event(who, Event::SoftExpire { sa, unit });
+        }
+        if let Some(unit) = reached.hard {
+            self.backend_event(who, Event::HardExpire { sa, unit });
         }
     }
 
@@ -221,9 +239,13 @@ impl World {
             self.check_missed(to, packet.spi);
             return;
         };
+        if self.gateways[to].backend.is_expired(handle) {
+            self.traffic.lost += 1;
+            return;
+        }
         self.traffic.delivered += 1;
         self.notice_mapping(to, handle, packet);
-        self.gateways[to].backend.count(handle, 1, 100);
+        self.count(to, handle);
         if self.used.insert((to, handle)) {
             self.backend_event(to, Event::InboundFirstUse { sa: handle });
         }

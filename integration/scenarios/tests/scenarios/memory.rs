@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use ike_crypto::InsecureRandom;
-use ike_model::{Command, CommandId, ConfigSnapshot, HostSpec, Identity, SharedSecret};
+use ike_model::{Command, CommandId, ConfigSnapshot, Connection, EventBody, HostSpec, Identity, SharedSecret};
 use ike_sa::{Context, Endpoint, Input, Job, Output, SpiSource, WorkId};
 use ipsec::recording::RecordingBackend;
 use ipsec::{
@@ -22,7 +22,7 @@ use scenarios::gateway::provider;
 use scenarios::{A, B, config};
 
 /// Pairs of SAs.
-const COUNT: usize = 10_000;
+pub(super) const COUNT: usize = 10_000;
 /// Octets per pair that are a defect.
 const LIMIT: usize = 16 * 1024;
 /// Octets per pair that are aimed at.
@@ -79,10 +79,16 @@ impl SpiSource for Yes {
     fn release_spi(&self, _device: DeviceId, _spi: Spi) {}
 }
 
-/// A gateway without history.
-struct End {
-    endpoint: Endpoint,
-    config: ConfigSnapshot,
+/// A gateway without history, whose backend says yes and counts nothing.
+pub(super) struct End {
+    pub(super) endpoint: Endpoint,
+    pub(super) config: ConfigSnapshot,
+    /// Its clock.
+    pub(super) now: Instant,
+    /// Events with their instant, of those kinds that are asked for.
+    pub(super) told: Vec<(Instant, EventBody)>,
+    /// Which events are kept.
+    pub(super) keeps: fn(&EventBody) -> bool,
     random: InsecureRandom,
     spis: Yes,
     devices: Arc<DeviceTable>,
@@ -104,6 +110,9 @@ impl End {
         Self {
             endpoint: Endpoint::new(Shard(0), 1),
             config,
+            now: Instant::new(Duration::from_secs(1)),
+            told: Vec::new(),
+            keeps: |_| false,
             random: InsecureRandom::new(seed),
             spis: Yes(AtomicU32::new(0x1000)),
             devices: RecordingBackend::new(Arc::new(Nowhere), 256).devices(),
@@ -111,9 +120,9 @@ impl End {
     }
 
     /// Hands in one input and everything that follows from it; datagrams go to `out`.
-    fn handle(&mut self, input: Input<'_>, out: &mut VecDeque<(Path, Vec<u8>)>) {
+    pub(super) fn handle(&mut self, input: Input<'_>, out: &mut VecDeque<(Path, Vec<u8>)>) {
         let context = Context {
-            now: Instant::new(Duration::from_secs(1)),
+            now: self.now,
             wall: 0,
             rng: &self.random,
             provider: provider(),
@@ -129,10 +138,10 @@ impl End {
                     Output::Transmit(sent) => out.push_back((sent.path, sent.octets)),
                     Output::Offload(tag, Request::Apply(ops)) => next.push(Next::Report(tag, applied(&ops))),
                     Output::Work(id, job) => next.push(Next::Work(id, job)),
+                    Output::Event(body) => self.told.extend((self.keeps)(&body).then_some((self.now, body))),
                     Output::Offload(_, Request::Query(_) | Request::List(_))
                     | Output::Keepalive(_)
                     | Output::CancelWork(_)
-                    | Output::Event(_)
                     | Output::Reply(..)
                     | Output::Directory(..) => {}
                 }
@@ -164,7 +173,7 @@ fn applied(ops: &[Op]) -> Answer {
 }
 
 /// One connection for each peer at A, with an identity of its own; one for all at B.
-fn ends() -> [End; 2] {
+pub(super) fn ends(at_a: fn(Connection) -> Connection) -> [End; 2] {
     let shared = Arc::new(SharedSecret { owners: Vec::new(), ..config::secret(A, B) });
     let (mut a, mut b) = (ConfigSnapshot::default(), ConfigSnapshot::default());
     for config in [&mut a, &mut b] {
@@ -175,35 +184,46 @@ fn ends() -> [End; 2] {
     for number in 0..COUNT {
         let mut connection = config::connection(&format!("peer-{number}"), A, B);
         connection.local[0].id = Identity::Fqdn(format!("gateway-{number}.example.org"));
-        connection = config::with_child(connection, |child| child.lifetime = config::time_limits(3_600, 4_000));
+        let connection = at_a(connection);
         a.connections.insert(connection.name.clone(), Arc::new(connection));
     }
     let mut any = config::connection("any", B, A);
     any.remote_addrs = vec![HostSpec::Any];
     any.remote[0].id = Identity::Any;
-    any = config::with_child(any, |child| child.lifetime = config::time_limits(3_600, 4_000));
     b.connections.insert(any.name.clone(), Arc::new(any));
     [End::new(1, a), End::new(2, b)]
 }
 
-#[test]
-fn ten_thousand_pairs() {
-    let [mut a, mut b] = ends();
-    let (mut to_a, mut to_b) = (VecDeque::new(), VecDeque::new());
+/// Lets all connections come up, in one instant.
+pub(super) fn establish([a, b]: [&mut End; 2]) {
+    let mut to_b = VecDeque::new();
     let names: Vec<_> = a.config.connections.keys().cloned().collect();
     a.handle(Input::Command(CommandId(0), Command::Reload { changed: names.clone(), removed: Vec::new() }), &mut to_b);
     for (number, connection) in (1..).zip(names) {
         let command = Command::Initiate { connection, child: Some("net".into()) };
         a.handle(Input::Command(CommandId(number), command), &mut to_b);
-        while let Some((path, octets)) = to_b.pop_front() {
+        exchange([a, b], &mut to_b);
+    }
+}
+
+/// Delivers datagrams to B, and everything that follows, until nothing is on its way.
+pub(super) fn exchange([a, b]: [&mut End; 2], to_b: &mut VecDeque<(Path, Vec<u8>)>) {
+    let mut to_a = VecDeque::new();
+    while let Some((path, octets)) = to_b.pop_front() {
+        let turned = Path { local: path.remote, remote: path.local };
+        b.handle(Input::Datagram { path: turned, octets: &octets }, &mut to_a);
+        while let Some((path, octets)) = to_a.pop_front() {
             let turned = Path { local: path.remote, remote: path.local };
-            b.handle(Input::Datagram { path: turned, octets: &octets }, &mut to_a);
-            while let Some((path, octets)) = to_a.pop_front() {
-                let turned = Path { local: path.remote, remote: path.local };
-                a.handle(Input::Datagram { path: turned, octets: &octets }, &mut to_b);
-            }
+            a.handle(Input::Datagram { path: turned, octets: &octets }, to_b);
         }
     }
+}
+
+#[test]
+fn ten_thousand_pairs() {
+    let [mut a, mut b] =
+        ends(|with| config::with_child(with, |child| child.lifetime = config::time_limits(3_600, 4_000)));
+    establish([&mut a, &mut b]);
     for (end, name) in [(a, "initiator"), (b, "responder")] {
         let counts = end.endpoint.counts();
         assert_eq!((counts.established, counts.children), (COUNT, COUNT), "{name}");
