@@ -51,6 +51,8 @@ behaviours! {
     requests::two_entries_of_one_name_are_refused = "A handle names one entry.",
     requests::an_sa_that_does_not_fit_its_keys_is_refused = "Key material has exactly the length its algorithm needs.",
     requests::after_shut_down_everything_is_refused_and_answered = "After shut down each request is answered as unavailable.",
+    requests::a_stop_answers_what_is_outstanding = "A stop answers everything outstanding.",
+    requests::an_install_in_its_order_is_taken = "Guard, inbound and forward policies, SAs, outbound policy and activation stand in one request.",
     requests::the_mode_in_use_is_read_back = "The answer to an install tells the mode really in use.",
     requests::a_wish_for_a_missing_rung_is_refused = "No offload is replaced by another, or by software, without being asked.",
     requests::auto_is_no_rung = "An operation names the rung it means; auto is refused as invalid.",

@@ -212,7 +212,10 @@ pub(super) fn an_inner_fragment_passes_only_without_ports(bench: &mut Bench<'_>)
     ensure(bench.receive(&sent)?.is_empty(), || "a removed SA delivers".into())?;
     let sent = bench.send(&[fragment, ping("10.1.0.1", "10.2.0.1", 2)])?;
     let delivered = bench.receive(&sent)?.len();
-    ensure(delivered == 1, || format!("with ports, {delivered} of fragment and whole packet arrived, one should"))
+    ensure(delivered == 1, || format!("with ports, {delivered} of fragment and whole packet arrived, one should"))?;
+    let told = bench.told(|event| matches!(event, Event::Drops { .. }));
+    // The packet of the SA that was removed is one, this the other.
+    ensure(told == 2, || format!("{told} reasons for drops were told, a fragment is one"))
 }
 
 /// The packet in the other form, from these ports.

@@ -12,6 +12,7 @@ use crate::sa::SaMode;
 use crate::selector::SelectorPair;
 
 pub(super) fn an_outbound_sa_carries_nothing_before_activation(bench: &mut Bench<'_>) -> Kept {
+    bench.needs(|rung| rung.separate_activation)?;
     let pin = bench.hair_pin(networks())?;
     bench.apply(vec![Op::InstallSa(Box::new(pin.outbound.clone())), Op::InstallPolicy(pin.policy.clone())])?;
     let sent = bench.send(&pings(3))?.len();

@@ -6,8 +6,9 @@ use super::setup::{Bench, SHARD, networks, protect};
 use super::{Kept, Verdict, ensure};
 use crate::algorithm::KeyMaterial;
 use crate::backend::{Answer, OffloadError, OnStop, Op, Request, Scope};
-use crate::handle::{PolicyHandle, SaHandle};
-use crate::sa::{ModeInUse, OffloadMode, SaSpec};
+use crate::handle::{PolicyHandle, SaHandle, Tag};
+use crate::policy::{GuardSpec, PolicySpec};
+use crate::sa::{Direction, ModeInUse, OffloadMode, SaSpec};
 
 pub(super) fn a_request_is_answered_exactly_once(bench: &mut Bench<'_>) -> Kept {
     let missing = SaHandle::new(SHARD, 999);
@@ -104,6 +105,42 @@ pub(super) fn after_shut_down_everything_is_refused_and_answered(bench: &mut Ben
     ensure(matches!(answers.first(), Some(Err(OffloadError::Unavailable(_)))), || {
         format!("a request after shut down was answered with {answers:?}")
     })
+}
+
+/// Nobody waits for an answer that does not come.
+pub(super) fn a_stop_answers_what_is_outstanding(bench: &mut Bench<'_>) -> Kept {
+    let pin = bench.hair_pin(networks())?;
+    let mut requests = vec![Request::Apply(pin.everything())];
+    requests.extend((0..50).flat_map(|_| [Request::List(Scope::All), Request::Query(pin.outbound.handle)]));
+    let tags: Vec<Tag> = requests.into_iter().map(|request| bench.submit_only(request)).collect();
+    bench.subject().backend().shut_down(OnStop::Block);
+    bench.settle();
+    for tag in tags {
+        let answers = bench.log().outcomes(tag).len();
+        ensure(answers == 1, || format!("a request before a stop was answered {answers} times"))?;
+    }
+    Ok(())
+}
+
+/// What the core does for a CHILD SA, in its order: guard, inbound and forward policy and inbound SA, outbound SA, outbound policy, activation.
+pub(super) fn an_install_in_its_order_is_taken(bench: &mut Bench<'_>) -> Kept {
+    let pin = bench.hair_pin(networks())?;
+    let [inbound, outbound, policy, activate] =
+        <[Op; 4]>::try_from(pin.everything()).map_err(|_| Verdict::CannotShow)?;
+    let mut ops = vec![Op::InstallGuard(GuardSpec { name: pin.policy.name.clone(), selectors: networks() })];
+    let mut handles = vec![pin.policy.handle];
+    for direction in [Direction::Inbound, Direction::Forward] {
+        let spec = PolicySpec { direction, ..bench.policy(networks(), 1000, protect()) };
+        handles.push(spec.handle);
+        ops.push(Op::InstallPolicy(spec));
+    }
+    ops.extend([inbound, outbound, policy, activate]);
+    bench.apply(ops)?;
+    let listed: BTreeSet<_> = bench.list(Scope::All)?.policies.into_iter().map(|policy| policy.policy).collect();
+    ensure(handles.iter().all(|handle| listed.contains(handle)), || format!("of {handles:?} listed are {listed:?}"))?;
+    bench.apply(handles.into_iter().map(Op::RemovePolicy).collect())?;
+    let left = bench.list(Scope::All)?.policies;
+    ensure(left.is_empty(), || format!("after their removal policies are listed: {left:?}"))
 }
 
 pub(super) fn the_mode_in_use_is_read_back(bench: &mut Bench<'_>) -> Kept {

@@ -120,10 +120,16 @@ impl<'a> Bench<'a> {
         self.count
     }
 
-    /// Submits and returns all outcomes that came.
-    pub(super) fn submit(&mut self, request: Request) -> Vec<Result<Answer, OffloadError>> {
+    /// Submits and waits for nothing.
+    pub(super) fn submit_only(&mut self, request: Request) -> Tag {
         let tag = Tag::new(SHARD, self.count());
         self.subject.backend().submit(tag, request);
+        tag
+    }
+
+    /// Submits and returns all outcomes that came.
+    pub(super) fn submit(&mut self, request: Request) -> Vec<Result<Answer, OffloadError>> {
+        let tag = self.submit_only(request);
         self.subject.settle();
         self.subject.log().outcomes(tag)
     }

@@ -104,6 +104,8 @@ const RECORDER_KEEPS: &[&str] = &[
     "an_spi_passes_to_another_sa_in_one_request",
     "two_entries_of_one_name_are_refused",
     "an_sa_that_does_not_fit_its_keys_is_refused",
+    "a_stop_answers_what_is_outstanding",
+    "an_install_in_its_order_is_taken",
     "the_mode_in_use_is_read_back",
     "a_wish_for_a_missing_rung_is_refused",
     "auto_is_no_rung",

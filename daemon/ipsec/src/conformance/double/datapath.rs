@@ -11,11 +11,11 @@ use super::outbound::{Held, Partial};
 use super::sad::Sa;
 use super::spi::Spis;
 use super::tables::{Books, Policy};
-use crate::backend::{Event, Reports};
+use crate::backend::{Event, Reports, Request};
 use crate::capability::{DeviceState, DeviceTable};
 use crate::conformance::setup::LOCAL;
 use crate::conformance::{Fate, OuterPacket};
-use crate::handle::{DeviceId, PolicyHandle, SaHandle, Spi};
+use crate::handle::{DeviceId, PolicyHandle, SaHandle, Spi, Tag};
 use crate::limits::Volume;
 use crate::policy::{GuardSpec, PolicyAction};
 use crate::sa::{Direction, OffloadMode};
@@ -40,6 +40,8 @@ pub(super) struct State {
     /// The device refuses the next SA.
     pub(super) refuse_next: bool,
     pub(super) closed: bool,
+    /// Requests put off by mistake.
+    pub(super) waiting: Vec<(Tag, Request)>,
     /// What a device that forgets nothing comes back with.
     stale: Option<Books>,
     /// On the outer side.
@@ -68,6 +70,7 @@ impl State {
             refuse_next: false,
             closed: false,
             stale: None,
+            waiting: Vec::new(),
             sent: Vec::new(),
             delivered: Vec::new(),
         }

@@ -137,4 +137,8 @@ pub enum Fault {
     LeavesChecksums,
     /// The upper half of a number is taken to be that of the last one.
     GuessesHighHalf,
+    /// Requests that wait when the process stops are forgotten.
+    ForgetsOutstanding,
+    /// Forward policies are refused.
+    RefusesForward,
 }

@@ -64,6 +64,21 @@ impl Backend {
     fn lock(&self) -> MutexGuard<'_, datapath::State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn carry_out(&self, tag: Tag, request: Request) {
+        let (outcome, fault) = {
+            let mut state = self.lock();
+            let outcome = state.execute(&request);
+            (state.misreport(&request, outcome), state.fault)
+        };
+        let dead = matches!(outcome, Err(OffloadError::Unavailable(_)));
+        if !(fault == Some(Fault::SilentAfterDeath) && dead) {
+            self.reports.done(tag, outcome.clone());
+        }
+        if fault == Some(Fault::DoubleDone) {
+            self.reports.done(tag, outcome);
+        }
+    }
 }
 
 impl OffloadBackend for Backend {
@@ -84,18 +99,10 @@ impl OffloadBackend for Backend {
     }
 
     fn submit(&self, tag: Tag, request: Request) {
-        let (outcome, fault) = {
-            let mut state = self.lock();
-            let outcome = state.execute(&request);
-            (state.misreport(&request, outcome), state.fault)
-        };
-        let dead = matches!(outcome, Err(OffloadError::Unavailable(_)));
-        if !(fault == Some(Fault::SilentAfterDeath) && dead) {
-            self.reports.done(tag, outcome.clone());
+        if self.lock().puts_off(tag, &request) {
+            return;
         }
-        if fault == Some(Fault::DoubleDone) {
-            self.reports.done(tag, outcome);
-        }
+        self.carry_out(tag, request);
     }
 
     fn adopt_nat_sockets(&self, _sockets: Vec<OwnedFd>) -> io::Result<NatReader> {
@@ -117,6 +124,8 @@ impl Subject for Double {
     }
 
     fn settle(&mut self) {
+        let waiting = std::mem::take(&mut self.lock().waiting);
+        waiting.into_iter().for_each(|(tag, request)| self.backend.carry_out(tag, request));
         self.lock().settle();
     }
 
@@ -197,6 +206,7 @@ impl datapath::State {
         // Removing cannot fail.
         let _ = self.apply(&[Op::Flush]);
         self.closed = true;
+        self.waiting.clear();
         let open = match on_stop {
             OnStop::Open => self.fault != Some(Fault::KeepsGuard),
             OnStop::Block => self.fault == Some(Fault::ForgetsGuard),

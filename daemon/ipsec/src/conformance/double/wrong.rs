@@ -3,10 +3,19 @@
 use super::datapath::State;
 use super::fault::Fault;
 use crate::backend::{Answer, Event, Installed, OffloadError, Op, Request, SaStatus};
-use crate::handle::Spi;
-use crate::sa::{ModeInUse, OffloadMode};
+use crate::handle::{Spi, Tag};
+use crate::sa::{Direction, ModeInUse, OffloadMode};
 
 impl State {
+    /// Keeps a request for later, which nobody else does.
+    pub(super) fn puts_off(&mut self, tag: Tag, request: &Request) -> bool {
+        let puts_off = self.is(Fault::ForgetsOutstanding) && !self.closed;
+        if puts_off {
+            self.waiting.push((tag, request.clone()));
+        }
+        puts_off
+    }
+
     /// The operations as the fault understands them.
     pub(super) fn misread(&self, ops: &[Op]) -> Vec<Op> {
         let mut ops = ops.to_vec();
@@ -47,8 +56,9 @@ impl State {
             | Op::RemoveGuard(_)
             | Op::Flush => false,
         };
-        let refuses = missing && self.is(Fault::RefusesMissing);
-        if refuses { Err(OffloadError::Missing("what is to be removed".into())) } else { Ok(()) }
+        let forward = matches!(op, Op::InstallPolicy(spec) if spec.direction == Direction::Forward);
+        let refuses = missing && self.is(Fault::RefusesMissing) || forward && self.is(Fault::RefusesForward);
+        if refuses { Err(OffloadError::Missing("what others do without".into())) } else { Ok(()) }
     }
 
     /// The outcome as the fault tells it.

@@ -14,6 +14,7 @@ const FAULTS: &[Broken] = &[
         &[
             "a_request_is_answered_exactly_once",
             "after_shut_down_everything_is_refused_and_answered",
+            "a_stop_answers_what_is_outstanding",
             "a_request_to_a_dead_device_is_answered",
         ],
     ),
@@ -315,6 +316,8 @@ const FAULTS: &[Broken] = &[
     ),
     (Fault::LeavesChecksums, &["transport_mode_puts_checksums_right_behind_nat"]),
     (Fault::GuessesHighHalf, &["extended_sequence_numbers_cross_the_low_half"]),
+    (Fault::ForgetsOutstanding, &["a_stop_answers_what_is_outstanding"]),
+    (Fault::RefusesForward, &["an_install_in_its_order_is_taken"]),
 ];
 
 fn failed(fault: Fault, rung: OffloadMode) -> Vec<&'static str> {
