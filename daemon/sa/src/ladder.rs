@@ -301,7 +301,7 @@ pub(crate) fn pairs_between(child: &Child, mode: SaMode, outer: OuterAddresses) 
     SelectorPair::product(&local, &remote)
 }
 
-/// The rungs for the trap or shunt of a configured child, best first.
+/// The rungs for the trap of a configured child, plainest first, or for its shunt, best first.
 ///
 /// # Errors
 /// Why there is none, or why the child itself could never be carried.
@@ -330,6 +330,10 @@ pub(crate) fn for_policies(
         ChildMode::Pass | ChildMode::Drop => PolicyKind::Shunt,
     };
     let entries = Entries { sas: 0, policies: policies_of(child.mode, pairs) };
-    let plan = ladder_plan(device, child.hw_offload, &Asks { kind, entries, ..asks }, held);
+    let mut plan = ladder_plan(device, child.hw_offload, &Asks { kind, entries, ..asks }, held);
+    // A device's policies are looked up before software's: a trap in the device would hide the policy of a child that ended up in software.
+    if kind == PolicyKind::Trap {
+        plan.rungs.reverse();
+    }
     if plan.rungs.is_empty() { Err(plan.reasons()) } else { Ok(Ladder::of(&plan)) }
 }

@@ -269,7 +269,21 @@ fn combinations_that_no_rung_carries_are_not_offered() {
     assert!(installable.contains(&(agreed.encryption, agreed.esn, rung(&world))), "{agreed:?}");
 }
 
-/// A trap waits on the best rung that has traps, and the child it brings up runs on its own.
+/// A trap waits where it hides no child: a device looks its own policies up first, so with a choice it is in software. The child it brings up runs
+/// on its own rung.
+#[test]
+fn a_trap_hides_no_child() {
+    let trap = |world: &World| world.gateway(A).tables().policies.into_values().next().unwrap().offload;
+    for (wanted, expected) in [(Auto, No), (Packet, Packet)] {
+        let mut trapped = world(nic(), wanted, |child| child.start_action = config::TRAP);
+        trapped.run_for(Duration::from_secs(1));
+        assert_eq!(trap(&trapped), expected, "{wanted:?}");
+        up(&mut trapped, A);
+        let children = trapped.gateway(A).live_children(trapped.now());
+        assert_eq!(children[0].offload.mode, Packet, "{wanted:?}");
+    }
+}
+
 #[test]
 fn a_trap_is_on_a_rung_that_has_traps() {
     let no_traps = Capabilities { all_policy_kinds: false, ..packet() };
