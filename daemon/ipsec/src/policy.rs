@@ -36,8 +36,9 @@ pub enum PolicyAction {
 
 /// An SPD entry as the core wants it installed.
 ///
-/// Among the entries that match a packet the one with the lowest `priority` wins; among equals the one activated or installed last. So two
-/// connections with equal selectors coexist, and when the owner is removed the next live one takes over.
+/// Among the entries that match a packet those that a device looks up come before those of software, then the one with the lowest `priority` wins;
+/// among equals the one activated or installed last. So two connections with equal selectors coexist, and when the owner is removed the next live
+/// one takes over. An entry whose SA is not activated yet yields to an equal one that has an SA, on whichever rung: a rekey may change it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PolicySpec {
     /// The core's name for the entry.

@@ -134,8 +134,7 @@ impl Spd {
         if !matches!(owner.action, Action::Protect(None)) {
             return Some(owner);
         }
-        let place = |entry: &Policy| (entry.in_device, entry.priority, entry.selectors);
-        let equal = |entry: &&Arc<Policy>| place(entry) == place(owner);
+        let equal = |entry: &&Arc<Policy>| (entry.priority, &entry.selectors) == (owner.priority, &owner.selectors);
         let live = |entry: &&Arc<Policy>| matches!(entry.action, Action::Protect(Some(_)));
         bucket.iter().filter(equal).find(live).or(Some(owner))
     }

@@ -112,6 +112,7 @@ behaviours! {
     policies::no_matching_entry_drops_and_never_sends_in_clear = "A packet that matches no policy is dropped and counted (RFC 4301 §5.1).",
     policies::the_lower_priority_number_wins = "Among policies that match the lowest priority number decides.",
     policies::of_equal_selectors_the_last_activated_owns_and_the_next_takes_over = "Of equal policies the last activated one is used, after it the next that has an SA.",
+    policies::a_reserved_policy_hides_no_live_one = "A policy without an SA yields to an equal one that has one, on whichever rung.",
     policies::a_trap_asks_once_and_delivers_what_it_held = "A trap raises one acquire and sends what it held once the SA stands.",
     policies::a_trap_asks_again_when_it_is_touched_or_the_acquire_aged = "A trap asks again only when it was touched or its acquire aged.",
     policies::a_refused_request_leaves_the_traffic_alone = "A refused request changes nothing about the packets.",

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::packets::{ping, pings};
-use super::setup::{Bench, SHARD, network, networks, protect};
+use super::setup::{Bench, HairPin, SHARD, network, networks, protect, put_on};
 use super::{Kept, Verdict, ensure};
 use crate::backend::{Event, Op, Request};
 use crate::handle::{PolicyHandle, Reqid};
@@ -84,6 +84,37 @@ pub(super) fn of_equal_selectors_the_last_activated_owns_and_the_next_takes_over
     expect(bench, first.outbound.spi.get(), "after the first was activated again")?;
     bench.apply(vec![Op::RemovePolicy(first.policy.handle), Op::RemoveSa(first.outbound.handle)])?;
     expect(bench, second.outbound.spi.get(), "after the owner was removed")
+}
+
+/// A policy whose SA is reserved and not active yet, as a responder has it, must not stop what still goes over the old one. That may be on another rung:
+/// a rekey goes up the ladder, or down.
+pub(super) fn a_reserved_policy_hides_no_live_one(bench: &mut Bench<'_>) -> Kept {
+    bench.needs(|rung| rung.separate_activation)?;
+    let rungs = bench.device().rungs.clone();
+    for rung in &rungs {
+        let mut live = bench.hair_pin(networks())?;
+        put_on(rung, &mut live.outbound);
+        put_on(rung, &mut live.inbound);
+        live.policy.offload = rung.mode.mode;
+        bench.apply(live.everything())?;
+        let next = bench.hair_pin(networks())?;
+        let mut ops = next.everything();
+        let activate = ops.pop();
+        let expect = |bench: &mut Bench<'_>, pin: &HairPin, when: &str| {
+            let sent = bench.send(&pings(2))?;
+            let spis: Vec<_> = sent.iter().filter_map(super::OuterPacket::spi).collect();
+            ensure(spis == [pin.outbound.spi.get(); 2], || {
+                format!("{when}, over {:?}: packets left as {spis:x?}", rung.mode)
+            })
+        };
+        bench.apply(ops)?;
+        expect(bench, &live, "with a policy reserved beside")?;
+        bench.apply(activate.into_iter().collect())?;
+        bench.apply(vec![Op::RemovePolicy(live.policy.handle), Op::RemoveSa(live.outbound.handle)])?;
+        expect(bench, &next, "after the switch")?;
+        bench.apply(vec![Op::Flush])?;
+    }
+    Ok(())
 }
 
 pub(super) fn a_trap_asks_once_and_delivers_what_it_held(bench: &mut Bench<'_>) -> Kept {

@@ -155,10 +155,10 @@ impl State {
             return Some(owner);
         }
         let equal = |policy: &&&Policy| {
-            policy.mode == owner.mode
-                && policy.spec.priority == owner.spec.priority
+            policy.spec.priority == owner.spec.priority
                 && policy.spec.selectors == owner.spec.selectors
                 && policy.sa.is_some()
+                && !self.is(Fault::HidesWithReserved)
         };
         all.iter().filter(equal).min_by_key(|policy| rank(policy)).copied().or(Some(owner))
     }

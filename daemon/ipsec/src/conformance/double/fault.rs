@@ -141,4 +141,6 @@ pub enum Fault {
     ForgetsOutstanding,
     /// Forward policies are refused.
     RefusesForward,
+    /// A policy without an SA hides its equals.
+    HidesWithReserved,
 }

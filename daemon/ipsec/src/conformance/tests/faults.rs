@@ -318,6 +318,7 @@ const FAULTS: &[Broken] = &[
     (Fault::GuessesHighHalf, &["extended_sequence_numbers_cross_the_low_half"]),
     (Fault::ForgetsOutstanding, &["a_stop_answers_what_is_outstanding"]),
     (Fault::RefusesForward, &["an_install_in_its_order_is_taken"]),
+    (Fault::HidesWithReserved, &["a_reserved_policy_hides_no_live_one"]),
 ];
 
 fn failed(fault: Fault, rung: OffloadMode) -> Vec<&'static str> {
