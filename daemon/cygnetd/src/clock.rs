@@ -52,6 +52,11 @@ impl Naps {
     }
 }
 
+/// How long the machine was asleep since it was started.
+pub(crate) fn asleep() -> Duration {
+    read(ClockId::Boottime).saturating_sub(read(ClockId::Monotonic))
+}
+
 /// Wall-clock time since the epoch.
 pub(crate) fn wall() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()

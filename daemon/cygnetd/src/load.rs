@@ -65,7 +65,7 @@ fn refuse(store: &Store, settings: &Settings, plan: &Plan, planned: &PlannedConn
 }
 
 /// The finding with its place in front.
-fn placed(settings: &Settings, finding: &Diagnostic) -> String {
+pub(crate) fn placed(settings: &Settings, finding: &Diagnostic) -> String {
     match finding.span {
         Some(span) => {
             format!("{}:{}:{}: {}", settings.sources().path(span.file), span.line, span.column, finding.message)

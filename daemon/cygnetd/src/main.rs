@@ -17,6 +17,7 @@ mod commands;
 mod config;
 mod core;
 mod daemon;
+mod doctor;
 mod events;
 mod explain;
 mod firsts;

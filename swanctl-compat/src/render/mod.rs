@@ -4,6 +4,7 @@
 
 mod conns;
 mod cygnet;
+mod doctor;
 mod events;
 mod explain;
 mod forecast;
@@ -18,6 +19,7 @@ mod tests;
 
 pub use conns::list_conn;
 pub use cygnet::{cygnet_backend_sa, cygnet_child};
+pub use doctor::{cygnet_check, cygnet_device, cygnet_doctor};
 pub use events::{LogLine, control_log, event, log};
 pub use explain::cygnet_block;
 pub use forecast::forecast;

@@ -25,7 +25,7 @@ use crate::units;
 use crate::vici::Message;
 
 /// Every event that a client may register for.
-pub const EVENTS: [&str; 17] = [
+pub const EVENTS: [&str; 19] = [
     "log",
     "control-log",
     "list-sa",
@@ -43,6 +43,8 @@ pub const EVENTS: [&str; 17] = [
     "cygnet-backend-sa",
     "cygnet-step",
     "cygnet-block",
+    "cygnet-device",
+    "cygnet-check",
 ];
 
 /// How long a client wants to wait for an outcome.
@@ -178,6 +180,9 @@ pub enum Request {
     CygnetSimulate(ipsec::fault::Simulate),
     /// `cygnet-why`; streams `cygnet-step` ([`render::cygnet_step`]); answer with [`render::cygnet_why`].
     CygnetWhy(WhyQuestion),
+    /// `cygnet-doctor`; streams `cygnet-device` ([`render::cygnet_device`]) and `cygnet-check` ([`render::cygnet_check`]); answer with
+    /// [`render::cygnet_doctor`].
+    CygnetDoctor,
     /// `cygnet-explain`; streams `cygnet-block` ([`render::cygnet_block`]), then an empty answer; when it is not there: [`ike_not_found`] or
     /// [`child_not_found`].
     CygnetExplain {
@@ -284,6 +289,7 @@ impl Request {
             "redirect" => Err(refuse("redirection is not supported")),
             "cygnet-backend-sas" => Ok(Self::CygnetBackendSas),
             "cygnet-simulate" => simulate::parse(message),
+            "cygnet-doctor" => Ok(Self::CygnetDoctor),
             "cygnet-explain" => required(message, "ike", "missing configuration name")
                 .map(|ike| Self::CygnetExplain { ike, child: text(message, "child") }),
             "cygnet-why" => WhyQuestion::parse(message).map(Self::CygnetWhy),

@@ -34,6 +34,7 @@ fn commands_without_content() {
         ("list-policies", Request::ListPolicies(PolicyFilter::default())),
         ("cygnet-status", Request::CygnetStatus { ike: None }),
         ("cygnet-backend-sas", Request::CygnetBackendSas),
+        ("cygnet-doctor", Request::CygnetDoctor),
     ];
     for (name, expected) in cases {
         assert_eq!(parse(name, m()), Ok(expected), "{name}");

@@ -6,7 +6,7 @@ use super::show;
 use crate::vici::{Element, Message};
 
 /// Keys whose values are decimal numbers.
-const NUMBERS: [&str; 60] = [
+const NUMBERS: [&str; 64] = [
     "uniqueid",
     "reqid",
     "local-port",
@@ -67,6 +67,10 @@ const NUMBERS: [&str; 60] = [
     "source-port",
     "size",
     "notes",
+    "errors",
+    "warnings",
+    "sa-table",
+    "policy-table",
 ];
 
 /// A message as an object.

@@ -4,6 +4,7 @@
 //! daemon sent.
 
 mod conns;
+mod doctor;
 mod explain;
 mod forecast;
 mod json;
@@ -17,6 +18,7 @@ mod why;
 mod tests;
 
 pub use conns::{list_conn, list_policy};
+pub use doctor::{cygnet_check, cygnet_devices, cygnet_doctor_json};
 pub use explain::cygnet_block;
 pub use forecast::{disturbed, forecast};
 pub use json::{json, named_json};

@@ -339,6 +339,59 @@ fn the_way_of_a_packet() {
 }
 
 #[test]
+fn what_the_doctor_says() {
+    let event = |name: &str, content: Message| {
+        let mut event = Message::new();
+        event.section(name, content);
+        event
+    };
+    let mut rung = Message::new().with("device", "eth1").with("state", "up").with("mode", "packet");
+    rung.list("algorithms", ["aes128gcm16", "aes256gcm16"]);
+    rung.list("modes", ["tunnel"]);
+    let mut rung = rung.with("esn", "no").with("encap", "yes");
+    rung.list("replay-windows", ["32", "64"]);
+    let rung = rung.with("sa-table", "1024");
+    let check = |level: &str, fix: Option<&str>| {
+        let check = Message::new().with("area", "port").with("level", level).with("text", "a port");
+        event("port", fix.into_iter().fold(check, |check, fix| check.with("fix", fix)))
+    };
+    let run = |errors: &str, warnings: &str, arguments: &[&str]| {
+        let answer = Message::new().with("success", "yes").with("errors", errors).with("warnings", warnings);
+        // The scripted daemon streams one kind of event before the answer; the other one comes with the registrations.
+        let script = Script::default()
+            .streams("cygnet-doctor", "cygnet-check", [check("ok", None), check("error", Some("mend it"))])
+            .answers("cygnet-doctor", answer);
+        let daemon = Daemon::start(script);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_cygnet"));
+        command.arg("--uri").arg(daemon.uri()).arg("doctor").args(arguments).output().unwrap()
+    };
+    let output = run("1", "0", &[]);
+    let expected = "\
+device  state  mode  ESN  UDP  modes  replay  limits  SAs
+
+ok       port       a port
+error    port       a port
+                    -> mend it
+1 errors, 0 warnings
+";
+    assert_eq!((stdout(&output).as_str(), output.status.code()), (expected, Some(2)));
+    assert_eq!(run("0", "3", &[]).status.code(), Some(1));
+    let output = run("0", "0", &["--json"]);
+    let json: serde_json::Value = serde_json::from_str(&stdout(&output)).unwrap();
+    assert_eq!(
+        (output.status.code(), &json["errors"], &json["checks"][1]["fix"]),
+        (Some(0), &0.into(), &"mend it".into())
+    );
+    let table = swanctl_compat::text::cygnet_devices(&[event("eth1/packet", rung)]);
+    let expected = "\
+device  state  mode    ESN  UDP  modes   replay  limits  SAs
+eth1    up     packet  no   yes  tunnel  32,64   none    1024
+  aes128gcm16 aes256gcm16
+";
+    assert_eq!(table, expected);
+}
+
+#[test]
 fn what_is_installed_as_commands() {
     let block = |about: &str, commands: &[&str]| {
         let mut content = Message::new().with("of", "c/net").with("state", "planned").with("about", about);

@@ -18,6 +18,21 @@ pub(super) fn udp_port_holder(port: u16) -> Option<String> {
     numbered.find(|(_, path)| holds(path, &inodes)).map(|(pid, _)| process_name(pid))
 }
 
+/// Whether this process holds UDP `port`, and `name (pid)` of all others that do, as far as we may see.
+pub(crate) fn udp_port_holders(port: u16) -> (bool, Vec<String>) {
+    let inodes: BTreeSet<String> = ["/proc/net/udp", "/proc/net/udp6"]
+        .iter()
+        .filter_map(|table| fs::read_to_string(table).ok())
+        .flat_map(|table| inodes_of(&table, port))
+        .collect();
+    let own = i32::try_from(std::process::id()).unwrap_or_default();
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let numbered = processes.filter_map(|entry| Some((entry.file_name().to_str()?.parse::<i32>().ok()?, entry.path())));
+    let holders: Vec<i32> = numbered.filter(|(_, path)| holds(path, &inodes)).map(|(pid, _)| pid).collect();
+    let others = holders.iter().filter(|pid| **pid != own).map(|pid| process_name(*pid)).collect();
+    (holders.contains(&own), others)
+}
+
 /// `name (pid)` of a process.
 pub(crate) fn process_name(pid: i32) -> String {
     match fs::read_to_string(format!("/proc/{pid}/comm")) {

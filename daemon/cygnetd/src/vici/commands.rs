@@ -20,6 +20,7 @@ use super::session::send;
 use crate::clock;
 use crate::commands::Done;
 use crate::core::Core;
+use crate::doctor;
 use crate::explain;
 use crate::load;
 use crate::subscribers::{Client, Subscribers};
@@ -84,6 +85,7 @@ async fn answer(core: &Core, client: &Arc<Client>, request: Request) -> Message 
             Ok(about) => render::matched(about, None),
             Err(reason) => render::matched(0, Some(&reason)),
         },
+        Request::CygnetDoctor => cygnet_doctor(core, client).await,
         Request::CygnetExplain { ike, child } => cygnet_explain(core, client, &ike, child.as_deref()).await,
         Request::CygnetWhy(question) => cygnet_why(core, client, &question).await,
         Request::ListNothing => Message::new(),
@@ -376,6 +378,21 @@ async fn cygnet_explain(core: &Core, client: &Client, ike: &str, child: Option<&
     }
     match explain::explain(core, &connection, child).await {
         Ok(blocks) => stream_all(client, "cygnet-block", blocks.iter().map(render::cygnet_block)).await,
+        Err(reason) => render::failed(&reason),
+    }
+}
+
+async fn cygnet_doctor(core: &Core, client: &Client) -> Message {
+    match doctor::doctor(core).await {
+        Ok((devices, checks)) => {
+            let rungs = devices
+                .devices
+                .iter()
+                .flat_map(|device| device.rungs.iter().map(move |rung| render::cygnet_device(device, rung)));
+            stream_all(client, "cygnet-device", rungs.collect::<Vec<_>>()).await;
+            stream_all(client, "cygnet-check", checks.iter().map(render::cygnet_check)).await;
+            render::cygnet_doctor(&checks)
+        }
         Err(reason) => render::failed(&reason),
     }
 }

@@ -140,28 +140,33 @@ impl Asking {
     }
 
     fn link(&self, link: &devices::Link, family: Family) -> Link {
-        let reverse_path = match family {
-            Family::V4 => probe::reverse_path_filter(&link.name).unwrap_or_default(),
-            Family::V6 => 0,
-        };
-        let mut below = Vec::new();
-        let mut at = link;
-        while let Some(lower) = at.lower.filter(|_| !at.lower_elsewhere).and_then(|lower| self.links.get(lower)) {
-            if below.len() >= DEEPEST {
-                break;
-            }
-            below.push(lower.name.to_string());
-            at = lower;
+        link_of(&self.links, link, family)
+    }
+}
+
+/// A link with its settings for packets of a family.
+pub(crate) fn link_of(links: &Links, link: &devices::Link, family: Family) -> Link {
+    let reverse_path = match family {
+        Family::V4 => probe::reverse_path_filter(&link.name).unwrap_or_default(),
+        Family::V6 => 0,
+    };
+    let mut below = Vec::new();
+    let mut at = link;
+    while let Some(lower) = at.lower.filter(|_| !at.lower_elsewhere).and_then(|lower| links.get(lower)) {
+        if below.len() >= DEEPEST {
+            break;
         }
-        Link {
-            name: link.name.to_string(),
-            up: link.up,
-            carrier: link.carrier,
-            mtu: link.mtu,
-            forwarding: probe::forwarding(&link.name, family).unwrap_or_default(),
-            reverse_path,
-            below,
-        }
+        below.push(lower.name.to_string());
+        at = lower;
+    }
+    Link {
+        name: link.name.to_string(),
+        up: link.up,
+        carrier: link.carrier,
+        mtu: link.mtu,
+        forwarding: probe::forwarding(&link.name, family).unwrap_or_default(),
+        reverse_path,
+        below,
     }
 }
 

@@ -8,6 +8,7 @@ mod crossing;
 mod datapath;
 mod debian;
 mod detour;
+mod doctor;
 mod dry_run;
 mod explain;
 mod files;
@@ -65,6 +66,7 @@ fn main() -> ExitCode {
         crossing::trials(),
         matrix::trials(),
         moving::trials(),
+        doctor::trials(),
         explain::trials(),
         why::trials(),
         offload::trials(),

@@ -4,6 +4,7 @@
 mod backend_sas;
 #[path = "../shared/connect.rs"]
 mod connect;
+mod doctor;
 mod explain;
 mod simulate;
 mod status;
@@ -40,6 +41,9 @@ enum Command {
     /// Walk one packet through this gateway, from or to either side of a tunnel, and say where it stops and what repairs that. Ends with 0 when
     /// nothing is in its way, 1 when something is, 2 when that cannot be found out.
     Why(why::Arguments),
+    /// Look at devices and what each can carry, children against their devices, ports, privileges, forwarding, routes, policies, paths and files,
+    /// and say what to do about each doubt. Ends with 0 when all is well, 1 with warnings, 2 with errors or when the daemon does not answer.
+    Doctor(doctor::Arguments),
     /// Print the `ip xfrm` commands equal to what is installed for a connection, or would be where it is not up: guard, policies, SAs (keys
     /// are masked), and the routes and rules that lead traffic into the tunnel. In order of installation, each block with the reason for it.
     Explain(explain::Arguments),
@@ -56,7 +60,7 @@ fn main() -> ExitCode {
             }
             match &arguments.command {
                 Command::Status(_) | Command::BackendSas(_) | Command::Simulate(_) => ExitCode::from(error.exit_code()),
-                Command::Why(_) | Command::Explain(_) => ExitCode::from(why::UNANSWERED),
+                Command::Why(_) | Command::Explain(_) | Command::Doctor(_) => ExitCode::from(why::UNANSWERED),
             }
         }
     }
@@ -69,6 +73,7 @@ fn run(arguments: &Arguments) -> Result<u8, ClientError> {
         Command::BackendSas(arguments) => backend_sas::run(&mut client, arguments),
         Command::Simulate(arguments) => simulate::run(&mut client, arguments),
         Command::Why(arguments) => why::run(&mut client, arguments),
+        Command::Doctor(arguments) => doctor::run(&mut client, arguments),
         Command::Explain(arguments) => explain::run(&mut client, arguments),
     }
 }

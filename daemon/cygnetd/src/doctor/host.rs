@@ -1,0 +1,147 @@
+//! What the host shows of itself. Blocks.
+
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::MetadataExt;
+
+use ike_model::doctor::{Facts, Port, Socket};
+use ipsec::{AddressRange, OuterAddresses, SelectorPair};
+use offload_host::probe::{self, KernelPolicy, KernelVerdict, Lookup, Probe, SeenRule, Way};
+use offload_host::{Family, HostError};
+use swanctl_compat::plan::Plan;
+use swanctl_compat::settings::{OsFiles, Settings, Severity};
+
+use crate::clock;
+use crate::config::Config;
+use crate::load::{self, FILE};
+use crate::net::udp_port_holders;
+use crate::why::host::link_of;
+
+/// What is asked.
+pub(super) struct Question {
+    pub(super) config: Config,
+    /// Selectors of everything that is configured or guarded.
+    pub(super) pairs: Vec<SelectorPair>,
+    /// Connections with their outer addresses.
+    pub(super) peers: Vec<(String, OuterAddresses)>,
+}
+
+/// What was seen: facts but for children, devices and paths; what the paths of connections carry.
+pub(super) struct Seen {
+    pub(super) facts: Facts,
+    pub(super) mtus: Vec<(String, u32)>,
+}
+
+/// Looks.
+pub(super) fn look(question: &Question) -> Result<Seen, HostError> {
+    let Question { config, pairs, peers } = question;
+    let userspace = &config.backend.userspace;
+    let mut probe = Probe::open()?;
+    let links = probe.links()?;
+    let (foreign_policies, unclaimed_guards) = policies(&probe.policies()?, pairs);
+    let others = links.iter().filter(|link| &*link.name != "lo" && *link.name != *userspace.device);
+    let routes = probe.routes(userspace.table)?;
+    let foreign_routes = routes.iter().filter(|route| !route.ours).map(|route| route.text.clone()).collect();
+    let (beside, before) = rules(&probe.rules()?, userspace.rule_priority);
+    let tunnel = links.by_name(&userspace.device).map(|link| link_of(&links, link, Family::V4));
+    let facts = Facts {
+        tunnel: (userspace.device.clone(), tunnel),
+        tun_usable: OpenOptions::new().read(true).write(true).open("/dev/net/tun").is_ok(),
+        ports: [config.ike.settings.port, config.ike.settings.nat_port].map(port).into(),
+        privileges: privileges(),
+        links: others.map(|link| link_of(&links, link, Family::V4)).collect(),
+        reverse_path_drops: probe::reverse_path_drops().unwrap_or_default(),
+        forwards: (forwards(Family::V4), forwards(Family::V6)),
+        needs_forwarding: (needs_forwarding(pairs, true), needs_forwarding(pairs, false)),
+        xfrm: probe::has_xfrm(),
+        foreign_policies,
+        unclaimed_guards,
+        table: (userspace.table, foreign_routes),
+        rules: (userspace.rule_priority, beside, before),
+        install_routes: userspace.install_routes,
+        vici: socket(config),
+        files: files(config),
+        clock: (clock::wall().as_secs(), clock::asleep().as_secs()),
+        ..Facts::default()
+    };
+    let mut mtus = Vec::new();
+    for (connection, OuterAddresses { local, remote }) in
+        peers.iter().filter(|(_, outer)| !outer.remote.is_unspecified())
+    {
+        let source = Some(*local).filter(|local| !local.is_unspecified());
+        let lookup = Lookup { source, mark: userspace.mark, ..Lookup::to(*remote) };
+        if let Way::Out { link, mtu, .. } = probe.way(&lookup)? {
+            mtus.extend(mtu.or(links.get(link).map(|link| link.mtu)).map(|mtu| (connection.clone(), mtu)));
+        }
+    }
+    Ok(Seen { facts, mtus })
+}
+
+/// Those of others, and blocks of ours that nothing of what is loaded explains.
+fn policies(all: &[KernelPolicy], pairs: &[SelectorPair]) -> (Vec<String>, Vec<String>) {
+    let claimed = |policy: &KernelPolicy| pairs.iter().any(|pair| policy.concerns(pair));
+    let foreign = all.iter().filter(|policy| !policy.ours).map(ToString::to_string).collect();
+    let blocks = all.iter().filter(|policy| policy.ours && policy.verdict == KernelVerdict::Block);
+    (foreign, blocks.filter(|policy| !claimed(policy)).map(ToString::to_string).collect())
+}
+
+/// Rules of others at our priorities, and those before them that leave nothing for ours.
+fn rules(all: &[SeenRule], priority: u32) -> (Vec<String>, Vec<String>) {
+    let text = |rule: &SeenRule| rule.text.clone();
+    let near = priority.saturating_sub(1)..=priority.saturating_add(1);
+    let foreign = all.iter().filter(|rule| !rule.ours);
+    let beside = foreign.clone().filter(|rule| near.contains(&rule.priority)).map(text).collect();
+    // The table of local addresses comes before everything on every host.
+    const LOCAL: u32 = 255;
+    let greedy = |rule: &&SeenRule| {
+        rule.priority < *near.start()
+            && rule.table.is_some_and(|table| table != LOCAL)
+            && rule.text.contains("rule add from all to all lookup")
+    };
+    (beside, foreign.filter(greedy).map(text).collect())
+}
+
+fn forwards(family: Family) -> bool {
+    probe::forwarding("all", family).unwrap_or_default()
+}
+
+/// Whether some child is for more than single hosts on our side.
+fn needs_forwarding(pairs: &[SelectorPair], v4: bool) -> bool {
+    let wide = |pair: &SelectorPair| pair.local.addresses != AddressRange::host(pair.local.addresses.start());
+    pairs.iter().any(|pair| pair.local.addresses.is_ipv4() == v4 && wide(pair))
+}
+
+fn port(number: u16) -> Port {
+    let (ours, others) = if number == 0 { (false, Vec::new()) } else { udp_port_holders(number) };
+    Port { number, ours, others }
+}
+
+/// Effective capabilities of this process by their numbers in capability.h.
+fn privileges() -> Vec<(&'static str, bool)> {
+    const NEEDED: [(&str, u32); 3] = [("NET_ADMIN", 12), ("NET_RAW", 13), ("NET_BIND_SERVICE", 10)];
+    let status = fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
+    let set = status.lines().find_map(|line| line.strip_prefix("CapEff:")).map(str::trim);
+    let set = set.and_then(|set| u64::from_str_radix(set, 16).ok()).unwrap_or_default();
+    NEEDED.map(|(name, bit)| (name, set & (1 << bit) != 0)).into()
+}
+
+fn socket(config: &Config) -> Option<Socket> {
+    let metadata = fs::metadata(&config.vici.socket).ok()?;
+    let path = config.vici.socket.display().to_string();
+    Some(Socket { path, mode: metadata.mode(), group: metadata.gid() })
+}
+
+/// What `cygnetd --check` would say of the connections' files.
+fn files(config: &Config) -> Vec<(bool, String, String)> {
+    let path = config.swanctl.directory.join(FILE);
+    if !config.swanctl.load || !path.exists() {
+        return Vec::new();
+    }
+    let settings = Settings::load(&OsFiles, &path.to_string_lossy());
+    let mut plan = Plan::make(&settings, &OsFiles);
+    plan.refuse_offload(&settings, &crate::backend::offload(&config.backend));
+    let findings = plan.findings.iter().map(|finding| {
+        let fix = finding.help.clone().unwrap_or_else(|| "correct the file, then swanctl --load-all".to_owned());
+        (finding.severity == Severity::Error, load::placed(&settings, finding), fix)
+    });
+    findings.collect()
+}
