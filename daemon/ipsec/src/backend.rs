@@ -132,7 +132,8 @@ pub struct PolicyStatus {
     pub device: DeviceId,
     /// Outbound SA in use, of a protecting policy.
     pub sa: Option<SaHandle>,
-    /// Offload really in use.
+    /// Where it is looked up: in the device with packet offload, in software otherwise. Crypto offload is about SAs only, and what is forwarded is
+    /// looked up in software always.
     pub mode: ModeInUse,
 }
 
