@@ -331,7 +331,8 @@ pub trait OffloadBackend: Send + Sync {
     fn reserve_spi(&self, device: DeviceId) -> Result<Spi, TableFull>;
     /// Gives back a reserved SPI that no SA was installed with.
     fn release_spi(&self, device: DeviceId, spi: Spi);
-    /// Asks; the outcome comes through [`Reports::done`] with the same tag.
+    /// Asks; the outcome comes through [`Reports::done`] with the same tag. Requests are carried out, and answered, in the order in which they
+    /// were submitted: a [`Request::List`] shows what all before it have done, and nothing of those after it.
     fn submit(&self, tag: Tag, request: Request);
     /// Packets dropped so far, by reason in the backend's words; nothing where the backend does not count them. No I/O.
     fn drops(&self) -> Vec<(&'static str, u64)> {

@@ -56,6 +56,10 @@ struct State {
     counters: BTreeMap<SaHandle, (u64, u64)>,
     /// Limits of each SA that were reached.
     expired: BTreeMap<SaHandle, Reached>,
+    /// The device that every way leads through.
+    way: Option<DeviceId>,
+    /// Lists asked for.
+    lists: usize,
 }
 
 /// Limits of an SA that were reached.
@@ -70,7 +74,7 @@ pub struct Reached {
 /// The recording double.
 pub struct RecordingBackend {
     reports: Arc<dyn Reports>,
-    devices: Arc<DeviceTable>,
+    devices: Mutex<Arc<DeviceTable>>,
     state: Mutex<State>,
 }
 
@@ -90,14 +94,17 @@ impl RecordingBackend {
             lies: BTreeMap::new(),
             counters: BTreeMap::new(),
             expired: BTreeMap::new(),
+            way: Some(DeviceId(0)),
+            lists: 0,
         };
         let devices = DeviceTable { devices: vec![device("recorder", [(OffloadMode::No, able())])] };
-        Self { reports, devices: Arc::new(devices), state: Mutex::new(state) }
+        Self { reports, devices: Mutex::new(Arc::new(devices)), state: Mutex::new(state) }
     }
 
     /// The same with another device, for example one made by [`device`]. Its tables hold what its rungs say.
     pub fn with_device(reports: Arc<dyn Reports>, first_spi: u32, device: Device) -> Self {
-        Self { devices: Arc::new(DeviceTable { devices: vec![device] }), ..Self::new(reports, first_spi) }
+        let devices = Mutex::new(Arc::new(DeviceTable { devices: vec![device] }));
+        Self { devices, ..Self::new(reports, first_spi) }
     }
 
     /// The same, with a device that holds so many SAs.
@@ -108,7 +115,58 @@ impl RecordingBackend {
 
     /// Changes what the device says of itself.
     pub fn change_device(&mut self, change: impl FnMut(&mut Device)) {
-        Arc::make_mut(&mut self.devices).devices.iter_mut().for_each(change);
+        self.with_devices(|devices| devices.iter_mut().for_each(change));
+    }
+
+    fn with_devices<R>(&self, change: impl FnOnce(&mut Vec<Device>) -> R) -> R {
+        let mut table = self.devices.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut Arc::make_mut(&mut table).devices)
+    }
+
+    fn table(&self) -> Arc<DeviceTable> {
+        Arc::clone(&self.devices.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// A further device, like the first one. No way leads through it yet.
+    pub fn add_device(&self, name: &str) -> DeviceId {
+        self.with_devices(|devices| {
+            let id = DeviceId(u16::try_from(devices.len()).unwrap_or(u16::MAX));
+            let like = devices.first().cloned();
+            devices.extend(like.map(|device| Device { id, name: name.into(), ..device }));
+            id
+        })
+    }
+
+    /// From now on every way leads through this device, or through none.
+    pub fn lead_through(&self, device: Option<DeviceId>) {
+        self.lock().way = device;
+    }
+
+    /// A device goes down, comes up or is removed. Unless it is up it holds nothing, and nobody is told what it held.
+    pub fn set_device(&self, id: DeviceId, to: DeviceState) {
+        self.with_devices(|devices| {
+            devices.iter_mut().filter(|device| device.id == id).for_each(|device| device.state = to);
+        });
+        if to != DeviceState::Up {
+            let tables = &mut self.lock().tables;
+            tables.sas.retain(|_, sa| sa.device != id);
+            tables.policies.retain(|_, policy| policy.device != id);
+        }
+    }
+
+    /// Somebody else changes the tables behind our back.
+    pub fn tamper(&self, change: impl FnOnce(&mut Tables)) {
+        change(&mut self.lock().tables);
+    }
+
+    /// An SA has reached limits, and the reports of it were lost.
+    pub fn expire_unheard(&self, sa: SaHandle, soft: Option<LimitUnit>, hard: Option<LimitUnit>) {
+        self.lock().expired.insert(sa, Reached { soft, hard });
+    }
+
+    /// How often it was asked for a list.
+    pub fn lists(&self) -> usize {
+        self.lock().lists
     }
 
     /// From now on every SA on this rung is refused; `None` = no longer.
@@ -173,12 +231,12 @@ impl RecordingBackend {
     /// The device does not hold this SA any more.
     pub fn lose(&self, sa: SaHandle) {
         // Removing cannot fail.
-        let _ = self.lock().tables.apply(&Op::RemoveSa(sa), &self.devices);
+        let _ = self.lock().tables.apply(&Op::RemoveSa(sa), &self.table());
     }
 
     /// The device has empty tables.
     pub fn lose_all(&self) {
-        let _ = self.lock().tables.apply(&Op::Flush, &self.devices);
+        let _ = self.lock().tables.apply(&Op::Flush, &self.table());
     }
 
     /// An SA has carried packets. Gives the limits that it reached with them, of those that it was installed with: each once.
@@ -227,17 +285,21 @@ impl RecordingBackend {
     }
 
     fn execute(&self, request: &Request) -> Result<Answer, OffloadError> {
+        let devices = self.table();
         let mut state = self.lock();
         match request {
-            Request::Apply(ops) => state.apply(ops, &self.devices),
+            Request::Apply(ops) => state.apply(ops, &devices),
             Request::Query(sa) => state
                 .tables
                 .sas
                 .get(sa)
-                .map(|sa| state.status(sa, &self.devices))
+                .map(|sa| state.status(sa, &devices))
                 .map(Answer::Status)
                 .ok_or_else(|| OffloadError::Missing("SA".into())),
-            Request::List(scope) => Ok(Answer::Installed(state.installed(*scope, &self.devices))),
+            Request::List(scope) => {
+                state.lists += 1;
+                Ok(Answer::Installed(state.installed(*scope, &devices)))
+            }
         }
     }
 }
@@ -291,6 +353,10 @@ impl State {
             self.log.push(format!("refused: {error}"));
             return Err(error);
         }
+        if let Some(error) = ops.iter().find_map(|op| unavailable(op, devices)) {
+            self.log.push(format!("refused: {error}"));
+            return Err(error);
+        }
         let before = self.tables.clone();
         let lines = self.log.len();
         let mut modes = Vec::new();
@@ -328,6 +394,23 @@ impl State {
             | Op::Flush => None,
         }
     }
+}
+
+/// A device that is not up takes nothing on.
+fn unavailable(op: &Op, devices: &DeviceTable) -> Option<OffloadError> {
+    let device = match op {
+        Op::InstallSa(sa) => sa.device,
+        Op::InstallPolicy(policy) | Op::UpdatePolicy(policy) => policy.device,
+        Op::UpdateSa { .. }
+        | Op::RemoveSa(_)
+        | Op::RemovePolicy(_)
+        | Op::Activate { .. }
+        | Op::InstallGuard(_)
+        | Op::RemoveGuard(_)
+        | Op::Flush => return None,
+    };
+    let found = devices.get(device).filter(|device| device.state != DeviceState::Up)?;
+    Some(OffloadError::Unavailable(found.name.clone()))
 }
 
 /// The rung that an operation names, which is never a choice of several.
@@ -509,11 +592,11 @@ pub fn device(name: &str, rungs: impl IntoIterator<Item = (OffloadMode, Capabili
 
 impl OffloadBackend for RecordingBackend {
     fn devices(&self) -> Arc<DeviceTable> {
-        Arc::clone(&self.devices)
+        self.table()
     }
 
     fn device_for(&self, _local: IpAddr, _remote: IpAddr) -> Option<DeviceId> {
-        Some(DeviceId(0))
+        self.lock().way
     }
 
     fn reserve_spi(&self, _device: DeviceId) -> Result<Spi, TableFull> {

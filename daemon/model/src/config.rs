@@ -81,6 +81,9 @@ pub struct IkeSettings {
     /// IKE SAs that are begun per second and shard because children are to be up; 0 = no limit. What an operator or a packet asks for is
     /// not held back.
     pub attempts_per_second: u32,
+    /// How often what the devices hold is compared with what they should; zero = only when there is a reason to. Less often where there is much
+    /// to compare.
+    pub check_interval: Duration,
 }
 
 impl Default for IkeSettings {
@@ -113,6 +116,7 @@ impl Default for IkeSettings {
             fragment_size: 1280,
             make_before_break: true,
             attempts_per_second: 50,
+            check_interval: Duration::from_secs(1),
         }
     }
 }

@@ -4,6 +4,8 @@
 //! the policies pass from the old CHILD SA to the new one, so that switching is one [`Op::Activate`] per pair. A CHILD SA with policies of its own
 //! has all of them installed before it is used, the outbound ones behind all others.
 
+mod compare;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -26,6 +28,8 @@ use crate::suite::EspSuite;
 use crate::totals::Totals;
 use crate::transport;
 use crate::turn::{Ids, Turn};
+
+pub(crate) use self::compare::{Finding, in_words};
 
 /// What both ends have agreed on.
 #[derive(Debug)]
@@ -136,6 +140,8 @@ pub(crate) struct ChildSa {
     pub(crate) deaf: bool,
     /// A packet came on the inbound SA.
     pub(crate) used: bool,
+    /// The device does not hold it any more, and that is told.
+    pub(crate) lost: bool,
     /// It lost a collision; whoever made it deletes it.
     pub(crate) redundant: bool,
     /// That its successor took over is told: it has no end of its own.
@@ -225,6 +231,7 @@ impl ChildSa {
             hard_expired: false,
             deaf: false,
             used: false,
+            lost: false,
             redundant: false,
             replaced: false,
             taken_back: false,

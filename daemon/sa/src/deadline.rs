@@ -15,6 +15,8 @@ pub(crate) enum Timer {
     Keeper(u32),
     /// Of the trap of a configured child, by the number of its keeper.
     Trap(u32),
+    /// What the backend holds is compared with what it should.
+    Check,
 }
 
 /// Deadlines of an IKE SA.

@@ -27,6 +27,7 @@ mod first;
 mod ikes;
 mod notices;
 mod reauth;
+mod reconcile;
 mod reload;
 mod specs;
 mod surroundings;
@@ -39,10 +40,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use ike_model::snapshot::PolicySnapshot;
-use ike_model::{ConfigSnapshot, ConfiguredChildStatus, Connection, EventBody, IkeSaSnapshot};
+use ike_model::{ConfigSnapshot, ConfiguredChildStatus, Connection, IkeSaSnapshot};
 use ike_wire::ids::{ExchangeType, NotifyType};
 use ike_wire::{Header, IkeSpi, Message, Notify, ParseError, Payload};
-use ipsec::{Answer, DeviceId, Instant, OffloadError, Path, Shard, Tag};
+use ipsec::{Answer, Instant, OffloadError, Path, Shard, Tag};
 
 use crate::admission::Admission;
 use crate::core::Core;
@@ -175,6 +176,7 @@ impl Endpoint {
             Input::Resumed { asleep } => self.on_resumed(context, asleep),
         }
         self.settle(context);
+        self.check_later(context);
     }
 
     /// What is to be done next; `None` when all is handed out.
@@ -305,6 +307,7 @@ impl Endpoint {
                 }
                 Timer::Keeper(number) => self.on_retry(context, number),
                 Timer::Trap(number) => self.arm_trap(context, number),
+                Timer::Check => self.list(context),
             }
             self.settle(context);
         }
@@ -353,6 +356,8 @@ impl Endpoint {
                 }
             }
             Purpose::Trap(number) => self.on_trap_installed(context, number, result),
+            Purpose::List => self.on_list(context, result),
+            Purpose::Repair(child) => self.on_repaired(context, child, result),
             Purpose::Activate(child) => {
                 if let Err(error) = result {
                     // It would receive and never send.
@@ -395,43 +400,11 @@ impl Endpoint {
                 let child = child_of(sa);
                 self.with_child(context, child, |ike, core, turn| ike.state_lost(core, turn, child));
             }
-            Event::DeviceDown(device) => {
-                self.tell_of_device(context, device, |name| EventBody::DeviceDown { device, name, gone: false })
-            }
-            Event::DeviceUp(device) => {
-                self.tell_of_device(context, device, |name| EventBody::DeviceUp { device, name });
-                self.device_emptied(context, device);
-            }
-            Event::DeviceGone(device) => {
-                self.tell_of_device(context, device, |name| EventBody::DeviceDown { device, name, gone: true });
-                self.device_emptied(context, device);
-            }
-            Event::Resync => {}
+            Event::DeviceDown(device) => self.device_down(context, device),
+            Event::DeviceUp(device) => self.device_up(context, device),
+            Event::DeviceGone(device) => self.device_gone(context, device),
+            Event::Resync => self.list(context),
             Event::Drops { reason, packets } => tracing::debug!(reason, packets, "packets dropped"),
-        }
-    }
-
-    /// What happens to a device is told to every shard, and by one of them to the world.
-    fn tell_of_device(&mut self, context: &Context<'_>, device: DeviceId, body: impl FnOnce(Arc<str>) -> EventBody) {
-        if self.shared.ids.shard() == Shard(0) {
-            let name =
-                context.devices.get(device).map_or_else(|| device.0.to_string().into(), |found| found.name.clone());
-            self.shared.outputs.push_back(Output::Event(body(name)));
-        }
-    }
-
-    /// Whatever a device held is lost: its CHILD SAs are made again with fresh keys.
-    fn device_emptied(&mut self, context: &Context<'_>, device: DeviceId) {
-        let spis: Vec<u64> = self.ikes.keys().copied().collect();
-        for spi in spis {
-            self.with_ike(context, spi, |ike, turn| {
-                ike.with_authenticated(turn, |ike, core, turn| {
-                    let lost = ike.children.iter().filter(|child| child.device == device).map(|child| child.unique_id);
-                    for child in lost.collect::<Vec<_>>() {
-                        ike.state_lost(core, turn, child);
-                    }
-                });
-            });
         }
     }
 

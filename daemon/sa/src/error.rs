@@ -97,6 +97,9 @@ pub(crate) enum Error {
         /// What we have offered, in words.
         offered: String,
     },
+    /// The device that carries the way to the peer is not there; in words.
+    #[error("{0}")]
+    DeviceDown(String),
     /// The backend refused.
     #[error("{0}")]
     Offload(#[from] OffloadError),
@@ -154,7 +157,9 @@ impl Error {
             Self::Temporary(_) => Reaction::Notify(NotifyType::TEMPORARY_FAILURE),
             Self::ChildNotFound(_) => Reaction::Notify(NotifyType::CHILD_SA_NOT_FOUND),
             Self::Unfit { notify, .. } => Reaction::Notify(*notify),
-            Self::NoAdditionalSas(_) | Self::Offload(_) => Reaction::Notify(NotifyType::NO_ADDITIONAL_SAS),
+            Self::NoAdditionalSas(_) | Self::DeviceDown(_) | Self::Offload(_) => {
+                Reaction::Notify(NotifyType::NO_ADDITIONAL_SAS)
+            }
             Self::Crypto(error) if error.is_peer_fault() => Reaction::Notify(NotifyType::INVALID_SYNTAX),
             Self::Crypto(_) | Self::Encode(_) => Reaction::Notify(NotifyType::TEMPORARY_FAILURE),
             Self::PeerNotified(_) | Self::PeerRefused { .. } => Reaction::EndExchange,
@@ -184,6 +189,7 @@ impl Error {
             | Self::Temporary(_)
             | Self::NoAdditionalSas(_)
             | Self::Unfit { .. }
+            | Self::DeviceDown(_)
             | Self::PeerNotified(_)
             | Self::PeerRefused { .. }
             | Self::Offload(_)
@@ -214,6 +220,10 @@ impl Error {
                 NotifyType::AUTHENTICATION_FAILED => CauseKind::AuthenticationFailed,
                 _ => CauseKind::PeerError,
             },
+            // Only what was installed before can be missing.
+            Self::DeviceDown(_) | Self::Offload(OffloadError::Unavailable(_) | OffloadError::Missing(_)) => {
+                CauseKind::DeviceLost
+            }
             Self::Offload(_) | Self::Unfit { .. } => CauseKind::OffloadFailed,
             Self::Crypto(error) if error.is_peer_fault() => CauseKind::ProtocolViolation,
             Self::Crypto(_) | Self::Encode(_) => CauseKind::Internal,

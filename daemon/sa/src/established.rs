@@ -8,6 +8,7 @@ mod ending;
 mod install;
 mod limits;
 mod linger;
+mod lost;
 mod moving;
 
 use std::collections::VecDeque;

@@ -22,8 +22,8 @@
 //! | `established` | an authenticated IKE SA: what it is doing and going to do, installs, limits, the ways in which things end |
 //! | `exchange` | one module for each exchange: IKE_SA_INIT, IKE_AUTH, CREATE_CHILD_SA, rekeying, deletes, liveness, moving (MOBIKE) |
 //! | `negotiation`, `suite`, `selectors`, `transport`, `choose` | agreeing on a CHILD SA, proposals, selectors, transport mode, the connection for a peer |
-//! | `children`, `ladder`, `specs` | a CHILD SA: its entries in SAD and SPD and their order; the rungs of a device that it may run on; how they are shown |
-//! | `window`, `retry`, `deadline`, `collision`, `detour`, `switch`, `key_schedule`, `nat`, `mobility`, `pace`, `shaper` | one idea each, without state of others |
+//! | `children`, `ladder`, `specs` | a CHILD SA: its entries in SAD and SPD, their order, and whether a device still has them; the rungs of a device that it may run on; how they are shown |
+//! | `window`, `retry`, `deadline`, `listing`, `collision`, `detour`, `switch`, `key_schedule`, `nat`, `mobility`, `pace`, `shaper` | one idea each, without state of others |
 //! | `gauge`, `meter`, `totals` | counters of the device: how often they are read, what they say about limits, and sums over rekeys |
 //! | `fragmentation`, `datagrams`, `reassembly` | messages that are longer than one datagram should be |
 //! | `error` | whose fault it is, and the one function that decides what goes on the wire |
@@ -53,6 +53,7 @@ mod ike_sa;
 mod io;
 mod key_schedule;
 mod ladder;
+mod listing;
 mod meter;
 mod mobility;
 mod nat;

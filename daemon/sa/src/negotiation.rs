@@ -8,7 +8,9 @@ use ike_model::{Child, ChildMode, Connection, DrawnTags};
 use ike_wire::ids::{KeyExchangeId, NotifyType};
 use ike_wire::{Notify, Payload, Payloads, Proposal, SecurityAssociation, TrafficSelectors};
 use ipsec::selector::narrow;
-use ipsec::{DeviceId, OuterAddresses, PacketSelectors, Reqid, SaMode, SelectorPair, Spi, TrafficSelector};
+use ipsec::{
+    Device, DeviceId, DeviceState, OuterAddresses, PacketSelectors, Reqid, SaMode, SelectorPair, Spi, TrafficSelector,
+};
 
 use crate::admission::Claim;
 use crate::children::{Agreement, ChildSa};
@@ -75,8 +77,21 @@ pub(crate) struct Answer {
 }
 
 fn device(turn: &Turn<'_>, core: &Core) -> Result<DeviceId, Error> {
-    device_for(turn.context, core.path)
-        .ok_or_else(|| Error::NoAdditionalSas(format!("no device carries traffic to {}", core.path.remote.ip())))
+    let found = device_for(turn.context, core.path)
+        .ok_or_else(|| Error::NoAdditionalSas(format!("no device carries traffic to {}", core.path.remote.ip())))?;
+    match turn.context.devices.get(found).and_then(not_up) {
+        Some(why) => Err(Error::DeviceDown(why)),
+        None => Ok(found),
+    }
+}
+
+/// Why a device carries nothing now, if it does not.
+pub(crate) fn not_up(device: &Device) -> Option<String> {
+    match device.state {
+        DeviceState::Up => None,
+        DeviceState::Down => Some(format!("device {} is down", device.name)),
+        DeviceState::Gone => Some(format!("device {} was removed", device.name)),
+    }
 }
 
 fn reserve(turn: &Turn<'_>, device: DeviceId) -> Result<Spi, Error> {

@@ -9,6 +9,7 @@ use ipsec::{Direction, GuardSpec, Instant, Op, SelectorPair, Tag};
 
 use crate::admission::TableSpace;
 use crate::directory::DirectoryEntry;
+use crate::listing::Listing;
 use crate::switch::Switches;
 use crate::totals::Farewell;
 use crate::turn::Purpose;
@@ -37,6 +38,8 @@ pub(crate) struct Registry {
     pub(crate) tables: Arc<TableSpace>,
     /// SAs that are being removed and whose last counters still count for their successors, by unique id and direction.
     pub(crate) farewells: BTreeMap<(u32, Direction), Farewell>,
+    /// The comparison of what the backend holds.
+    pub(crate) listing: Listing,
 }
 
 /// Established IKE SAs by unique id, by connection and by the peer's identity.

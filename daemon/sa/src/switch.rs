@@ -49,6 +49,11 @@ impl Switches {
         self.waiting.insert(sa, Waiting { other, ops });
     }
 
+    /// Whether operations wait for this SA.
+    pub(crate) fn is_waiting(&self, sa: SaHandle) -> bool {
+        self.waiting.contains_key(&sa)
+    }
+
     /// The operations that wait for this SA.
     pub(crate) fn take(&mut self, sa: SaHandle) -> Option<Vec<Op>> {
         self.waiting.remove(&sa).map(|waiting| waiting.ops)

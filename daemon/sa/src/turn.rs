@@ -66,6 +66,9 @@ impl Turn<'_> {
 
     /// Asks the backend.
     pub(crate) fn submit(&mut self, request: Request, purpose: Purpose) {
+        if let Request::Apply(ops) = &request {
+            self.registry.listing.note(ops);
+        }
         let tag = self.ids.tag();
         self.registry.waiting.insert(tag, purpose);
         self.outputs.push_back(Output::Offload(tag, request));
@@ -127,6 +130,10 @@ pub(crate) enum Purpose {
     Keepalive(u32),
     /// To install the trap or shunt of a configured child, by the number of its keeper.
     Trap(u32),
+    /// To see what it holds.
+    List,
+    /// To put back policies of a CHILD SA.
+    Repair(u32),
     /// To take something out, which cannot fail in a way that matters.
     Remove,
 }

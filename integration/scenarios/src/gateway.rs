@@ -198,9 +198,12 @@ impl Gateway {
     pub(crate) fn new(who: Who, shards: u8, seed: u64, life: u32) -> Self {
         let reports = Arc::new(ReportQueue::default());
         let admission = Arc::new(Admission::new());
+        let mut config = ConfigSnapshot::default();
+        // A clock that ticks for ever would let nothing come to rest; what is about these comparisons asks for them.
+        config.settings.check_interval = Duration::ZERO;
         Self {
             who,
-            config: ConfigSnapshot::default(),
+            config,
             backend: RecordingBackend::new(reports.clone(), first_spi(who, life)),
             nat: None,
             addresses: vec![address(who)],

@@ -8,6 +8,7 @@
 //! | what may still be on its way is received | `Flight` |
 //! | every event once and in order | `Story` |
 //! | no key is installed twice for sending | `Keys` |
+//! | nothing is told lost or repaired that was neither lost nor changed | `shaken` |
 //! | the same as the first at every moment of any run, and no packet in flight is lost | `reception`, once [`World::watch`](crate::World::watch) |
 //! | what was refused for a time is not asked for at once, nor for ever | `pacing`, once there is a journal |
 
@@ -48,6 +49,8 @@ pub(crate) struct Oracle {
     keys: BTreeMap<(Who, Vec<u8>), SaHandle>,
     /// Outbound SAs that traffic was let to.
     activated: BTreeSet<(Who, SaHandle)>,
+    /// Gateways whose device has lost something, or whose tables somebody has changed.
+    shaken: BTreeSet<Who>,
     pub(crate) reception: Reception,
     pacing: Pacing,
 }
@@ -101,8 +104,17 @@ impl Oracle {
         self.pacing.commanded(who);
     }
 
+    /// The device of a gateway may have lost something, or somebody else has changed what it holds.
+    pub(crate) fn shaken(&mut self, who: Who) {
+        self.shaken.insert(who);
+    }
+
     /// An event is told.
     pub(crate) fn told(&mut self, who: Who, body: &EventBody) -> Violation {
+        let alarm = matches!(body, EventBody::StateLost { .. } | EventBody::Repaired { .. });
+        if alarm && !self.shaken.contains(&who) {
+            return Err("something was lost or repaired, and there was no reason for it".to_owned());
+        }
         self.reception.told(who, body);
         // A limit is a reason of its own to begin at once.
         if matches!(body, EventBody::ChildSaSoftExpired { .. }) {

@@ -22,6 +22,7 @@ use crate::sabotage::Sabotage;
 use crate::{A, B, Who, config};
 
 mod checks;
+mod devices;
 mod faults;
 mod network;
 pub mod orders;

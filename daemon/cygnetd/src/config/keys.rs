@@ -75,6 +75,7 @@ const KEYS: &[(&str, Set)] = &[
         let words = [("always", FailClosed::Always), ("once-up", FailClosed::OnceUp), ("off", FailClosed::Off)];
         word(v, &words).map(|when| c.ike.settings.fail_closed = when)
     }),
+    ("backend.check_interval", |c, v| duration(v).map(|time| c.ike.settings.check_interval = time)),
     ("backend.userspace.device", |c, v| device(v).map(|name| c.backend.userspace.device = name)),
     ("backend.userspace.threads", |c, v| number(v, 0, 256).map(|count| c.backend.userspace.threads = count)),
     ("backend.userspace.mtu", |c, v| number(v, 0, PORT_MAX).map(|mtu| c.backend.userspace.mtu = mtu)),

@@ -73,6 +73,29 @@ pub(super) enum Trap {
     },
     /// The backend refused it.
     Refused(String),
+    /// Its device is not there; it is installed when one is.
+    Waiting(String),
+}
+
+impl Keeper {
+    /// Whether it is to be up and its last attempt failed for one of these reasons.
+    pub(super) fn waits_because_of(&self, causes: &[CauseKind]) -> bool {
+        self.wanted && !self.placed && self.failed_because_of(causes)
+    }
+
+    /// Failures for one of these reasons say nothing about the next attempt. Gives whether there were any.
+    pub(super) fn begin_anew(&mut self, causes: &[CauseKind]) -> bool {
+        let anew = self.failed_because_of(causes);
+        if anew {
+            self.failures = 0;
+            self.not_before = None;
+        }
+        anew
+    }
+
+    fn failed_because_of(&self, causes: &[CauseKind]) -> bool {
+        self.last_cause.as_ref().is_some_and(|(_, cause)| causes.contains(&cause.kind))
+    }
 }
 
 /// The device that a trap or shunt is installed on.
@@ -150,7 +173,7 @@ impl Keepers {
                 local_ts: unique(pairs.iter().map(|pair| pair.local)),
                 remote_ts: unique(pairs.iter().map(|pair| pair.remote)),
             }),
-            Trap::Present { .. } | Trap::Absent | Trap::Refused(_) => None,
+            Trap::Present { .. } | Trap::Absent | Trap::Refused(_) | Trap::Waiting(_) => None,
         };
         self.by_number.values().filter_map(shown).collect()
     }
@@ -402,7 +425,13 @@ impl Endpoint {
         let initiates = can_initiate(&keeper.connection);
         if start && initiates && !stays_up {
             keeper.wanted = true;
-            self.retry_later(context, number);
+            if cause.kind == CauseKind::DeviceLost && lasted {
+                self.retry_lost(context, number);
+            } else {
+                self.retry_later(context, number);
+            }
+        } else if start && !stays_up {
+            self.make_below(context, number);
         }
         if trap {
             self.install_trap(context, number);
@@ -424,6 +453,29 @@ impl Endpoint {
         self.quiet(context, number);
         if wanted {
             self.retry_later(context, number);
+        }
+    }
+
+    /// What a device has lost was fine until then, so there is nothing to wait for; but many may have been lost at once. Of the two ends the one
+    /// that began the IKE SA goes first, lest both make the child at once and have it twice; the other one does when nothing has come of that.
+    fn retry_lost(&mut self, context: &Context<'_>, number: u32) {
+        let Some(keeper) = self.keepers.by_number.get(&number).filter(|_| !self.stopping) else { return };
+        let name = keeper.connection.name.clone();
+        let answers = |ike: &IkeSa| matches!(ike.phase, Phase::Authenticated(_)) && ike.core.authentication.responder;
+        let here = self.ikes.of(&name).any(|(_, ike)| answers(ike));
+        let second = here || self.shared.registry.established.of(&name).any(|entry| !entry.initiator);
+        let share = f64::from(self.shared.turn(context).random()) / f64::from(u32::MAX);
+        let wait = if second { PEER_FIRST } else { Duration::ZERO };
+        self.shared.deadlines.set(Timer::Keeper(number), context.now + wait + AT_ONCE.mul_f64(share));
+    }
+
+    /// A child of a peer whose address is not known can be made again only below an IKE SA that is there.
+    fn make_below(&mut self, context: &Context<'_>, number: u32) {
+        let Some(keeper) = self.keepers.by_number.get(&number) else { return };
+        let (connection, child) = (keeper.connection.clone(), keeper.child.clone());
+        let there = self.usable_ike(&connection, Some(&child)).is_some();
+        if there || self.is_established_elsewhere(&connection.name) {
+            self.initiate(context, &connection, Some(child), None);
         }
     }
 
@@ -541,7 +593,7 @@ impl Endpoint {
             return ConfiguredState::RetryIn(at.saturating_since(now).as_secs());
         }
         match (&keeper.trap, child.mode) {
-            (Trap::Refused(reason), _) => ConfiguredState::Refused(reason.clone()),
+            (Trap::Refused(reason) | Trap::Waiting(reason), _) => ConfiguredState::Refused(reason.clone()),
             (Trap::Present { .. }, ChildMode::Pass | ChildMode::Drop) => ConfiguredState::Shunt,
             (Trap::Present { .. }, ChildMode::Tunnel | ChildMode::Transport) => ConfiguredState::Trapped,
             (Trap::Absent, _) => ConfiguredState::Down,
@@ -551,6 +603,10 @@ impl Endpoint {
 
 /// A child that ends sooner than this after it came up counts as one that failed.
 const LASTING: Duration = Duration::from_secs(10);
+/// Children that a device has lost are asked for again within this.
+const AT_ONCE: Duration = Duration::from_millis(100);
+/// The end that answered for the IKE SA waits so long for the other one to do so: a peer that is to be up tries again after about a second.
+const PEER_FIRST: Duration = Duration::from_millis(2_500);
 
 /// Whether an end of this kind, soon after the child came up, counts as an attempt that failed.
 fn is_failure(kind: CauseKind) -> bool {

@@ -19,6 +19,7 @@ impl Endpoint {
     pub(super) fn on_network(&mut self, context: &Context<'_>, addresses: &[IpAddr]) {
         self.shared.registry.local_addresses = addresses.into();
         self.each_authenticated(context, Authenticated::look_for_ways);
+        self.ways_changed(context);
     }
 
     /// Peers may have gone meanwhile, and everything timed has become due at once: the former are asked now, the latter is spread.
@@ -42,7 +43,7 @@ impl Endpoint {
         });
     }
 
-    fn each_authenticated(
+    pub(super) fn each_authenticated(
         &mut self,
         context: &Context<'_>,
         run: impl Fn(&mut Authenticated, &mut crate::core::Core, &mut Turn<'_>),
@@ -59,7 +60,7 @@ fn put_off(turn: &Turn<'_>, timer: Timer) -> Option<Instant> {
     let hard = match timer {
         Timer::Ike(spi, IkeTimer::Rekey | IkeTimer::Reauth) => Timer::Ike(spi, IkeTimer::Expire),
         Timer::Child(child, ChildTimer::Soft | ChildTimer::Retry) => Timer::Child(child, ChildTimer::Hard),
-        Timer::Ike(..) | Timer::Child(..) | Timer::Keeper(_) | Timer::Trap(_) => return None,
+        Timer::Ike(..) | Timer::Child(..) | Timer::Keeper(_) | Timer::Trap(_) | Timer::Check => return None,
     };
     let left = turn.deadlines.get(hard).map_or(SPREAD, |at| at.saturating_since(turn.now()));
     let share = f64::from(turn.random()) / f64::from(u32::MAX);

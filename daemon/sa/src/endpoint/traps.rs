@@ -18,6 +18,8 @@ use crate::endpoint::Endpoint;
 use crate::endpoint::configured::{Keeper, Rungs, Trap};
 use crate::io::Context;
 use crate::ladder::{self, Ladder};
+use crate::listing::Subject;
+use crate::negotiation::not_up;
 use crate::transport;
 use crate::turn::Purpose;
 
@@ -37,7 +39,7 @@ impl Endpoint {
         }
         self.install_trap(context, number);
         match self.keepers.by_number.get(&number).map(|keeper| &keeper.trap) {
-            Some(Trap::Refused(reason)) => Err(CommandError::Invalid(reason.clone())),
+            Some(Trap::Refused(reason) | Trap::Waiting(reason)) => Err(CommandError::Invalid(reason.clone())),
             Some(Trap::Present { .. } | Trap::Absent) | None => Ok(CommandOutcome { matches: 1, terminated: 0 }),
         }
     }
@@ -72,9 +74,13 @@ impl Endpoint {
             }
         };
         let Some(device) = context.spis.device_for(local, remote) else {
-            keeper.trap = Trap::Refused(format!("no device carries traffic to {remote}"));
+            keeper.trap = Trap::Waiting(format!("no device carries traffic to {remote}"));
             return;
         };
+        if let Some(reason) = context.devices.get(device).and_then(not_up) {
+            keeper.trap = Trap::Waiting(reason);
+            return;
+        }
         let found = context.devices.get(device).ok_or_else(|| "the device is not known".to_owned());
         let outer = OuterAddresses { local, remote };
         let ladder = found.and_then(|device| {
@@ -140,20 +146,30 @@ impl Endpoint {
                     let name = format!("{}/{}", keeper.connection.name, keeper.child.name).into();
                     self.shared.registry.guarded(&name, pairs);
                 }
-                return;
+                return self.trap_repaired(context, number);
             }
             Err(error) => error,
         };
         tracing::warn!(conn = keeper.connection.name, child = keeper.child.name, "backend refused the policy: {error}");
         self.keepers.by_policy.retain(|_, owner| *owner != number);
-        let refused = Trap::Refused(error.to_string());
+        let refused = match error {
+            OffloadError::Unavailable(_) => Trap::Waiting(error.to_string()),
+            OffloadError::Unsupported { .. }
+            | OffloadError::Full { .. }
+            | OffloadError::Exists(_)
+            | OffloadError::Missing(_)
+            | OffloadError::System { .. }
+            | OffloadError::Invalid(_) => Trap::Refused(error.to_string()),
+        };
         match std::mem::replace(&mut keeper.trap, refused) {
             Trap::Present { pairs, rungs, .. } if error.is_refusal() && rungs.ladder.has_more() => {
                 let Rungs { device, ladder, claim } = *rungs;
                 drop(claim);
                 self.put_policies(context, number, device, pairs, ladder);
             }
-            Trap::Present { .. } | Trap::Absent | Trap::Refused(_) => {}
+            Trap::Present { .. } | Trap::Absent | Trap::Refused(_) | Trap::Waiting(_) => {
+                self.shared.registry.listing.repairs.remove(&Subject::Trap(number));
+            }
         }
     }
 
@@ -181,6 +197,14 @@ impl Endpoint {
         let ops = self.shared.registry.missing_guards(&name, &pairs);
         self.shared.registry.guarded(&name, &pairs);
         self.shared.turn(context).apply(ops, Purpose::Remove);
+    }
+}
+
+impl Keeper {
+    /// The device that the way of its trap leads through.
+    pub(super) fn device(&self, context: &Context<'_>) -> Option<DeviceId> {
+        let outer = outer_addresses(&self.connection);
+        context.spis.device_for(outer.local, outer.remote)
     }
 }
 

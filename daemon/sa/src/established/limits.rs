@@ -1,4 +1,4 @@
-//! What happens to a CHILD SA in its life: limits, inactivity, the switch to a successor, loss of its device state.
+//! What happens to a CHILD SA in its life: limits, inactivity, the switch to a successor.
 //!
 //! Time limits are driven here. Limits on octets and packets are raised by the device where it can; where it cannot, and where its event was
 //! lost, they are found in its counters, which are read on purpose (see [`crate::gauge`]) and whenever they come for another reason.
@@ -224,23 +224,6 @@ impl Authenticated {
             ops.extend(child.remove_inbound_ops(ids));
         }
         turn.apply(ops, Purpose::Remove);
-    }
-
-    /// The device does not hold a CHILD SA any more: it is made again with fresh keys.
-    pub(crate) fn state_lost(&mut self, core: &mut Core, turn: &mut Turn<'_>, unique_id: u32) {
-        let lost = || Cause::new(CauseKind::DeviceLost, "the device does not hold it any more");
-        let Some(child) = self.child_mut(unique_id) else { return };
-        if child.state == ChildSaState::Installing {
-            // Nobody knows whether it was lost or comes after the loss: it goes once the backend has answered.
-            child.cause.get_or_insert_with(lost);
-            return;
-        }
-        let (snapshot, up) = (Box::new(child.snapshot(turn.now(), turn.ids.shard())), child.is_up());
-        let ike = Box::new(self.snapshot_alone(core, turn.now()));
-        turn.event(EventBody::StateLost { ike, child: snapshot });
-        if up {
-            self.close_child(core, turn, unique_id, lost());
-        }
     }
 
     /// The first packet came on the inbound SA of a CHILD SA: the peer has switched to it.

@@ -131,6 +131,10 @@ pub fn world(setup: &Setup) -> World {
         let settings = &mut gateway.config.settings;
         settings.retransmit_timeout = Duration::from_secs(1);
         settings.retransmit_tries = setup.tries;
+        // In some worlds what backends hold is compared while all sorts of things are under way; the oracle hears of every false alarm.
+        if setup.seed % 4 == 1 {
+            settings.check_interval = Duration::from_millis(700);
+        }
         gateway.work_delay = delay(setup.work[who]);
         gateway.report_delay = delay(setup.reports[who]);
         if setup.second && [A, B].contains(&who) {

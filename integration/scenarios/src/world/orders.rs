@@ -101,6 +101,9 @@ impl World {
         }
         self.record(|| Happening::Backend(who, event.clone()));
         self.oracle.borrow_mut().commanded(who);
+        if matches!(event, Event::StateLost { .. } | Event::DeviceDown(_) | Event::DeviceUp(_) | Event::DeviceGone(_)) {
+            self.oracle.borrow_mut().shaken(who);
+        }
         let shards: Vec<Shard> = match &event {
             Event::Acquire { policy, .. } => vec![policy.shard()],
             Event::InboundFirstUse { sa }

@@ -32,6 +32,7 @@ impl World {
     pub fn lose_device(&mut self, who: Who, gone: bool) {
         let device = DeviceId(0);
         self.oracle.borrow_mut().unsettled(who);
+        self.oracle.borrow_mut().shaken(who);
         self.gateways[who].backend.lose_all();
         if gone {
             return self.backend_event(who, Event::DeviceGone(device));
@@ -43,6 +44,7 @@ impl World {
     /// The device of a gateway has lost one SA.
     pub fn lose_sa(&mut self, who: Who, sa: SaHandle) {
         self.oracle.borrow_mut().unsettled(who);
+        self.oracle.borrow_mut().shaken(who);
         self.gateways[who].backend.lose(sa);
         self.backend_event(who, Event::StateLost { sa });
     }
