@@ -168,7 +168,9 @@ impl Endpoint {
                 let switches = &self.shared.registry.switches;
                 match child.compare(&self.shared.ids, &mut held, touched, switches) {
                     Finding::Whole => {}
-                    finding => findings.push((child.unique_id, finding)),
+                    finding @ (Finding::Lost(_) | Finding::Policies { .. }) => {
+                        findings.push((child.unique_id, finding))
+                    }
                 }
             }
         }
