@@ -136,7 +136,7 @@ fn traps_follow_the_way() {
 /// Many tunnels at once: all are made again, below the IKE SAs that are there.
 #[test]
 fn many_are_lost_at_once() {
-    const COUNT: u8 = 200;
+    const COUNT: u8 = 40;
     let many = |local, remote| {
         let mut connection = config::connection("gw", local, remote);
         let child = |number| {
