@@ -340,6 +340,18 @@ pub trait OffloadBackend: Send + Sync {
     }
     /// Hands over the UDP sockets of the NAT-T port; the answer says who reads them from now on.
     fn adopt_nat_sockets(&self, sockets: Vec<OwnedFd>) -> io::Result<NatReader>;
+    /// What an earlier run left in force and nobody has claimed since, in words: traffic that is blocked until somebody says that it may flow.
+    /// May do I/O.
+    fn leftovers(&self) -> Vec<String> {
+        Vec::new()
+    }
+    /// Takes that back: the traffic flows from now on. May do I/O.
+    ///
+    /// # Errors
+    /// The system's refusal; some of it may be gone.
+    fn drop_leftovers(&self) -> Result<(), OffloadError> {
+        Ok(())
+    }
     /// Answers everything outstanding and stops. Guards are treated as `on_stop` says.
     fn shut_down(&self, on_stop: OnStop);
 }

@@ -150,6 +150,33 @@ impl Guard {
         Ok(())
     }
 
+    /// Puts back what somebody else has removed or changed. Gives how many policies that were.
+    pub(super) fn restore(&mut self) -> Result<usize, HostError> {
+        let found = xfrm::ours(&mut self.xfrm).map_err(|refusal| refusal.on("list", "kernel policies"))?;
+        let found: BTreeMap<_, _> = found.into_iter().map(|found| (found.key, found)).collect();
+        let stands = |key: &PolicyKey| {
+            let (there, found) = (self.installed.get(key)?, found.get(key)?);
+            let same = (there.priority, there.verdict, there.index) == (found.priority, found.verdict, found.index);
+            same.then_some(())
+        };
+        let known: BTreeSet<_> = self.installed.keys().chain(self.wanted.keys()).copied().collect();
+        let astray: Vec<_> = known.into_iter().filter(|key| stands(key).is_none()).collect();
+        let mut outcome = Ok(());
+        let mut restored = 0;
+        for key in &astray {
+            self.installed.remove(key);
+            outcome = outcome.and(self.sync(key));
+            restored += usize::from(self.installed.contains_key(key));
+        }
+        outcome.map(|()| restored)
+    }
+
+    /// Blocks of an earlier run that nobody has claimed since the start.
+    pub(super) fn unclaimed(&self) -> Vec<String> {
+        let blocks = self.installed.iter().filter(|(_, installed)| installed.verdict == Verdict::Block);
+        blocks.filter(|(key, _)| !self.wanted.contains_key(key)).map(|(key, _)| key.to_string()).collect()
+    }
+
     /// Removes adopted policies that nobody has claimed since the start.
     pub(super) fn drop_unclaimed(&mut self) -> Result<(), HostError> {
         let unclaimed: Vec<_> = self.installed.keys().filter(|key| !self.wanted.contains_key(key)).copied().collect();

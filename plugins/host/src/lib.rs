@@ -48,7 +48,7 @@ pub use self::tun::{Offloads, Tun, TunConfig};
 pub use self::watch::Watch;
 
 use self::guard::Guard;
-use self::links::{Changes, Interfaces};
+use self::links::{Changes, Heard, Interfaces};
 use self::netlink::Netlink;
 use self::policy::Surroundings;
 use self::routes::Routing;
@@ -95,7 +95,7 @@ pub struct Host {
     config: HostConfig,
     route: Netlink,
     changes: Changes,
-    stale: bool,
+    stale: Heard,
     interfaces: Interfaces,
     tun: Option<u32>,
     marked: bool,
@@ -103,6 +103,15 @@ pub struct Host {
     guard: Option<Guard>,
     /// Guards that `unreachable` routes are a part of.
     unreachable: BTreeSet<GuardSpec>,
+}
+
+/// What [`Host::follow`] has followed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Followed {
+    /// Addresses, links or routes have changed.
+    pub changed: bool,
+    /// What somebody else had taken away and stands again, in words.
+    pub restored: Vec<String>,
 }
 
 impl Host {
@@ -130,8 +139,8 @@ impl Host {
         }
         let mut host = Self {
             route: Netlink::open("route", netlink_sys::protocols::NETLINK_ROUTE)?,
-            changes: Changes::open()?,
-            stale: false,
+            changes: Changes::open(guard.is_some())?,
+            stale: Heard::default(),
             interfaces: Interfaces::default(),
             tun: None,
             marked: false,
@@ -257,15 +266,53 @@ impl Host {
         self.routing.as_mut().map_or(Ok(()), |routing| routing.surround(self.tun, &self.interfaces))
     }
 
-    /// As [`Self::refresh`], if the kernel has told of a change since the last call; says whether it had.
-    pub fn follow(&mut self) -> Result<bool, HostError> {
-        self.stale |= self.changes.any(rules::OURS);
-        let stale = self.stale;
-        if stale {
-            self.refresh()?; // stays stale when this fails
-            self.stale = false;
+    /// As [`Self::refresh`], if the kernel has told of a change since the last call. Says what somebody else had taken away and stands again:
+    /// routes, rules, policies.
+    ///
+    /// # Errors
+    /// What could not be followed or put back; it is tried again at the next call.
+    pub fn follow(&mut self) -> Result<Followed, HostError> {
+        let heard = self.changes.heard(rules::OURS);
+        self.stale.surroundings |= heard.surroundings;
+        self.stale.rules |= heard.rules;
+        self.stale.policies |= heard.policies;
+        let changed = self.stale.surroundings;
+        let mut restored = Vec::new();
+        let mut note = |count: usize, what: &str| {
+            if count > 0 {
+                restored.push(format!("{count} {what} had been removed by somebody else"));
+            }
+        };
+        // The guard comes first: what is led nowhere meets it.
+        if let Some(guard) = self.guard.as_mut().filter(|_| self.stale.policies) {
+            note(guard.restore()?, "policies of the guard");
         }
-        Ok(stale)
+        self.stale.policies = false;
+        if let Some(routing) = self.routing.as_mut().filter(|_| self.stale.rules) {
+            note(routing.restore_rules()?, "routing rules");
+        }
+        self.stale.rules = false;
+        if self.stale.surroundings {
+            note(self.refresh_counting()?, "routes");
+        }
+        self.stale.surroundings = false;
+        Ok(Followed { changed, restored })
+    }
+
+    fn refresh_counting(&mut self) -> Result<usize, HostError> {
+        self.read_interfaces()?;
+        let surroundings = self.surroundings();
+        // Exemptions first: what a route sends into the device must be allowed to leave through it.
+        if let Some(guard) = &mut self.guard {
+            guard.surround(surroundings)?;
+        }
+        self.routing.as_mut().map_or(Ok(0), |routing| routing.restore_routes(&self.interfaces))
+    }
+
+    /// What an earlier run left in force and nobody has claimed since: traffic that stays blocked.
+    pub fn unclaimed(&self) -> Vec<String> {
+        let policies = self.guard.as_ref().map(Guard::unclaimed).unwrap_or_default();
+        policies.into_iter().chain(self.routing.iter().flat_map(Routing::unclaimed)).collect()
     }
 
     /// Removes what an earlier run left and nobody has claimed since.

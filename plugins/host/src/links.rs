@@ -11,10 +11,10 @@ use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkHeader, LinkMessage};
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteType};
-use netlink_sys::protocols::NETLINK_ROUTE;
+use netlink_sys::protocols::{NETLINK_ROUTE, NETLINK_XFRM};
 
 use super::error::HostError;
-use super::netlink::{Netlink, Refusal, octets};
+use super::netlink::{self, Netlink, Refusal, octets};
 use super::prefix::{Family, Prefix};
 
 const RTM_NEWLINK: u16 = 16;
@@ -25,6 +25,10 @@ const RTM_GETADDR: u16 = 22;
 const RTM_NEWROUTE: u16 = 24;
 const RTM_DELROUTE: u16 = 25;
 const RTM_GETROUTE: u16 = 26;
+const RTM_DELRULE: u16 = 33;
+const XFRM_MSG_DELPOLICY: u16 = 0x14;
+const XFRM_MSG_UPDPOLICY: u16 = 0x19;
+const XFRM_MSG_FLUSHPOLICY: u16 = 0x1d;
 /// Index of the loopback interface in every network namespace.
 pub(super) const LOOPBACK: u32 = 1;
 
@@ -124,31 +128,60 @@ pub(super) fn routes(route: &mut Netlink, only: Option<u32>) -> Result<Vec<Route
     Ok(out)
 }
 
-/// Hears of changes that [`Interfaces`] or our routes depend on.
+/// Hears of changes that [`Interfaces`], our routes, rules or policies depend on.
 #[derive(Debug)]
-pub(super) struct Changes(Netlink);
+pub(super) struct Changes {
+    route: Netlink,
+    /// Where the kernel has XFRM.
+    xfrm: Option<Netlink>,
+}
+
+/// What was heard of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Heard {
+    /// Addresses, links or routes, or ours among these.
+    pub(super) surroundings: bool,
+    /// A rule went.
+    pub(super) rules: bool,
+    /// A policy went or was changed.
+    pub(super) policies: bool,
+}
 
 impl Changes {
     /// From now on.
-    pub(super) fn open() -> Result<Self, HostError> {
+    pub(super) fn open(with_xfrm: bool) -> Result<Self, HostError> {
         const LINK: u32 = 1;
         const IPV4_ADDRESS: u32 = 5;
         const IPV4_ROUTE: u32 = 7;
+        const IPV4_RULE: u32 = 8;
         const IPV6_ADDRESS: u32 = 9;
         const IPV6_ROUTE: u32 = 11;
-        let groups = [LINK, IPV4_ADDRESS, IPV4_ROUTE, IPV6_ADDRESS, IPV6_ROUTE];
-        Netlink::listen("route", NETLINK_ROUTE, &groups).map(Self)
+        const IPV6_RULE: u32 = 19;
+        const POLICY: u32 = 4;
+        let groups = [LINK, IPV4_ADDRESS, IPV4_ROUTE, IPV4_RULE, IPV6_ADDRESS, IPV6_ROUTE, IPV6_RULE];
+        let xfrm = if with_xfrm { Some(Netlink::listen("xfrm", NETLINK_XFRM, &[POLICY])?) } else { None };
+        Ok(Self { route: Netlink::listen("route", NETLINK_ROUTE, &groups)?, xfrm })
     }
 
-    /// Whether there were any since the last call.
-    pub(super) fn any(&mut self, ours: RouteProtocol) -> bool {
+    /// What there was since the last call.
+    pub(super) fn heard(&mut self, ours: RouteProtocol) -> Heard {
         let ours = u8::from(ours);
-        self.0.heard(|kind, body| match (kind, body) {
-            (RTM_NEWLINK..=RTM_DELLINK | RTM_NEWADDR..=RTM_DELADDR, _) => true,
-            (RTM_NEWROUTE, [_, 0, _, _, _, protocol, ..]) => *protocol != ours,
-            (RTM_DELROUTE, [_, length, _, _, _, protocol, ..]) => *length == 0 || *protocol == ours,
-            _ => false,
-        })
+        let mut heard = Heard::default();
+        self.route.drain(|what| match what {
+            netlink::Heard::Message(RTM_DELRULE, _) => heard.rules = true,
+            netlink::Heard::Message(kind, body) => {
+                heard.surroundings |= match (kind, body) {
+                    (RTM_NEWLINK..=RTM_DELLINK | RTM_NEWADDR..=RTM_DELADDR, _) => true,
+                    (RTM_NEWROUTE, [_, 0, _, _, _, protocol, ..]) => *protocol != ours,
+                    (RTM_DELROUTE, [_, length, _, _, _, protocol, ..]) => *length == 0 || *protocol == ours,
+                    _ => false,
+                }
+            }
+            netlink::Heard::Lost => (heard.surroundings, heard.rules) = (true, true),
+        });
+        let gone = |kind, _: &[u8]| [XFRM_MSG_DELPOLICY, XFRM_MSG_UPDPOLICY, XFRM_MSG_FLUSHPOLICY].contains(&kind);
+        heard.policies = self.xfrm.as_mut().is_some_and(|xfrm| xfrm.heard(gone));
+        heard
     }
 }
 

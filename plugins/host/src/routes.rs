@@ -212,6 +212,32 @@ impl Routing {
         self.apply_all()
     }
 
+    /// Puts back the rules that somebody else has removed. Gives how many those were.
+    pub(super) fn restore_rules(&mut self) -> Result<usize, HostError> {
+        let basic = self.families.iter().flat_map(|family| [Rule::Landing(*family), Rule::Lookup(*family)]);
+        let all: Vec<_> = basic.chain(self.rules.iter().copied()).chain(self.sources.iter().copied()).collect();
+        let mut restored = 0;
+        for rule in all {
+            restored += usize::from(rules::add(&mut self.route, &rule, &self.numbers)?);
+        }
+        Ok(restored)
+    }
+
+    /// As [`Self::surround`] with the device as it was. Gives how many of our routes had vanished.
+    pub(super) fn restore_routes(&mut self, interfaces: &Interfaces) -> Result<usize, HostError> {
+        let before = (self.routes.clone(), self.blocking.clone());
+        self.interfaces = interfaces.clone();
+        self.read_table(Some(self.numbers.table))?;
+        let routes = before.0.keys().filter(|prefix| !self.routes.contains_key(prefix)).count();
+        let blocks = before.1.iter().filter(|prefix| !self.blocking.contains(prefix)).count();
+        self.apply_all().map(|()| routes + blocks)
+    }
+
+    /// Blocking routes of an earlier run that nobody has claimed since the start.
+    pub(super) fn unclaimed(&self) -> impl Iterator<Item = String> {
+        self.unclaimed.iter().map(|prefix| format!("unreachable {prefix}"))
+    }
+
     /// Removes leftovers that nobody has claimed since the start.
     pub(super) fn drop_unclaimed(&mut self) -> Result<(), HostError> {
         self.unclaimed.clear();

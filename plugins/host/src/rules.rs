@@ -157,11 +157,11 @@ impl std::fmt::Display for Rule {
     }
 }
 
-/// Adds a rule; one that is there already is no error.
-pub(super) fn add(route: &mut Netlink, rule: &Rule, numbers: &Numbers) -> Result<(), HostError> {
+/// Adds a rule; one that is there already is no error. Gives whether it was not there.
+pub(super) fn add(route: &mut Netlink, rule: &Rule, numbers: &Numbers) -> Result<bool, HostError> {
     match route.request(RTM_NEWRULE, NLM_F_CREATE | NLM_F_EXCL, &octets(&rule.message(numbers))) {
-        Err(refusal) if refusal.is_any(&[libc::EEXIST]) => Ok(()),
-        answer => answer.map_err(|refusal| refusal.on("add rule", rule)),
+        Err(refusal) if refusal.is_any(&[libc::EEXIST]) => Ok(false),
+        answer => answer.map(|()| true).map_err(|refusal| refusal.on("add rule", rule)),
     }
 }
 

@@ -8,6 +8,8 @@
 mod devices;
 #[path = "host/lab.rs"]
 mod lab;
+#[path = "host/tampering.rs"]
+mod tampering;
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -187,7 +189,7 @@ fn routes_lost_with_the_link_going_down_come_back() {
     let (tun, mut host) = lab.gateway.inside(|| start(&[V4, V6]));
     lab.gateway.ip("link set cygnet0 down");
     lab.gateway.ip("link set cygnet0 up");
-    assert!(lab.gateway.inside(|| host.follow()).unwrap(), "the kernel told of it");
+    assert!(lab.gateway.inside(|| host.follow()).unwrap().changed, "the kernel told of it");
     assert_carries(&lab, &tun);
 }
 
@@ -488,19 +490,19 @@ fn new_addresses_and_subnets_are_followed() {
     lab.gateway.ip("addr add 10.5.0.1/24 dev lan0");
     lab.lan.ip("addr add 10.5.0.5/24 dev eth0");
     assert!(!lab.gateway.pings("10.5.0.1", "10.5.0.5"), "not known yet");
-    assert!(host.follow().unwrap());
+    assert!(host.follow().unwrap().changed);
     assert!(lab.gateway.pings("10.5.0.1", "10.5.0.5"));
     lab.gateway.ip("addr del 10.5.0.1/24 dev lan0");
-    assert!(host.follow().unwrap());
+    assert!(host.follow().unwrap().changed);
     assert!(!lab.gateway.ip("xfrm policy").contains("10.5.0"));
     lab.gateway.ip("route add 10.6.0.0/16 via 10.1.0.5");
     host.follow().unwrap(); // our own changes are news once
-    assert!(!host.follow().unwrap(), "an ordinary route changes nothing");
+    assert!(!host.follow().unwrap().changed, "an ordinary route changes nothing");
     lab.gateway.ip("route flush table 220");
-    assert!(host.follow().unwrap());
+    assert!(host.follow().unwrap().changed);
     assert!(lab.gateway.ip("route show table 220").contains("default dev cygnet0"), "what was flushed is back");
     lab.gateway.ip("route change default via 10.1.0.5");
-    assert!(host.follow().unwrap(), "the outside is somewhere else now");
+    assert!(host.follow().unwrap().changed, "the outside is somewhere else now");
 }
 
 #[test]

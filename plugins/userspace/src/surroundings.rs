@@ -25,7 +25,7 @@ impl Machine {
         Self { mark: host.config().mark, host: Some(host) }
     }
 
-    fn change(&mut self, work: impl FnOnce(&mut Host) -> Result<(), HostError>) -> Result<(), OffloadError> {
+    fn change<T>(&mut self, work: impl FnOnce(&mut Host) -> Result<T, HostError>) -> Result<T, OffloadError> {
         let host = self.host.as_mut().ok_or_else(|| OffloadError::Invalid("the backend has stopped".into()))?;
         work(host).map_err(OffloadError::from)
     }
@@ -111,8 +111,16 @@ impl Surroundings for Machine {
         }
     }
 
-    fn refresh(&mut self) -> Result<(), OffloadError> {
-        self.change(|host| host.follow().map(drop))
+    fn refresh(&mut self) -> Result<Vec<String>, OffloadError> {
+        self.change(|host| host.follow().map(|followed| followed.restored))
+    }
+
+    fn leftovers(&self) -> Vec<String> {
+        self.host.as_ref().map(Host::unclaimed).unwrap_or_default()
+    }
+
+    fn drop_leftovers(&mut self) -> Result<(), OffloadError> {
+        self.change(Host::drop_unclaimed)
     }
 
     fn renew_device(&mut self, ifindex: Option<u32>) -> Result<(), OffloadError> {
@@ -185,7 +193,15 @@ impl Surroundings for NoMachine {
         ETHERNET_MTU
     }
 
-    fn refresh(&mut self) -> Result<(), OffloadError> {
+    fn refresh(&mut self) -> Result<Vec<String>, OffloadError> {
+        Ok(Vec::new())
+    }
+
+    fn leftovers(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn drop_leftovers(&mut self) -> Result<(), OffloadError> {
         Ok(())
     }
 

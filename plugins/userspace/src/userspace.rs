@@ -13,7 +13,8 @@ use arc_swap::ArcSwap;
 use ike_crypto::ring_provider;
 use ipsec::fault::Simulate;
 use ipsec::{
-    DeviceId, DeviceTable, NatReader, OffloadBackend, OffloadError, OnStop, Reports, Request, Spi, TableFull, Tag,
+    DeviceId, DeviceTable, Event, NatReader, OffloadBackend, OffloadError, OnStop, Reports, Request, Spi, TableFull,
+    Tag,
 };
 
 use crate::config::{StartError, UserspaceConfig};
@@ -180,6 +181,14 @@ impl OffloadBackend for Userspace {
         Ok(NatReader::Backend)
     }
 
+    fn leftovers(&self) -> Vec<String> {
+        self.shared_state.control.with_surroundings(|host| host.leftovers())
+    }
+
+    fn drop_leftovers(&self) -> Result<(), OffloadError> {
+        self.shared_state.control.with_surroundings(|host| host.drop_leftovers())
+    }
+
     fn shut_down(&self, on_stop: OnStop) {
         drop(self.links.lock().unwrap_or_else(PoisonError::into_inner).take());
         let sender = self.messages.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -229,9 +238,7 @@ impl Common {
             if now.saturating_since(followed) >= FOLLOW {
                 followed = now;
                 self.set_up();
-                if let Err(error) = self.control.refresh() {
-                    tracing::warn!(%error, "cannot follow the host's addresses and routes");
-                }
+                self.follow();
             }
             if stale || now.saturating_since(refreshed) >= REFRESH {
                 refreshed = now;
@@ -251,6 +258,18 @@ impl Common {
             LONGEST_SLEEP
         };
         next.map_or(longest, |next| next.min(longest))
+    }
+
+    /// What somebody else has taken away is put back; whoever did that may have changed more, so the books are to be compared as well.
+    fn follow(&self) {
+        match self.control.refresh() {
+            Ok(restored) if restored.is_empty() => {}
+            Ok(restored) => {
+                restored.iter().for_each(|what| tracing::warn!(device = self.config.device, "put back: {what}"));
+                self.reports.event(Event::Resync);
+            }
+            Err(error) => tracing::warn!(%error, "cannot follow the host's addresses and routes"),
+        }
     }
 
     /// A device that somebody set down lost its routes; the refresh after this puts them back.

@@ -69,11 +69,18 @@ pub trait Surroundings: Send {
     fn addresses(&mut self) -> Vec<IpAddr>;
     /// Path MTU between two outer addresses.
     fn path_mtu(&mut self, local: IpAddr, remote: IpAddr) -> usize;
-    /// Follows changes of the host's addresses and links.
+    /// Follows changes of the host's addresses and links. Gives what somebody else had taken away and stands again, in words.
     ///
     /// # Errors
     /// The system's refusal.
-    fn refresh(&mut self) -> Result<(), OffloadError>;
+    fn refresh(&mut self) -> Result<Vec<String>, OffloadError>;
+    /// What an earlier run left in force and nobody has claimed since, in words.
+    fn leftovers(&self) -> Vec<String>;
+    /// Takes that back.
+    ///
+    /// # Errors
+    /// The system's refusal.
+    fn drop_leftovers(&mut self) -> Result<(), OffloadError>;
     /// Points routes and guard at the tunnel device of this interface index, or at none.
     ///
     /// # Errors
@@ -305,20 +312,20 @@ impl Control {
         }
     }
 
-    /// Follows changes of the host's addresses and links.
+    /// Follows changes of the host's addresses and links. Gives what somebody else had taken away and stands again, in words.
     ///
     /// # Errors
     /// The system's refusal.
-    pub fn refresh(&self) -> Result<(), OffloadError> {
+    pub fn refresh(&self) -> Result<Vec<String>, OffloadError> {
         let mut state = self.lock();
-        state.surroundings.refresh()?;
+        let restored = state.surroundings.refresh()?;
         let addresses = state.surroundings.addresses();
         if *addresses != *state.tables.addresses {
             state.tables.addresses = addresses.into();
             self.publish(&mut state);
         }
         self.follow_routes(&state);
-        Ok(())
+        Ok(restored)
     }
 
     /// Devices and what they carry, as last seen.
