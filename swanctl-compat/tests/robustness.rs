@@ -11,7 +11,7 @@ use swanctl_compat::settings::{FileSource, Settings};
 use swanctl_compat::vici::{Element, Message};
 use swanctl_compat::{Request, RequestError, address, identity, proposal, secret, text, units};
 
-const COMMANDS: [&str; 17] = [
+const COMMANDS: [&str; 18] = [
     "load-conn",
     "load-shared",
     "initiate",
@@ -28,6 +28,7 @@ const COMMANDS: [&str; 17] = [
     "cygnet-backend-sas",
     "cygnet-why",
     "cygnet-explain",
+    "cygnet-guards",
     "stats",
 ];
 

@@ -22,6 +22,8 @@ use crate::subscribers::Subscribers;
 
 /// How long a shard may take to answer a question.
 const ASK_TIMEOUT: Duration = Duration::from_secs(10);
+/// By then the guards of everything that was loaded at start are claimed.
+const CLAIMS_AFTER: Duration = Duration::from_secs(3);
 /// How long a backend may take to list its SAs before they are shown without counters.
 const LIST_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -57,6 +59,36 @@ impl Core {
             }),
         );
         outcome.await.unwrap_or_else(|_| Err("the backend is stopping".into()))
+    }
+
+    /// What an earlier run left blocked and no child has claimed, after letting it flow if `drop` says so.
+    pub(crate) async fn guards(&self, drop: bool) -> Result<Vec<String>, String> {
+        let backend = Arc::clone(&self.shared.backend);
+        let work = move || {
+            if drop {
+                let before = backend.leftovers();
+                backend.drop_leftovers().map_err(|error| error.to_string())?;
+                tracing::warn!(dropped = before.len(), "guards of an earlier run were dropped by command");
+            }
+            Ok(backend.leftovers())
+        };
+        tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| Err("the daemon is stopping".into()))
+    }
+
+    /// Says what an earlier run left blocked that nobody wants any more. It stays so: a connection that is missing now may be one with a slip in
+    /// its file.
+    pub(crate) async fn tell_leftovers(&self) {
+        tokio::time::sleep(CLAIMS_AFTER).await;
+        match self.guards(false).await {
+            Ok(unclaimed) if unclaimed.is_empty() => {}
+            Ok(unclaimed) => tracing::warn!(
+                entries = unclaimed.len(),
+                first = unclaimed.first(),
+                "guards of an earlier run belong to no child that is trapped, started or up: their traffic stays blocked until it is, or \
+                 until `cygnet guards --drop-unclaimed`"
+            ),
+            Err(reason) => tracing::debug!("cannot list what an earlier run left: {reason}"),
+        }
     }
 
     /// All IKE SAs of all shards by unique id, with counters from the backend.

@@ -57,6 +57,8 @@ async fn run_until_stopped(config: Config, subscribers: Arc<Subscribers>) -> any
         load::directory(&daemon.core.store, &config.swanctl.directory);
         daemon.core.store.settled().await;
     }
+    let leftovers = Arc::clone(&daemon.core);
+    tokio::spawn(async move { leftovers.tell_leftovers().await });
     // Whoever can connect finds everything loaded.
     let listener = match Listener::bind(&config.vici.socket, &config.vici.group) {
         Ok(listener) => listener,

@@ -25,8 +25,8 @@ pub use explain::cygnet_block;
 pub use forecast::forecast;
 pub use policies::{PolicyKind, PolicyListing, list_policy};
 pub use replies::{
-    DaemonInfo, Stats, failed, get_authorities, get_conns, get_keys, get_pools, get_shared, matched, ok, refused,
-    stats, terminated, version,
+    DaemonInfo, Stats, failed, get_authorities, get_conns, get_keys, get_pools, get_shared, guards, matched, ok,
+    refused, stats, terminated, version,
 };
 pub use sas::{child_sa, ike_sa, list_sa};
 pub use selectors::selector;

@@ -1,6 +1,6 @@
 //! Answers to commands.
 
-use crate::vici::Message;
+use crate::vici::{Element, Message};
 
 /// `success=yes`.
 #[must_use]
@@ -30,6 +30,18 @@ pub fn matched(matches: u32, error: Option<&str>) -> Message {
     let mut message = Message::new();
     message.set("success", if error.is_none() { "yes" } else { "no" });
     message.set_display("matches", matches);
+    if let Some(error) = error {
+        message.set("errmsg", error);
+    }
+    message
+}
+
+/// Answer to `cygnet-guards`: what an earlier run left blocked and nobody has claimed, one entry for each policy or route.
+#[must_use]
+pub fn guards(unclaimed: Vec<String>, error: Option<&str>) -> Message {
+    let mut message = Message::new();
+    message.set("success", if error.is_none() { "yes" } else { "no" });
+    message.push(Element::List("unclaimed".into(), unclaimed.into_iter().map(Into::into).collect()));
     if let Some(error) = error {
         message.set("errmsg", error);
     }

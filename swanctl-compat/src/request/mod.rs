@@ -176,6 +176,11 @@ pub enum Request {
     },
     /// `cygnet-backend-sas`; streams `cygnet-backend-sa` ([`render::cygnet_backend_sa`]), then an empty answer.
     CygnetBackendSas,
+    /// `cygnet-guards`: what an earlier run left blocked; answer with [`render::guards`].
+    CygnetGuards {
+        /// Let it flow.
+        drop: bool,
+    },
     /// `cygnet-simulate`: a simulated device goes wrong; answer with [`render::matched`] how many entries that is about.
     CygnetSimulate(ipsec::fault::Simulate),
     /// `cygnet-why`; streams `cygnet-step` ([`render::cygnet_step`]); answer with [`render::cygnet_why`].
@@ -288,6 +293,7 @@ impl Request {
             "load-pool" | "unload-pool" => Err(refuse("virtual IP pools are not supported")),
             "redirect" => Err(refuse("redirection is not supported")),
             "cygnet-backend-sas" => Ok(Self::CygnetBackendSas),
+            "cygnet-guards" => Ok(Self::CygnetGuards { drop: message.is_yes("drop-unclaimed") }),
             "cygnet-simulate" => simulate::parse(message),
             "cygnet-doctor" => Ok(Self::CygnetDoctor),
             "cygnet-explain" => required(message, "ike", "missing configuration name")

@@ -35,6 +35,7 @@ fn commands_without_content() {
         ("cygnet-status", Request::CygnetStatus { ike: None }),
         ("cygnet-backend-sas", Request::CygnetBackendSas),
         ("cygnet-doctor", Request::CygnetDoctor),
+        ("cygnet-guards", Request::CygnetGuards { drop: false }),
     ];
     for (name, expected) in cases {
         assert_eq!(parse(name, m()), Ok(expected), "{name}");

@@ -81,6 +81,10 @@ async fn answer(core: &Core, client: &Arc<Client>, request: Request) -> Message 
         Request::ListPolicies(filter) => list_policies(core, client, &filter).await,
         Request::CygnetStatus { ike } => cygnet_status(core, client, ike.as_deref()).await,
         Request::CygnetBackendSas => cygnet_backend_sas(core, client).await,
+        Request::CygnetGuards { drop } => match core.guards(drop).await {
+            Ok(unclaimed) => render::guards(unclaimed, None),
+            Err(reason) => render::guards(Vec::new(), Some(&reason)),
+        },
         Request::CygnetSimulate(order) => match core.simulate(order).await {
             Ok(about) => render::matched(about, None),
             Err(reason) => render::matched(0, Some(&reason)),

@@ -11,6 +11,7 @@ mod detour;
 mod doctor;
 mod dry_run;
 mod explain;
+mod faults;
 mod files;
 mod forms;
 mod fragments;
@@ -50,6 +51,7 @@ fn main() -> ExitCode {
         forms::trials(),
         fragments::trials(),
         guard::trials(),
+        faults::trials(),
         debian::trials(),
         python::trials(),
         files::trials(),

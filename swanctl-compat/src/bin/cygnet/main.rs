@@ -6,6 +6,7 @@ mod backend_sas;
 mod connect;
 mod doctor;
 mod explain;
+mod guards;
 mod simulate;
 mod status;
 mod why;
@@ -35,6 +36,9 @@ enum Command {
     /// Show every SA that the data path holds, and the CHILD SA that each belongs to. Ends with 3 when one belongs to none, which is normal only
     /// for the moment in which it is installed or removed.
     BackendSas(backend_sas::Arguments),
+    /// Show what an earlier run of the daemon left blocked and no child that is trapped, started or up has claimed: the guards of connections
+    /// that are gone. With --drop-unclaimed they are taken down.
+    Guards(guards::Arguments),
     /// Have a simulated device go wrong: refuse, lose or forget something, go down, come up, vanish. Tells how many SAs, policies, reports or
     /// devices it is about. Only where the daemon simulates NICs (backend.userspace.simulate_packet_device).
     Simulate(Box<simulate::Arguments>),
@@ -59,7 +63,9 @@ fn main() -> ExitCode {
                 eprintln!("is the daemon running, and may you use its socket? (--uri names another one)");
             }
             match &arguments.command {
-                Command::Status(_) | Command::BackendSas(_) | Command::Simulate(_) => ExitCode::from(error.exit_code()),
+                Command::Status(_) | Command::BackendSas(_) | Command::Guards(_) | Command::Simulate(_) => {
+                    ExitCode::from(error.exit_code())
+                }
                 Command::Why(_) | Command::Explain(_) | Command::Doctor(_) => ExitCode::from(why::UNANSWERED),
             }
         }
@@ -71,6 +77,7 @@ fn run(arguments: &Arguments) -> Result<u8, ClientError> {
     match &arguments.command {
         Command::Status(arguments) => status::run(&mut client, arguments),
         Command::BackendSas(arguments) => backend_sas::run(&mut client, arguments),
+        Command::Guards(arguments) => guards::run(&mut client, arguments),
         Command::Simulate(arguments) => simulate::run(&mut client, arguments),
         Command::Why(arguments) => why::run(&mut client, arguments),
         Command::Doctor(arguments) => doctor::run(&mut client, arguments),
