@@ -132,7 +132,7 @@ impl RecordingBackend {
         self.with_devices(|devices| {
             let id = DeviceId(u16::try_from(devices.len()).unwrap_or(u16::MAX));
             let like = devices.first().cloned();
-            devices.extend(like.map(|device| Device { id, name: name.into(), ..device }));
+            devices.extend(like.map(|device| Device { id, name: name.into(), state: DeviceState::Up, ..device }));
             id
         })
     }
