@@ -8,6 +8,7 @@ use ipsec::conformance::{BEHAVIOURS, Behaviour, Recorder, Subject, Verdict, run}
 use offload_userspace::NoMachine;
 use offload_userspace::nic::{NicLimits, Preset, Simulation};
 
+use crate::links::machine;
 use crate::subject::InProcess;
 
 /// A datapath that poses as a NIC with these limits, or as none.
@@ -44,22 +45,28 @@ fn every_rule_of_the_contract_is_kept() {
         (Some(mlx5()), OffloadMode::Packet, WITHOUT_A_HOST),
     ];
     for (limits, rung, cannot_show) in cases {
-        let ended = run(|| posing(limits.clone()), rung);
-        let broken: Vec<_> = ended.iter().filter(|(_, verdict)| matches!(verdict, Verdict::Broken(_))).collect();
-        assert!(broken.is_empty(), "{rung:?} of {limits:?}: {broken:#?}");
-        let hidden = ended.iter().filter(|(_, verdict)| *verdict == Verdict::CannotShow).map(|(name, _)| *name);
-        assert_eq!(hidden.collect::<Vec<_>>(), cannot_show, "{rung:?} of {limits:?}");
+        expect(&format!("{rung:?} of {limits:?}"), &run(|| posing(limits.clone()), rung), cannot_show);
     }
+    // The links of the machine, each a NIC of its own.
+    expect("two NICs", &run(|| machine().0, OffloadMode::Packet), WITHOUT_A_HOST);
+}
+
+fn expect(what: &str, ended: &[(&str, Verdict)], cannot_show: &[&str]) {
+    let broken: Vec<_> = ended.iter().filter(|(_, verdict)| matches!(verdict, Verdict::Broken(_))).collect();
+    assert!(broken.is_empty(), "{what}: {broken:#?}");
+    let hidden = ended.iter().filter(|(_, verdict)| *verdict == Verdict::CannotShow).map(|(name, _)| *name);
+    assert_eq!(hidden.collect::<Vec<_>>(), cannot_show, "{what}");
 }
 
 /// A column of the table: a fresh subject and the rung it is tested on.
 type Column = (&'static str, fn() -> Box<dyn Subject>, OffloadMode);
 
-const COLUMNS: [Column; 6] = [
+const COLUMNS: [Column; 7] = [
     ("double", || Box::new(Double::new(able(), None)), OffloadMode::Packet),
     ("recorder", || Box::new(Recorder::new()), OffloadMode::No),
     ("userspace", || Box::new(posing(None)), OffloadMode::No),
     ("as a NIC", || Box::new(posing(Some(NicLimits::default()))), OffloadMode::Packet),
+    ("as two NICs", || Box::new(machine().0), OffloadMode::Packet),
     ("as an mlx5", || Box::new(posing(Some(mlx5()))), OffloadMode::Packet),
     ("its crypto", || Box::new(posing(Some(mlx5()))), OffloadMode::Crypto),
 ];
@@ -87,7 +94,7 @@ fn render() -> String {
          - *double*: the backend in memory that the kit is tested with. Every behaviour is broken by at least one of its deliberate mistakes, and each\n\
            mistake breaks exactly the behaviours it should (`daemon/ipsec/src/conformance/tests/faults.rs`).\n\
          - *recorder*: the scripted double of the scenarios, which carries no packets and does what it is told.\n\
-         - *userspace*: the ESP datapath, fed by hand; then posing as a NIC without limits, as a small mlx5 with packet offload, and as one with crypto offload.\n  \
+         - *userspace*: the ESP datapath, fed by hand; then posing as a NIC without limits, as two, as a small mlx5 with packet offload, and as one with crypto offload.\n  \
            Guard, routes and IKE beside them are shown on a real host in `plugins/userspace/tests/namespaces/contract.rs`.\n\n",
     );
     let names: Vec<&str> = COLUMNS.iter().map(|(name, ..)| *name).collect();

@@ -27,7 +27,7 @@ fn link(index: u32, name: &str, kind_name: &str) -> Link {
 }
 
 /// A machine with two NICs and some links that are none; the number is that of the link which the route names.
-fn machine() -> (InProcess, Arc<AtomicU32>) {
+pub(crate) fn machine() -> (InProcess, Arc<AtomicU32>) {
     let simulation = Simulation { limits: NicLimits::default(), each_link: true };
     let subject = InProcess::posing(Some(simulation), NoMachine::default());
     let route = Arc::new(AtomicU32::new(2));
