@@ -16,8 +16,8 @@ use crate::packet::{LARGEST_FRAME, PacketSocket};
 
 /// Octets kept of a frame; longer ones are cut in memory and in the file, never in the counts.
 const KEPT_OCTETS: usize = 2_048;
-/// Frames kept; later ones are only counted. Clear frames are kept always.
-const KEPT_FRAMES: usize = 20_000;
+/// Frames kept unless more are asked for; later ones are only counted. Clear frames are kept always.
+pub const KEPT_FRAMES: usize = 20_000;
 
 /// One kept frame.
 #[derive(Clone, Debug)]
@@ -83,18 +83,18 @@ pub struct Capture {
 }
 
 impl Capture {
-    /// Starts capturing.
+    /// Starts capturing; the first `kept` frames are kept.
     ///
     /// # Errors
     /// No such interface, or raw sockets are not allowed.
-    pub fn start(namespace: &Namespace, interface: &str, protected: &[Prefix]) -> anyhow::Result<Self> {
+    pub fn start(namespace: &Namespace, interface: &str, protected: &[Prefix], kept: usize) -> anyhow::Result<Self> {
         let socket = PacketSocket::open(namespace, interface)?;
         let carried_before = namespace.frame_count(interface)?;
         let stop = Arc::new(AtomicBool::new(false));
         let (flag, protected) = (Arc::clone(&stop), protected.to_vec());
         let worker = std::thread::Builder::new()
             .name(format!("capture {interface}"))
-            .spawn(move || record(&socket, &flag, &protected))?;
+            .spawn(move || record(&socket, &flag, &protected, kept))?;
         Ok(Capture { stop, worker: Some(worker), carried_before })
     }
 
@@ -121,13 +121,13 @@ impl Drop for Capture {
     }
 }
 
-fn record(socket: &PacketSocket, stop: &AtomicBool, protected: &[Prefix]) -> io::Result<Captured> {
+fn record(socket: &PacketSocket, stop: &AtomicBool, protected: &[Prefix], kept: usize) -> io::Result<Captured> {
     let mut captured = Captured::default();
     let mut buffer = vec![0; LARGEST_FRAME];
     loop {
         let stopping = stop.load(Ordering::Relaxed);
         while let Some(octets) = socket.receive(&mut buffer)? {
-            keep(&mut captured, octets, protected);
+            keep(&mut captured, octets, protected, kept);
         }
         if stopping {
             return Ok(captured);
@@ -136,10 +136,10 @@ fn record(socket: &PacketSocket, stop: &AtomicBool, protected: &[Prefix]) -> io:
     }
 }
 
-fn keep(captured: &mut Captured, octets: &[u8], protected: &[Prefix]) {
+fn keep(captured: &mut Captured, octets: &[u8], protected: &[Prefix], kept: usize) {
     let class = classify(octets, protected);
     captured.counts.add(class);
-    if captured.frames.len() < KEPT_FRAMES || class == Class::Clear {
+    if captured.frames.len() < kept || class == Class::Clear {
         captured.frames.push(Frame {
             time: now(),
             class,

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 
-use crate::capture::{Capture, Captured};
+use crate::capture::{Capture, Captured, KEPT_FRAMES};
 use crate::classify::Prefix;
 use crate::frame::Mac;
 use crate::netns::{Namespace, command};
@@ -260,8 +260,16 @@ impl Lab {
     /// # Errors
     /// Raw sockets are not allowed.
     pub fn capture(&self) -> anyhow::Result<OuterCapture<'_>> {
+        self.capture_keeping(KEPT_FRAMES)
+    }
+
+    /// The same, with so many frames of each link kept.
+    ///
+    /// # Errors
+    /// Raw sockets are not allowed.
+    pub fn capture_keeping(&self, frames: usize) -> anyhow::Result<OuterCapture<'_>> {
         self.cut_segments(true)?;
-        let start = |site: &Site| Capture::start(&site.gateway, OUTER, &self.protected());
+        let start = |site: &Site| Capture::start(&site.gateway, OUTER, &self.protected(), frames);
         Ok(OuterCapture { lab: self, a: start(&self.a)?, b: start(&self.b)? })
     }
 

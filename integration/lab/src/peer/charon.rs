@@ -15,13 +15,27 @@ pub struct TunedCharon {
     pub settings: &'static str,
 }
 
+/// Debian's charon with the keys of its CHILD SAs in its log, so that a capture can be decrypted.
+#[derive(Clone, Copy, Debug)]
+pub struct TalkativeCharon;
+
+impl Peer for TalkativeCharon {
+    fn name(&self) -> &'static str {
+        Charon.name()
+    }
+
+    fn prepare(&self, directory: &Path) -> anyhow::Result<Recipe> {
+        prepare(directory, "", 4)
+    }
+}
+
 impl Peer for TunedCharon {
     fn name(&self) -> &'static str {
         Charon.name()
     }
 
     fn prepare(&self, directory: &Path) -> anyhow::Result<Recipe> {
-        prepare(directory, self.settings)
+        prepare(directory, self.settings, 2)
     }
 }
 
@@ -31,11 +45,12 @@ impl Peer for Charon {
     }
 
     fn prepare(&self, directory: &Path) -> anyhow::Result<Recipe> {
-        prepare(directory, "")
+        prepare(directory, "", 2)
     }
 }
 
-fn prepare(directory: &Path, more: &str) -> anyhow::Result<Recipe> {
+/// Writes its settings; `child` is the log level of what becomes of CHILD SAs.
+fn prepare(directory: &Path, more: &str, child: u8) -> anyhow::Result<Recipe> {
     let settings = directory.join("strongswan.conf");
     let log = directory.join("charon.log");
     let socket = directory.join("charon.vici");
@@ -62,7 +77,7 @@ fn prepare(directory: &Path, more: &str) -> anyhow::Result<Recipe> {
       default = 1
       ike = 2
       cfg = 2
-      chd = 2
+      chd = {child}
     }}
   }}
 }}

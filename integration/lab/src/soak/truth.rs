@@ -9,14 +9,14 @@ use std::fmt;
 
 use lab::capture::Captured;
 use lab::peer::Daemon;
-use lab::relay::{Relay, overlapping};
+use lab::relay::{IkeSeen, Relay, overlapping};
 
 /// What a daemon has to log so that this can be counted.
 pub(super) const LOG: &str = "info,ike_sa::exchange::create_child=debug";
-/// A switch to a successor, in the words of Cygnet.
-const REKEYED: &str = "CHILD SA rekeyed: ";
+/// A switch to a successor, in the words of Cygnet and of charon.
+const REKEYED: [&str; 2] = ["CHILD SA rekeyed: ", "] outbound CHILD_SA "];
 /// A rekeying that has lost a collision.
-const LOST: &str = "collision lost";
+const LOST: [&str; 2] = ["collision lost ", "CHILD_SA rekey collision lost"];
 /// CREATE_CHILD_SA (RFC 7296 §3.1).
 const CREATE_CHILD_SA: u8 = 36;
 
@@ -40,6 +40,8 @@ pub(super) struct Truth {
     pub(super) collided: u64,
     /// Exchanges of A and B that overlapped on the way.
     crossed: usize,
+    /// Rekeyings that each end began.
+    begun: [usize; 2],
 }
 
 impl<'lab> Watcher<'lab> {
@@ -57,12 +59,14 @@ impl<'lab> Watcher<'lab> {
         let count = |daemon: &Daemon<'_>, skip: usize| {
             let log = daemon.log();
             let new = log.get(skip..).unwrap_or_default();
-            [REKEYED, LOST].map(|words| new.matches(words).count() as u64)
+            [REKEYED, LOST].map(|words| words.iter().map(|words| new.matches(words).count() as u64).sum::<u64>())
         };
         let [rekeys, lost] = count(a, self.logged[0]);
         let [rekeys_at_b, lost_at_b] = count(b, self.logged[1]);
-        let crossed = overlapping(&self.relay.ike_seen(self.seen), CREATE_CHILD_SA);
-        Truth { rekeys, rekeys_at_b, collided: lost + lost_at_b, crossed }
+        let seen = self.relay.ike_seen(self.seen);
+        let begun = [true, false].map(|left| begun(&seen, left));
+        let crossed = overlapping(&seen, CREATE_CHILD_SA);
+        Truth { rekeys, rekeys_at_b, collided: lost + lost_at_b, crossed, begun }
     }
 }
 
@@ -77,10 +81,18 @@ impl fmt::Display for Truth {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "rekeyed {} times by A's word, {} by B's; collided {}, exchanges that crossed on the way {}",
-            self.rekeys, self.rekeys_at_b, self.collided, self.crossed
+            "rekeyed {} times by A's word, {} by B's; begun by A {}, by B {}; collided {}, exchanges that crossed on the way {}",
+            self.rekeys, self.rekeys_at_b, self.begun[0], self.begun[1], self.collided, self.crossed
         )
     }
+}
+
+/// CREATE_CHILD_SA requests of one end, repetitions counted once.
+fn begun(seen: &[IkeSeen], from_left: bool) -> usize {
+    let requests = seen.iter().filter(|message| {
+        message.exchange == CREATE_CHILD_SA && message.from_left == from_left && !message.is_response
+    });
+    requests.map(|message| (message.spis, message.message_id)).collect::<BTreeSet<_>>().len()
 }
 
 /// Pairs of SPIs in use beyond the first of each child.
