@@ -4,12 +4,12 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use ipsec::{OffloadBackend, OffloadMode, Reports};
+use ipsec::{OffloadBackend, Reports};
 use offload_host::{Family, sockets};
-use offload_userspace::{Userspace, UserspaceConfig};
-use swanctl_compat::load_conn::offload::OffloadSupport;
+use offload_userspace::{Userspace, UserspaceConfig, nic};
+use swanctl_compat::load_conn::offload::Devices;
 
-use crate::config::{Backend, BackendKind};
+use crate::config::{Backend, BackendKind, Config};
 use crate::workers::Exempt;
 
 /// Name of the only backend of this build, as shown with every CHILD SA.
@@ -48,23 +48,12 @@ pub(crate) fn start(config: &Backend, ike_ports: [u16; 2], reports: Arc<dyn Repo
     Ok(Started { simulator: simulates.then(|| Arc::clone(&backend)), backend })
 }
 
-/// What children may ask of the device.
-pub(crate) fn offload(config: &Backend) -> OffloadSupport {
-    let userspace = &config.userspace;
-    let rungs = if userspace.simulate_packet_device { userspace.simulation.rungs() } else { Vec::new() };
-    let offers = |mode| rungs.iter().any(|rung| rung.mode.mode == mode);
-    let reason = match rungs.is_empty() {
-        true => "the userspace datapath has no NIC to offload to",
-        false => "the simulated NIC does not do that kind of offload",
-    };
-    OffloadSupport {
-        crypto: offers(OffloadMode::Crypto),
-        packet: offers(OffloadMode::Packet),
-        marks: false,
-        interface_ids: false,
-        device: config.userspace.device.as_str().into(),
-        reason,
-    }
+/// What children are held against while no backend runs: the devices that it would have if it were started now.
+pub(crate) fn expected_devices(config: &Config) -> Devices {
+    let userspace = &config.backend.userspace;
+    let simulation = userspace.simulate_packet_device.then_some(&userspace.simulation);
+    let table = nic::expected_devices(&userspace.device, simulation).into();
+    Devices { table, replay_window: config.ike.settings.replay_window }
 }
 
 /// Takes sockets out of what the backend routes and guards.

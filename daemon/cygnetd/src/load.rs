@@ -32,7 +32,7 @@ pub(crate) fn directory(store: &Store, directory: &Path) {
     }
     let settings = Settings::load(&OsFiles, &path.to_string_lossy());
     let mut plan = Plan::make(&settings, &OsFiles);
-    plan.refuse_offload(&settings, store.offload());
+    plan.check_devices(&settings, &store.devices());
     for finding in &plan.findings {
         write_finding(&settings, finding);
     }

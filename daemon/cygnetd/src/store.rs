@@ -13,7 +13,7 @@ use ike_model::{
     Cause, CauseKind, Command, ConfigSnapshot, ConfiguredChildStatus, Connection, EventBody, IkeSettings, SharedSecret,
 };
 use ipsec::Request;
-use swanctl_compat::load_conn::offload::OffloadSupport;
+use swanctl_compat::load_conn::offload::Devices;
 use swanctl_compat::vici::Message;
 use tokio::sync::oneshot;
 
@@ -27,7 +27,6 @@ const SETTLE_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) struct Store {
     shared: Arc<Shared>,
     settings: IkeSettings,
-    offload: OffloadSupport,
     loaded: Mutex<Loaded>,
     /// Answers of the shards to changes that were published and that nobody has waited for.
     unsettled: Mutex<Vec<oneshot::Receiver<Done>>>,
@@ -48,15 +47,15 @@ struct Refused {
 
 impl Store {
     /// Nothing loaded yet.
-    pub(crate) fn new(shared: Arc<Shared>, settings: IkeSettings, offload: OffloadSupport) -> Self {
-        let store = Self { shared, settings, offload, loaded: Mutex::default(), unsettled: Mutex::default() };
+    pub(crate) fn new(shared: Arc<Shared>, settings: IkeSettings) -> Self {
+        let store = Self { shared, settings, loaded: Mutex::default(), unsettled: Mutex::default() };
         store.publish(&store.lock());
         store
     }
 
-    /// The offload that children may ask for.
-    pub(crate) fn offload(&self) -> &OffloadSupport {
-        &self.offload
+    /// What children are held against: the devices as they are now.
+    pub(crate) fn devices(&self) -> Devices {
+        Devices { table: self.shared.backend.devices(), replay_window: self.settings.replay_window }
     }
 
     /// Adds connections, each in the place of the one with its name; one that says the same as before changes nothing.

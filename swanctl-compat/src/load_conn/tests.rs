@@ -1,7 +1,8 @@
 use std::time::Duration;
 
 use ike_model::{ChildMode, ConfiguredSelector, Fragmentation, HostSpec, Identity, Unique};
-use ipsec::{Lifetime, OffloadMode};
+use ipsec::recording::{able, device};
+use ipsec::{Capabilities, DeviceTable, Lifetime, OffloadMode};
 
 use super::*;
 
@@ -277,25 +278,151 @@ fn all_errors_are_found() {
     assert_eq!(rejected.errors[0].help.as_deref(), Some("did you mean `rekey_time`?"));
 }
 
-#[test]
-fn offload_that_no_device_has_is_refused() {
-    let support = offload::OffloadSupport {
-        crypto: false,
-        packet: true,
+/// `cygnet0` with these rungs.
+fn devices(rungs: &[(OffloadMode, Capabilities)]) -> offload::Devices {
+    let device = device("cygnet0", rungs.iter().cloned());
+    offload::Devices { table: DeviceTable { devices: vec![device] }.into(), replay_window: 32 }
+}
+
+/// What packet offload of a NIC carries.
+fn nic() -> Capabilities {
+    Capabilities {
+        algorithms: vec![ipsec::EspAlgorithm::AES_256_GCM],
+        transport: false,
+        esn: false,
+        replay_windows: ipsec::ReplayWindows::Only(vec![32, 64]),
+        selectors: ipsec::SelectorSupport { ranges: false, ports: false, protocols: Some(vec![6]) },
+        udp_encapsulation: false,
+        limits: ipsec::LimitUnits { time: false, bytes: false, packets: true },
+        all_policy_kinds: false,
         marks: false,
         interface_ids: false,
-        device: "cygnet0".into(),
-        reason: "there is no NIC",
-    };
+        ..able()
+    }
+}
+
+#[test]
+fn offload_that_no_device_has_is_refused() {
+    let devices = devices(&[(OffloadMode::Packet, able()), (OffloadMode::No, able())]);
     let check = |mode: &str| {
         let connection = with(|_, child| child.set("hw_offload", mode)).unwrap().connection;
-        offload::check(&connection, &support).map_err(|rejected| (rejected.errmsg(), rejected.errors[0].path.clone()))
+        offload::check(&connection, &devices).map_err(|rejected| (rejected.errmsg(), rejected.errors[0].path.clone()))
     };
     for allowed in ["no", "auto", "packet"] {
-        assert_eq!(check(allowed), Ok(()), "{allowed}");
+        assert_eq!(check(allowed), Ok(Vec::new()), "{allowed}");
     }
-    let text = "unsupported: hw_offload: there is no NIC, config discarded".to_owned();
-    assert_eq!(check("crypto"), Err((text, "connections.c.children.net.hw_offload".to_owned())));
+    let text = "unsupported: hw_offload: device cygnet0 has no crypto offload, only packet offload or software: set `hw_offload` to one \
+                of these, config discarded";
+    assert_eq!(check("crypto"), Err((text.to_owned(), "connections.c.children.net.hw_offload".to_owned())));
+}
+
+/// One way in which a key can ask for what packet offload does not carry.
+struct Wish {
+    at: &'static str,
+    keys: &'static [(&'static str, &'static str)],
+    /// Path below the connection.
+    path: &'static str,
+    text: &'static str,
+}
+
+/// With `packet` each is an error at its key; with `auto` it is a note that says what comes of it.
+#[test]
+fn what_packet_offload_cannot_carry_is_found_at_its_key() {
+    let child = |keys, path, text| Wish { at: "child", keys, path, text };
+    let cases = [
+        child(&[("replay_window", "128")], "children.net.replay_window", "replay windows of 32 or 64 packets, not 128"),
+        child(&[("esp_proposals", "chacha20poly1305")], "children.net.esp_proposals", "not chacha20poly1305"),
+        child(&[("esp_proposals", "aes128gcm16")], "children.net.esp_proposals", "keys of 256 bits, not 128"),
+        child(&[("esp_proposals", "aes256gcm16-esn")], "children.net.esp_proposals", "extended sequence numbers"),
+        child(&[("mode", "transport")], "children.net.mode", "tunnel mode only"),
+        child(&[("remote_ts", "10.0.0.0/8,10.9.0.1-10.9.0.7")], "children.net.remote_ts[1]", "prefixes only"),
+        child(&[("local_ts", "10.1.0.0/16[tcp/80]")], "children.net.local_ts[0]", "ports"),
+        child(&[("remote_ts", "10.2.0.0/16[udp]")], "children.net.remote_ts[0]", "protocol 6 alone"),
+        child(&[("mark_out", "7")], "children.net.mark_out", "packet marks"),
+        child(&[("start_action", "trap")], "children.net.start_action", "no trap policies"),
+        Wish { at: "conn", keys: &[("encap", "yes")], path: "encap", text: "no ESP in UDP" },
+        Wish { at: "conn", keys: &[("if_id_in", "7")], path: "if_id_in", text: "no interface ids" },
+    ];
+    let devices = devices(&[(OffloadMode::Packet, nic()), (OffloadMode::No, able())]);
+    for Wish { at, keys, path, text } in cases {
+        let wanted = |mode: &'static str| {
+            let change = |conn: &mut Message, child: &mut Message| {
+                let section = if at == "conn" { conn } else { &mut *child };
+                for (key, value) in keys {
+                    match *key {
+                        "esp_proposals" | "local_ts" | "remote_ts" => section.list(*key, value.split(',')),
+                        _ => section.set(*key, *value),
+                    }
+                }
+                child.set("hw_offload", mode);
+            };
+            with(change).unwrap().connection
+        };
+        let rejected = offload::check(&wanted("packet"), &devices).unwrap_err();
+        assert_eq!(rejected.errors.len(), 1, "{path}: {:?}", rejected.errors);
+        assert_eq!(rejected.errors[0].path, format!("connections.c.{path}"));
+        let reason = &rejected.errors[0].reason;
+        assert!(reason.starts_with("device cygnet0 with packet offload ") && reason.contains(text), "{reason}");
+        let notes = offload::check(&wanted("auto"), &devices).unwrap();
+        if path.ends_with("start_action") {
+            assert_eq!(notes, [], "the trap alone is in software");
+            continue;
+        }
+        let [note] = notes.as_slice() else { panic!("{notes:?}") };
+        assert_eq!((note.path.as_str(), note.is_error()), ("connections.c.children.net.hw_offload", false));
+        assert!(
+            note.reason.starts_with("`auto` will be software: device cygnet0 ") && note.reason.contains(text),
+            "{note:?}"
+        );
+        assert_eq!(offload::check(&wanted("no"), &devices), Ok(Vec::new()));
+    }
+}
+
+/// The route decides which device it will be: one that carries it is enough.
+#[test]
+fn any_device_will_do() {
+    let tunnel = device("cygnet0", [(OffloadMode::No, able())]);
+    let nic = ipsec::Device {
+        state: ipsec::DeviceState::Down,
+        ..device("eth0", [(OffloadMode::Packet, nic()), (OffloadMode::No, able())])
+    };
+    let table = |all: &[&ipsec::Device]| offload::Devices {
+        table: DeviceTable { devices: all.iter().copied().cloned().collect() }.into(),
+        replay_window: 32,
+    };
+    let packet = |proposal: &'static str| {
+        with(move |_, child| {
+            child.set("hw_offload", "packet");
+            child.list("esp_proposals", [proposal]);
+        })
+        .unwrap()
+        .connection
+    };
+    let both = table(&[&tunnel, &nic]);
+    assert_eq!(offload::check(&packet("aes256gcm16"), &both), Ok(Vec::new()), "what is down may come up");
+    let rejected = offload::check(&packet("chacha20poly1305"), &both).unwrap_err();
+    assert_eq!(rejected.errors.len(), 1);
+    assert!(offload::check(&packet("aes256gcm16"), &table(&[&tunnel])).is_err());
+    let gone = ipsec::Device { state: ipsec::DeviceState::Gone, ..nic.clone() };
+    assert!(offload::check(&packet("aes256gcm16"), &table(&[&tunnel, &gone])).is_err());
+}
+
+/// Limits that the device does not raise are no error: they are watched from its counters, which is told where one was asked for.
+#[test]
+fn limits_to_be_emulated_are_noted() {
+    let devices = devices(&[(OffloadMode::Packet, nic()), (OffloadMode::No, able())]);
+    let with_limit = |key: &'static str| {
+        let connection = with(move |_, child| {
+            child.set("hw_offload", "packet");
+            child.set(key, "1000000");
+        });
+        offload::check(&connection.unwrap().connection, &devices).unwrap()
+    };
+    let [note] = &*with_limit("life_bytes") else { panic!("no note") };
+    assert_eq!(note.path, "connections.c.children.net.life_bytes");
+    assert!(note.reason.contains("raises no byte limits"), "{note:?}");
+    assert_eq!(with_limit("life_packets"), []);
+    assert_eq!(with_limit("life_time"), [], "the daemon keeps time itself");
 }
 
 /// Nothing is ignored: what the device cannot carry is refused with the key and the device.
@@ -307,15 +434,8 @@ fn marks_and_interface_ids_that_no_device_has_are_refused() {
             .unwrap()
             .connection
     };
-    let able = offload::OffloadSupport {
-        crypto: false,
-        packet: false,
-        marks: true,
-        interface_ids: true,
-        device: "cygnet0".into(),
-        reason: "there is no NIC",
-    };
-    let unable = offload::OffloadSupport { marks: false, interface_ids: false, ..able.clone() };
+    let can = devices(&[(OffloadMode::No, able())]);
+    let cannot = devices(&[(OffloadMode::No, Capabilities { marks: false, interface_ids: false, ..able() })]);
     let cases = [
         ("child", "mark_in", "42/0xff", "packet marks"),
         ("child", "mark_out", "%unique", "packet marks"),
@@ -328,8 +448,8 @@ fn marks_and_interface_ids_that_no_device_has_are_refused() {
     ];
     for (at, key, value, what) in cases {
         let connection = with_key(at, key, value);
-        assert_eq!(offload::check(&connection, &able), Ok(()), "{key}");
-        let refusal = offload::check(&connection, &unable).unwrap_err();
+        assert_eq!(offload::check(&connection, &can), Ok(Vec::new()), "{key}");
+        let refusal = offload::check(&connection, &cannot).unwrap_err();
         let text = refusal.errmsg();
         assert!(text.starts_with(&format!("unsupported: {key}: device cygnet0 ")) && text.contains(what), "{text}");
         let path =
@@ -337,7 +457,11 @@ fn marks_and_interface_ids_that_no_device_has_are_refused() {
         assert_eq!(refusal.errors[0].path, path);
     }
     for (key, value) in [("mark_in", "0/0"), ("set_mark_in", "0"), ("if_id_in", "0"), ("mark_in_sa", "yes")] {
-        assert_eq!(offload::check(&with_key("child", key, value), &unable), Ok(()), "{key} = {value} asks for nothing");
+        assert_eq!(
+            offload::check(&with_key("child", key, value), &cannot),
+            Ok(Vec::new()),
+            "{key} = {value} asks for nothing"
+        );
     }
     let refused = first_error(|_, child| child.set("label", "system_u:object_r:ipsec_t:s0"));
     assert!(refused.0.contains("unsupported: label: security labels are not negotiated"), "{}", refused.0);

@@ -19,7 +19,8 @@ use ike_model::{Connection, SharedSecret};
 pub use spans::Spans;
 
 use crate::load_conn;
-use crate::load_conn::offload::{self, OffloadSupport};
+use crate::load_conn::Finding;
+use crate::load_conn::offload::{self, Devices};
 use crate::settings::{Diagnostic, FileSource, Settings, Severity, View};
 use crate::vici::Message;
 
@@ -118,13 +119,14 @@ impl Plan {
         loaded.iter().filter(|id| !wanted.contains(id.as_str())).cloned().collect()
     }
 
-    /// Refuses the connections whose children ask for offload that the running backend does not have.
-    pub fn refuse_offload(&mut self, settings: &Settings, support: &OffloadSupport) {
+    /// Refuses the connections whose children ask for what no device of the running backend can carry, and adds what the devices have to say to
+    /// the others.
+    pub fn check_devices(&mut self, settings: &Settings, devices: &Devices) {
         for planned in &mut self.connections {
             let Some(connection) = &planned.connection else { continue };
-            let found = offload::unavailable(connection, support);
-            if !found.is_empty() {
-                self.findings.extend(found.iter().map(|finding| planned.spans.diagnostic(finding, settings)));
+            let found = offload::findings(connection, devices);
+            self.findings.extend(found.iter().map(|finding| planned.spans.diagnostic(finding, settings)));
+            if found.iter().any(Finding::is_error) {
                 planned.connection = None;
             }
         }

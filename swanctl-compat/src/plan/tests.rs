@@ -6,6 +6,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use ipsec::recording::{able, device};
+use ipsec::{DeviceTable, OffloadMode};
+
 use super::*;
 use crate::settings::OsFiles;
 
@@ -200,18 +203,14 @@ fn offload_that_is_not_there_refuses_its_connection_alone() {
     let files = crate::settings::tests::MemoryFiles::new(&[("/etc/s.conf", text)]);
     let settings = Settings::load(&files, "/etc/s.conf");
     let mut plan = Plan::make(&settings, &files);
-    let support = OffloadSupport {
-        crypto: false,
-        packet: false,
-        marks: false,
-        interface_ids: false,
-        device: "cygnet0".into(),
-        reason: "there is no NIC",
-    };
-    plan.refuse_offload(&settings, &support);
+    let table = DeviceTable { devices: vec![device("cygnet0", [(OffloadMode::No, able())])] }.into();
+    plan.check_devices(&settings, &Devices { table, replay_window: 32 });
     assert_eq!(plan.usable_connections().map(|c| c.name.as_str()).collect::<Vec<_>>(), ["b"]);
     let error = plan.findings.iter().find(|finding| finding.severity == Severity::Error).unwrap();
-    assert_eq!(error.message, "`hw_offload` cannot be used: there is no NIC");
+    assert_eq!(
+        error.message,
+        "`hw_offload` cannot be used: device cygnet0 has no packet offload, only software: set `hw_offload` to one of these"
+    );
     assert_eq!(error.span.map(|span| (span.line, span.column)), Some((3, 41)));
 }
 

@@ -138,7 +138,7 @@ fn files(config: &Config) -> Vec<(bool, String, String)> {
     }
     let settings = Settings::load(&OsFiles, &path.to_string_lossy());
     let mut plan = Plan::make(&settings, &OsFiles);
-    plan.refuse_offload(&settings, &crate::backend::offload(&config.backend));
+    plan.check_devices(&settings, &crate::backend::expected_devices(config));
     let findings = plan.findings.iter().map(|finding| {
         let fix = finding.help.clone().unwrap_or_else(|| "correct the file, then swanctl --load-all".to_owned());
         (finding.severity == Severity::Error, load::placed(&settings, finding), fix)

@@ -54,10 +54,15 @@ impl Commands for Core {
     }
 }
 
-/// Lets a request through unless it loads a connection whose SAs this backend could never install.
-fn installable(core: &Core, request: Request) -> Result<Request, RequestError> {
-    if let Request::LoadConn { connection, .. } | Request::PlanConn { connection } = &request {
-        offload::check(connection, core.store.offload()).map_err(|error| RequestError::Refused(error.reply()))?;
+/// Lets a request through unless it loads a connection whose SAs no device could ever carry; what else the devices have to say joins the notes.
+fn installable(core: &Core, mut request: Request) -> Result<Request, RequestError> {
+    let check = |connection: &Connection| {
+        offload::check(connection, &core.store.devices()).map_err(|error| RequestError::Refused(error.reply()))
+    };
+    if let Request::LoadConn { connection, notes } = &mut request {
+        notes.extend(check(connection)?);
+    } else if let Request::PlanConn { connection } = &request {
+        check(connection)?;
     }
     Ok(request)
 }

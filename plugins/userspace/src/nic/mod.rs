@@ -14,7 +14,7 @@ mod limits;
 use std::sync::Arc;
 
 use ipsec::{
-    Capabilities, Device, DeviceId, DeviceState, LimitUnits, ModeInUse, OffloadMode, ReplayWindows, Rung,
+    Capabilities, Device, DeviceId, DeviceState, DeviceTable, LimitUnits, ModeInUse, OffloadMode, ReplayWindows, Rung,
     SelectorSupport,
 };
 
@@ -42,6 +42,16 @@ impl Simulation {
     pub fn rungs(&self) -> Vec<Rung> {
         device(DeviceId(0), &"".into(), Some(&self.limits)).rungs
     }
+}
+
+/// The devices that a backend with this tunnel device and simulation will have, as far as that is known without starting it: where each link poses
+/// as a NIC, one stands for them all.
+pub fn expected_devices(device: &str, simulation: Option<&Simulation>) -> DeviceTable {
+    let mut devices = Devices::new(&device.into(), simulation);
+    if let Some(simulation) = simulation.filter(|simulation| simulation.each_link) {
+        devices.add(&"NIC".into(), None, Some(&simulation.limits));
+    }
+    devices.table().clone()
 }
 
 /// What the datapath carries by itself.
