@@ -59,6 +59,7 @@ pub(crate) async fn why(core: &Core, question: &WhyQuestion) -> Result<Report, S
         children: children.collect(),
         specs: core.specs().await,
         ike_sas: core.ike_sas().await,
+        devices: (*core.shared.backend.devices()).clone(),
         before,
         after: statuses(core).await,
         sampled_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),

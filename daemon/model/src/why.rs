@@ -51,7 +51,7 @@ fn outbound(facts: &Facts, found: &Match<'_>) -> Vec<Option<Step>> {
     if let Some(sa) = sa::find(facts, child, found.sa()) {
         steps.extend([
             Some(sa::peer(&sa)),
-            Some(sa::installed(&sa)),
+            Some(sa::installed(facts, &sa)),
             sa::limits(&sa),
             size::step(facts, child, &sa),
             sa::outbound_counters(facts, &sa),
@@ -67,7 +67,7 @@ fn inbound(facts: &Facts, found: &Match<'_>) -> Vec<Option<Step>> {
         if let Some(sa) = sa::find(facts, child, found.sa()) {
             steps.extend([
                 Some(sa::peer(&sa)),
-                Some(sa::installed(&sa)),
+                Some(sa::installed(facts, &sa)),
                 sa::limits(&sa),
                 sa::inbound_counters(facts, &sa),
             ]);

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use ipsec::{PacketSelectors, SaStatus, SelectorPair};
+use ipsec::{DeviceTable, PacketSelectors, SaStatus, SelectorPair};
 
 use crate::snapshot::{ConfiguredChildStatus, IkeSaSnapshot};
 use crate::specs::ChildSpecs;
@@ -24,7 +24,9 @@ pub struct Facts {
     pub specs: Vec<ChildSpecs>,
     /// All IKE SAs.
     pub ike_sas: Vec<IkeSaSnapshot>,
-    /// The data path's SAs.
+    /// The data path's devices.
+    pub devices: DeviceTable,
+    /// Its SAs.
     pub before: Vec<SaStatus>,
     /// The same a moment later.
     pub after: Vec<SaStatus>,

@@ -161,6 +161,8 @@ named! {
         DeviceLost = "device-lost",
         /// It ended or failed for another reason.
         Failed = "failed",
+        /// The device that holds the SAs carries nothing.
+        DeviceDown = "device-down",
         /// The data path does not hold the SA.
         StateLost = "state-lost",
         /// A hard limit was reached.

@@ -1,6 +1,6 @@
 //! The CHILD SA that is to carry the packet: whether its peer is there, whether the data path holds it, its limits, and what was counted.
 
-use ipsec::{SaHandle, SaSpec, SaStatus, Volume};
+use ipsec::{Device, DeviceState, SaHandle, SaSpec, SaStatus, Volume};
 
 use super::child::{reach, times};
 use super::facts::{ChildFacts, Drops, Facts};
@@ -80,9 +80,12 @@ pub(super) fn peer(sa: &Live<'_>) -> Step {
     }
 }
 
-/// Whether the data path holds both SAs.
-pub(super) fn installed(sa: &Live<'_>) -> Step {
+/// Whether the data path holds both SAs, on a device that works.
+pub(super) fn installed(facts: &Facts, sa: &Live<'_>) -> Step {
     const NAME: StepName = StepName::Sa;
+    if let Some(step) = device_down(facts, sa) {
+        return step;
+    }
     let spi = |spi: Option<ipsec::Spi>| spi.map_or_else(|| "-".to_owned(), |spi| spi.to_string());
     let (into, out) = (spi(sa.child.spi_in), spi(sa.child.spi_out));
     let lost = match (&sa.inbound, &sa.outbound) {
@@ -105,6 +108,21 @@ pub(super) fn installed(sa: &Live<'_>) -> Step {
     let text = format!("the data path does not hold {lost} of {}", sa.name);
     let fix = format!("wait for it to be installed, or run swanctl --rekey --child {}", sa.child.name);
     Step::broken(NAME, Code::StateLost, text, fix)
+}
+
+/// The device that holds the SAs, or was to hold them, is down.
+fn device_down(facts: &Facts, sa: &Live<'_>) -> Option<Step> {
+    let held = sa.outbound.as_ref().or(sa.inbound.as_ref()).map(|counted| counted.after.device);
+    let Device { name, state, .. } = facts.devices.get(held.or(sa.spec.map(|spec| spec.device))?)?;
+    let (what, fix) = match state {
+        DeviceState::Up => return None,
+        DeviceState::Down => ("is down", format!("bring {name} up; its SAs are made afresh then")),
+        DeviceState::Gone => {
+            ("was removed", format!("bring {name} back, or let routing lead to the peer through another device"))
+        }
+    };
+    let text = format!("{name}, the device of {}, {what} and carries nothing", sa.name);
+    Some(Step::broken(StepName::Sa, Code::DeviceDown, text, fix))
 }
 
 /// Limits that were reached, or what is left.
@@ -151,7 +169,18 @@ pub(super) fn outbound_counters(facts: &Facts, sa: &Live<'_>) -> Option<Step> {
         return Some(Step::ok(NAME, text));
     }
     let text = format!("packets leave on {} and none come back: {text}", sa.name);
-    Some(Step::broken(NAME, Code::OneWay, text, format!("{} and that the peer's side answers", through(sa))))
+    let fix = format!("{} and that the peer's side answers", through(sa));
+    // While IKE is heard the peer runs, and only ESP is missing.
+    let fix = match sa.ike.heard_seconds {
+        quiet @ SILENCE.. => {
+            let remote = sa.ike.remote.ip();
+            format!(
+                "see that {remote} still runs, for its last IKE message is {quiet} s old (dpd_delay has that watched), then {fix}"
+            )
+        }
+        0..SILENCE => fix,
+    };
+    Some(Step::broken(NAME, Code::OneWay, text, fix))
 }
 
 /// What came, and what of it was dropped.

@@ -2,7 +2,7 @@
 
 mod made;
 
-use ipsec::{LimitUnit, PolicyAction};
+use ipsec::{DeviceState, LimitUnit, PolicyAction};
 
 use super::*;
 use crate::snapshot::ConfiguredState;
@@ -347,6 +347,23 @@ fn what_is_wrong_with_an_sa() {
                 says: &["the outbound SA d4c3b2a1", "site/net"],
             },
             Case {
+                name: "the device is down",
+                change: |facts| facts.devices.devices[0].state = DeviceState::Down,
+                step: StepName::Sa,
+                code: Code::DeviceDown,
+                says: &["eth1, the device of site/net, is down", "bring eth1 up"],
+            },
+            Case {
+                name: "the device is gone, and its SAs with it",
+                change: |facts| {
+                    facts.devices.devices[0].state = DeviceState::Gone;
+                    facts.after.clear();
+                },
+                step: StepName::Sa,
+                code: Code::DeviceDown,
+                says: &["was removed"],
+            },
+            Case {
                 name: "the hard limit",
                 change: |facts| facts.after[1].hard_expired = Some(LimitUnit::Packets),
                 step: StepName::Limits,
@@ -368,6 +385,16 @@ fn what_is_wrong_with_an_sa() {
                 step: StepName::Counters,
                 code: Code::OneWay,
                 says: &["out 80 packets (5 of them just now), in 0 packets", "protocol 50", "encap = yes"],
+            },
+            Case {
+                name: "one way, and nothing of IKE either",
+                change: |facts| {
+                    (facts.before[0].packets, facts.after[0].packets, facts.after[0].idle_seconds) = (0, 0, None);
+                    facts.ike_sas[0].heard_seconds = 300;
+                },
+                step: StepName::Counters,
+                code: Code::OneWay,
+                says: &["see that 203.0.113.9 still runs", "300 s old", "protocol 50"],
             },
             Case {
                 name: "one way since a while, in UDP",

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use ipsec::sa::HeaderCopy;
 use ipsec::{
-    DeviceId, Direction as Of, EspAlgorithm, KeyMaterial, LifetimeConfig, Limits, ModeInUse, OffloadMode,
-    OuterAddresses, PacketSelectors, PolicyAction, PolicyHandle, PolicySpec, Reqid, SaHandle, SaMode, SaSpec, SaStatus,
-    SelectorPair, Shard, Spi, Tags, TrafficSelector,
+    Device, DeviceId, DeviceState, DeviceTable, Direction as Of, EspAlgorithm, KeyMaterial, LifetimeConfig, Limits,
+    ModeInUse, OffloadMode, OuterAddresses, PacketSelectors, PolicyAction, PolicyHandle, PolicySpec, Reqid, SaHandle,
+    SaMode, SaSpec, SaStatus, SelectorPair, Shard, Spi, Tags, TrafficSelector,
 };
 
 use super::super::{ChildFacts, Facts, HostFacts, Link, Outer, Place, Tunnel, Way};
@@ -238,6 +238,10 @@ fn status(sa: SaHandle, packets: u64) -> SaStatus {
     }
 }
 
+fn device() -> Device {
+    Device { id: DeviceId(0), name: "eth1".into(), state: DeviceState::Up, rungs: Vec::new() }
+}
+
 /// A packet that the gateway forwards into the tunnel.
 pub(super) fn outbound() -> Facts {
     let status_of = ConfiguredChildStatus {
@@ -268,6 +272,7 @@ pub(super) fn outbound() -> Facts {
         children: vec![ChildFacts { connection, child, pairs: vec![pair()], status: status_of }],
         specs: vec![specs()],
         ike_sas: vec![ike()],
+        devices: DeviceTable { devices: vec![device()] },
         before: vec![status(IN, 70), status(OUT, 75)],
         after: vec![status(IN, 74), status(OUT, 80)],
         sampled_ms: 200,
