@@ -105,4 +105,19 @@ mod tests {
         assert!(!is_subset(&[ts("10.0.0.0", 8)], &offered));
         assert!(!is_subset(&[], &offered));
     }
+
+    //= RFC 7296 §2.9, §3.13.1: the selector of an ICMP packet is its type and code, in both port fields
+    #[test]
+    fn an_icmp_packet_is_selected_by_type_and_code() {
+        let (source, destination) = ("10.1.0.5".parse().unwrap(), "10.2.0.7".parse().unwrap());
+        let echo = PacketSelectors { source, destination, protocol: 1, ports: Some((0x0800, 0x0800)) };
+        let (local, remote) = of_packet(&echo);
+        let wire = to_wire(&with_packet(Some(remote), vec![ts("10.2.0.0", 16)]));
+        let first = wire.ranges().next().unwrap();
+        assert_eq!((first.protocol, first.start_port, first.end_port), (1, 0x0800, 0x0800));
+        assert_eq!(describe(&[local]), "10.1.0.5/32[1/2048]");
+        // A fragment, or a protocol without ports, shows none: all of its protocol is meant.
+        let (local, _) = of_packet(&PacketSelectors { protocol: 50, ports: None, ..echo });
+        assert_eq!(local.ports, PortRange::ANY);
+    }
 }

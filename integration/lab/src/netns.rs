@@ -9,6 +9,9 @@ use std::thread;
 use anyhow::{Context, bail};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
+/// The routing table of tunnels: Cygnet's default, and charon's.
+const TUNNEL_TABLE: &str = "220";
+
 /// A named network namespace; removed on drop.
 #[derive(Debug)]
 pub struct Namespace {
@@ -86,6 +89,21 @@ impl Namespace {
             });
             worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         })
+    }
+
+    /// The routes into a tunnel, as daemons keep them in a table of their own: one for each remote subnet of their outbound policies.
+    ///
+    /// # Errors
+    /// `ip` refused.
+    pub fn protected_routes(&self) -> anyhow::Result<Vec<String>> {
+        let mut routes = Vec::new();
+        for family in ["-4", "-6"] {
+            // A table that never had a route is none.
+            let text = self.ip(&[family, "route", "show", "table", TUNNEL_TABLE]).unwrap_or_default();
+            // What the guard leaves there blocks and carries nothing.
+            routes.extend(text.lines().filter(|line| !line.starts_with("unreachable")).map(str::to_owned));
+        }
+        Ok(routes)
     }
 
     /// Frames that passed an interface so far, received and sent, as the kernel counts them.

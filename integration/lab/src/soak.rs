@@ -334,7 +334,13 @@ impl Soak<'_> {
     fn bring_down(&self) -> Result<()> {
         let [a, b] = self.gateways;
         a.swanctl(&["--terminate", "--ike", "site", "--timeout", "10"])?;
-        audit::gone(a, b, GONE)
+        audit::gone(a, b, GONE)?;
+        // The route of an outbound policy stays as long as one that needs it.
+        for site in [&self.lab.a, &self.lab.b] {
+            let routes = site.gateway.protected_routes()?;
+            ensure!(routes.is_empty(), "policies are left at {}: {routes:?}", site.side.letter());
+        }
+        Ok(())
     }
 
     /// Both ends get limits from what the children carry, and begin again.
@@ -385,7 +391,14 @@ impl Soak<'_> {
     fn left_over(&self) -> Result<Vec<String>> {
         let [a, b] = self.gateways;
         match audit::settle(a, b, self.options.children(), LINGER) {
-            Ok(()) => Ok(Vec::new()),
+            Ok(()) => {
+                let expected = self.options.children().len();
+                let routes = [&self.lab.a, &self.lab.b].map(|site| site.gateway.protected_routes());
+                let [at_a, at_b] = routes;
+                let (at_a, at_b) = (at_a?.len(), at_b?.len());
+                let wrong = (at_a, at_b) != (expected, expected);
+                Ok(if wrong { vec![format!("{at_a} and {at_b} routes for {expected} children")] } else { Vec::new() })
+            }
             Err(error) => {
                 println!("{error}");
                 audit::findings(a, b, self.options.children())
