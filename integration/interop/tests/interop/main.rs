@@ -19,6 +19,7 @@ mod guard;
 mod harness;
 mod judge;
 mod life;
+mod limits;
 mod matrix;
 mod moving;
 mod offload;
@@ -72,6 +73,7 @@ fn main() -> ExitCode {
         explain::trials(),
         why::trials(),
         offload::trials(),
+        limits::trials(),
     ]
     .into_iter()
     .flatten()

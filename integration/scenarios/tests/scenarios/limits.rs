@@ -42,13 +42,11 @@ fn told<'w>(world: &'w World, who: Who, name: &'w str) -> impl Iterator<Item = &
     world.gateway(who).events.iter().map(|(_, body)| body).filter(move |body| scenarios::gateway::name(body) == name)
 }
 
-/// What each generation had sent when it was replaced.
-fn generations(world: &World, who: Who) -> Vec<u64> {
-    let old = told(world, who, "child-sa.rekeyed").map(|body| match body {
-        EventBody::ChildSaRekeyed { old, .. } => old.traffic_out.packets,
-        other => panic!("{other:?}"),
-    });
-    old.collect()
+/// The generations that were replaced, as they were told.
+fn replaced(world: &World, who: Who) -> Vec<ChildSaSnapshot> {
+    let old = told(world, who, "child-sa.rekeyed");
+    old.filter_map(|body| if let EventBody::ChildSaRekeyed { old, .. } = body { Some((**old).clone()) } else { None })
+        .collect()
 }
 
 /// A device is handed what it raises and nothing else, the soft limit below the hard one in every unit.
@@ -80,7 +78,7 @@ fn rekeyed_by_packets_and_octets_on_any_device() {
             world.traffic_every = Some(MS(5));
             world.run_for(SECONDS(101));
             world.check_one_tunnel(A, B);
-            let each = generations(&world, A);
+            let each: Vec<u64> = replaced(&world, A).iter().map(|old| old.traffic_out.packets).collect();
             world.check((18..=20).contains(&each.len()), &format!("{raised:?}: {} rekeys", each.len()));
             // What is sent until the peer has answered is little.
             let within = each.iter().all(|sent| (1_000..=1_060).contains(sent));
@@ -319,11 +317,7 @@ fn events_tell_the_counters() {
     world.rekey_child(A, "net");
     world.run_for(SECONDS(10));
     for (who, sent, received) in [(A, 30, 0), (B, 0, 30)] {
-        let old = told(&world, who, "child-sa.rekeyed").find_map(|body| match body {
-            EventBody::ChildSaRekeyed { old, .. } => Some(old),
-            other => panic!("{other:?}"),
-        });
-        let old = old.unwrap();
+        let old = replaced(&world, who).remove(0);
         assert_eq!((old.traffic_out.packets, old.traffic_in.packets), (sent, received), "{who}");
         assert_eq!((old.total_out, old.total_in), (carried(sent), carried(received)), "{who}");
     }
