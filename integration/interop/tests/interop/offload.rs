@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use lab::peer::charon::Charon;
 use lab::peer::conf::Tunnel;
 use lab::peer::cygnet::Cygnet;
 use lab::topology::{Family, Lab, Middle, OUTER, Side};
@@ -26,6 +27,7 @@ pub(crate) fn trials() -> Vec<Trial> {
             .map(|refusal| trial(format!("offload::packet_is_refused_for_{}", refusal.name), move || refused(refusal))),
     );
     trials.extend([
+        trial("offload::a_nic_like_an_mlx5_talks_to_charon", a_nic_like_an_mlx5_talks_to_charon),
         trial("offload::the_second_child_finds_the_tables_full", the_second_child_finds_the_tables_full),
         trial("offload::links_pose_as_devices", links_pose_as_devices),
         trial("offload::without_esn_packets_are_limited_by_themselves", without_esn_packets_are_limited_by_themselves),
@@ -213,6 +215,27 @@ fn refused(refusal: &'static Refusal) -> Result<()> {
         let said = words.lines().any(|line| refusal.speaks_of.iter().all(|word| line.contains(word)));
         ensure!(said, "no line speaks of {:?}:\n{words}", refusal.speaks_of);
         ensure!(pair.a.sas()?.iter().all(|sa| sa.children.is_empty()), "something came up instead");
+        Ok(())
+    })
+}
+
+/// Whom it talks to does not matter: both ways, and over rekeyings from both ends. charon with its own ESP insists on ESP in UDP.
+fn a_nic_like_an_mlx5_talks_to_charon() -> Result<()> {
+    let configure = |side, tunnel| match side {
+        Side::A => wants(side, tunnel, "packet", GCM),
+        Side::B => tunnel,
+    };
+    with_pair(&Middle::Direct, [&nic("like = \"mlx5\"\nudp_encapsulation = true"), &Charon], configure, |lab, pair| {
+        initiate(pair, "net4")?;
+        for rekeys in [None, Some(Side::A), Some(Side::B)] {
+            rekeys.map(|from| life::rekey_child(pair, from, "net4")).transpose()?;
+            let shown = life::installed(pair, Side::A, "net4")?.offload;
+            ensure!(shown == "packet cygnet0 simulated", "net4 is on \"{shown}\" after {rekeys:?}");
+            for from in [Side::A, Side::B] {
+                let answered = pings(lab, from)?;
+                ensure!(answered == 5, "{answered} of 5 pings from {from:?} were answered after {rekeys:?}");
+            }
+        }
         Ok(())
     })
 }
