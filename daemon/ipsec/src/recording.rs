@@ -327,7 +327,10 @@ impl State {
             PolicyAction::Protect { sa, .. } => sa,
             PolicyAction::Bypass | PolicyAction::Discard | PolicyAction::Trap { .. } => None,
         };
-        let mode = self.shown(devices, policy.device, policy.offload);
+        // Only packet offload looks policies up in the device, and no device those of what is forwarded.
+        let looked_up = if policy.direction == Direction::Forward { OffloadMode::No } else { policy.offload };
+        let shown = self.shown(devices, policy.device, looked_up);
+        let mode = if shown.mode == OffloadMode::Packet { shown } else { ModeInUse::SOFTWARE };
         PolicyStatus { policy: policy.handle, device: policy.device, sa, mode }
     }
 

@@ -1,6 +1,6 @@
 //! A CHILD SA against what the backend holds of it.
 
-use ipsec::{Direction, Op, PolicyHandle, SelectorPair};
+use ipsec::{Direction, OffloadMode, Op, PolicyHandle, SelectorPair};
 
 use super::{ChildSa, Outbound};
 use crate::listing::{Held, HeldPolicy, Touched};
@@ -84,7 +84,11 @@ impl ChildSa {
         for policy in found {
             let outbound = policy.direction == Direction::Outbound;
             let ops = if outbound { &mut outward } else { &mut inward };
-            let place = |held: &HeldPolicy| held.device == self.device && (!outbound || held.mode == self.offload.mode);
+            // Only packet offload looks policies up in the device.
+            let looked_up = |mode: OffloadMode| mode == OffloadMode::Packet;
+            let place = |held: &HeldPolicy| {
+                held.device == self.device && (!outbound || looked_up(held.mode) == looked_up(self.offload.mode))
+            };
             let spec = match policy.direction {
                 Direction::Outbound => self.outbound_policy(policy.policy, policy.pair, in_use),
                 Direction::Inbound | Direction::Forward => self.policy(policy.policy, policy.direction, policy.pair),

@@ -192,14 +192,21 @@ fn auto_takes_the_best_rung_that_carries_the_child() {
     }
 }
 
-/// `packet` and `crypto` are that rung or nothing.
+/// `packet` and `crypto` are that rung or nothing; compared with what the device shows, there is nothing to repair.
 #[test]
 fn one_rung_alone_is_that_rung() {
     for wanted in [No, Crypto, Packet] {
         let mut world = world(nic(), wanted, |_| {});
+        world.check_regularly(A, Duration::from_secs(1));
         up(&mut world, A);
         assert_eq!(rung(&world), wanted);
         assert_eq!(degraded(&world), []);
+        let before = world.gateway(A).tables().policies.clone();
+        world.run_for(Duration::from_secs(30));
+        assert_eq!(world.gateway(A).tables().policies, before, "{wanted:?}");
+        for event in ["offload.repaired", "offload.state-lost"] {
+            assert_eq!(world.gateway(A).count(event), 0, "{event} on {wanted:?}");
+        }
     }
 }
 
