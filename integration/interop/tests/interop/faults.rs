@@ -93,9 +93,12 @@ pub(crate) fn trials() -> Vec<Trial> {
 }
 
 fn run(row: Row, peers: [&dyn Peer; 2], offload: &str) -> Result<()> {
-    let configure = |side: Side, tunnel: Tunnel| {
-        let tunnel = tunnel.with_child_option("start_action = start");
-        if side == Side::A { tunnel.with_child_option(&format!("hw_offload = {offload}")) } else { tunnel }
+    // One end is to be up always; were both, they would begin at once and have everything twice.
+    let configure = |side: Side, tunnel: Tunnel| match side {
+        Side::A => {
+            tunnel.with_child_option("start_action = start").with_child_option(&format!("hw_offload = {offload}"))
+        }
+        Side::B => tunnel,
     };
     with_pair(&Middle::Direct, peers, configure, |lab, pair| {
         audit::settle(&pair.a, &pair.b, &life::CHILDREN, SETTLED)?;
