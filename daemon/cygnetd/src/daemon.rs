@@ -166,7 +166,7 @@ impl Daemon {
             .context("cannot start the receiving threads")?;
         let device = &config.backend.userspace.device;
         let surroundings = Surroundings::start(device, &config.ike.listen, Arc::clone(&shared.router))?;
-        let store = Store::new(Arc::clone(&shared), settings.clone());
+        let store = Store::new(Arc::clone(&shared), settings.clone(), backend::expected_devices(config));
         let config = config.clone();
         let core = Arc::new(Core { shared, store, subscribers, simulator, backend: backend::NAME, config, started });
         Ok(Self { core, receiver, surroundings, shards })

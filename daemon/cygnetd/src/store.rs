@@ -12,7 +12,7 @@ use ike_model::snapshot::ConfiguredState;
 use ike_model::{
     Cause, CauseKind, Command, ConfigSnapshot, ConfiguredChildStatus, Connection, EventBody, IkeSettings, SharedSecret,
 };
-use ipsec::Request;
+use ipsec::{DeviceTable, Request};
 use swanctl_compat::load_conn::offload::Devices;
 use swanctl_compat::vici::Message;
 use tokio::sync::oneshot;
@@ -27,6 +27,8 @@ const SETTLE_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) struct Store {
     shared: Arc<Shared>,
     settings: IkeSettings,
+    /// Devices that may appear.
+    expected: Devices,
     loaded: Mutex<Loaded>,
     /// Answers of the shards to changes that were published and that nobody has waited for.
     unsettled: Mutex<Vec<oneshot::Receiver<Done>>>,
@@ -47,15 +49,19 @@ struct Refused {
 
 impl Store {
     /// Nothing loaded yet.
-    pub(crate) fn new(shared: Arc<Shared>, settings: IkeSettings) -> Self {
-        let store = Self { shared, settings, loaded: Mutex::default(), unsettled: Mutex::default() };
+    pub(crate) fn new(shared: Arc<Shared>, settings: IkeSettings, expected: Devices) -> Self {
+        let store = Self { shared, settings, expected, loaded: Mutex::default(), unsettled: Mutex::default() };
         store.publish(&store.lock());
         store
     }
 
-    /// What children are held against: the devices as they are now.
+    /// What children are held against: the devices as they are now, and those that may still appear.
     pub(crate) fn devices(&self) -> Devices {
-        Devices { table: self.shared.backend.devices(), replay_window: self.settings.replay_window }
+        let mut table = DeviceTable::clone(&self.shared.backend.devices());
+        let known: Vec<_> = table.devices.iter().map(|device| device.name.clone()).collect();
+        let further = self.expected.table.devices.iter().filter(|device| !known.contains(&device.name));
+        table.devices.extend(further.cloned());
+        Devices { table: table.into(), replay_window: self.settings.replay_window }
     }
 
     /// Adds connections, each in the place of the one with its name; one that says the same as before changes nothing.
