@@ -34,7 +34,9 @@ impl ChildSa {
         let no_key = || KeyMaterial::new(&[], None);
         let mut sas = Vec::new();
         if self.installed_at.is_some() {
-            sas.push(self.sa(ids, replay_window, Direction::Inbound, no_key()));
+            if !self.deaf {
+                sas.push(self.sa(ids, replay_window, Direction::Inbound, no_key()));
+            }
             if self.outbound != Outbound::Removed {
                 sas.push(self.sa(ids, replay_window, Direction::Outbound, no_key()));
             }
