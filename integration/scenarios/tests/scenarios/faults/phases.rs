@@ -168,10 +168,10 @@ fn the_peer_is_told() {
     down(&mut world, A);
     world.run_for(Duration::from_millis(100));
     assert_eq!(world.gateway(B).live_children(world.now()).len(), 0);
-    let told = world.gateway(B).events.iter().rev().find_map(|(_, body)| match body {
-        EventBody::ChildSaClosed { cause, .. } => Some(cause.kind),
-        _ => None,
-    });
+    let told =
+        world.gateway(B).events.iter().rev().find_map(|(_, body)| {
+            if let EventBody::ChildSaClosed { cause, .. } = body { Some(cause.kind) } else { None }
+        });
     assert_eq!(told, Some(CauseKind::PeerDeleted));
 }
 
