@@ -157,10 +157,15 @@ fn what_a_device_lost_is_made_again() {
     let mut world = World::up(a, b);
     world.load(A, 2);
     let before = world.live(A);
+    world.peers[A].backend.lose_all();
     world.input(A, Input::Backend(Event::DeviceUp(ipsec::DeviceId(0))));
     world.run(Duration::from_secs(5));
     world.assert_one_tunnel();
     assert_ne!(world.live(A), before);
+    let kept = world.live(A);
+    world.input(A, Input::Backend(Event::DeviceUp(ipsec::DeviceId(0))));
+    world.run(Duration::from_secs(5));
+    assert_eq!(world.live(A), kept, "a device that still holds everything is left alone");
 }
 
 #[test]
