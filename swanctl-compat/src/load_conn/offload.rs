@@ -112,9 +112,11 @@ impl Subject<'_> {
         let mut notes = Vec::new();
         let mode = plan.rungs.first().map_or(OffloadMode::No, |rung| rung.mode.mode);
         let auto = self.child.hw_offload == OffloadMode::Auto && kind == PolicyKind::Protect;
-        if auto && mode != OffloadMode::Packet {
-            let reason = plan.reason(OffloadMode::Packet);
-            let reason = reason.unwrap_or_else(|| format!("device {} has no packet offload", device.name));
+        // Where there is nothing better, `auto` gets all that there is.
+        if auto
+            && mode != OffloadMode::Packet
+            && let Some(reason) = plan.reason(OffloadMode::Packet)
+        {
             notes.push(self.doubtful("hw_offload", format!("`auto` will be {}: {reason}", words::rung(mode))));
         }
         for note in &plan.notes {
