@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ipsec::{Op, SaHandle, SelectorPair};
+use ipsec::{Op, PolicyHandle, SaHandle, SelectorPair};
 
 /// Traffic stays on the other CHILD SA this long at most. A slow initiator needs less, and the other one is received on until it is deleted.
 pub(crate) const LONGEST: Duration = Duration::from_secs(1);
@@ -29,6 +29,13 @@ type InUse = (SaHandle, Arc<[SelectorPair]>);
 struct Waiting {
     other: SaHandle,
     ops: Vec<Op>,
+}
+
+impl Waiting {
+    /// Whether traffic of this policy is to pass.
+    fn leads(&self, policy: PolicyHandle) -> bool {
+        self.ops.iter().any(|op| matches!(op, Op::Activate { policy: led, .. } if *led == policy))
+    }
 }
 
 impl Switches {
@@ -63,10 +70,22 @@ impl Switches {
     pub(crate) fn before(&mut self, ops: &[Op]) -> Vec<SaHandle> {
         let mut due = Vec::new();
         for op in ops {
-            let (Op::RemoveSa(sa) | Op::UpdateSa { sa, .. } | Op::Activate { sa, .. }) = op else { continue };
-            due.extend(
-                self.waiting.iter().filter(|(new, waiting)| *new == sa || waiting.other == *sa).map(|(new, _)| *new),
-            );
+            let (sa, policy) = match op {
+                Op::RemoveSa(sa) | Op::UpdateSa { sa, .. } => (sa, None),
+                // A successor inherits the policy: what waits would take it away again.
+                Op::Activate { sa, policy } => (sa, Some(*policy)),
+                Op::InstallSa(_)
+                | Op::InstallPolicy(_)
+                | Op::UpdatePolicy(_)
+                | Op::RemovePolicy(_)
+                | Op::InstallGuard(_)
+                | Op::RemoveGuard(_)
+                | Op::Flush => continue,
+            };
+            let concerns = |new: &SaHandle, waiting: &Waiting| {
+                new == sa || waiting.other == *sa || policy.is_some_and(|policy| waiting.leads(policy))
+            };
+            due.extend(self.waiting.iter().filter(|(new, waiting)| concerns(new, waiting)).map(|(new, _)| *new));
             if let Op::RemoveSa(sa) = op {
                 self.forget(*sa);
             }
@@ -125,5 +144,14 @@ mod tests {
             assert!(matches!(switches.take(sa(3)).as_deref(), Some([Op::Flush])));
             assert!(switches.take(sa(3)).is_none());
         }
+    }
+
+    #[test]
+    fn a_successor_takes_the_policy_after_the_switch() {
+        let (mut switches, ..) = switches();
+        let policy = |number| PolicyHandle::new(Shard(0), number);
+        switches.defer(sa(3), sa(1), vec![Op::Activate { policy: policy(1), sa: sa(3) }]);
+        assert!(switches.before(&[Op::Activate { policy: policy(2), sa: sa(5) }]).is_empty());
+        assert_eq!(switches.before(&[Op::Activate { policy: policy(1), sa: sa(5) }]), [sa(3)]);
     }
 }

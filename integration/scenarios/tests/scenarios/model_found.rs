@@ -262,3 +262,12 @@ fn a_changed_child_waits_with_the_one_that_was_refused() {
     ];
     check(setup, &actions);
 }
+
+/// Both ends make the same child, and the one that waits for the first packet of the other is rekeyed before that comes. The switch that
+/// waited then took the policy away from the successor, and traffic was dropped.
+#[test]
+fn what_waits_for_its_switch_is_rekeyed() {
+    let setup = Setup { seed: 1_753_562_453_311_309, work: vec![0, 47], ..plain() };
+    let other = |who| Op::Initiate(who, "ab".into(), "other".into());
+    check(setup, &[(0, other(B)), (0, other(A)), (872, Op::Soft(A, 3, Unit::Bytes)), (2_000, Op::Wait)]);
+}
