@@ -172,6 +172,8 @@ fn tunnel(options: &Options, number: u32, building: &Mutex<()>) -> Result<Run> {
         tunnel.children.retain(|child| child.name == CHILD);
         if side == Side::A {
             tunnel = tunnel.with_child_option("start_action = start").with_child_option("dpd_action = start");
+            // An end that gives up cannot tell the other one, which has to find out by itself.
+            tunnel.options.push("dpd_delay = 10s".into());
         }
         Daemon::start(peer, &lab.site(side).gateway, &lab.directory().join(side.letter()), &[tunnel])
     };
