@@ -42,13 +42,13 @@ const STAGES: [Stage; 9] = [
     },
     Stage { name: "scenarios", quick: true, steps: &[Step::Cargo("test --workspace --test scenarios")] },
     Stage { name: "interop", quick: false, steps: &[Step::Cargo("test --workspace --test interop")] },
-    // Without a seed each run takes a fresh one and prints it.
+    // The same schedules each time, as a test says the same of the same code; `soak model` without a seed takes fresh ones.
     Stage {
         name: "model",
         quick: false,
         steps: &[
-            Step::Model("--minutes 2 --schedules 10000 --violations 3"),
-            Step::Model("--minutes 2 --schedules 10000 --violations 3"),
+            Step::Model("--minutes 2 --schedules 8000 --violations 3 --seed 1753562672822176"),
+            Step::Model("--minutes 2 --schedules 8000 --violations 3 --seed 1753562672830176"),
         ],
     },
     Stage {
