@@ -245,6 +245,10 @@ impl Authenticated {
 
     /// The switch from a rekeyed CHILD SA to its successor is complete: told once.
     pub(crate) fn finish_replaced(&mut self, core: &Core, turn: &mut Turn<'_>, new: u32, old: u32) {
+        // One that was rekeyed before its own switch was told of has come up nevertheless: generations are told in order.
+        if let Some(older) = self.child(old).and_then(|child| child.replaces) {
+            self.finish_replaced(core, turn, old, older);
+        }
         let now = turn.now();
         let shard = turn.ids.shard();
         let Some(child) = self.child_mut(new) else { return };
