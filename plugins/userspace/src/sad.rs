@@ -185,7 +185,8 @@ impl Sa {
         }
     }
 
-    /// Whether packets may pass at `now`; where not, either [`Once::Hard`] has happened or they leave by another device. Finding the hard time limit passed ends the SA.
+    /// Whether packets may pass at `now`; where not, either [`Once::Hard`] has happened or they leave by another device. Finding the hard time
+    /// limit passed ends the SA.
     pub fn passes(&self, now: Instant, reports: &dyn Reports) -> bool {
         if self.hot.flags.load(Relaxed) & (Once::Hard as u32 | ASTRAY) != 0 {
             return false;

@@ -34,7 +34,7 @@ use crate::turn::{Purpose, Turn, child_of, direction_of};
 
 /// Table entries of a CHILD SA: two SAs, and policies of one pair of selectors.
 const ENTRIES: usize = 5;
-/// A comparison is paid for by so long a wait for each entry: it takes less than a hundredth of that.
+/// Comparisons wait so long for each entry, so that large tables are compared less often.
 const FOR_EACH: Duration = Duration::from_micros(100);
 /// Attempts that waited for a device are spread over so long for each of them ...
 const SPREAD: Duration = Duration::from_millis(1);
