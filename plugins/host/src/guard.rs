@@ -2,7 +2,7 @@
 //!
 //! Every policy is counted by those who want it, so guards and shunts share. What a crashed process left behind is adopted: a policy that
 //! is wanted again is taken over in place without a gap, and [`Guard::drop_unclaimed`] removes what nobody claimed. Policies of others are never
-//! touched; where one has the very selector of a block, guarding fails and says so.
+//! touched, and stand beside ours where the selectors are equal: ours carry a `user` of their own.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

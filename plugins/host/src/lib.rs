@@ -26,15 +26,15 @@ mod error;
 mod guard;
 mod input_mark;
 mod links;
-mod netlink;
+pub mod netlink;
 mod policy;
-mod prefix;
+pub mod prefix;
 mod routes;
 mod rules;
 mod sysctl;
 mod tun;
 mod watch;
-mod xfrm;
+pub mod xfrm;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;

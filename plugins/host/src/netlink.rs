@@ -25,7 +25,7 @@ const DUMP_TRIES: usize = 8;
 
 /// One netlink socket and its requests.
 #[derive(Debug)]
-pub(super) struct Netlink {
+pub struct Netlink {
     socket: Socket,
     family: &'static str,
     sequence: u32,
@@ -33,14 +33,16 @@ pub(super) struct Netlink {
 
 /// One message of a dump.
 #[derive(Debug)]
-pub(super) struct Message {
-    pub(super) kind: u16,
-    pub(super) body: Vec<u8>,
+pub struct Message {
+    /// Type.
+    pub kind: u16,
+    /// Body, without the header.
+    pub body: Vec<u8>,
 }
 
 /// What comes out of a listening socket.
 #[derive(Debug)]
-pub(super) enum Heard<'m> {
+pub enum Heard<'m> {
     /// A message: its type and its body.
     Message(u16, &'m [u8]),
     /// Messages were lost.
@@ -55,14 +57,16 @@ impl AsFd for Netlink {
 
 /// What can go wrong in one request.
 #[derive(Debug)]
-pub(super) enum Refusal {
+pub enum Refusal {
+    /// The kernel said no.
     Kernel(KernelError),
+    /// The socket failed, or what came out of it makes no sense.
     Socket(HostError),
 }
 
 impl Refusal {
     /// Whether the kernel answered with one of `errnos`.
-    pub(super) fn is_any(&self, errnos: &[i32]) -> bool {
+    pub fn is_any(&self, errnos: &[i32]) -> bool {
         match self {
             Self::Kernel(error) => errnos.iter().any(|errno| error.is(*errno)),
             Self::Socket(_) => false,
@@ -70,7 +74,7 @@ impl Refusal {
     }
 
     /// The error, naming what was tried on which object.
-    pub(super) fn on(self, action: &'static str, object: impl ToString) -> HostError {
+    pub fn on(self, action: &'static str, object: impl ToString) -> HostError {
         match self {
             Self::Kernel(source) => HostError::Kernel { action, object: object.to_string(), source },
             Self::Socket(error) => error,
@@ -88,14 +92,14 @@ impl fmt::Display for Refusal {
 }
 
 /// A message body as octets.
-pub(super) fn octets(message: &impl Emitable) -> Vec<u8> {
+pub fn octets(message: &impl Emitable) -> Vec<u8> {
     let mut out = vec![0; message.buffer_len()];
     message.emit(&mut out);
     out
 }
 
 /// A request with its header; the lengths involved are far below 2^32.
-pub(super) fn frame(kind: u16, flags: u16, sequence: u32, body: &[u8]) -> Vec<u8> {
+pub fn frame(kind: u16, flags: u16, sequence: u32, body: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(HEADER + body.len());
     let length = u32::try_from(HEADER + body.len()).unwrap_or(u32::MAX);
     out.extend_from_slice(&length.to_ne_bytes());
@@ -109,7 +113,7 @@ pub(super) fn frame(kind: u16, flags: u16, sequence: u32, body: &[u8]) -> Vec<u8
 
 impl Netlink {
     /// A socket in the network namespace of the calling thread.
-    pub(super) fn open(family: &'static str, protocol: isize) -> Result<Self, HostError> {
+    pub fn open(family: &'static str, protocol: isize) -> Result<Self, HostError> {
         let open = || {
             let mut socket = Socket::new(protocol)?;
             socket.bind_auto()?;
@@ -125,7 +129,7 @@ impl Netlink {
     }
 
     /// A socket that hears what is told to these multicast groups; see [`Self::heard`].
-    pub(super) fn listen(family: &'static str, protocol: isize, groups: &[u32]) -> Result<Self, HostError> {
+    pub fn listen(family: &'static str, protocol: isize, groups: &[u32]) -> Result<Self, HostError> {
         let listening = Self::open(family, protocol)?;
         let join = || {
             groups.iter().try_for_each(|group| listening.socket.add_membership(*group))?;
@@ -136,7 +140,7 @@ impl Netlink {
     }
 
     /// Whether anything heard since the last call `matters`; also when the kernel had to drop messages.
-    pub(super) fn heard(&mut self, matters: impl Fn(u16, &[u8]) -> bool) -> bool {
+    pub fn heard(&mut self, matters: impl Fn(u16, &[u8]) -> bool) -> bool {
         let mut heard = false;
         self.drain(|what| {
             heard |= match what {
@@ -148,7 +152,7 @@ impl Netlink {
     }
 
     /// Everything heard since the last call, in order.
-    pub(super) fn drain(&mut self, mut each: impl FnMut(Heard<'_>)) {
+    pub fn drain(&mut self, mut each: impl FnMut(Heard<'_>)) {
         loop {
             match self.socket.recv_from_full() {
                 Ok((octets, sender)) if sender.port_number() == 0 => parts(&octets).for_each(|part| {
@@ -167,7 +171,7 @@ impl Netlink {
     }
 
     /// Sends one request and waits for its acknowledgement.
-    pub(super) fn request(&mut self, kind: u16, flags: u16, body: &[u8]) -> Result<(), Refusal> {
+    pub fn request(&mut self, kind: u16, flags: u16, body: &[u8]) -> Result<(), Refusal> {
         let sequence = self.next_sequence();
         self.send(&frame(kind, NLM_F_REQUEST | NLM_F_ACK | flags, sequence, body))?;
         self.acknowledgement(sequence, sequence)
@@ -175,13 +179,13 @@ impl Netlink {
 
     /// Sends a netfilter batch of the requests numbered `first` to `last`; only the last one asks for an acknowledgement. A refused batch may
     /// be answered more than once, so a socket serves one batch.
-    pub(super) fn batch(mut self, octets: &[u8], first: u32, last: u32) -> Result<(), Refusal> {
+    pub fn batch(mut self, octets: &[u8], first: u32, last: u32) -> Result<(), Refusal> {
         self.send(octets)?;
         self.acknowledgement(first, last)
     }
 
     /// Sends one request that is answered by messages of its own; gives those that come before the acknowledgement.
-    pub(super) fn ask(&mut self, kind: u16, body: &[u8]) -> Result<Vec<Message>, Refusal> {
+    pub fn ask(&mut self, kind: u16, body: &[u8]) -> Result<Vec<Message>, Refusal> {
         let sequence = self.next_sequence();
         self.send(&frame(kind, NLM_F_REQUEST | NLM_F_ACK, sequence, body))?;
         let mut messages = Vec::new();
@@ -199,13 +203,13 @@ impl Netlink {
     }
 
     /// Numbers for the requests of a batch.
-    pub(super) fn next_sequence(&mut self) -> u32 {
+    pub fn next_sequence(&mut self) -> u32 {
         self.sequence = self.sequence.wrapping_add(1);
         self.sequence
     }
 
     /// Everything a dump request answers; tried again when the kernel says that the table changed meanwhile.
-    pub(super) fn dump(&mut self, kind: u16, body: &[u8]) -> Result<Vec<Message>, Refusal> {
+    pub fn dump(&mut self, kind: u16, body: &[u8]) -> Result<Vec<Message>, Refusal> {
         for _ in 0..DUMP_TRIES {
             if let Some(messages) = self.try_dump(kind, body)? {
                 return Ok(messages);
@@ -333,7 +337,7 @@ fn attribute_text(octets: &[u8]) -> Option<String> {
 }
 
 /// The attributes in `octets`, type and value, up to the first that does not fit. The flag for nested ones is taken off the type.
-pub(super) fn attributes(octets: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+pub fn attributes(octets: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     const TYPE: u16 = 0x3fff;
     let mut rest = octets;
     std::iter::from_fn(move || {
@@ -346,7 +350,7 @@ pub(super) fn attributes(octets: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
 }
 
 /// The number at the beginning of `octets`.
-pub(super) fn u32_of(octets: &[u8]) -> Option<u32> {
+pub fn u32_of(octets: &[u8]) -> Option<u32> {
     u32_at(octets, 0)
 }
 

@@ -18,7 +18,7 @@
 
 use std::collections::BTreeSet;
 
-use ipsec::{AddressRange, PortRange, SelectorPair};
+use ipsec::{AddressRange, Mark, PortRange, SelectorPair};
 
 use super::links::{Interfaces, LOOPBACK, Local};
 use super::prefix::{Family, Prefix, prefixes};
@@ -26,6 +26,8 @@ use super::xfrm::{Found, PRIORITIES, PolicyKey, PortMask, Verdict, Way};
 
 const ICMP: u8 = 1;
 const ICMPV6: u8 = 58;
+/// Keeps our policies apart from protecting ones of the same selector, ours or others'.
+const USER: u32 = 0x4347;
 /// Most bits a key can fix: two IPv6 addresses, a protocol, two ports.
 const MOST_BITS: u32 = 128 + 128 + 8 + 16 + 16;
 /// Offsets of the classes in our range of priorities; the first class is at its start.
@@ -108,7 +110,7 @@ fn item(key: PolicyKey, rank: Rank, verdict: Verdict) -> Item {
         Rank::Own => OWN,
         Rank::Last => LAST,
     };
-    Item { key, priority: PRIORITIES.start() + offset, verdict }
+    Item { key: PolicyKey { user: USER, ..key }, priority: PRIORITIES.start() + offset, verdict }
 }
 
 /// Out local -> remote, in and forward remote -> local, for every combination of prefixes and ports.
@@ -229,7 +231,8 @@ fn device(family: Family, surroundings: &Surroundings) -> Vec<PolicyKey> {
     if let Some(tun) = surroundings.tun {
         keys.extend([leaving(Way::Out, tun), leaving(Way::Forward, tun)]);
         if family == Family::V6 && surroundings.mark.is_some() {
-            keys.push(PolicyKey { mark: surroundings.mark, ..PolicyKey::everything(Way::In, family) });
+            let mark = surroundings.mark.map(|mark| Mark::new(mark, u32::MAX));
+            keys.push(PolicyKey { mark, ..PolicyKey::everything(Way::In, family) });
         }
     }
     keys

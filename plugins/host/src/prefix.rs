@@ -26,7 +26,7 @@ impl Family {
     }
 
     /// AF_INET or AF_INET6.
-    pub(super) const fn number(self) -> u16 {
+    pub const fn number(self) -> u16 {
         match self {
             Self::V4 => 2,
             Self::V6 => 10,
@@ -36,14 +36,14 @@ impl Family {
 
 /// All addresses whose first `length` bits are those of `address`; the other bits of `address` are zero.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct Prefix {
+pub struct Prefix {
     address: IpAddr,
     length: u8,
 }
 
 impl Prefix {
     /// The prefix of `length` bits around `address`; a length beyond the family's is cut to it.
-    pub(super) fn new(address: IpAddr, length: u8) -> Self {
+    pub fn new(address: IpAddr, length: u8) -> Self {
         let length = length.min(width(address));
         let address = match address {
             IpAddr::V4(v4) => {
@@ -59,12 +59,12 @@ impl Prefix {
     }
 
     /// One address.
-    pub(super) fn host(address: IpAddr) -> Self {
+    pub fn host(address: IpAddr) -> Self {
         Self { address, length: width(address) }
     }
 
     /// Every address of a family.
-    pub(super) const fn any(family: Family) -> Self {
+    pub const fn any(family: Family) -> Self {
         let address = match family {
             Family::V4 => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             Family::V6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
@@ -72,45 +72,49 @@ impl Prefix {
         Self { address, length: 0 }
     }
 
-    pub(super) const fn address(self) -> IpAddr {
+    /// First address.
+    pub const fn address(self) -> IpAddr {
         self.address
     }
 
-    pub(super) const fn length(self) -> u8 {
+    /// Number of fixed bits.
+    pub const fn length(self) -> u8 {
         self.length
     }
 
-    pub(super) const fn family(self) -> Family {
+    /// Address family.
+    pub const fn family(self) -> Family {
         Family::of(self.address)
     }
 
-    pub(super) const fn is_any(self) -> bool {
+    /// Whether it is every address of its family.
+    pub const fn is_any(self) -> bool {
         self.length == 0
     }
 
     /// Whether all of `other` is inside.
-    pub(super) fn covers(self, other: Self) -> bool {
+    pub fn covers(self, other: Self) -> bool {
         self.family() == other.family() && self.length <= other.length && Self::new(other.address, self.length) == self
     }
 
     /// The same addresses as a range; a prefix is always valid, so the fallback never shows.
-    pub(super) fn range(self) -> AddressRange {
+    pub fn range(self) -> AddressRange {
         AddressRange::prefix(self.address, self.length).unwrap_or(AddressRange::host(self.address))
     }
 
     /// Whether any address is also in `range`.
-    pub(super) fn intersects(self, range: AddressRange) -> bool {
+    pub fn intersects(self, range: AddressRange) -> bool {
         self.range().intersection(range).is_some()
     }
 
     /// Whether `address` is inside.
     #[cfg(test)]
-    pub(super) fn contains(self, address: IpAddr) -> bool {
+    pub fn contains(self, address: IpAddr) -> bool {
         self.covers(Self::host(address))
     }
 
     /// This prefix and every shorter one around it, the longest first.
-    pub(super) fn ancestors(self) -> impl Iterator<Item = Self> {
+    pub fn ancestors(self) -> impl Iterator<Item = Self> {
         (0..=self.length).rev().map(move |length| Self::new(self.address, length))
     }
 }
@@ -128,7 +132,7 @@ impl fmt::Debug for Prefix {
 }
 
 /// The prefixes that cover exactly `range`.
-pub(super) fn prefixes(range: AddressRange) -> Vec<Prefix> {
+pub fn prefixes(range: AddressRange) -> Vec<Prefix> {
     range.prefixes().into_iter().map(|(address, length)| Prefix::new(address, length)).collect()
 }
 

@@ -8,11 +8,12 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 
+use ipsec::Mark;
 use netlink_packet_core::DefaultNla;
 use netlink_packet_xfrm::policy::{DelGetMessage, ModifyMessage};
 use netlink_packet_xfrm::{Selector, UserPolicyId, UserPolicyInfo, XFRM_USER_POLICY_INFO_LEN, XfrmAttrs};
 
-use super::netlink::{Netlink, Refusal, attributes, octets};
+use super::netlink::{Netlink, Refusal, attributes, octets, u32_of};
 use super::prefix::{Family, Prefix};
 
 const XFRM_MSG_NEWPOLICY: u16 = 0x13;
@@ -21,15 +22,16 @@ const XFRM_MSG_GETPOLICY: u16 = 0x15;
 const XFRM_MSG_UPDPOLICY: u16 = 0x19;
 const XFRMA_TMPL: u16 = 5;
 const XFRMA_MARK: u16 = 21;
+const XFRMA_IF_ID: u16 = 31;
 
 /// Indexes of our policies; the low three bits are the direction.
-pub(super) const INDEXES: RangeInclusive<u32> = 0x4300_0000..=0x43ff_ffff;
+pub const INDEXES: RangeInclusive<u32> = 0x4300_0000..=0x43ff_ffff;
 /// Priorities of our policies: the worst there are.
-pub(super) const PRIORITIES: RangeInclusive<u32> = 0xffff_0000..=0xffff_0fff;
+pub const PRIORITIES: RangeInclusive<u32> = 0xffff_0000..=0xffff_0fff;
 
 /// Which packets a policy looks at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Way {
+pub enum Way {
     /// Delivered to this host.
     In,
     /// Leaving this host, forwarded or its own.
@@ -40,40 +42,59 @@ pub(super) enum Way {
 
 /// What a policy does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Verdict {
+pub enum Verdict {
+    /// Let pass, or apply the templates.
     Allow,
+    /// Drop.
     Block,
 }
 
 /// Ports as the kernel compares them: `port & mask == value`. For ICMP the source port is the type, the destination port the code.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct PortMask {
-    pub(super) value: u16,
-    pub(super) mask: u16,
+pub struct PortMask {
+    /// What the bits of the mask are.
+    pub value: u16,
+    /// Bits that count; 0 = any port.
+    pub mask: u16,
 }
 
 /// What the kernel tells policies apart by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct PolicyKey {
-    pub(super) way: Way,
-    pub(super) source: Prefix,
-    pub(super) destination: Prefix,
-    pub(super) protocol: u8,
-    pub(super) source_port: PortMask,
-    pub(super) destination_port: PortMask,
+pub struct PolicyKey {
+    /// Which packets are looked at.
+    pub way: Way,
+    /// Source addresses.
+    pub source: Prefix,
+    /// Destination addresses.
+    pub destination: Prefix,
+    /// IP protocol; 0 = any.
+    pub protocol: u8,
+    /// Source ports, or the ICMP type.
+    pub source_port: PortMask,
+    /// Destination ports, or the ICMP code.
+    pub destination_port: PortMask,
     /// Egress interface; 0 = any. (The kernel compares the egress also for `Forward`, and loopback for `In`.)
-    pub(super) link: u32,
-    /// Packet mark, compared whole.
-    pub(super) mark: Option<u32>,
+    pub link: u32,
+    /// Packet mark.
+    pub mark: Option<Mark>,
+    /// Interface id; 0 = none.
+    pub if_id: u32,
+    /// The selector's `user`: the kernel compares it between policies but never with packets, so policies of equal selectors that differ in it
+    /// stand beside each other.
+    pub user: u32,
 }
 
 /// A policy found in the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Found {
-    pub(super) key: PolicyKey,
-    pub(super) verdict: Verdict,
-    pub(super) priority: u32,
-    pub(super) index: u32,
+pub struct Found {
+    /// Selector.
+    pub key: PolicyKey,
+    /// What it does.
+    pub verdict: Verdict,
+    /// The lowest number is looked at first.
+    pub priority: u32,
+    /// The kernel's number for it.
+    pub index: u32,
 }
 
 impl Way {
@@ -86,7 +107,7 @@ impl Way {
     }
 
     /// The index number `count` of this direction.
-    pub(super) fn index(self, count: u32) -> u32 {
+    pub fn index(self, count: u32) -> u32 {
         let span = INDEXES.end() - INDEXES.start();
         INDEXES.start() | ((count << 3) & span) | u32::from(self.number())
     }
@@ -94,17 +115,29 @@ impl Way {
 
 impl PolicyKey {
     /// All packets between two prefixes.
-    pub(super) fn between(way: Way, source: Prefix, destination: Prefix) -> Self {
+    pub fn between(way: Way, source: Prefix, destination: Prefix) -> Self {
         let port = PortMask::default();
-        Self { way, source, destination, protocol: 0, source_port: port, destination_port: port, link: 0, mark: None }
+        Self {
+            way,
+            source,
+            destination,
+            protocol: 0,
+            source_port: port,
+            destination_port: port,
+            link: 0,
+            mark: None,
+            if_id: 0,
+            user: 0,
+        }
     }
 
     /// Everything of a family.
-    pub(super) fn everything(way: Way, family: Family) -> Self {
+    pub fn everything(way: Way, family: Family) -> Self {
         Self::between(way, Prefix::any(family), Prefix::any(family))
     }
 
-    pub(super) const fn family(&self) -> Family {
+    /// Address family.
+    pub const fn family(&self) -> Family {
         self.source.family()
     }
 
@@ -119,6 +152,7 @@ impl PolicyKey {
             prefixlen_s: self.source.length(),
             proto: self.protocol,
             ifindex: i32::try_from(self.link).unwrap_or_default(),
+            user: self.user,
             ..Selector::default()
         };
         selector.saddr.addr = padded(self.source.address());
@@ -127,11 +161,11 @@ impl PolicyKey {
     }
 
     fn attributes(&self) -> Vec<XfrmAttrs> {
-        let attribute = |mark: u32| {
-            let value = [mark.to_ne_bytes(), u32::MAX.to_ne_bytes()].concat();
-            XfrmAttrs::Other(DefaultNla::new(XFRMA_MARK, value))
-        };
-        self.mark.map(attribute).into_iter().collect()
+        let other = |kind, value: &[u8]| XfrmAttrs::Other(DefaultNla::new(kind, value.to_vec()));
+        let mark =
+            self.mark.map(|mark| other(XFRMA_MARK, &[mark.value.to_ne_bytes(), mark.mask.to_ne_bytes()].concat()));
+        let if_id = (self.if_id != 0).then(|| other(XFRMA_IF_ID, &self.if_id.to_ne_bytes()));
+        mark.into_iter().chain(if_id).collect()
     }
 }
 
@@ -154,12 +188,15 @@ impl fmt::Display for PolicyKey {
         if self.link != 0 {
             write!(f, " link {}", self.link)?;
         }
-        self.mark.map_or(Ok(()), |mark| write!(f, " mark {mark:#x}"))
+        if let Some(mark) = self.mark {
+            write!(f, " mark {mark}")?;
+        }
+        if self.if_id == 0 { Ok(()) } else { write!(f, " if_id {:#x}", self.if_id) }
     }
 }
 
 /// Adds a policy; `replace` takes the place of the one with the same key.
-pub(super) fn install(
+pub fn install(
     xfrm: &mut Netlink,
     key: &PolicyKey,
     verdict: Verdict,
@@ -175,7 +212,7 @@ pub(super) fn install(
 }
 
 /// Deletes our policy with this key and index; one that is gone is no error.
-pub(super) fn delete(xfrm: &mut Netlink, key: &PolicyKey, index: u32) -> Result<(), Refusal> {
+pub fn delete(xfrm: &mut Netlink, key: &PolicyKey, index: u32) -> Result<(), Refusal> {
     let user_policy_id = UserPolicyId { selector: key.selector(), index, direction: key.way.number() };
     let message = DelGetMessage { user_policy_id, nlas: key.attributes() };
     match xfrm.request(XFRM_MSG_DELPOLICY, 0, &octets(&message)) {
@@ -185,13 +222,13 @@ pub(super) fn delete(xfrm: &mut Netlink, key: &PolicyKey, index: u32) -> Result<
 }
 
 /// Our policies in the kernel.
-pub(super) fn ours(xfrm: &mut Netlink) -> Result<Vec<Found>, Refusal> {
+pub fn ours(xfrm: &mut Netlink) -> Result<Vec<Found>, Refusal> {
     Ok(all(xfrm)?.into_iter().map(|(found, _)| found).filter(Found::is_ours).collect())
 }
 
 /// All policies in the kernel, and whether they have templates, so that the kernel's own IPsec serves them. Policies of single sockets are
 /// not shown.
-pub(super) fn all(xfrm: &mut Netlink) -> Result<Vec<(Found, bool)>, Refusal> {
+pub fn all(xfrm: &mut Netlink) -> Result<Vec<(Found, bool)>, Refusal> {
     let request = octets(&DelGetMessage::default());
     let messages = xfrm.dump(XFRM_MSG_GETPOLICY, &request)?;
     let policies = messages.iter().filter(|message| message.kind == XFRM_MSG_NEWPOLICY);
@@ -204,12 +241,13 @@ pub(super) fn all(xfrm: &mut Netlink) -> Result<Vec<(Found, bool)>, Refusal> {
 }
 
 /// The octets of a policy that lets everything of a family pass on one socket, for `way` in or out.
-pub(super) fn socket_policy(family: Family, way: Way) -> Vec<u8> {
+pub fn socket_policy(family: Family, way: Way) -> Vec<u8> {
     octets(&information(&PolicyKey::everything(way, family), Verdict::Allow))
 }
 
 impl Found {
-    pub(super) fn is_ours(&self) -> bool {
+    /// Whether it carries the marker of ours.
+    pub fn is_ours(&self) -> bool {
         INDEXES.contains(&self.index) && PRIORITIES.contains(&self.priority)
     }
 }
@@ -249,6 +287,8 @@ fn found(body: &[u8]) -> Option<Found> {
         destination_port: PortMask { value: selector.dport, mask: selector.dport_mask },
         link: u32::try_from(selector.ifindex).ok()?,
         mark: mark(body.get(XFRM_USER_POLICY_INFO_LEN..)?),
+        if_id: attribute(body.get(XFRM_USER_POLICY_INFO_LEN..)?, XFRMA_IF_ID).and_then(u32_of).unwrap_or(0),
+        user: selector.user,
     };
     let verdict = match information.action {
         0 => Verdict::Allow,
@@ -258,9 +298,10 @@ fn found(body: &[u8]) -> Option<Found> {
     Some(Found { key, verdict, priority: information.priority, index: information.index })
 }
 
-/// The value of the mark attribute, if there is one.
-fn mark(octets: &[u8]) -> Option<u32> {
-    attribute(octets, XFRMA_MARK)?.first_chunk().copied().map(u32::from_ne_bytes)
+/// The mark attribute, if there is one. The kernel shows none of mask 0.
+fn mark(octets: &[u8]) -> Option<Mark> {
+    let value = attribute(octets, XFRMA_MARK)?;
+    Some(Mark { value: u32_of(value)?, mask: u32_of(value.get(4..)?)? })
 }
 
 /// The octets of the first attribute of a kind.
@@ -299,7 +340,9 @@ mod tests {
             protocol: 6,
             destination_port: PortMask { value: 80, mask: 0xffff },
             link: 5,
-            mark: Some(0x4347),
+            mark: Some(Mark::new(0x4347, u32::MAX)),
+            if_id: 3,
+            user: 0x4347,
             ..PolicyKey::between(Way::Forward, prefix("10.1.0.0/16"), prefix("10.2.0.0/16"))
         }
     }
@@ -343,6 +386,9 @@ mod tests {
 
     #[test]
     fn keys_print_what_matters() {
-        assert_eq!(key().to_string(), "fwd 10.1.0.0/16 -> 10.2.0.0/16 proto 6 dport 80/0xffff link 5 mark 0x4347");
+        assert_eq!(
+            key().to_string(),
+            "fwd 10.1.0.0/16 -> 10.2.0.0/16 proto 6 dport 80/0xffff link 5 mark 0x00004347/0xffffffff if_id 0x3"
+        );
     }
 }

@@ -372,17 +372,16 @@ fn guards_are_counted_by_name() {
 }
 
 #[test]
-fn a_foreign_policy_in_the_place_of_a_block_is_named_and_left_alone() {
+fn a_foreign_policy_of_the_same_selector_stands_beside_a_block() {
     let lab = Lab::new();
     lab.gateway.ip("xfrm policy add src 10.2.0.0/16 dst 10.1.0.0/16 dir fwd action allow priority 100");
-    let error = lab.gateway.inside(|| {
-        let mut host = Host::open(HostConfig::default()).unwrap();
-        host.guard(&spec(V4)).unwrap_err()
-    });
-    assert!(matches!(error, HostError::ForeignPolicy { .. }), "{error}");
-    assert!(error.to_string().contains("fwd 10.2.0.0/16 -> 10.1.0.0/16"), "{error}");
-    assert_eq!(our_policies(&lab), 0, "a refused guard leaves nothing behind");
+    let (_tun, mut host) = lab.gateway.inside(|| start(&[V4]));
     assert!(lab.gateway.ip("xfrm policy").contains("priority 100"));
+    let guarded = our_policies(&lab);
+    assert!(guarded > 0);
+    lab.gateway.inside(|| host.unguard(&spec(V4)).unwrap());
+    assert_eq!(our_policies(&lab), 0);
+    assert!(lab.gateway.ip("xfrm policy").contains("priority 100"), "only ours are deleted");
 }
 
 #[test]

@@ -61,7 +61,7 @@ fn verdict(items: &[Item], packet: &Packet) -> Verdict {
             && source_port & item.key.source_port.mask == item.key.source_port.value
             && destination_port & item.key.destination_port.mask == item.key.destination_port.value
             && (item.key.link == 0 || item.key.link == packet.link)
-            && item.key.mark.is_none_or(|mark| mark == packet.mark)
+            && item.key.mark.is_none_or(|mark| packet.mark & mark.mask == mark.value)
     };
     items.iter().filter(matches).min_by_key(|item| item.priority).map_or(Verdict::Allow, |item| item.verdict)
 }

@@ -174,7 +174,7 @@ impl fmt::Display for KernelPolicy {
         };
         write!(f, " dir {way}")?;
         if let Some(mark) = key.mark {
-            write!(f, " mark {mark:#x} mask 0xffffffff")?;
+            write!(f, " mark {:#x} mask {:#x}", mark.value, mark.mask)?;
         }
         if self.found.index != 0 {
             write!(f, " index {}", self.found.index)?;
