@@ -15,7 +15,7 @@ pub struct KernelError {
 
 impl KernelError {
     /// Whether the errno is `errno`.
-    pub(super) fn is(&self, errno: i32) -> bool {
+    pub fn is(&self, errno: i32) -> bool {
         self.errno == errno
     }
 }

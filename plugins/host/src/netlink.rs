@@ -2,6 +2,8 @@
 //!
 //! The kernel's extended acknowledgement (its reason in words) is part of every error. Lengths are checked before anything is handed to a
 //! parser, because the message crates slice without asking. Message bodies are made by their callers.
+//!
+//! XFRM messages carry keys both ways, so every buffer that a message was in is wiped, and none is ever printed.
 
 use std::fmt;
 use std::io;
@@ -9,6 +11,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use netlink_packet_core::{Emitable, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST};
 use netlink_sys::{Socket, SocketAddr};
+use zeroize::Zeroizing;
 
 use super::error::{HostError, KernelError};
 
@@ -32,16 +35,20 @@ pub struct Netlink {
 }
 
 /// One message of a dump.
-#[derive(Debug)]
 pub struct Message {
     /// Type.
     pub kind: u16,
     /// Body, without the header.
-    pub body: Vec<u8>,
+    pub body: Zeroizing<Vec<u8>>,
+}
+
+impl fmt::Debug for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Message {{ kind: {:#x}, body: {} octets }}", self.kind, self.body.len())
+    }
 }
 
 /// What comes out of a listening socket.
-#[derive(Debug)]
 pub enum Heard<'m> {
     /// A message: its type and its body.
     Message(u16, &'m [u8]),
@@ -151,10 +158,15 @@ impl Netlink {
         heard
     }
 
+    /// Asks for room for this many octets of messages that wait, beyond the system's limit where we may; gives what was granted.
+    pub fn set_receive_buffer(&self, octets: usize) -> Result<usize, HostError> {
+        super::sockets::set_receive_buffer(self.as_fd(), octets)
+    }
+
     /// Everything heard since the last call, in order.
     pub fn drain(&mut self, mut each: impl FnMut(Heard<'_>)) {
         loop {
-            match self.socket.recv_from_full() {
+            match self.socket.recv_from_full().map(wiped_later) {
                 Ok((octets, sender)) if sender.port_number() == 0 => parts(&octets).for_each(|part| {
                     each(part.map_or(Heard::Lost, |part| Heard::Message(part.kind, part.body)));
                 }),
@@ -173,7 +185,7 @@ impl Netlink {
     /// Sends one request and waits for its acknowledgement.
     pub fn request(&mut self, kind: u16, flags: u16, body: &[u8]) -> Result<(), Refusal> {
         let sequence = self.next_sequence();
-        self.send(&frame(kind, NLM_F_REQUEST | NLM_F_ACK | flags, sequence, body))?;
+        self.send(&Zeroizing::new(frame(kind, NLM_F_REQUEST | NLM_F_ACK | flags, sequence, body)))?;
         self.acknowledgement(sequence, sequence)
     }
 
@@ -196,7 +208,7 @@ impl Netlink {
                 match part.kind {
                     _ if part.sequence != sequence => {}
                     NLMSG_ERROR => return status(&part).map(|()| messages).map_err(Refusal::Kernel),
-                    kind => messages.push(Message { kind, body: part.body.to_vec() }),
+                    kind => messages.push(Message { kind, body: Zeroizing::new(part.body.to_vec()) }),
                 }
             }
         }
@@ -237,7 +249,7 @@ impl Netlink {
                         return Ok((!interrupted).then_some(messages));
                     }
                     NLMSG_OVERRUN => return Err(self.malformed("the kernel lost messages")),
-                    kind => messages.push(Message { kind, body: part.body.to_vec() }),
+                    kind => messages.push(Message { kind, body: Zeroizing::new(part.body.to_vec()) }),
                 }
             }
         }
@@ -263,9 +275,9 @@ impl Netlink {
         self.socket.send(request, 0).map(|_| ()).map_err(|source| self.socket_error(source))
     }
 
-    fn receive(&self) -> Result<Vec<u8>, Refusal> {
+    fn receive(&self) -> Result<Zeroizing<Vec<u8>>, Refusal> {
         loop {
-            match self.socket.recv_from_full() {
+            match self.socket.recv_from_full().map(wiped_later) {
                 Ok((octets, sender)) if sender.port_number() == 0 => return Ok(octets),
                 Ok(_) => {} // not from the kernel
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -281,6 +293,10 @@ impl Netlink {
     fn malformed(&self, what: &'static str) -> Refusal {
         self.socket_error(io::Error::new(io::ErrorKind::InvalidData, what))
     }
+}
+
+fn wiped_later<T>((octets, other): (Vec<u8>, T)) -> (Zeroizing<Vec<u8>>, T) {
+    (Zeroizing::new(octets), other)
 }
 
 struct Part<'a> {

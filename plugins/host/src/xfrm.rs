@@ -98,11 +98,22 @@ pub struct Found {
 }
 
 impl Way {
-    const fn number(self) -> u8 {
+    /// The kernel's number for it.
+    pub const fn number(self) -> u8 {
         match self {
             Self::In => 0,
             Self::Out => 1,
             Self::Forward => 2,
+        }
+    }
+
+    /// From the kernel's number; policies of single sockets have others.
+    pub const fn from_number(number: u8) -> Option<Self> {
+        match number {
+            0 => Some(Self::In),
+            1 => Some(Self::Out),
+            2 => Some(Self::Forward),
+            _ => None,
         }
     }
 
@@ -141,7 +152,8 @@ impl PolicyKey {
         self.source.family()
     }
 
-    fn selector(&self) -> Selector {
+    /// Its selector in a message.
+    pub fn selector(&self) -> Selector {
         let mut selector = Selector {
             dport: self.destination_port.value,
             dport_mask: self.destination_port.mask,
@@ -160,12 +172,35 @@ impl PolicyKey {
         selector
     }
 
-    fn attributes(&self) -> Vec<XfrmAttrs> {
+    /// The attributes that go with the selector: mark and interface id.
+    pub fn attributes(&self) -> Vec<XfrmAttrs> {
         let other = |kind, value: &[u8]| XfrmAttrs::Other(DefaultNla::new(kind, value.to_vec()));
         let mark =
             self.mark.map(|mark| other(XFRMA_MARK, &[mark.value.to_ne_bytes(), mark.mask.to_ne_bytes()].concat()));
         let if_id = (self.if_id != 0).then(|| other(XFRMA_IF_ID, &self.if_id.to_ne_bytes()));
         mark.into_iter().chain(if_id).collect()
+    }
+
+    /// The key in a message: its selector, its direction, and the attributes after the fixed part. `None` for what has no such key, as the
+    /// policies of single sockets.
+    pub fn read(selector: &Selector, direction: u8, attributes: &[u8]) -> Option<Self> {
+        let family = match selector.family {
+            2 => Family::V4,
+            10 => Family::V6,
+            _ => return None,
+        };
+        Some(Self {
+            way: Way::from_number(direction)?,
+            source: Prefix::new(unpadded(family, selector.saddr.addr), selector.prefixlen_s),
+            destination: Prefix::new(unpadded(family, selector.daddr.addr), selector.prefixlen_d),
+            protocol: selector.proto,
+            source_port: PortMask { value: selector.sport, mask: selector.sport_mask },
+            destination_port: PortMask { value: selector.dport, mask: selector.dport_mask },
+            link: u32::try_from(selector.ifindex).ok()?,
+            mark: mark(attributes),
+            if_id: attribute(attributes, XFRMA_IF_ID).and_then(u32_of).unwrap_or(0),
+            user: selector.user,
+        })
     }
 }
 
@@ -267,29 +302,7 @@ fn information(key: &PolicyKey, verdict: Verdict) -> UserPolicyInfo {
 /// The policy in a message, unless it is one we never make (templates do not show here, but our marker does).
 fn found(body: &[u8]) -> Option<Found> {
     let information = UserPolicyInfo::parse(body.get(..XFRM_USER_POLICY_INFO_LEN)?).ok()?;
-    let selector = information.selector;
-    let family = match selector.family {
-        2 => Family::V4,
-        10 => Family::V6,
-        _ => return None,
-    };
-    let key = PolicyKey {
-        way: match information.direction {
-            0 => Way::In,
-            1 => Way::Out,
-            2 => Way::Forward,
-            _ => return None,
-        },
-        source: Prefix::new(unpadded(family, selector.saddr.addr), selector.prefixlen_s),
-        destination: Prefix::new(unpadded(family, selector.daddr.addr), selector.prefixlen_d),
-        protocol: selector.proto,
-        source_port: PortMask { value: selector.sport, mask: selector.sport_mask },
-        destination_port: PortMask { value: selector.dport, mask: selector.dport_mask },
-        link: u32::try_from(selector.ifindex).ok()?,
-        mark: mark(body.get(XFRM_USER_POLICY_INFO_LEN..)?),
-        if_id: attribute(body.get(XFRM_USER_POLICY_INFO_LEN..)?, XFRMA_IF_ID).and_then(u32_of).unwrap_or(0),
-        user: selector.user,
-    };
+    let key = PolicyKey::read(&information.selector, information.direction, body.get(XFRM_USER_POLICY_INFO_LEN..)?)?;
     let verdict = match information.action {
         0 => Verdict::Allow,
         1 => Verdict::Block,
@@ -299,17 +312,18 @@ fn found(body: &[u8]) -> Option<Found> {
 }
 
 /// The mark attribute, if there is one. The kernel shows none of mask 0.
-fn mark(octets: &[u8]) -> Option<Mark> {
+pub fn mark(octets: &[u8]) -> Option<Mark> {
     let value = attribute(octets, XFRMA_MARK)?;
     Some(Mark { value: u32_of(value)?, mask: u32_of(value.get(4..)?)? })
 }
 
 /// The octets of the first attribute of a kind.
-fn attribute(octets: &[u8], wanted: u16) -> Option<&[u8]> {
+pub fn attribute(octets: &[u8], wanted: u16) -> Option<&[u8]> {
     attributes(octets).find(|(kind, _)| *kind == wanted).map(|(_, value)| value)
 }
 
-fn padded(address: IpAddr) -> [u8; 16] {
+/// An address as the kernel's structures hold it.
+pub fn padded(address: IpAddr) -> [u8; 16] {
     match address {
         IpAddr::V4(v4) => {
             let mut out = [0; 16];
@@ -322,7 +336,8 @@ fn padded(address: IpAddr) -> [u8; 16] {
     }
 }
 
-fn unpadded(family: Family, octets: [u8; 16]) -> IpAddr {
+/// The address in one of the kernel's structures.
+pub fn unpadded(family: Family, octets: [u8; 16]) -> IpAddr {
     let [a, b, c, d, ..] = octets;
     match family {
         Family::V4 => IpAddr::V4(Ipv4Addr::new(a, b, c, d)),

@@ -85,6 +85,8 @@ pub struct NewState<'k> {
     pub offload: Option<DeviceOffload>,
     /// CPU that this outbound state is for (RFC 9611), where the kernel knows XFRMA_SA_PCPU.
     pub cpu: Option<u32>,
+    /// Outbound and ESP in UDP: how long after the last packet the kernel itself sends a NAT keepalive, in whole seconds; `None` = it sends none.
+    pub nat_keepalive: Option<Duration>,
 }
 
 /// A state as the kernel has it.
@@ -118,6 +120,31 @@ pub struct State {
     pub last_used: Option<u64>,
     /// Limits.
     pub limits: KernelLimits,
+    /// How it was made.
+    pub detail: StateDetail,
+}
+
+/// How a state was made, as the kernel shows it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StateDetail {
+    /// Transforms; `None` = others than ours.
+    pub algorithm: Option<EspAlgorithm>,
+    /// 64-bit sequence numbers.
+    pub esn: bool,
+    /// Anti-replay window.
+    pub replay_window: u32,
+    /// ESP in UDP; which port is ours shows only where the direction does.
+    pub encapsulation: Option<UdpEncapsulation>,
+    /// Transport mode behind NAT: the source in the peer's view.
+    pub original_source: Option<IpAddr>,
+    /// Header field rules; what concerns only the other direction is as in the default.
+    pub copy: HeaderCopy,
+    /// Mark set on packets.
+    pub set_mark: Option<Mark>,
+    /// CPU.
+    pub cpu: Option<u32>,
+    /// NAT keepalives sent by the kernel.
+    pub nat_keepalive: Option<Duration>,
 }
 
 /// The template of a policy that protects.
@@ -152,6 +179,8 @@ pub struct Policy {
     pub template: Option<Template>,
     /// Interface that holds it (packet offload).
     pub device: Option<u32>,
+    /// Each CPU asks for a state of its own (RFC 9611); until it has one it uses one that is bound to none.
+    pub per_cpu: bool,
 }
 
 /// What the kernel tells by itself.
