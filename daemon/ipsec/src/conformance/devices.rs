@@ -50,9 +50,10 @@ fn apart(bench: &mut Bench<'_>, device: DeviceId, rung: &Rung) -> Kept {
         sa.device = device;
         put_on(rung, sa);
     }
-    let [inbound, outbound, policy, activate] = &pin.everything()[..] else { return Err(Verdict::CannotShow) };
-    bench.apply(vec![inbound.clone(), outbound.clone(), policy.clone()])?;
-    if bench.ask(Request::Apply(vec![activate.clone()]))?.is_err() {
+    let mut ops = pin.everything();
+    let activate = ops.pop();
+    bench.apply(ops)?;
+    if bench.ask(Request::Apply(activate.into_iter().collect()))?.is_err() {
         return Ok(());
     }
     let sent = bench.send(&pings(2))?.len();

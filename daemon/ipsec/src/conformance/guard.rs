@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::packets::{destination, ping, udp_v4, udp_v6};
-use super::setup::{Bench, LOCAL, REMOTE, networks, protect};
+use super::setup::{Bench, HairPin, LOCAL, LOCAL_V6, REMOTE, REMOTE_V6, networks, protect};
 use super::{Fate, Kept, OuterContent, OuterPacket, Verdict, ensure};
 use crate::backend::{Event, OnStop, Op};
 use crate::policy::{GuardSpec, PolicyAction, PolicySpec};
@@ -97,9 +97,6 @@ fn between_gateways(bench: &mut Bench<'_>, local: IpAddr, remote: IpAddr) -> Pol
     bench.policy(SelectorPair { local: host(local), remote: host(remote) }, 1000, protect())
 }
 
-const LOCAL_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
-const REMOTE_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2);
-
 pub(super) fn ike_passes_whatever_is_protected(bench: &mut Bench<'_>) -> Kept {
     let v4 = between_gateways(bench, LOCAL, REMOTE);
     let v6 = between_gateways(bench, LOCAL_V6.into(), REMOTE_V6.into());
@@ -150,7 +147,10 @@ pub(super) fn a_bypass_covers_its_selectors_only(bench: &mut Bench<'_>) -> Kept 
 }
 
 pub(super) fn a_forged_packet_in_clear_is_not_delivered(bench: &mut Bench<'_>) -> Kept {
-    bench.connected()?;
+    let pin = bench.connected()?;
+    // The hair-pin's policies are for what it hands back; these are for what it is forged to be.
+    let inward = HairPin { inward: bench.inward(), ..pin };
+    bench.apply(inward.inward_of(networks()).collect())?;
     let forged = ping("10.2.0.1", "10.1.0.1", 1);
     let address = |ip: &str| SocketAddr::new(ip.parse().unwrap_or(LOCAL), 0);
     let packet = OuterPacket {
@@ -167,9 +167,11 @@ pub(super) fn an_inbound_discard_is_obeyed(bench: &mut Bench<'_>) -> Kept {
     bench.connected()?;
     // As the receiver sees it: the hair-pin's far side is its own.
     let turned = SelectorPair { local: destination("10.2.0.9"), remote: networks().local };
-    let mut discard = bench.policy(turned, 10, PolicyAction::Discard);
-    discard.direction = Direction::Inbound;
-    bench.apply(vec![Op::InstallPolicy(discard)])?;
+    let mut ops = Vec::new();
+    for direction in [Direction::Inbound, Direction::Forward] {
+        ops.push(Op::InstallPolicy(PolicySpec { direction, ..bench.policy(turned, 10, PolicyAction::Discard) }));
+    }
+    bench.apply(ops)?;
     let packets = [ping("10.1.0.1", "10.2.0.9", 1), ping("10.1.0.1", "10.2.0.8", 2)];
     let sent = bench.send(&packets)?;
     let delivered = bench.receive(&sent)?;

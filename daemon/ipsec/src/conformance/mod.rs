@@ -51,6 +51,11 @@ pub trait Subject {
     fn settle(&mut self);
     /// Both sides of the datapath, where they can be seen.
     fn wire(&mut self) -> Option<&mut dyn Wire>;
+    /// Whether the datapath is the host's own network stack, as with a kernel. There guards, inbound and forward policies decide what may pass
+    /// beside the SAs, so hair-pins bring theirs, as the core does; and what no policy matches passes, as on any host.
+    fn is_the_host(&self) -> bool {
+        false
+    }
     /// What becomes of a packet in clear that the host sends or forwards (outbound) or that comes to it from outside (inbound), with guard,
     /// bypasses and policies as they are now. `None` when there is no host around the datapath, or none that knows.
     fn host(&mut self, _direction: Direction, _packet: &[u8]) -> Option<Fate> {
@@ -103,7 +108,7 @@ pub trait Wire {
     fn pass_time(&mut self, span: Duration);
 }
 
-/// A packet on the outer side.
+/// A packet on the outer side; put together again where it was fragmented.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OuterPacket {
     /// Sender; the port is 0 without UDP.

@@ -1,6 +1,6 @@
 //! What the behaviours have in common: handles, specifications, requests, and the hair-pin that lets a subject talk to itself.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use super::{Fate, Kept, Log, OuterPacket, Subject, Verdict, Wire, ensure};
@@ -9,12 +9,14 @@ use crate::backend::{Answer, Event, Installed, OffloadError, Op, Request, SaStat
 use crate::capability::{Capabilities, Device, ReplayWindows, Rung};
 use crate::handle::{DeviceId, PolicyHandle, Reqid, SaHandle, Shard, Spi, Tag};
 use crate::limits::Limits;
-use crate::policy::{PolicyAction, PolicySpec};
+use crate::policy::{GuardSpec, PolicyAction, PolicySpec};
 use crate::sa::{Direction, HeaderCopy, OffloadMode, OuterAddresses, SaMode, SaSpec, UdpEncapsulation};
 use crate::selector::{SelectorPair, TrafficSelector};
 
 pub(super) const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 pub(super) const REMOTE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2));
+pub(super) const LOCAL_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
+pub(super) const REMOTE_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2);
 /// The shard that owns everything, unless said otherwise.
 pub(super) const SHARD: Shard = Shard(3);
 /// Where SAs move to.
@@ -36,6 +38,8 @@ pub(super) struct HairPin {
     pub(super) outbound: SaSpec,
     pub(super) inbound: SaSpec,
     pub(super) policy: PolicySpec,
+    /// Inbound and forward policies of the inbound SA, where those decide.
+    pub(super) inward: Vec<(Direction, PolicyHandle)>,
 }
 
 impl<'a> Bench<'a> {
@@ -216,7 +220,16 @@ impl<'a> Bench<'a> {
             outbound: self.sa(Direction::Outbound, spi, selectors),
             inbound: self.sa(Direction::Inbound, spi, turned),
             policy: self.policy(selectors, 1000, protect()),
+            inward: self.inward(),
         })
+    }
+
+    /// Names for the inbound and forward policies of an SA, where those decide.
+    pub(super) fn inward(&mut self) -> Vec<(Direction, PolicyHandle)> {
+        if !self.subject.is_the_host() {
+            return Vec::new();
+        }
+        [Direction::Inbound, Direction::Forward].map(|way| (way, PolicyHandle::new(SHARD, self.count()))).into()
     }
 
     /// A hair-pin of the usual networks with everything installed and active.
@@ -238,6 +251,16 @@ impl<'a> Bench<'a> {
         self.wire()?.inject_inner(packets);
         self.subject.settle();
         Ok(self.wire()?.captured_outer())
+    }
+
+    /// What is protected of these packets, of which no policy may take some. Such a packet leaves in clear where the datapath is the host's.
+    pub(super) fn send_strange(&mut self, packets: &[Vec<u8>]) -> Result<Vec<OuterPacket>, Verdict> {
+        if !self.subject.is_the_host() {
+            return self.send(packets);
+        }
+        let mut out = self.send_any(packets)?;
+        out.retain(|packet| packet.esp().is_some());
+        Ok(out)
     }
 
     /// What is delivered to the protected side when these packets come from the outer one.
@@ -296,12 +319,47 @@ pub(super) fn key_too_short(algorithm: EspAlgorithm) -> KeyMaterial {
 
 impl HairPin {
     pub(super) fn everything(&self) -> Vec<Op> {
-        vec![
+        let mut ops = self.surroundings();
+        ops.extend([
             Op::InstallSa(Box::new(self.inbound.clone())),
             Op::InstallSa(Box::new(self.outbound.clone())),
             Op::InstallPolicy(self.policy.clone()),
             self.activate(),
-        ]
+        ]);
+        ops
+    }
+
+    /// What the core installs before an SA where it matters: the guard, inbound and forward policies.
+    pub(super) fn surroundings(&self) -> Vec<Op> {
+        if self.inward.is_empty() {
+            return Vec::new();
+        }
+        let guard = GuardSpec { name: "conformance/pin".into(), selectors: self.policy.selectors };
+        let inward = self.inbound.selectors.iter().flat_map(|selectors| self.inward_of(*selectors));
+        [Op::InstallGuard(guard)].into_iter().chain(inward).collect()
+    }
+
+    /// Inbound and forward policies that protect these.
+    pub(super) fn inward_of(&self, selectors: SelectorPair) -> impl Iterator<Item = Op> {
+        let SaSpec { reqid, mode, outer, .. } = self.inbound;
+        let action = PolicyAction::Protect { reqid, sa: None, mode, outer };
+        let spec = move |(direction, handle): &(Direction, PolicyHandle)| {
+            let action = action.clone();
+            Op::InstallPolicy(PolicySpec {
+                handle: *handle,
+                direction: *direction,
+                selectors,
+                action,
+                ..self.policy.clone()
+            })
+        };
+        self.inward.iter().map(spec)
+    }
+
+    /// Takes the inbound SA out, with the policies that let its packets in.
+    pub(super) fn remove_inbound(&self) -> Vec<Op> {
+        let policies = self.inward.iter().map(|(_, handle)| Op::RemovePolicy(*handle));
+        policies.chain([Op::RemoveSa(self.inbound.handle)]).collect()
     }
 
     pub(super) fn activate(&self) -> Op {
@@ -311,16 +369,12 @@ impl HairPin {
 
 /// A packet as its receiver sees it when sender and receiver have each other's addresses.
 pub(super) fn turn(packet: &OuterPacket) -> OuterPacket {
-    let swap = |address: std::net::SocketAddr| {
-        let ip = if address.ip() == LOCAL {
-            REMOTE
-        } else if address.ip() == REMOTE {
-            LOCAL
-        } else {
-            address.ip()
-        };
-        std::net::SocketAddr::new(ip, address.port())
+    let pairs = [(LOCAL, REMOTE), (IpAddr::V6(LOCAL_V6), IpAddr::V6(REMOTE_V6))];
+    let other = |ip| {
+        let of = |(one, two): &(IpAddr, IpAddr)| [(*one, *two), (*two, *one)].into_iter().find(|(from, _)| *from == ip);
+        pairs.iter().find_map(of).map_or(ip, |(_, to)| to)
     };
+    let swap = |address: std::net::SocketAddr| std::net::SocketAddr::new(other(address.ip()), address.port());
     OuterPacket { source: swap(packet.source), destination: swap(packet.destination), content: packet.content.clone() }
 }
 

@@ -317,7 +317,7 @@ const FAULTS: &[Broken] = &[
     (Fault::LeavesChecksums, &["transport_mode_puts_checksums_right_behind_nat"]),
     (Fault::GuessesHighHalf, &["extended_sequence_numbers_cross_the_low_half"]),
     (Fault::ForgetsOutstanding, &["a_stop_answers_what_is_outstanding"]),
-    (Fault::RefusesForward, &["an_install_in_its_order_is_taken"]),
+    (Fault::RefusesForward, &["an_install_in_its_order_is_taken", "an_inbound_discard_is_obeyed"]),
     (Fault::HidesWithReserved, &["a_reserved_policy_hides_no_live_one"]),
 ];
 
