@@ -28,15 +28,31 @@ pub(crate) fn model(options: &[&str]) -> Outcome {
     run(Command::new(target_directory()?.join("demo/soak-model")).args(options))
 }
 
+/// Builds what the virtual machine runs, as tests use it, and runs `kernel-lab OPTIONS`.
+pub(crate) fn kernel_lab(options: &[&str]) -> Outcome {
+    println!("building ...");
+    let mut cargo = cargo();
+    cargo.args(["build", "--bins"]);
+    for package in ["cygnetd", "swanctl-compat", "kernel-lab"] {
+        cargo.args(["--package", package]);
+    }
+    run(&mut cargo)?;
+    run_at_terminal(Command::new(target_directory()?.join("debug/kernel-lab")).args(options))
+}
+
 /// The cargo that runs this task.
 pub(crate) fn cargo() -> Command {
     Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
 }
 
-/// Runs a command with our terminal; its exit code is ours.
+/// Runs a command with our terminal as its output; its exit code is ours.
 pub(crate) fn run(command: &mut Command) -> Outcome {
+    run_at_terminal(command.stdin(Stdio::null()))
+}
+
+/// The same, and it may read what is typed.
+fn run_at_terminal(command: &mut Command) -> Outcome {
     let status = command
-        .stdin(Stdio::null())
         .status()
         .map_err(|error| Failure::Text(format!("cannot run {}: {error}", command.get_program().display())))?;
     if status.success() {

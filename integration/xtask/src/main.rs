@@ -14,7 +14,8 @@ usage: cargo xtask <task>
 
   setup [--dry-run]     install what the tests need (Debian, as root); the demo needs none of it
   demo [OPTIONS]        two gateways, one tunnel, real packets; options go to the lab, see `demo --help`
-  test [--quick]        formatting, lints, unit tests, scenarios; without --quick also interop, model, soak cuts, documentation
+  test [--quick]        formatting, lints, unit tests, scenarios; without --quick also interop, kernel lab, model, soak cuts, documentation
+  kernel-lab [FILTER]   tests on a real kernel's IPsec data path in a virtual machine: `--list`, `--shell`; see `kernel-lab --help`
   soak rekey [OPTIONS]  limits that make both ends rekey every second under load, `--by packets|bytes|time`; see `soak rekey --help`
   soak charon [OPTIONS] rekeys at the same moment on both ends and every second, against Debian's charon; see `soak charon --help`
   soak loss [OPTIONS]   many tunnels that lose 30 % of their IKE datagrams: how long establishing and rekeying take; see `soak loss --help`
@@ -65,6 +66,7 @@ fn main() -> ExitCode {
             build::lab(&format!("hostile-{what}"), options)
         }
         ["bench", "acquire", options @ ..] => build::lab("bench-acquire", options),
+        ["kernel-lab", options @ ..] => build::kernel_lab(options),
         ["help" | "--help" | "-h"] | [] => {
             print!("{USAGE}");
             Ok(())

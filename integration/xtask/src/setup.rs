@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use crate::{Failure, Outcome, build};
 
 /// The one package list. Each line: the package, what uses it.
-const PACKAGES: [(&str, &str); 11] = [
+const PACKAGES: [(&str, &str); 18] = [
     ("iproute2", "namespaces, links, routes"),
     ("iputils-ping", "reachability"),
     ("nftables", "address translation between the gateways"),
@@ -19,6 +19,13 @@ const PACKAGES: [(&str, &str); 11] = [
     ("libcharon-extra-plugins", "charon's user-space ESP"),
     ("libstrongswan-standard-plugins", "charon's cryptography"),
     ("python3-scapy", "a second foreign judge of ESP"),
+    ("binutils", "the kernel lab: libraries that programs need"),
+    ("debian-archive-keyring", "the kernel lab: its packages are signed"),
+    ("gcc-12", "the kernel lab: the compiler of its kernel, for modules"),
+    ("kmod", "the kernel lab: which module needs which"),
+    ("make", "the kernel lab: building its test NIC"),
+    ("qemu-system-x86", "the kernel lab: its virtual machines"),
+    ("xz-utils", "the kernel lab: the kernel's modules are compressed"),
     ("python3-venv", "the VICI client below"),
 ];
 

@@ -22,11 +22,13 @@ enum Step {
     Lab(&'static str),
     /// The model checker as built for tests.
     Model(&'static str),
+    /// The kernel lab as built for tests.
+    KernelLab(&'static str),
 }
 
 /// Each selects the whole workspace, so that all use the same build: choosing packages would choose other features and build anew.
 /// The programs that the lab runs are built with the tests of their packages.
-const STAGES: [Stage; 9] = [
+const STAGES: [Stage; 10] = [
     Stage { name: "fmt", quick: true, steps: &[Step::Cargo("fmt --all --check")] },
     Stage { name: "clippy", quick: true, steps: &[Step::Cargo("clippy --workspace --all-targets -- -D warnings")] },
     Stage {
@@ -42,6 +44,7 @@ const STAGES: [Stage; 9] = [
     },
     Stage { name: "scenarios", quick: true, steps: &[Step::Cargo("test --workspace --test scenarios")] },
     Stage { name: "interop", quick: false, steps: &[Step::Cargo("test --workspace --test interop")] },
+    Stage { name: "kernel lab", quick: false, steps: &[Step::KernelLab("")] },
     // The same schedules each time, as a test says the same of the same code; `soak model` without a seed takes fresh ones.
     Stage {
         name: "model",
@@ -117,12 +120,14 @@ fn run_step(step: &Step, closing: &mut Vec<String>) -> Outcome {
         }
         Step::Lab(line) => (Command::new(lab), line),
         Step::Model(line) => (Command::new(built.join("soak-model")), line),
+        Step::KernelLab(line) => (Command::new(built.join("kernel-lab")), line),
     };
     command.args(line.split_whitespace()).env("RUSTDOCFLAGS", "-D warnings");
     let name = match step {
         Step::Cargo(_) | Step::CargoInside(_) => "cargo",
         Step::Lab(_) => "lab",
         Step::Model(_) => "soak-model",
+        Step::KernelLab(_) => "kernel-lab",
     };
     println!("$ {name} {line}");
     passing_through(&mut command, closing)

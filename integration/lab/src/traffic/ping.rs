@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketAddrV4, SocketAddrV6, SocketFlags, SocketType, bind, connect, ipproto,
     recv, send, socket_with,
@@ -20,7 +21,11 @@ const INTERVAL: Duration = Duration::from_millis(20);
 /// # Errors
 /// Raw sockets are not allowed.
 pub fn ping(from: &Namespace, source: IpAddr, target: IpAddr, count: u16, patience: Duration) -> anyhow::Result<u16> {
-    let socket = from.run(|| open(source, target))??;
+    let socket = match from.run(|| open(source, target))? {
+        // A block policy stands already when the socket asks for its route.
+        Err(Errno::PERM) => return Ok(0),
+        outcome => outcome?,
+    };
     let mut answered = 0;
     for number in 0..count {
         // The kernel refuses while there is no route or a block policy stands: that is no answer, too.
