@@ -9,4 +9,5 @@
 //! [`xfrm`] says what is asked of the kernel in its own terms and what it tells; everything above it works against that trait, so that it can
 //! be tried on a kernel in memory.
 
+pub mod netlink;
 pub mod xfrm;
