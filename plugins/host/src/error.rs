@@ -81,7 +81,7 @@ pub enum HostError {
     },
     /// The routing table is not ours alone.
     #[error(
-        "routing table {table} holds a foreign route ({route}); choose another with backend.userspace.table or remove the route"
+        "routing table {table} holds a foreign route ({route}); choose another with `table` of the backend or remove the route"
     )]
     ForeignRoute {
         /// Table.
@@ -103,10 +103,18 @@ pub enum HostError {
         /// What is in the way.
         reason: &'static str,
     },
+    /// The kernel lacks something that cannot be done without.
+    #[error("this kernel has no {what}: {remedy}")]
+    Absent {
+        /// What.
+        what: &'static str,
+        /// How to get it.
+        remedy: &'static str,
+    },
     /// A setting that makes no sense.
     #[error("{setting} = {value}: {reason}")]
     Setting {
-        /// Key in `[backend.userspace]`.
+        /// Key of the backend.
         setting: &'static str,
         /// Its value.
         value: String,
@@ -120,6 +128,9 @@ impl From<HostError> for OffloadError {
         match error {
             HostError::NotExpressible { .. } | HostError::Setting { .. } => Self::Invalid(error.to_string()),
             HostError::ForeignPolicy { .. } | HostError::ForeignRoute { .. } => Self::Exists(error.to_string()),
+            HostError::Absent { what, remedy } => {
+                Self::System { action: format!("this kernel has no {what}"), reason: remedy.to_owned() }
+            }
             HostError::Kernel { action, object, source } => {
                 Self::System { action: format!("{action} {object}"), reason: source.to_string() }
             }

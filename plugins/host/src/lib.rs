@@ -13,6 +13,8 @@
 //! What remains when the process dies: block policies with their exemptions, `unreachable` routes for IPv6, and beside those the rules and
 //! `throw` routes. The TUN device and the routes into it are gone, so packets take the default route and meet the block.
 //!
+//! [`KernelHost`] is the same for IPsec in the kernel, where there is no TUN device.
+//!
 //! [`devices`] says which device an SA belongs to and what becomes of it; it is for every thread.
 //!
 //! Everything else blocks and is meant for one control thread. The pure parts for the packet path are in [`icmp`] and [`sockets`].
@@ -25,6 +27,8 @@ pub mod sockets;
 mod error;
 mod guard;
 mod input_mark;
+mod kernel;
+mod ledger;
 mod links;
 pub mod netlink;
 mod policy;
@@ -42,8 +46,9 @@ use std::net::IpAddr;
 use ipsec::{GuardSpec, OnStop, SelectorPair};
 
 pub use self::error::{HostError, KernelError};
+pub use self::kernel::{KernelHost, KernelHostConfig, Taking};
 pub use self::prefix::Family;
-pub use self::sockets::{set_mark, set_receive_buffer, socket_bypass};
+pub use self::sockets::{esp_in_udp, set_mark, set_receive_buffer, socket_bypass};
 pub use self::tun::{Offloads, Tun, TunConfig};
 pub use self::watch::Watch;
 
@@ -117,7 +122,7 @@ pub struct Followed {
 impl Host {
     /// Adopts what an earlier run left, and checks that the routing table is ours alone.
     pub fn open(config: HostConfig) -> Result<Self, HostError> {
-        Self::open_with(config, Guard::open()?)
+        Self::open_with(config, Guard::open(false)?)
     }
 
     /// As [`Self::open`] on a kernel without XFRM, whatever this kernel has.
@@ -127,7 +132,7 @@ impl Host {
     }
 
     fn open_with(config: HostConfig, guard: Option<Guard>) -> Result<Self, HostError> {
-        check(&config)?;
+        check(config.table, config.rule_priority, config.mark)?;
         let families = Family::ALL.into_iter().filter(|family| *family == Family::V4 || sysctl::has_ipv6()).collect();
         let HostConfig { table, rule_priority: priority, mark, ike_ports, .. } = config.clone();
         let numbers = Numbers { table, priority, mark, ike_ports };
@@ -139,7 +144,7 @@ impl Host {
         }
         let mut host = Self {
             route: Netlink::open("route", netlink_sys::protocols::NETLINK_ROUTE)?,
-            changes: Changes::open(guard.is_some())?,
+            changes: Changes::open(guard.is_some(), false)?,
             stale: Heard::default(),
             interfaces: Interfaces::default(),
             tun: None,
@@ -272,10 +277,7 @@ impl Host {
     /// # Errors
     /// What could not be followed or put back; it is tried again at the next call.
     pub fn follow(&mut self) -> Result<Followed, HostError> {
-        let heard = self.changes.heard(rules::OURS);
-        self.stale.surroundings |= heard.surroundings;
-        self.stale.rules |= heard.rules;
-        self.stale.policies |= heard.policies;
+        self.stale |= self.changes.heard(rules::OURS);
         let changed = self.stale.surroundings;
         let mut restored = Vec::new();
         let mut note = |count: usize, what: &str| {
@@ -410,20 +412,16 @@ impl Host {
     }
 }
 
-fn check(config: &HostConfig) -> Result<(), HostError> {
+fn check(table: u32, rule_priority: u32, mark: u32) -> Result<(), HostError> {
     let refuse = |setting, value: u32, reason| Err(HostError::Setting { setting, value: value.to_string(), reason });
-    if matches!(config.table, 0 | 253..=255) {
-        return refuse("table", config.table, "this table is the system's own");
+    if matches!(table, 0 | 253..=255) {
+        return refuse("table", table, "this table is the system's own");
     }
-    if !(2..=32_764).contains(&config.rule_priority) {
-        return refuse(
-            "rule_priority",
-            config.rule_priority,
-            "must be from 2 to 32764, before the rule of the main table",
-        );
+    if !(2..=32_764).contains(&rule_priority) {
+        return refuse("rule_priority", rule_priority, "must be from 2 to 32764, before the rule of the main table");
     }
-    if config.mark == 0 {
-        return refuse("mark", config.mark, "a mark of 0 tells nothing apart");
+    if mark == 0 {
+        return refuse("mark", mark, "a mark of 0 tells nothing apart");
     }
     Ok(())
 }
@@ -434,12 +432,12 @@ mod tests {
 
     #[test]
     fn settings_that_would_harm_the_system_are_refused() {
-        let refused = |config: HostConfig| check(&config).unwrap_err().to_string();
-        let default = HostConfig::default;
-        assert!(check(&default()).is_ok());
-        assert!(refused(HostConfig { table: 254, ..default() }).contains("table = 254"));
-        assert!(refused(HostConfig { rule_priority: 1, ..default() }).contains("rule_priority = 1"));
-        assert!(refused(HostConfig { rule_priority: 32_765, ..default() }).contains("rule_priority"));
-        assert!(refused(HostConfig { mark: 0, ..default() }).contains("mark = 0"));
+        let refused = |table, rule, mark| check(table, rule, mark).unwrap_err().to_string();
+        let HostConfig { table, rule_priority, mark, .. } = HostConfig::default();
+        assert!(check(table, rule_priority, mark).is_ok());
+        assert!(refused(254, rule_priority, mark).contains("table = 254"));
+        assert!(refused(table, 1, mark).contains("rule_priority = 1"));
+        assert!(refused(table, 32_765, mark).contains("rule_priority"));
+        assert!(refused(table, rule_priority, 0).contains("mark = 0"));
     }
 }

@@ -134,6 +134,8 @@ pub(super) struct Changes {
     route: Netlink,
     /// Where the kernel has XFRM.
     xfrm: Option<Netlink>,
+    /// Every route of others matters, not the default ones only.
+    every_route: bool,
 }
 
 /// What was heard of.
@@ -147,9 +149,17 @@ pub(super) struct Heard {
     pub(super) policies: bool,
 }
 
+impl std::ops::BitOrAssign for Heard {
+    fn bitor_assign(&mut self, other: Self) {
+        self.surroundings |= other.surroundings;
+        self.rules |= other.rules;
+        self.policies |= other.policies;
+    }
+}
+
 impl Changes {
     /// From now on.
-    pub(super) fn open(with_xfrm: bool) -> Result<Self, HostError> {
+    pub(super) fn open(with_xfrm: bool, every_route: bool) -> Result<Self, HostError> {
         const LINK: u32 = 1;
         const IPV4_ADDRESS: u32 = 5;
         const IPV4_ROUTE: u32 = 7;
@@ -160,20 +170,20 @@ impl Changes {
         const POLICY: u32 = 4;
         let groups = [LINK, IPV4_ADDRESS, IPV4_ROUTE, IPV4_RULE, IPV6_ADDRESS, IPV6_ROUTE, IPV6_RULE];
         let xfrm = if with_xfrm { Some(Netlink::listen("xfrm", NETLINK_XFRM, &[POLICY])?) } else { None };
-        Ok(Self { route: Netlink::listen("route", NETLINK_ROUTE, &groups)?, xfrm })
+        Ok(Self { route: Netlink::listen("route", NETLINK_ROUTE, &groups)?, xfrm, every_route })
     }
 
     /// What there was since the last call.
     pub(super) fn heard(&mut self, ours: RouteProtocol) -> Heard {
-        let ours = u8::from(ours);
+        let (ours, every) = (u8::from(ours), self.every_route);
         let mut heard = Heard::default();
         self.route.drain(|what| match what {
             netlink::Heard::Message(RTM_DELRULE, _) => heard.rules = true,
             netlink::Heard::Message(kind, body) => {
                 heard.surroundings |= match (kind, body) {
                     (RTM_NEWLINK..=RTM_DELLINK | RTM_NEWADDR..=RTM_DELADDR, _) => true,
-                    (RTM_NEWROUTE, [_, 0, _, _, _, protocol, ..]) => *protocol != ours,
-                    (RTM_DELROUTE, [_, length, _, _, _, protocol, ..]) => *length == 0 || *protocol == ours,
+                    (RTM_NEWROUTE, [_, length, _, _, _, protocol, ..]) => (every || *length == 0) && *protocol != ours,
+                    (RTM_DELROUTE, [_, length, _, _, _, protocol, ..]) => every || *length == 0 || *protocol == ours,
                     _ => false,
                 }
             }

@@ -16,18 +16,18 @@
 //! a policy cannot tell the TUN device from the outer link. There the blocks name every other link, own addresses may then leave, and a block
 //! without a link comes last. What holds back own packets without a link is routing: our table answers `unreachable` when the TUN device is gone.
 
+pub(super) mod beside;
+
 use std::collections::BTreeSet;
 
 use ipsec::{AddressRange, Mark, PortRange, SelectorPair};
 
 use super::links::{Interfaces, LOOPBACK, Local};
 use super::prefix::{Family, Prefix, prefixes};
-use super::xfrm::{Found, PRIORITIES, PolicyKey, PortMask, Verdict, Way};
+use super::xfrm::{PRIORITIES, PolicyKey, PortMask, Verdict, Way};
 
 const ICMP: u8 = 1;
 const ICMPV6: u8 = 58;
-/// Keeps our policies apart from protecting ones of the same selector, ours or others'.
-const USER: u32 = 0x4347;
 /// Most bits a key can fix: two IPv6 addresses, a protocol, two ports.
 const MOST_BITS: u32 = 128 + 128 + 8 + 16 + 16;
 /// Offsets of the classes in our range of priorities; the first class is at its start.
@@ -87,12 +87,11 @@ pub(super) fn pass(pair: &SelectorPair) -> Vec<Item> {
     keys(pair).into_iter().map(|key| item(key, Rank::Pass, Verdict::Allow)).collect()
 }
 
-/// Whether a policy of ours with this priority is that of a pass shunt.
-pub(super) fn is_pass(found: &Found) -> bool {
-    let offset = found.priority.saturating_sub(*PRIORITIES.start());
-    found.verdict == Verdict::Allow
-        && (BY_SPECIFICITY..OWN).contains(&offset)
-        && (offset - BY_SPECIFICITY).is_multiple_of(3)
+/// Whether a policy of ours with this verdict and priority is that of a pass shunt.
+pub(super) fn is_pass(verdict: Verdict, priority: u32) -> bool {
+    let offset = priority.checked_sub(*PRIORITIES.start());
+    let of_class = |offset: u32| (BY_SPECIFICITY..OWN).contains(&offset) && (offset - BY_SPECIFICITY).is_multiple_of(3);
+    verdict == Verdict::Allow && offset.is_some_and(of_class)
 }
 
 fn item(key: PolicyKey, rank: Rank, verdict: Verdict) -> Item {
@@ -110,7 +109,7 @@ fn item(key: PolicyKey, rank: Rank, verdict: Verdict) -> Item {
         Rank::Own => OWN,
         Rank::Last => LAST,
     };
-    Item { key: PolicyKey { user: USER, ..key }, priority: PRIORITIES.start() + offset, verdict }
+    Item { key: key.owned(None), priority: PRIORITIES.start() + offset, verdict }
 }
 
 /// Out local -> remote, in and forward remote -> local, for every combination of prefixes and ports.

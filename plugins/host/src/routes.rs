@@ -7,10 +7,15 @@
 //! A protected prefix that holds the way to the outside, above all the default route, would take everybody's traffic, also of sources no
 //! protecting policy knows. Own addresses and connected subnets outside every local selector go around it by rules.
 //!
+//! Where the kernel does IPsec there is no TUN: the route is the one to the peer, with the same source, and none where no local address is inside
+//! the local selector, for then there is nothing that it would say (see [`hops`]).
+//!
 //! The table is ours alone: opening fails when it holds a route that does not carry our protocol number. It also holds a part of the guard:
 //! `unreachable` routes of the worst metric, which take over when the TUN device goes and its routes with it. They are all there is where
 //! the kernel has no XFRM, and what holds back IPv6 packets of the gateway itself, of which the kernel's policies do not see the egress.
 
+mod detours;
+mod hops;
 mod message;
 mod shunt;
 
@@ -25,7 +30,8 @@ use super::error::HostError;
 use super::links::{self, Interfaces};
 use super::netlink::Netlink;
 use super::prefix::{Family, Prefix, prefixes};
-use super::rules::{self, Around, Numbers, OURS, Rule};
+use super::rules::{self, Numbers, OURS, Rule};
+use hops::Hops;
 use message::{describe, destination, remove};
 use shunt::{around, is_whole, overlap};
 
@@ -38,7 +44,7 @@ pub(super) struct Routing {
     route: Netlink,
     numbers: Numbers,
     families: Vec<Family>,
-    tun: Option<u32>,
+    lead: Lead,
     interfaces: Interfaces,
     protects: BTreeMap<Prefix, BTreeMap<SelectorPair, usize>>,
     passes: BTreeMap<SelectorPair, Pass>,
@@ -53,10 +59,19 @@ pub(super) struct Routing {
     sources: BTreeSet<Rule>,
 }
 
+/// Where protected traffic is led.
+#[derive(Debug)]
+enum Lead {
+    /// Into the TUN device, while there is one.
+    Device(Option<u32>),
+    /// The way of the peer.
+    Peer(Hops),
+}
+
 /// Where a route of ours leads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Target {
-    Device { link: u32, source: Option<IpAddr> },
+    Out { link: u32, gateway: Option<IpAddr>, source: Option<IpAddr> },
     Throw,
 }
 
@@ -70,11 +85,20 @@ struct Pass {
 impl Routing {
     /// Opens our table: refuses when somebody else uses it, and adopts what a crashed run left.
     pub(super) fn open(numbers: Numbers, families: Vec<Family>) -> Result<Self, HostError> {
+        Self::open_with(numbers, families, Lead::Device(None))
+    }
+
+    /// As [`Self::open`] where protected traffic takes the way of the peer.
+    pub(super) fn open_by_peer(numbers: Numbers, families: Vec<Family>) -> Result<Self, HostError> {
+        Self::open_with(numbers, families, Lead::Peer(Hops::open(numbers.mark)?))
+    }
+
+    fn open_with(numbers: Numbers, families: Vec<Family>, lead: Lead) -> Result<Self, HostError> {
         let mut routing = Self {
             route: Netlink::open("route", NETLINK_ROUTE)?,
             numbers,
             families,
-            tun: None,
+            lead,
             interfaces: Interfaces::default(),
             protects: BTreeMap::new(),
             passes: BTreeMap::new(),
@@ -89,6 +113,9 @@ impl Routing {
         };
         routing.read_table(None)?;
         routing.unclaimed = routing.blocking.clone();
+        if let Lead::Peer(hops) = &mut routing.lead {
+            hops.keep(&routing.routes);
+        }
         let basic: Vec<_> =
             routing.families.iter().flat_map(|family| [Rule::Landing(*family), Rule::Lookup(*family)]).collect();
         rules::clean(&mut routing.route, &basic, &numbers)?;
@@ -206,9 +233,10 @@ impl Routing {
 
     /// Follows the TUN device and the addresses of the host; also puts back what vanished from the table.
     pub(super) fn surround(&mut self, tun: Option<u32>, interfaces: &Interfaces) -> Result<(), HostError> {
-        self.tun = tun;
-        self.interfaces = interfaces.clone();
-        self.read_table(Some(self.numbers.table))?;
+        if let Lead::Device(device) = &mut self.lead {
+            *device = tun;
+        }
+        self.look_around(interfaces)?;
         self.apply_all()
     }
 
@@ -226,11 +254,25 @@ impl Routing {
     /// As [`Self::surround`] with the device as it was. Gives how many of our routes had vanished.
     pub(super) fn restore_routes(&mut self, interfaces: &Interfaces) -> Result<usize, HostError> {
         let before = (self.routes.clone(), self.blocking.clone());
-        self.interfaces = interfaces.clone();
-        self.read_table(Some(self.numbers.table))?;
+        self.look_around(interfaces)?;
         let routes = before.0.keys().filter(|prefix| !self.routes.contains_key(prefix)).count();
         let blocks = before.1.iter().filter(|prefix| !self.blocking.contains(prefix)).count();
         self.apply_all().map(|()| routes + blocks)
+    }
+
+    fn look_around(&mut self, interfaces: &Interfaces) -> Result<(), HostError> {
+        self.interfaces = interfaces.clone();
+        if let Lead::Peer(hops) = &mut self.lead {
+            hops.look_again()?;
+        }
+        self.read_table(Some(self.numbers.table))
+    }
+
+    fn tun(&self) -> Option<u32> {
+        match &self.lead {
+            Lead::Device(tun) => *tun,
+            Lead::Peer(_) => None,
+        }
     }
 
     /// Blocking routes of an earlier run that nobody has claimed since the start.
@@ -241,12 +283,18 @@ impl Routing {
     /// Removes leftovers that nobody has claimed since the start.
     pub(super) fn drop_unclaimed(&mut self) -> Result<(), HostError> {
         self.unclaimed.clear();
+        if let Lead::Peer(hops) = &mut self.lead {
+            hops.let_go();
+        }
         self.apply_all()
     }
 
     /// Removes routes and rules; with `keep_blocks`, those stay that keep blocked traffic blocked, and the shunts beside them.
     pub(super) fn stop(&mut self, keep_blocks: bool) -> Result<(), HostError> {
         self.protects.clear();
+        if let Lead::Peer(hops) = &mut self.lead {
+            hops.clear();
+        }
         let outer: Vec<_> = std::mem::take(&mut self.outer).into_keys().collect();
         let mut outcome = outer.into_iter().try_for_each(|(local, remote)| self.apply_outer(local, remote));
         if !keep_blocks {
@@ -289,11 +337,12 @@ impl Routing {
 
     fn adopt(&mut self, message: &RouteMessage) -> Result<(), HostError> {
         let Some(prefix) = destination(message) else { return Ok(()) };
-        let mut link = None;
-        let mut source = None;
+        let (mut link, mut gateway, mut source) = (None, None, None);
         for attribute in &message.attributes {
             if let RouteAttribute::Oif(index) = attribute {
                 link = Some(*index);
+            } else if let RouteAttribute::Gateway(address) = attribute {
+                gateway = links::ip(address);
             } else if let RouteAttribute::PrefSource(address) = attribute {
                 source = links::ip(address);
             }
@@ -305,12 +354,19 @@ impl Routing {
             (RouteType::Unreachable, _) => {
                 self.blocking.insert(prefix);
             }
-            (RouteType::Unicast, Some(link)) if Some(link) == self.tun => {
-                self.routes.insert(prefix, Target::Device { link, source });
+            (RouteType::Unicast, Some(link)) if self.leads_to(link) => {
+                self.routes.insert(prefix, Target::Out { link, gateway, source });
             }
             _ => remove(&mut self.route, message)?,
         }
         Ok(())
+    }
+
+    fn leads_to(&self, link: u32) -> bool {
+        match &self.lead {
+            Lead::Device(tun) => *tun == Some(link),
+            Lead::Peer(_) => true,
+        }
     }
 
     fn apply_all(&mut self) -> Result<(), HostError> {
@@ -358,7 +414,8 @@ impl Routing {
             return Ok(());
         }
         // IPv6 cannot replace a route by one of another kind.
-        if let Some(target) = there {
+        let in_place = matches!((there, wanted), (Some(Target::Out { .. }), Some(Target::Out { .. })));
+        if let Some(target) = there.filter(|_| !in_place || prefix.family() == Family::V6) {
             let message = self.message(prefix, target);
             remove(&mut self.route, &message)?;
             self.routes.remove(&prefix);
@@ -381,9 +438,17 @@ impl Routing {
         if !by_name && self.is_covered(prefix) && self.is_thrown(prefix) {
             return Some(Target::Throw);
         }
-        let (pairs, link) = (pairs?, self.tun?);
-        let source = pairs.keys().find_map(|pair| self.interfaces.source_inside(pair.local.addresses));
-        Some(Target::Device { link, source })
+        let source = |pair: &SelectorPair| self.interfaces.source_inside(pair.local.addresses);
+        match &self.lead {
+            Lead::Device(tun) => {
+                let (pairs, link) = (pairs?, (*tun)?);
+                Some(Target::Out { link, gateway: None, source: pairs.keys().find_map(source) })
+            }
+            Lead::Peer(hops) => match pairs {
+                Some(pairs) => pairs.keys().find_map(|pair| hops.target(pair, source(pair)?)),
+                None => hops.kept(prefix),
+            },
+        }
     }
 
     fn is_covered(&self, prefix: Prefix) -> bool {
@@ -395,7 +460,7 @@ impl Routing {
     }
 
     fn is_thrown(&self, prefix: Prefix) -> bool {
-        let connected = || self.interfaces.connected(self.tun).iter().any(|near| near.subnet == prefix);
+        let connected = || self.interfaces.connected(self.tun()).iter().any(|near| near.subnet == prefix);
         let mut passed = self.passes.iter().filter(|(pair, pass)| is_whole(pair) && pass.conflicts == 0);
         link_scope().contains(&prefix)
             || connected()
@@ -404,7 +469,7 @@ impl Routing {
 
     fn throw_candidates(&self) -> BTreeSet<Prefix> {
         let mut out = BTreeSet::from(link_scope());
-        out.extend(self.interfaces.connected(self.tun).iter().map(|near| near.subnet));
+        out.extend(self.interfaces.connected(self.tun()).iter().map(|near| near.subnet));
         out.extend(self.passes.keys().filter(|pair| is_whole(pair)).flat_map(|pair| prefixes(pair.remote.addresses)));
         out
     }
@@ -439,92 +504,6 @@ impl Routing {
         Ok(())
     }
 
-    /// Keeps those out of the prefixes that hold the way to the outside whom no protecting policy can mean.
-    fn apply_sources(&mut self) -> Result<(), HostError> {
-        let wanted = self.source_rules();
-        for rule in wanted.difference(&self.sources) {
-            rules::add(&mut self.route, rule, &self.numbers)?;
-        }
-        for rule in self.sources.difference(&wanted) {
-            rules::delete(&mut self.route, rule, &self.numbers)?;
-        }
-        self.sources = wanted;
-        Ok(())
-    }
-
-    fn source_rules(&self) -> BTreeSet<Rule> {
-        let Interfaces { addresses, outside } = &self.interfaces;
-        let near = self.interfaces.connected(self.tun);
-        let outer = near.iter().filter(|near| outside.contains(&near.link)).map(|near| near.subnet);
-        let wide: BTreeSet<_> = outer
-            .chain(Family::ALL.map(Prefix::any))
-            .flat_map(Prefix::ancestors)
-            .filter(|prefix| self.protects.contains_key(prefix) || self.blocks.contains_key(prefix))
-            .collect();
-        if wide.is_empty() {
-            return BTreeSet::new();
-        }
-        let unknown = |source: &Prefix| !self.locals.keys().any(|local| source.intersects(*local));
-        let own = addresses.iter().map(|own| Prefix::host(own.address));
-        let sources: BTreeSet<_> = near.iter().map(|near| near.subnet).chain(own).filter(unknown).collect();
-        let pairs = sources.iter().flat_map(|from| wide.iter().map(move |to| (*from, *to)));
-        pairs
-            .filter(|(from, to)| from.family() == to.family())
-            .map(|(from, to)| Rule::Around(Around::all(from, to)))
-            .collect()
-    }
-
-    /// Whether traffic between just these two hosts is protected: then only IKE and ESP may go around our table.
-    fn is_exact(&self, local: IpAddr, remote: IpAddr) -> bool {
-        let exact = |pair: &SelectorPair| hosts(pair) == Some((local, remote));
-        self.protects.get(&Prefix::host(remote)).is_some_and(|pairs| pairs.keys().any(exact))
-    }
-
-    /// Keeps IKE and ESP between two hosts out of our table while all else between them is protected, for the check of the way back.
-    fn apply_exact(&mut self, pair: &SelectorPair) -> Result<(), HostError> {
-        let Some((local, remote)) = hosts(pair).filter(|(local, _)| local.is_ipv4()) else { return Ok(()) };
-        let exact = self.is_exact(local, remote);
-        for own in Around::keying(local, remote, self.numbers.ike_ports) {
-            let wanted = exact || self.is_passed_by_rule(own);
-            self.apply_rule(Rule::Around(own), wanted)?;
-        }
-        self.apply_outer(local, remote)
-    }
-
-    fn is_passed_by_rule(&self, rule: Around) -> bool {
-        let by_rule = self.passes.iter().filter(|(pair, pass)| !is_whole(pair) || pass.conflicts > 0);
-        by_rule.filter_map(|(pair, _)| around(pair).ok()).flatten().any(|passed| passed == rule)
-    }
-
-    fn is_keying(&self, rule: Around) -> bool {
-        let pairs = self.protects.values().flat_map(BTreeMap::keys).filter_map(hosts);
-        pairs.flat_map(|(local, remote)| Around::keying(local, remote, self.numbers.ike_ports)).any(|own| own == rule)
-    }
-
-    fn apply_outer(&mut self, local: IpAddr, remote: IpAddr) -> Result<(), HostError> {
-        let covered = self.is_covered(Prefix::host(remote)) && !self.is_exact(local, remote);
-        let wanted = self.outer.contains_key(&(local, remote)) && covered;
-        // IPv6 has no rp_filter in its routing.
-        if local.is_ipv4() && remote.is_ipv4() {
-            self.apply_rule(Rule::Around(Around::outer(local, remote)), wanted)?;
-        }
-        Ok(())
-    }
-
-    fn apply_rule(&mut self, rule: Rule, wanted: bool) -> Result<(), HostError> {
-        if wanted == self.rules.contains(&rule) {
-            return Ok(());
-        }
-        if wanted {
-            rules::add(&mut self.route, &rule, &self.numbers)?;
-            self.rules.insert(rule);
-        } else {
-            rules::delete(&mut self.route, &rule, &self.numbers)?;
-            self.rules.remove(&rule);
-        }
-        Ok(())
-    }
-
     fn apply_block(&mut self, prefix: Prefix) -> Result<(), HostError> {
         let wanted = self.is_blocked(prefix);
         if wanted == self.blocking.contains(&prefix) {
@@ -547,21 +526,16 @@ impl Routing {
         let mut message = message::blank(self.numbers.table, prefix);
         match target {
             Target::Throw => message.header.kind = RouteType::Throw,
-            Target::Device { link, source } => {
+            Target::Out { link, gateway, source } => {
                 message.header.kind = RouteType::Unicast;
-                message.header.scope = RouteScope::Link;
+                message.header.scope = if gateway.is_some() { RouteScope::Universe } else { RouteScope::Link };
+                message.attributes.extend(gateway.map(|gateway| RouteAttribute::Gateway(gateway.into())));
                 message.attributes.push(RouteAttribute::Oif(link));
                 message.attributes.extend(source.map(|source| RouteAttribute::PrefSource(source.into())));
             }
         }
         message
     }
-}
-
-/// The two hosts of a pair that names exactly one on each side.
-fn hosts(pair: &SelectorPair) -> Option<(IpAddr, IpAddr)> {
-    let one = |range: AddressRange| (range == AddressRange::host(range.start())).then_some(range.start());
-    Some((one(pair.local.addresses)?, one(pair.remote.addresses)?))
 }
 
 fn count_up<K: Ord>(counts: &mut BTreeMap<K, usize>, key: K) {

@@ -48,6 +48,16 @@ pub fn socket_bypass(socket: impl AsFd, family: Family) -> Result<bool, HostErro
     Ok(true)
 }
 
+/// Has the kernel take ESP out of what arrives on a NAT-T socket (RFC 3948); IKE with its marker comes through, keepalives are dropped.
+///
+/// # Errors
+/// The kernel's refusal: it has no IPsec.
+pub fn esp_in_udp(socket: impl AsFd) -> Result<(), HostError> {
+    const UDP_ENCAP: libc::c_int = 100;
+    const UDP_ENCAP_ESPINUDP: libc::c_int = 2;
+    set(socket.as_fd(), "UDP_ENCAP", libc::IPPROTO_UDP, UDP_ENCAP, &UDP_ENCAP_ESPINUDP.to_ne_bytes())
+}
+
 fn set(
     socket: BorrowedFd<'_>,
     option: &'static str,

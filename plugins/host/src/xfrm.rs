@@ -1,8 +1,8 @@
 //! Template-less XFRM policies (allow and block) in the kernel's SPD, and the marker by which ours are known.
 //!
-//! Ours have an index inside [`INDEXES`] *and* a priority inside [`PRIORITIES`]. The kernel hands out indexes from below, so no foreign policy
-//! gets one of ours by chance, and the kernel's own table is the journal: a daemon that starts after a crash finds its leftovers there. We
-//! delete by index only, so a policy that somebody put in the place of ours is never touched.
+//! Ours have an index inside [`INDEXES`] *and* a priority inside [`PRIORITIES`] or a `user` of ours. The kernel hands out indexes from below, so
+//! no foreign policy gets one of ours by chance, and the kernel's own table is the journal: a daemon that starts after a crash finds its
+//! leftovers there. We delete by index only, so a policy that somebody put in the place of ours is never touched.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -22,12 +22,20 @@ const XFRM_MSG_GETPOLICY: u16 = 0x15;
 const XFRM_MSG_UPDPOLICY: u16 = 0x19;
 const XFRMA_TMPL: u16 = 5;
 const XFRMA_MARK: u16 = 21;
+const XFRMA_OFFLOAD_DEV: u16 = 28;
 const XFRMA_IF_ID: u16 = 31;
 
 /// Indexes of our policies; the low three bits are the direction.
 pub const INDEXES: RangeInclusive<u32> = 0x4300_0000..=0x43ff_ffff;
 /// Priorities of our policies: the worst there are.
 pub const PRIORITIES: RangeInclusive<u32> = 0xffff_0000..=0xffff_0fff;
+
+/// The `user` of the guard's policies and of the exemptions beside protecting ones.
+pub const USER: u32 = 0x4347;
+/// With an interface index in the other bits, the `user` of exemptions that a device holds.
+const IN_DEVICE: u32 = 1 << 31;
+/// XFRM_OFFLOAD_PACKET.
+const PACKET: u8 = 4;
 
 /// Which packets a policy looks at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -95,6 +103,8 @@ pub struct Found {
     pub priority: u32,
     /// The kernel's number for it.
     pub index: u32,
+    /// Interface index of the device that holds it.
+    pub device: Option<u32>,
 }
 
 impl Way {
@@ -140,6 +150,21 @@ impl PolicyKey {
             if_id: 0,
             user: 0,
         }
+    }
+
+    /// The same beside those of other owners: as one of ours, held by software or by the device of this index.
+    #[must_use]
+    pub const fn owned(self, device: Option<u32>) -> Self {
+        let user = match device {
+            Some(device) => IN_DEVICE | device,
+            None => USER,
+        };
+        Self { user, ..self }
+    }
+
+    /// The device that holds it, as far as it is one of ours.
+    pub const fn device(&self) -> Option<u32> {
+        if self.user & IN_DEVICE == 0 { None } else { Some(self.user & !IN_DEVICE) }
     }
 
     /// Everything of a family.
@@ -231,19 +256,30 @@ impl fmt::Display for PolicyKey {
 }
 
 /// Adds a policy; `replace` takes the place of the one with the same key.
-pub fn install(
-    xfrm: &mut Netlink,
-    key: &PolicyKey,
-    verdict: Verdict,
-    priority: u32,
-    index: u32,
-    replace: bool,
-) -> Result<(), Refusal> {
-    let mut message = ModifyMessage { user_policy_info: information(key, verdict), nlas: key.attributes() };
-    message.user_policy_info.priority = priority;
-    message.user_policy_info.index = index;
+pub fn install(xfrm: &mut Netlink, policy: &Found, replace: bool) -> Result<(), Refusal> {
+    let Found { key, verdict, priority, index, device } = policy;
+    let mut message = ModifyMessage { user_policy_info: information(key, *verdict), nlas: key.attributes() };
+    message.user_policy_info.priority = *priority;
+    message.user_policy_info.index = *index;
+    message.nlas.extend(device.map(offload));
     let kind = if replace { XFRM_MSG_UPDPOLICY } else { XFRM_MSG_NEWPOLICY };
     xfrm.request(kind, 0, &octets(&message))
+}
+
+/// `struct xfrm_user_offload`: interface index, flags, padding.
+fn offload(device: u32) -> XfrmAttrs {
+    let [a, b, c, d] = device.to_ne_bytes();
+    XfrmAttrs::Other(DefaultNla::new(XFRMA_OFFLOAD_DEV, vec![a, b, c, d, PACKET, 0, 0, 0]))
+}
+
+/// The policy with this key and index as the kernel has it, if it has it.
+pub fn get(xfrm: &mut Netlink, key: &PolicyKey, index: u32) -> Result<Option<Found>, Refusal> {
+    let user_policy_id = UserPolicyId { selector: key.selector(), index, direction: key.way.number() };
+    let message = DelGetMessage { user_policy_id, nlas: key.attributes() };
+    match xfrm.ask(XFRM_MSG_GETPOLICY, &octets(&message)) {
+        Err(refusal) if refusal.is_any(&[libc::ENOENT]) => Ok(None),
+        answer => Ok(answer?.iter().find(|answer| answer.kind == XFRM_MSG_NEWPOLICY).and_then(|one| found(&one.body))),
+    }
 }
 
 /// Deletes our policy with this key and index; one that is gone is no error.
@@ -283,7 +319,8 @@ pub fn socket_policy(family: Family, way: Way) -> Vec<u8> {
 impl Found {
     /// Whether it carries the marker of ours.
     pub fn is_ours(&self) -> bool {
-        INDEXES.contains(&self.index) && PRIORITIES.contains(&self.priority)
+        let user = self.key.user == USER || self.key.device().is_some();
+        INDEXES.contains(&self.index) && (user || PRIORITIES.contains(&self.priority))
     }
 }
 
@@ -302,13 +339,20 @@ fn information(key: &PolicyKey, verdict: Verdict) -> UserPolicyInfo {
 /// The policy in a message, unless it is one we never make (templates do not show here, but our marker does).
 fn found(body: &[u8]) -> Option<Found> {
     let information = UserPolicyInfo::parse(body.get(..XFRM_USER_POLICY_INFO_LEN)?).ok()?;
-    let key = PolicyKey::read(&information.selector, information.direction, body.get(XFRM_USER_POLICY_INFO_LEN..)?)?;
+    let attributes = body.get(XFRM_USER_POLICY_INFO_LEN..)?;
+    let key = PolicyKey::read(&information.selector, information.direction, attributes)?;
     let verdict = match information.action {
         0 => Verdict::Allow,
         1 => Verdict::Block,
         _ => return None,
     };
-    Some(Found { key, verdict, priority: information.priority, index: information.index })
+    let UserPolicyInfo { priority, index, .. } = information;
+    Some(Found { key, verdict, priority, index, device: attribute(attributes, XFRMA_OFFLOAD_DEV).and_then(held_by) })
+}
+
+/// The device in an offload attribute that says packet offload.
+fn held_by(octets: &[u8]) -> Option<u32> {
+    u32_of(octets).filter(|_| octets.get(4).is_some_and(|flags| flags & PACKET != 0))
 }
 
 /// The mark attribute, if there is one. The kernel shows none of mask 0.
@@ -380,9 +424,26 @@ mod tests {
     }
 
     #[test]
+    fn the_device_that_holds_a_policy_is_in_its_key_and_its_attribute() {
+        assert_eq!((key().device(), key().owned(Some(3)).device(), key().owned(None).device()), (None, Some(3), None));
+        let key = key().owned(Some(0x0102_0304));
+        let mut message = ModifyMessage { user_policy_info: information(&key, Verdict::Allow), nlas: key.attributes() };
+        message.nlas.extend(key.device().map(offload));
+        let mut body = octets(&message);
+        assert_eq!(found(&body).unwrap().device, Some(0x0102_0304));
+        let flags = body.len() - 4;
+        body[flags] = 0;
+        assert_eq!(found(&body).unwrap().device, None, "crypto offload holds no policy");
+    }
+
+    #[test]
     fn both_halves_of_the_marker_are_needed() {
-        let mut found = Found { key: key(), verdict: Verdict::Block, priority: 1, index: Way::In.index(0) };
+        let key = PolicyKey { user: 0, ..key() };
+        let mut found = Found { key, verdict: Verdict::Block, priority: 1, index: Way::In.index(0), device: None };
         assert!(!found.is_ours());
+        found.key = key.owned(Some(7));
+        assert!(found.is_ours());
+        found.key = key;
         found.priority = *PRIORITIES.end();
         assert!(found.is_ours());
         found.index = 8;

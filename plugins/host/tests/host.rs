@@ -6,6 +6,8 @@
 
 #[path = "host/devices.rs"]
 mod devices;
+#[path = "host/kernel.rs"]
+mod kernel;
 #[path = "host/lab.rs"]
 mod lab;
 #[path = "host/tampering.rs"]

@@ -264,9 +264,68 @@ fn every_priority_carries_our_marker() {
 
 #[test]
 fn shunts_are_told_from_blocks_and_exemptions_by_their_priority() {
-    let as_found = |item: &Item| Found { key: item.key, verdict: item.verdict, priority: item.priority, index: 0 };
+    let as_found = |item: &Item| is_pass(item.verdict, item.priority);
     for ends in [pair("0.0.0.0/0", "0.0.0.0/0"), pair("::/0", "::/0"), pair("10.1.0.5/32", "10.2.0.7/32")] {
-        assert!(pass(&ends).iter().all(|item| is_pass(&as_found(item))));
-        assert!(!guard(&ends, &surroundings()).iter().any(|item| is_pass(&as_found(item))));
+        assert!(pass(&ends).iter().all(as_found));
+        assert!(!guard(&ends, &surroundings()).iter().any(as_found));
     }
+}
+
+/// A policy of the kernel backend that takes all traffic between these, ranked as the core does.
+fn taking(ends: &SelectorPair) -> Vec<Item> {
+    const PRIORITY: u32 = 202_000;
+    let mut items = beside::exemptions(ends, PRIORITY, &surroundings());
+    items.extend(keys(ends).into_iter().map(|key| Item { key, priority: PRIORITY, verdict: Verdict::Block }));
+    items
+}
+
+#[test]
+fn a_policy_for_everything_has_the_neighbourhood_before_it() {
+    let items = taking(&pair("0.0.0.0/0", "0.0.0.0/0"));
+    let ask = |way, from, to, link| verdict(&items, &packet(way, from, to, link));
+    assert_eq!(ask(Way::Out, "10.1.0.1", "10.1.0.5", LAN), Verdict::Allow);
+    assert_eq!(ask(Way::Forward, "10.1.0.5", "10.1.1.5", SECOND_LAN), Verdict::Allow);
+    assert_eq!(ask(Way::In, "10.1.0.5", "10.1.0.1", LOOPBACK), Verdict::Allow);
+    assert_eq!(ask(Way::Out, "10.1.0.5", "203.0.113.1", OUTSIDE), Verdict::Block);
+    assert_eq!(ask(Way::Out, "10.1.0.5", "192.0.2.9", OUTSIDE), Verdict::Block);
+    let narrow = beside::exemptions(&pair("10.7.0.0/16", "10.2.0.0/16"), 1, &surroundings());
+    assert_eq!(narrow, [], "nothing of it concerns two networks elsewhere");
+}
+
+#[test]
+fn ike_goes_through_a_device_for_our_addresses_and_ports_only() {
+    const DEVICE: u32 = 12;
+    let own: Vec<IpAddr> = vec!["192.0.2.1".parse().unwrap(), "2001:db8:1::1".parse().unwrap()];
+    let items = beside::ike(&own, &[500, 0], DEVICE);
+    assert_eq!(items.len(), 4, "two directions of each family, no port 0");
+    assert!(items.iter().all(|item| item.key.device() == Some(DEVICE) && item.priority == 0));
+    let ask = |way, from, to, ports: (u16, u16)| {
+        let packet = Packet { ports: (17, ports.0, ports.1), ..packet(way, from, to, OUTSIDE) };
+        items.iter().any(|item| verdict(&[Item { verdict: Verdict::Block, ..*item }], &packet) == Verdict::Block)
+    };
+    assert!(ask(Way::Out, "192.0.2.1", "198.51.100.7", (500, 40_000)));
+    assert!(ask(Way::In, "198.51.100.7", "192.0.2.1", (40_000, 500)));
+    assert!(!ask(Way::Out, "10.1.0.5", "198.51.100.7", (500, 500)), "a LAN host's own IKE is protected");
+    assert!(!ask(Way::Out, "192.0.2.1", "198.51.100.7", (40_000, 500)), "and so is that of others on this host");
+    assert!(!ask(Way::In, "198.51.100.7", "192.0.2.1", (500, 40_000)));
+    let exact = |ends: (&str, &str)| beside::exact_ike(&pair(ends.0, ends.1), &own, &[500, 4500], DEVICE);
+    assert_eq!(exact(("192.0.2.1/32", "198.51.100.7/32")).len(), 4);
+    assert!(
+        exact(("192.0.2.1/32", "198.51.100.7/32"))
+            .iter()
+            .all(|item| { (item.key.source.length(), item.key.destination.length()) == (32, 32) })
+    );
+    assert_eq!(exact(("192.0.2.1/32", "198.51.100.0/24")), [], "what is not exact hides nothing");
+    assert_eq!(exact(("10.1.0.5/32", "198.51.100.7/32")), [], "not our address");
+}
+
+#[test]
+fn a_device_holds_what_is_about_its_own_link() {
+    let beside = beside::exemptions(&pair("0.0.0.0/0", "0.0.0.0/0"), 202_000, &surroundings());
+    let held = beside::in_device(&beside, LAN);
+    assert!(held.iter().all(|item| item.key.link == 0 && item.key.device() == Some(LAN)));
+    let has = |items: &[Item], to: &str| items.iter().any(|item| item.key.destination == prefix(to));
+    assert!(has(&held, "10.1.0.0/24") && has(&beside, "192.0.2.0/24"));
+    let out = |item: &&Item| item.key.way == Way::Out;
+    assert!(!held.iter().filter(out).any(|item| item.key.destination == prefix("192.0.2.0/24")));
 }

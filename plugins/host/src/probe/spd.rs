@@ -97,7 +97,7 @@ impl Probe {
                 verdict: if item.verdict == Verdict::Block { KernelVerdict::Block } else { KernelVerdict::Allow },
                 ours: true,
                 link: links.get(item.key.link).map(|link| link.name.to_string()),
-                found: Found { key: item.key, verdict: item.verdict, priority: item.priority, index: 0 },
+                found: Found { key: item.key, verdict: item.verdict, priority: item.priority, index: 0, device: None },
             })
             .collect())
     }
