@@ -9,7 +9,7 @@ use lab::topology::{FAMILIES, Family};
 use libtest_mimic::Trial;
 use offload_host::netlink::Netlink;
 use offload_host::prefix::Prefix;
-use offload_host::xfrm::{self, PolicyKey, Verdict, Way};
+use offload_host::xfrm::{self, Found, PolicyKey, Verdict, Way};
 
 use crate::bench::{Pair, ip, start, trial};
 
@@ -78,7 +78,8 @@ fn policies_of_equal_selectors_differ_by_user() -> anyhow::Result<()> {
     let mut netlink = pair.a.run(|| Netlink::open("xfrm", NETLINK_XFRM))??;
     let key = |user| PolicyKey { user, ..PolicyKey::between(Way::Out, Prefix::host(a), Prefix::host(b)) };
     let mut install = |user, verdict, priority, index| {
-        let refused = xfrm::install(&mut netlink, &key(user), verdict, priority, index, false);
+        let policy = Found { key: key(user), verdict, priority, index, device: None };
+        let refused = xfrm::install(&mut netlink, &policy, false);
         refused.map_err(|refusal| anyhow::anyhow!("{refusal:?}"))
     };
     install(0x4347, Verdict::Block, 5_000, Way::Out.index(1))?;
