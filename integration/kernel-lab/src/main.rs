@@ -44,6 +44,9 @@ struct Arguments {
     /// Shows the kernel's messages also when all is well
     #[arg(long)]
     console: bool,
+    /// Lets the guest's clock be that of the world, instead of one that counts instructions and skips what would be waiting
+    #[arg(long)]
+    real_time: bool,
     /// How many machines share the tests
     #[arg(long, value_parser = clap::value_parser!(u8).range(1..=16))]
     machines: Option<u8>,
@@ -90,6 +93,8 @@ fn run(arguments: &Arguments) -> anyhow::Result<bool> {
         words: guest_words(arguments),
         time: Duration::from_secs(arguments.timeout),
         console: arguments.console,
+        // A human at the keyboard is slower than a clock that skips all waiting.
+        real_time: arguments.real_time || arguments.shell,
     };
     if arguments.shell { machine::shell(&plan) } else { machine::run(&plan) }
 }
