@@ -10,6 +10,7 @@
 pub mod algorithm;
 pub mod backend;
 pub mod capability;
+pub mod carry;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 pub mod fault;
@@ -20,6 +21,7 @@ pub mod preflight;
 pub mod recording;
 pub mod sa;
 pub mod selector;
+pub mod spi;
 pub mod tags;
 pub mod time;
 

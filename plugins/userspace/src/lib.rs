@@ -25,11 +25,10 @@ mod crypto;
 mod icmp;
 mod io;
 mod mss;
-mod spi;
 mod surroundings;
 mod userspace;
 
 pub use config::{StartError, UserspaceConfig};
-pub use spi::{SLOT_REST, SLOTS};
+pub use ipsec::spi::{SLOT_REST, SLOTS};
 pub use surroundings::NoMachine;
 pub use userspace::{Simulated, Userspace};

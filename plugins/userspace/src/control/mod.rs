@@ -26,7 +26,7 @@ use crate::esp;
 use crate::nic::{Devices, Faults, Reporter, Simulation};
 use crate::sad::{InboundTable, OuterPath, Sa};
 use crate::spd::{Action, Policy, Spd};
-use crate::spi::{Permutation, SpiTable};
+use ipsec::spi::{Permutation, SpiTable};
 
 /// Smallest replay window other than none.
 pub const MIN_WINDOW: u32 = 32;

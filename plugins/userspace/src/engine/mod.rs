@@ -23,7 +23,7 @@ pub use outbound::Outbound;
 use crate::drops::{DropCounters, Reason};
 use crate::sad::{InboundTable, OuterPath};
 use crate::spd::Spd;
-use crate::spi::Permutation;
+use ipsec::spi::Permutation;
 
 /// One consistent state of SAD and SPD; published as a whole.
 #[derive(Clone)]

@@ -7,8 +7,8 @@ use ipsec::{
     Device, DeviceId, DeviceState, DeviceTable, Direction, ModeInUse, OffloadError, OffloadMode, PolicySpec, SaSpec,
 };
 
-use super::carry::Holder;
 use super::{NicLimits, Simulation};
+use ipsec::carry::Holder;
 
 /// How much a rung holds.
 #[derive(Clone, Copy, Debug, Default)]
@@ -101,7 +101,7 @@ impl Devices {
         }
         let held = self.held.get(&(id, mode)).copied().unwrap_or_default();
         match device.rung(mode) {
-            Some(rung) => Ok(Holder { device, rung, sas: held.sas, policies: held.policies }),
+            Some(rung) => Ok(Holder { device, rung, software: "the datapath", sas: held.sas, policies: held.policies }),
             None => Err(lacking(device, mode)),
         }
     }

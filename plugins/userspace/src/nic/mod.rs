@@ -1,12 +1,11 @@
 //! Devices as the datapath plays them: itself, and NICs that it simulates with their limits and their faults.
 //!
 //! There is one datapath; a simulated NIC is a share of its tables with a claim about what fits in. [`NicLimits`] is the claim, from which the rungs of a
-//! [`Device`] are made; `carry` holds every operation against it, and `devices` knows how full each rung is and which link is up. What a NIC's
+//! [`Device`] are made; [`ipsec::carry`] holds every operation against it, and `devices` knows how full each rung is and which link is up. What a NIC's
 //! kernel does is done here too: a link that goes down takes what was offloaded to it along, without a word about single SAs.
 //!
 //! Nothing of this costs a packet anything: rungs differ in what they take on, not in how packets pass.
 
-mod carry;
 mod devices;
 mod faults;
 mod limits;
@@ -21,11 +20,11 @@ use ipsec::{
 use crate::control::MIN_WINDOW;
 use crate::crypto;
 use crate::esp::MAX_WINDOW;
-use crate::spi::SLOTS;
+use ipsec::spi::SLOTS;
 
-pub(crate) use carry::{check_outer, effective_limits};
 pub(crate) use devices::Devices;
 pub(crate) use faults::{Faults, Reporter};
+pub(crate) use ipsec::carry::{check_outer, effective_limits};
 pub use limits::{NicLimits, Preset, cipher_named, cipher_names};
 
 /// Which NICs the backend poses as.

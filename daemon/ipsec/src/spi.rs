@@ -2,12 +2,14 @@
 //!
 //! An SPI is a keyed 32-bit permutation of (slot, generation): the receiver finds the SAD slot without a hash table, a stale or guessed SPI is
 //! told apart by comparing the whole value, and an observer sees random numbers. The key is drawn once per start. Values below 256
-//! (RFC 4303 §2.1) never come out: the permutation walks on until it leaves them.
+//! (RFC 4303 §2.1) never come out: the permutation walks on until it leaves them. A backend whose SAD is elsewhere needs no slots and has from it
+//! that SPIs are unique, unpredictable and rest before they come again.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use ipsec::{Instant, Spi};
+use crate::handle::Spi;
+use crate::time::Instant;
 
 /// Bits of the slot; the rest is the generation.
 const SLOT_BITS: u32 = 20;
@@ -15,18 +17,20 @@ const SLOT_BITS: u32 = 20;
 pub const SLOTS: u32 = 1 << SLOT_BITS;
 const GENERATIONS: u32 = 1 << (32 - SLOT_BITS);
 const ROUNDS: usize = 6;
+/// Random octets that key a permutation.
+pub const KEY_OCTETS: usize = 16 * ROUNDS;
 /// How long a slot stays unused after its SA is gone: more than twice the time an inbound SA lingers after a rekey.
 pub const SLOT_REST: Duration = Duration::from_secs(60);
 
 /// The keyed permutation of 32-bit values: a balanced Feistel network over 16-bit halves.
 #[derive(Clone)]
-pub(crate) struct Permutation {
+pub struct Permutation {
     keys: [(u64, u64); ROUNDS],
 }
 
 impl Permutation {
     /// A permutation from 96 random octets.
-    pub(crate) fn new(random: &[u8; 16 * ROUNDS]) -> Self {
+    pub fn new(random: &[u8; KEY_OCTETS]) -> Self {
         let mut keys = [(0, 0); ROUNDS];
         for (key, octets) in keys.iter_mut().zip(random.chunks_exact(16)) {
             let half = |from: usize| {
@@ -48,7 +52,8 @@ impl Permutation {
     }
 
     /// The slot an SPI points at; whether it is the SPI in use there is for the caller to compare.
-    pub(crate) fn slot(&self, spi: u32) -> u32 {
+    #[inline]
+    pub fn slot(&self, spi: u32) -> u32 {
         let mut value = self.backward(spi);
         // The walk ends at the latest when the cycle comes back to `spi` itself, which for a value below 256 is at once.
         while value < 256 && value != spi {
@@ -65,6 +70,7 @@ impl Permutation {
         join(left, right)
     }
 
+    #[inline]
     fn backward(&self, value: u32) -> u32 {
         let (mut left, mut right) = split(value);
         for key in self.keys.iter().rev() {
@@ -74,14 +80,17 @@ impl Permutation {
     }
 }
 
+#[inline]
 fn split(value: u32) -> (u16, u16) {
     ((value >> 16) as u16, value as u16)
 }
 
+#[inline]
 fn join(left: u16, right: u16) -> u32 {
     (u32::from(left) << 16) | u32::from(right)
 }
 
+#[inline]
 fn round((whitening, multiplier): (u64, u64), half: u16) -> u16 {
     let product = u128::from(u64::from(half) ^ whitening) * u128::from(multiplier);
     let folded = (product as u64) ^ ((product >> 64) as u64);
@@ -89,7 +98,7 @@ fn round((whitening, multiplier): (u64, u64), half: u16) -> u16 {
 }
 
 /// Which slots are taken, and the SPI each was given out with.
-pub(crate) struct SpiTable {
+pub struct SpiTable {
     permutation: Permutation,
     /// Generation of every slot ever used.
     generations: Vec<u32>,
@@ -99,12 +108,13 @@ pub(crate) struct SpiTable {
 }
 
 impl SpiTable {
-    pub(crate) fn new(permutation: Permutation) -> Self {
+    /// Everything free.
+    pub fn new(permutation: Permutation) -> Self {
         Self { permutation, generations: Vec::new(), taken: Vec::new(), resting: VecDeque::new() }
     }
 
     /// Takes a slot: one that has rested long enough, or a fresh one. `None` when neither is left.
-    pub(crate) fn reserve(&mut self, now: Instant) -> Option<Spi> {
+    pub fn reserve(&mut self, now: Instant) -> Option<Spi> {
         let now = now.since_start().as_secs();
         let rested = self.resting.front().is_some_and(|(since, _)| now >= u64::from(*since) + SLOT_REST.as_secs());
         let slot = if rested {
@@ -123,7 +133,7 @@ impl SpiTable {
     }
 
     /// The slot of an SPI that is given out at present.
-    pub(crate) fn slot_of(&self, spi: Spi) -> Option<u32> {
+    pub fn slot_of(&self, spi: Spi) -> Option<u32> {
         let slot = self.permutation.slot(spi.get());
         let generation = *self.generations.get(slot as usize)?;
         let current = *self.taken.get(slot as usize)? && self.permutation.spi(slot, generation) == spi.get();
@@ -131,7 +141,7 @@ impl SpiTable {
     }
 
     /// Gives a slot back; it rests before it is used again.
-    pub(crate) fn release(&mut self, spi: Spi, now: Instant) {
+    pub fn release(&mut self, spi: Spi, now: Instant) {
         if let Some(slot) = self.slot_of(spi)
             && let Some(taken) = self.taken.get_mut(slot as usize)
         {
@@ -149,7 +159,7 @@ mod tests {
     use std::collections::HashSet;
 
     fn permutation(seed: u8) -> Permutation {
-        let mut random = [0; 16 * ROUNDS];
+        let mut random = [0; KEY_OCTETS];
         for (index, octet) in random.iter_mut().enumerate() {
             *octet = (index as u8).wrapping_mul(37).wrapping_add(seed).rotate_left(3);
         }
@@ -158,7 +168,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn backward_undoes_forward(value: u32, seed: u8) {
+        #[inline]
+    fn backward_undoes_forward(value: u32, seed: u8) {
             let permutation = permutation(seed);
             prop_assert_eq!(permutation.backward(permutation.forward(value)), value);
         }

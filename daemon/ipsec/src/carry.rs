@@ -2,24 +2,31 @@
 
 use std::sync::Arc;
 
-use ipsec::{
-    Capabilities, Device, DeviceState, Direction, Limits, ModeInUse, OffloadError, OffloadMode, OuterAddresses,
-    PolicyAction, PolicySpec, ReplayWindows, Rung, SaMode, SaSpec, SelectorPair, Tags, TrafficSelector,
-};
+use crate::backend::OffloadError;
+use crate::capability::{Capabilities, Device, DeviceState, ReplayWindows, Rung};
+use crate::limits::Limits;
+use crate::policy::{PolicyAction, PolicySpec};
+use crate::sa::{Direction, ModeInUse, OffloadMode, OuterAddresses, SaMode, SaSpec};
+use crate::selector::{SelectorPair, TrafficSelector};
+use crate::tags::Tags;
 
 /// One rung of a device, and how much it holds.
-pub(crate) struct Holder<'a> {
-    pub(crate) device: &'a Device,
-    pub(crate) rung: &'a Rung,
+pub struct Holder<'a> {
+    /// The device.
+    pub device: &'a Device,
+    /// The rung.
+    pub rung: &'a Rung,
+    /// What carries SAs in software, as the subject of a sentence.
+    pub software: &'static str,
     /// SAs it holds now.
-    pub(crate) sas: u32,
+    pub sas: u32,
     /// Policies it holds now.
-    pub(crate) policies: u32,
+    pub policies: u32,
 }
 
 impl Holder<'_> {
     /// The mode in which this is really held.
-    pub(crate) fn mode(&self) -> &ModeInUse {
+    pub fn mode(&self) -> &ModeInUse {
         &self.rung.mode
     }
 
@@ -38,7 +45,7 @@ impl Holder<'_> {
     }
 
     /// Refuses an SA that the rung does not carry, or has no room for.
-    pub(crate) fn take_sa(&self, spec: &SaSpec) -> Result<(), OffloadError> {
+    pub fn take_sa(&self, spec: &SaSpec) -> Result<(), OffloadError> {
         let can = self.capabilities();
         match (spec.direction, spec.mode) {
             (Direction::Forward, _) => return Err(OffloadError::Invalid("an SA is inbound or outbound".into())),
@@ -75,7 +82,7 @@ impl Holder<'_> {
     }
 
     /// Refuses a policy that the rung does not carry, or has no room for. What is forwarded is looked up in software always.
-    pub(crate) fn take_policy(&self, spec: &PolicySpec) -> Result<(), OffloadError> {
+    pub fn take_policy(&self, spec: &PolicySpec) -> Result<(), OffloadError> {
         let can = self.capabilities();
         if spec.selectors.local.addresses.is_ipv4() != spec.selectors.remote.addresses.is_ipv4() {
             return Err(OffloadError::Invalid(format!("{} mixes address families", spec.selectors)));
@@ -102,7 +109,7 @@ impl Holder<'_> {
     }
 
     /// Refuses to move an SA where the rung holds it in place.
-    pub(crate) fn move_sa(&self, encapsulated: bool) -> Result<(), OffloadError> {
+    pub fn move_sa(&self, encapsulated: bool) -> Result<(), OffloadError> {
         self.check_available()?;
         if !self.capabilities().in_place_move {
             let reason = format!("{} keeps an SA as it was installed", self.words());
@@ -164,10 +171,12 @@ impl Holder<'_> {
     }
 
     fn check_tags(&self, tags: Tags) -> Result<(), OffloadError> {
-        if tags.is_none() {
+        let can = self.capabilities();
+        let marks = tags.mark.is_some() || tags.set_mark.is_some();
+        if (can.marks || !marks) && (can.interface_ids || tags.if_id == 0) {
             return Ok(());
         }
-        let reason = "they belong to the kernel's own data path".to_owned();
+        let reason = format!("{} knows none: they belong to the kernel's own data path", self.words());
         Err(self.unsupported("packet marks and interface ids".into(), reason))
     }
 
@@ -194,7 +203,7 @@ impl Holder<'_> {
         match self.rung.mode.mode {
             OffloadMode::Packet => "its packet offload",
             OffloadMode::Crypto => "its crypto offload",
-            OffloadMode::No | OffloadMode::Auto => "the datapath",
+            OffloadMode::No | OffloadMode::Auto => self.software,
         }
     }
 
@@ -214,7 +223,10 @@ fn check_hosts(pair: &SelectorPair, outer: OuterAddresses) -> Result<(), Offload
 }
 
 /// Outer addresses are of one family.
-pub(crate) fn check_outer(outer: OuterAddresses) -> Result<(), OffloadError> {
+///
+/// # Errors
+/// [`OffloadError::Invalid`] when they are not.
+pub fn check_outer(outer: OuterAddresses) -> Result<(), OffloadError> {
     if outer.local.is_ipv4() == outer.remote.is_ipv4() {
         Ok(())
     } else {
@@ -225,7 +237,7 @@ pub(crate) fn check_outer(outer: OuterAddresses) -> Result<(), OffloadError> {
 //= RFC 4303 §3.3.3: the sender ensures that the counter does not cycle
 /// The limits an SA runs with on a rung: outbound sequence numbers never wrap, no key protects more than it may, and units that the rung does not
 /// count are left to whoever watches its counters.
-pub(crate) fn effective_limits(spec: &SaSpec, can: &Capabilities) -> Limits {
+pub fn effective_limits(spec: &SaSpec, can: &Capabilities) -> Limits {
     let mut limits = spec.limits;
     if spec.direction == Direction::Outbound {
         limits = limits.bounded(spec.algorithm, spec.esn);
