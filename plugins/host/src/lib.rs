@@ -47,6 +47,7 @@ use ipsec::{GuardSpec, OnStop, SelectorPair};
 
 pub use self::error::{HostError, KernelError};
 pub use self::kernel::{KernelHost, KernelHostConfig, Taking};
+pub use self::policy::keys as policy_keys;
 pub use self::prefix::Family;
 pub use self::sockets::{esp_in_udp, set_mark, set_receive_buffer, socket_bypass};
 pub use self::tun::{Offloads, Tun, TunConfig};

@@ -112,8 +112,9 @@ fn item(key: PolicyKey, rank: Rank, verdict: Verdict) -> Item {
     Item { key: key.owned(None), priority: PRIORITIES.start() + offset, verdict }
 }
 
-/// Out local -> remote, in and forward remote -> local, for every combination of prefixes and ports.
-fn keys(pair: &SelectorPair) -> Vec<PolicyKey> {
+/// What the kernel has to hold for a pair of selectors, ranges split: out local -> remote, in and forward remote -> local, for every combination of
+/// prefixes and ports.
+pub fn keys(pair: &SelectorPair) -> Vec<PolicyKey> {
     let mut out = Vec::new();
     let ports = ports(pair);
     let protocol = protocol(pair);

@@ -87,6 +87,9 @@ pub struct NewState<'k> {
     pub cpu: Option<u32>,
     /// Outbound and ESP in UDP: how long after the last packet the kernel itself sends a NAT keepalive, in whole seconds; `None` = it sends none.
     pub nat_keepalive: Option<Duration>,
+    /// What the packets inside may be, as the inbound policy's selector (its way, mark and interface id play no part); `None` = the policies alone
+    /// say. Other packets are dropped when the state has opened them (RFC 4301 §5.2).
+    pub selector: Option<PolicyKey>,
 }
 
 /// A state as the kernel has it.

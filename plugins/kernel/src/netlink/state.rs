@@ -73,10 +73,11 @@ fn fixed(state: &NewState<'_>, replay_window: u8) -> UserSaInfo {
         ..UserSaInfo::default()
     };
     // A tunnel carries both families; only a state without a family of its own in the selector takes them.
-    fixed.selector.family = match state.mode {
-        SaMode::Tunnel => 0,
-        SaMode::Transport => family,
-    };
+    match (state.selector, state.mode) {
+        (Some(key), _) => fixed.selector = key.selector(),
+        (None, SaMode::Tunnel) => fixed.selector.family = 0,
+        (None, SaMode::Transport) => fixed.selector.family = family,
+    }
     fixed
 }
 
@@ -87,7 +88,7 @@ fn flags(state: &NewState<'_>) -> u8 {
         (!state.copy.ecn, XFRM_STATE_NOECN),
         (sending && !state.copy.df, XFRM_STATE_NOPMTUDISC),
         (!sending && copies_in(state.copy.dscp), XFRM_STATE_DECAP_DSCP),
-        (state.mode == SaMode::Tunnel, XFRM_STATE_AF_UNSPEC),
+        (state.mode == SaMode::Tunnel && state.selector.is_none(), XFRM_STATE_AF_UNSPEC),
     ];
     all.into_iter().filter(|(set, _)| *set).fold(0, |flags, (_, flag)| flags | flag)
 }

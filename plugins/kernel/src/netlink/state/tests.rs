@@ -57,6 +57,7 @@ fn a_state(key: &KeyMaterial, algorithm: EspAlgorithm, direction: Direction) -> 
         offload: None,
         cpu: None,
         nat_keepalive: None,
+        selector: None,
     }
 }
 
