@@ -48,10 +48,11 @@ const LINKS: [(&str, &str); 6] = [
 const EMPTY: [&str; 10] =
     ["dev", "proc", "sys", "run", "tmp", "root", "var/log", "var/run", "etc/netns", "usr/share/empty"];
 
-const TEXTS: [(&str, &str); 4] = [
+const TEXTS: [(&str, &str); 5] = [
     ("etc/passwd", "root:x:0:0:root:/:/usr/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/usr/bin/false\n"),
     ("etc/group", "root:x:0:\nnogroup:x:65534:\n"),
     ("etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files\nprotocols: files\nservices: files\n"),
+    ("etc/resolv.conf", ""),
     ("etc/hosts", "127.0.0.1 localhost\n::1 localhost\n"),
 ];
 

@@ -74,9 +74,29 @@ impl Captured {
     }
 }
 
+/// Which frames of an interface are captured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// All.
+    Both,
+    /// Those that leave through it: where the kernel does ESP itself, what comes in is shown a second time, decrypted.
+    Sent,
+}
+
+impl Which {
+    fn carried(self, namespace: &Namespace, interface: &str) -> anyhow::Result<u64> {
+        let (received, sent) = namespace.frame_counts(interface)?;
+        Ok(match self {
+            Which::Both => received + sent,
+            Which::Sent => sent,
+        })
+    }
+}
+
 /// A running capture of one interface.
 #[derive(Debug)]
 pub struct Capture {
+    which: Which,
     stop: Arc<AtomicBool>,
     worker: Option<JoinHandle<io::Result<Captured>>>,
     carried_before: u64,
@@ -88,14 +108,31 @@ impl Capture {
     /// # Errors
     /// No such interface, or raw sockets are not allowed.
     pub fn start(namespace: &Namespace, interface: &str, protected: &[Prefix], kept: usize) -> anyhow::Result<Self> {
-        let socket = PacketSocket::open(namespace, interface)?;
-        let carried_before = namespace.frame_count(interface)?;
+        Self::start_of(Which::Both, namespace, interface, protected, kept)
+    }
+
+    /// Starts capturing some of the frames; the first `kept` of them are kept.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_of(
+        which: Which,
+        namespace: &Namespace,
+        interface: &str,
+        protected: &[Prefix],
+        kept: usize,
+    ) -> anyhow::Result<Self> {
+        let socket = match which {
+            Which::Both => PacketSocket::open(namespace, interface)?,
+            Which::Sent => PacketSocket::open_sent(namespace, interface)?,
+        };
+        let carried_before = which.carried(namespace, interface)?;
         let stop = Arc::new(AtomicBool::new(false));
         let (flag, protected) = (Arc::clone(&stop), protected.to_vec());
         let worker = std::thread::Builder::new()
             .name(format!("capture {interface}"))
             .spawn(move || record(&socket, &flag, &protected, kept))?;
-        Ok(Capture { stop, worker: Some(worker), carried_before })
+        Ok(Capture { which, stop, worker: Some(worker), carried_before })
     }
 
     /// Ends the capture after the frames that wait have been taken.
@@ -103,7 +140,7 @@ impl Capture {
     /// # Errors
     /// The interface vanished meanwhile.
     pub fn finish(mut self, namespace: &Namespace, interface: &str) -> anyhow::Result<Captured> {
-        let carried = namespace.frame_count(interface)?.saturating_sub(self.carried_before);
+        let carried = self.which.carried(namespace, interface)?.saturating_sub(self.carried_before);
         let mut captured = self.join().context("the capture was ended twice")??;
         captured.carried = carried;
         Ok(captured)

@@ -106,16 +106,16 @@ impl Namespace {
         Ok(routes)
     }
 
-    /// Frames that passed an interface so far, received and sent, as the kernel counts them.
+    /// Frames that an interface has received so far and those that it has sent, as the kernel counts them.
     ///
     /// # Errors
     /// There is no such interface.
-    pub fn frame_count(&self, interface: &str) -> anyhow::Result<u64> {
+    pub fn frame_counts(&self, interface: &str) -> anyhow::Result<(u64, u64)> {
         let table = self.run(|| fs::read_to_string("/proc/thread-self/net/dev"))??;
         let line = table.lines().find_map(|line| line.trim().strip_prefix(interface)?.strip_prefix(':'));
         let fields: Vec<&str> = line.with_context(|| format!("no interface {interface}"))?.split_whitespace().collect();
         let field = |index: usize| fields.get(index).and_then(|text| text.parse::<u64>().ok());
-        Ok(field(1).context("no receive counter")? + field(9).context("no transmit counter")?)
+        Ok((field(1).context("no receive counter")?, field(9).context("no transmit counter")?))
     }
 }
 
@@ -136,5 +136,7 @@ pub fn command<S: AsRef<OsStr>>(program: &str, arguments: &[S]) -> anyhow::Resul
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     let line: Vec<String> = arguments.iter().map(|argument| argument.as_ref().to_string_lossy().into_owned()).collect();
-    bail!("{program} {}: {}", line.join(" "), String::from_utf8_lossy(&output.stderr).trim())
+    // Some say what is wrong where others print what was asked for.
+    let said = [output.stderr, output.stdout].map(|octets| String::from_utf8_lossy(&octets).trim().to_owned());
+    bail!("{program} {}: {}", line.join(" "), said.join("\n").trim())
 }

@@ -34,6 +34,18 @@ impl PacketSocket {
         Ok(namespace.run(|| Self::open_here(interface))??)
     }
 
+    /// Opens a socket that sees what leaves through the interface, and nothing that comes in. A kernel that does ESP itself shows what it
+    /// has decrypted as if it had come in by the same interface.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_sent(namespace: &Namespace, interface: &str) -> anyhow::Result<Self> {
+        let socket = Self::open(namespace, interface)?;
+        link::take_only_sent(&socket.descriptor)?;
+        socket.discard_pending();
+        Ok(socket)
+    }
+
     fn open_here(interface: &str) -> io::Result<Self> {
         let every = link::Address::EVERY_PROTOCOL;
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
@@ -155,6 +167,32 @@ mod link {
             let Self(address) = Self::on(index);
             Address(libc::sockaddr_ll { sll_protocol: 0, ..address })
         }
+    }
+
+    /// A filter for `PACKET_OUTGOING`, kept by the kernel for as long as the socket lives.
+    pub(super) fn take_only_sent(socket: &OwnedFd) -> io::Result<()> {
+        const SENT: u32 = libc::PACKET_OUTGOING as u32;
+        const KIND: u32 = (libc::SKF_AD_OFF + libc::SKF_AD_PKTTYPE) as u32;
+        let step = |code: u32, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };
+        let mut steps = [
+            step(libc::BPF_LD | libc::BPF_B | libc::BPF_ABS, 0, 0, KIND),
+            step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, SENT),
+            step(libc::BPF_RET | libc::BPF_K, 0, 0, u32::MAX),
+            step(libc::BPF_RET | libc::BPF_K, 0, 0, 0),
+        ];
+        let program = libc::sock_fprog { len: steps.len() as u16, filter: steps.as_mut_ptr() };
+        let length = size_of_val(&program) as libc::socklen_t;
+        // SAFETY: the descriptor is open; `program` and its steps are readable during the call, which copies them.
+        let outcome = unsafe {
+            libc::setsockopt(
+                socket.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_ATTACH_FILTER,
+                (&raw const program).cast(),
+                length,
+            )
+        };
+        if outcome == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 
     /// Hands frames to the device at once.

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 
-use crate::capture::{Capture, Captured, KEPT_FRAMES};
+use crate::capture::{Capture, Captured, KEPT_FRAMES, Which};
 use crate::classify::Prefix;
 use crate::frame::Mac;
 use crate::netns::{Namespace, command};
@@ -189,10 +189,37 @@ impl Lab {
     /// # Errors
     /// `ip` or the kernel refused something.
     pub fn new(middle: &Middle) -> anyhow::Result<Self> {
+        let mut lab = Self::apart(outer_addresses(middle))?;
+        match middle {
+            Middle::Direct => lab.build_direct()?,
+            Middle::Router => lab.build_routed(lab.place("middle")?)?,
+            Middle::NatBeforeA => {
+                lab.build_routed(lab.place("middle")?)?;
+                lab.translate()?;
+            }
+            Middle::Relay(profile) => lab.build_relay(lab.place("middle")?, profile)?,
+        }
+        lab.wait_for_carriers()?;
+        Ok(lab)
+    }
+
+    /// The same as [`Middle::Direct`] over a link of the caller's making: `join` puts an interface called [`OUTER`] into both gateways.
+    ///
+    /// # Errors
+    /// As [`Self::new`], and those of `join`.
+    pub fn joined(join: impl FnOnce(&Namespace, &Namespace) -> anyhow::Result<()>) -> anyhow::Result<Self> {
+        let lab = Self::apart(outer_addresses(&Middle::Direct))?;
+        join(&lab.a.gateway, &lab.b.gateway)?;
+        lab.address_shared_link()?;
+        lab.wait_for_carriers()?;
+        Ok(lab)
+    }
+
+    /// Both sites, with nothing between them.
+    fn apart(outer: ([IpAddr; 2], [IpAddr; 2])) -> anyhow::Result<Self> {
         let directory = WorkDirectory::new()?;
         let number = directory.number;
         let place = |name: &str| Namespace::new(&format!("lab{number}-{name}"));
-        let outer = outer_addresses(middle);
         let site = |side: Side, outer: [IpAddr; 2]| -> anyhow::Result<Site> {
             let letter = side.letter();
             let site =
@@ -201,18 +228,12 @@ impl Lab {
             Ok(site)
         };
         let (a, b) = (site(Side::A, outer.0)?, site(Side::B, outer.1)?);
-        let mut lab = Lab { a, b, middle: None, relay: None, directory };
-        match middle {
-            Middle::Direct => lab.build_direct()?,
-            Middle::Router => lab.build_routed(place("middle")?)?,
-            Middle::NatBeforeA => {
-                lab.build_routed(place("middle")?)?;
-                lab.translate()?;
-            }
-            Middle::Relay(profile) => lab.build_relay(place("middle")?, profile)?,
-        }
-        lab.wait_for_carriers()?;
-        Ok(lab)
+        Ok(Lab { a, b, middle: None, relay: None, directory })
+    }
+
+    /// A namespace of this lab.
+    fn place(&self, name: &str) -> anyhow::Result<Namespace> {
+        Namespace::new(&format!("lab{}-{name}", self.directory.number))
     }
 
     /// A new link drops what it is given until the kernel has taken notice of its carrier.
@@ -268,8 +289,20 @@ impl Lab {
     /// # Errors
     /// Raw sockets are not allowed.
     pub fn capture_keeping(&self, frames: usize) -> anyhow::Result<OuterCapture<'_>> {
+        self.capture_of(Which::Both, frames)
+    }
+
+    /// Starts capturing what the gateways send: what the links carry, also where the kernel does ESP itself.
+    ///
+    /// # Errors
+    /// Raw sockets are not allowed.
+    pub fn capture_sent(&self) -> anyhow::Result<OuterCapture<'_>> {
+        self.capture_of(Which::Sent, KEPT_FRAMES)
+    }
+
+    fn capture_of(&self, which: Which, frames: usize) -> anyhow::Result<OuterCapture<'_>> {
         self.cut_segments(true)?;
-        let start = |site: &Site| Capture::start(&site.gateway, OUTER, &self.protected(), frames);
+        let start = |site: &Site| Capture::start_of(which, &site.gateway, OUTER, &self.protected(), frames);
         Ok(OuterCapture { lab: self, a: start(&self.a)?, b: start(&self.b)? })
     }
 

@@ -8,6 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use lab::netns::Namespace;
 use lab::peer::conf::Tunnel;
 use lab::topology::{FAMILIES, LAN, Lab, Middle, Side};
 use lab::traffic::{inject, ping, stream};
@@ -111,7 +112,8 @@ fn all_pings(lab: &Lab, patience: Duration) -> Result<u16> {
 }
 
 fn lan_frames(lab: &Lab) -> Result<u64> {
-    Ok(lab.a.gateway.frame_count(LAN)? + lab.b.gateway.frame_count(LAN)?)
+    let of = |gateway: &Namespace| gateway.frame_counts(LAN).map(|(received, sent)| received + sent);
+    Ok(of(&lab.a.gateway)? + of(&lab.b.gateway)?)
 }
 
 fn peer_down(_: &Lab, pair: &mut Pair<'_>) -> Result<()> {

@@ -35,7 +35,9 @@ pub(crate) fn trial(name: &str, test: impl FnOnce() -> anyhow::Result<()> + Send
     let title = name.to_owned();
     Trial::test(name, move || {
         let _watchdog = Watchdog::start(title);
-        test().map_err(|error| format!("{error:?}").into())
+        let words =
+            |error: anyhow::Error| error.chain().map(ToString::to_string).collect::<Vec<_>>().join("\n\ncause: ");
+        test().map_err(|error| words(error).into())
     })
 }
 

@@ -4,6 +4,8 @@
 
 mod bench;
 mod facts;
+mod libreswan;
+mod peers;
 
 use std::process::ExitCode;
 
@@ -11,7 +13,7 @@ use libtest_mimic::{Arguments, Trial};
 
 /// Every test of the guest.
 fn trials() -> Vec<Trial> {
-    [facts::trials()].into_iter().flatten().collect()
+    [facts::trials(), peers::trials()].into_iter().flatten().collect()
 }
 
 fn main() -> ExitCode {

@@ -1,4 +1,4 @@
-//! Debian's charon with its user-space ESP (always in UDP): a daemon that nobody here wrote.
+//! Debian's charon, a daemon that nobody here wrote: with its user-space ESP (always in UDP), or with the kernel's.
 
 use std::path::Path;
 
@@ -19,13 +19,30 @@ pub struct TunedCharon {
 #[derive(Clone, Copy, Debug)]
 pub struct TalkativeCharon;
 
+/// Debian's charon with the kernel's ESP.
+#[derive(Clone, Copy, Debug)]
+pub struct KernelCharon {
+    /// Lines of the section `charon`.
+    pub settings: &'static str,
+}
+
+impl Peer for KernelCharon {
+    fn name(&self) -> &'static str {
+        "charon"
+    }
+
+    fn prepare(&self, directory: &Path) -> anyhow::Result<Recipe> {
+        prepare(directory, self.settings, 2, "")
+    }
+}
+
 impl Peer for TalkativeCharon {
     fn name(&self) -> &'static str {
         Charon.name()
     }
 
     fn prepare(&self, directory: &Path) -> anyhow::Result<Recipe> {
-        prepare(directory, "", 4)
+        prepare(directory, "", 4, USER_SPACE)
     }
 }
 
@@ -35,7 +52,7 @@ impl Peer for TunedCharon {
     }
 
     fn prepare(&self, directory: &Path) -> anyhow::Result<Recipe> {
-        prepare(directory, self.settings, 2)
+        prepare(directory, self.settings, 2, USER_SPACE)
     }
 }
 
@@ -45,12 +62,15 @@ impl Peer for Charon {
     }
 
     fn prepare(&self, directory: &Path) -> anyhow::Result<Recipe> {
-        prepare(directory, "", 2)
+        prepare(directory, "", 2, USER_SPACE)
     }
 }
 
-/// Writes its settings; `child` is the log level of what becomes of CHILD SAs.
-fn prepare(directory: &Path, more: &str, child: u8) -> anyhow::Result<Recipe> {
+/// The plugin of the user-space ESP; it must come before the one that asks the kernel.
+const USER_SPACE: &str = "kernel-libipsec";
+
+/// Writes its settings; `child` is the log level of what becomes of CHILD SAs, `esp` the plugin that does ESP if the kernel does not.
+fn prepare(directory: &Path, more: &str, child: u8, esp: &str) -> anyhow::Result<Recipe> {
     let settings = directory.join("strongswan.conf");
     let log = directory.join("charon.log");
     let socket = directory.join("charon.vici");
@@ -59,7 +79,7 @@ fn prepare(directory: &Path, more: &str, child: u8) -> anyhow::Result<Recipe> {
   {more}
   load_modular = no
   load = random nonce drbg aes aesni sha1 sha2 hmac kdf gcm openssl curve25519 chapoly gmp pem pkcs1 pkcs8 x509 pubkey revocation \
-             constraints kernel-libipsec kernel-netlink socket-default vici updown counters
+             constraints {esp} kernel-netlink socket-default vici updown counters
   plugins {{
     vici {{
       socket = unix://{socket}

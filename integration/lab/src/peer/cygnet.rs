@@ -1,4 +1,4 @@
-//! Our own daemon with its user-space datapath.
+//! Our own daemon, with its user-space datapath or another backend.
 
 use std::path::Path;
 
@@ -13,30 +13,54 @@ pub struct Cygnet {
     pub log: String,
 }
 
+/// Cygnet with a chosen backend: `kernel` or `auto`.
+#[derive(Clone, Debug)]
+pub struct CygnetOn {
+    /// The backend's kind.
+    pub backend: &'static str,
+    /// Further lines of `cygnetd.toml`.
+    pub extra: String,
+    /// Its log filter; empty means `info`.
+    pub log: String,
+}
+
 impl Peer for Cygnet {
     fn name(&self) -> &'static str {
         "cygnet"
     }
 
     fn prepare(&self, directory: &Path) -> anyhow::Result<Recipe> {
-        let socket = directory.join("cygnet.vici");
-        let settings = directory.join("cygnetd.toml");
-        let level = if self.log.is_empty() { "info" } else { &self.log };
-        let text = format!(
-            "[backend]\nkind = \"userspace\"\n[swanctl]\ndirectory = \"{}\"\n[vici]\nsocket = \"unix://{}\"\n[log]\nlevel = \"{level}\"\n{}",
-            directory.join("swanctl").display(),
-            socket.display(),
-            self.extra
-        );
-        std::fs::write(&settings, text)?;
-        Ok(Recipe {
-            program: binary("cygnetd")?,
-            arguments: vec!["--config".into(), settings.into()],
-            environment: Vec::new(),
-            socket,
-            log: None,
-            client: Client::Cygnet,
-            loads_at_start: true,
-        })
+        prepare(directory, "userspace", &self.extra, &self.log)
     }
+}
+
+impl Peer for CygnetOn {
+    fn name(&self) -> &'static str {
+        "cygnet"
+    }
+
+    fn prepare(&self, directory: &Path) -> anyhow::Result<Recipe> {
+        prepare(directory, self.backend, &self.extra, &self.log)
+    }
+}
+
+fn prepare(directory: &Path, backend: &str, extra: &str, log: &str) -> anyhow::Result<Recipe> {
+    let socket = directory.join("cygnet.vici");
+    let settings = directory.join("cygnetd.toml");
+    let level = if log.is_empty() { "info" } else { log };
+    let text = format!(
+        "[backend]\nkind = \"{backend}\"\n[swanctl]\ndirectory = \"{}\"\n[vici]\nsocket = \"unix://{}\"\n[log]\nlevel = \"{level}\"\n{extra}",
+        directory.join("swanctl").display(),
+        socket.display(),
+    );
+    std::fs::write(&settings, text)?;
+    Ok(Recipe {
+        program: binary("cygnetd")?,
+        arguments: vec!["--config".into(), settings.into()],
+        environment: Vec::new(),
+        socket,
+        log: None,
+        client: Client::Cygnet,
+        loads_at_start: true,
+    })
 }
