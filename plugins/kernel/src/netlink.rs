@@ -12,6 +12,7 @@
 mod algorithm;
 pub mod attributes;
 mod body;
+pub mod esp;
 mod event;
 mod known;
 mod listener;
