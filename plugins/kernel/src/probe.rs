@@ -2,10 +2,10 @@
 //!
 //! A driver's feature flag says "some ESP offload". Which algorithms, modes, windows and policies, and whether the whole data path, is known when one
 //! is installed and read back: an SA or policy that comes back without its device was taken by a kernel that ignores what it was asked (no
-//! CONFIG_XFRM_OFFLOAD), or is carried in software after all. So each is tried once with addresses of documentation (RFC 5737), which match no
-//! packet, and taken out again. How many entries a device holds cannot be found out without filling it, so no size is claimed.
+//! CONFIG_XFRM_OFFLOAD), or is carried in software after all. So each is tried once with addresses of no host, which match no packet, and taken
+//! out again. How many entries a device holds cannot be found out without filling it, so no size is claimed.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use ipsec::sa::HeaderCopy;
@@ -16,10 +16,11 @@ use ipsec::{
 use offload_host::prefix::Prefix;
 use offload_host::xfrm::{PolicyKey, PortMask, Verdict, Way};
 
+use crate::netlink::esp::{EspSupport, NOWHERE_V4, every_algorithm};
 use crate::xfrm::{DeviceOffload, KernelLimits, NewState, Policy, StateId, Template, Xfrm, XfrmError};
 
-const SOURCE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
-const DESTINATION: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2));
+const SOURCE: IpAddr = NOWHERE_V4[0];
+const DESTINATION: IpAddr = NOWHERE_V4[1];
 /// Group of what is tried.
 const REQID: Reqid = Reqid(0x4347_0000);
 /// Windows that may be asked for. The kernel's own reach to 4096 packets.
@@ -42,37 +43,22 @@ pub(crate) struct Software {
     pub(crate) lacks: Option<String>,
 }
 
-/// Everything ESP can be made of here, best first.
-pub(crate) fn algorithms() -> Vec<EspAlgorithm> {
-    let gcm = [256, 192, 128].into_iter().filter_map(|bits| EspAlgorithm::from_ids(20, Some(bits), None));
-    let cbc = [256, 192, 128].into_iter().flat_map(|bits| {
-        [12, 13, 14].into_iter().filter_map(move |integrity| EspAlgorithm::from_ids(12, Some(bits), Some(integrity)))
-    });
-    gcm.chain([EspAlgorithm::CHACHA20_POLY1305]).chain(cbc).collect()
-}
-
 /// What the kernel does in software: everything, but for algorithms that it was not built with.
 pub(crate) fn software(xfrm: &mut dyn Xfrm) -> Software {
-    let mut trials = Trials { xfrm, offload: None };
-    let mut taken = Vec::new();
-    let mut lacks = None;
-    for algorithm in algorithms() {
-        let key = key(algorithm);
-        match trials.state(&NewState { algorithm, ..base(&key, Direction::Outbound) }) {
-            Ok(true) => taken.push(algorithm),
-            Ok(false) => {}
-            Err(XfrmError::Refused(refusal)) if refusal.errno == libc::EPROTONOSUPPORT => {
-                lacks = Some(crate::refusal::no_esp(true));
-                break;
-            }
-            Err(error) => tracing::debug!(%algorithm, %error, "the kernel does not take this"),
+    let support = match EspSupport::ask(xfrm) {
+        Ok(support) => support,
+        Err(error) => {
+            let lacks = Some(format!("this kernel does not say what it has of ESP: {error}"));
+            return Software { capabilities: all(every_algorithm()), lacks };
         }
+    };
+    if support.is_none() {
+        return Software { capabilities: all(every_algorithm()), lacks: support.lack() };
     }
-    if taken.is_empty() && lacks.is_none() {
-        lacks = Some("this kernel takes no ESP algorithm; backend.kind = \"userspace\" works without it".to_owned());
+    if let Some(lack) = support.lack() {
+        tracing::warn!("{lack}");
     }
-    let algorithms = if lacks.is_some() { algorithms() } else { taken };
-    Software { capabilities: all(algorithms), lacks }
+    Software { capabilities: all(support.algorithms()), lacks: None }
 }
 
 fn all(algorithms: Vec<EspAlgorithm>) -> Capabilities {
@@ -103,7 +89,7 @@ pub(crate) fn device(xfrm: &mut dyn Xfrm, link: u32, mode: OffloadMode) -> Optio
     if packet && !trials.takes_policy(|policy| policy) {
         return None;
     }
-    let taken: Vec<EspAlgorithm> = algorithms()
+    let taken: Vec<EspAlgorithm> = every_algorithm()
         .into_iter()
         .filter(|algorithm| {
             let key = key(*algorithm);

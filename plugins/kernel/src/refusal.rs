@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use ipsec::{OffloadError, OffloadMode};
+use offload_host::Family;
 
+use crate::netlink::esp::absent_in;
 use crate::xfrm::XfrmError;
 
 /// What was asked of the kernel.
@@ -42,7 +44,7 @@ impl Asked {
             _ if full => self.full(),
             libc::EEXIST => OffloadError::Exists(format!("{} in the kernel, by somebody else,", self.what)),
             libc::EPROTONOSUPPORT if self.table == "SAD" => {
-                let reason = no_esp(self.v4);
+                let reason = absent_in(if self.v4 { Family::V4 } else { Family::V6 });
                 self.unsupported(reason)
             }
             libc::ENODEV | libc::ENETDOWN if offloaded => OffloadError::Unavailable(self.device),
@@ -60,15 +62,6 @@ impl Asked {
     fn full(self) -> OffloadError {
         OffloadError::Full { device: self.device, table: self.table, size: self.held }
     }
-}
-
-/// What a kernel without ESP lacks.
-pub(crate) fn no_esp(v4: bool) -> String {
-    let (family, option, module) =
-        if v4 { ("IPv4", "CONFIG_INET_ESP", "esp4") } else { ("IPv6", "CONFIG_INET6_ESP", "esp6") };
-    format!(
-        "this kernel has no ESP for {family} (option {option}, module {module}); backend.kind = \"userspace\" works without it"
-    )
 }
 
 #[cfg(test)]

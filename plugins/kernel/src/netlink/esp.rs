@@ -17,11 +17,11 @@ use zeroize::Zeroizing;
 
 use crate::xfrm::{KernelLimits, NewState, StateId, Xfrm, XfrmError};
 
-/// Addresses of no host: the reserved block of IPv4 (RFC 1112 §4) and the discard prefix of IPv6 (RFC 6666).
-pub const NOWHERE: [[IpAddr; 2]; 2] = [
-    [IpAddr::V4(Ipv4Addr::new(240, 0, 0, 1)), IpAddr::V4(Ipv4Addr::new(240, 0, 0, 2))],
-    [IpAddr::V6(Ipv6Addr::new(0x100, 0, 0, 0, 0, 0, 0, 1)), IpAddr::V6(Ipv6Addr::new(0x100, 0, 0, 0, 0, 0, 0, 2))],
-];
+/// Two addresses of no host, in the reserved block of IPv4 (RFC 1112 §4).
+pub const NOWHERE_V4: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::new(240, 0, 0, 1)), IpAddr::V4(Ipv4Addr::new(240, 0, 0, 2))];
+/// Two addresses of no host, in the discard prefix of IPv6 (RFC 6666).
+pub const NOWHERE_V6: [IpAddr; 2] =
+    [IpAddr::V6(Ipv6Addr::new(0x100, 0, 0, 0, 0, 0, 0, 1)), IpAddr::V6(Ipv6Addr::new(0x100, 0, 0, 0, 0, 0, 0, 2))];
 /// Group of throw-away states; no policy has it.
 const REQID: Reqid = Reqid(0x4347_0000);
 /// How often another SPI is chosen when somebody has the one tried.
@@ -64,8 +64,7 @@ impl EspSupport {
     /// # Errors
     /// Other refusals than that something is missing: no right, no memory.
     pub fn ask(xfrm: &mut dyn Xfrm) -> Result<Self, XfrmError> {
-        let [v4, v6] = NOWHERE;
-        Ok(Self { v4: family(xfrm, v4)?, v6: family(xfrm, v6)? })
+        Ok(Self { v4: family(xfrm, NOWHERE_V4)?, v6: family(xfrm, NOWHERE_V6)? })
     }
 
     /// The kernel's ESP in a family.
@@ -83,18 +82,35 @@ impl EspSupport {
         present().next().into_iter().flatten().copied().filter(everywhere).collect()
     }
 
-    /// One sentence on what keeps SAs from being installed, if anything does.
+    /// Whether no SA at all can be installed.
+    pub fn is_none(&self) -> bool {
+        self.algorithms().is_empty()
+    }
+
+    /// One sentence on what keeps SAs from being installed in one family or both, if anything does.
     pub fn lack(&self) -> Option<String> {
         let absent: Vec<Family> =
             Family::ALL.into_iter().filter(|family| *self.of(*family) == Support::Absent).collect();
-        let lack = match absent.as_slice() {
-            [] if self.algorithms().is_empty() => format!("takes no transform of ESP ({})", Needs::all()),
-            [] => return None,
-            [family] => format!("has no ESP for {} ({})", name(*family), needs(*family)),
-            _ => format!("has no ESP ({}; {})", needs(Family::V4), needs(Family::V6)),
-        };
-        Some(format!("this kernel {lack}; backend.kind = \"userspace\" works without it"))
+        match absent.as_slice() {
+            [] if self.is_none() => Some(sentence(&format!("takes no transform of ESP ({})", Needs::all()))),
+            [] => None,
+            [family] => Some(absent_in(*family)),
+            _ => Some(sentence(&format!("has no ESP ({}; {})", needs(Family::V4), needs(Family::V6)))),
+        }
     }
+}
+
+/// One sentence on a kernel without ESP in a family.
+pub fn absent_in(family: Family) -> String {
+    let name = match family {
+        Family::V4 => "IPv4",
+        Family::V6 => "IPv6",
+    };
+    sentence(&format!("has no ESP for {name} ({})", needs(family)))
+}
+
+fn sentence(lack: &str) -> String {
+    format!("this kernel {lack}; backend.kind = \"userspace\" works without it")
 }
 
 impl Support {
@@ -103,13 +119,6 @@ impl Support {
             Self::Absent => None,
             Self::Present { algorithms, .. } => Some(algorithms),
         }
-    }
-}
-
-const fn name(family: Family) -> &'static str {
-    match family {
-        Family::V4 => "IPv4",
-        Family::V6 => "IPv6",
     }
 }
 
@@ -218,6 +227,7 @@ fn throw_away(ends: [IpAddr; 2], algorithm: EspAlgorithm, key: &KeyMaterial) -> 
         offload: None,
         cpu: None,
         nat_keepalive: None,
+        selector: None,
     })
 }
 
