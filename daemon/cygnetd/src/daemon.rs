@@ -18,7 +18,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::commands::Commands;
 use crate::config::Config;
 use crate::core::Core;
-use crate::events::{self, Hub};
+use crate::events::{self, Hub, Origin};
 use crate::net::{Options, Receiver, Screen, Sockets};
 use crate::router::{Message, Router};
 use crate::shard::{self, Shared};
@@ -145,7 +145,13 @@ impl Daemon {
         )?;
         let nat_reader = adopt(&*backend, &sockets)?;
         let workers = Workers::start(provider, exempt, Arc::clone(&router)).context("cannot start worker threads")?;
-        let hub = Hub::new(gateway_name(config), boot_id(provider)?, backend::NAME, events::sinks(&subscribers));
+        let origin = Origin {
+            gateway: gateway_name(config),
+            boot_id: boot_id(provider)?,
+            backend: backend::NAME,
+            random: provider.random,
+        };
+        let hub = Hub::new(origin, None, events::sinks(&subscribers));
         let shared = Arc::new(Shared {
             config: ArcSwap::from_pointee(ConfigSnapshot { settings: settings.clone(), ..ConfigSnapshot::default() }),
             backend,

@@ -63,6 +63,7 @@ pub(crate) fn start(shard: Shard, shared: Arc<Shared>) -> io::Result<JoinHandle<
             endpoint,
             shared,
             spis,
+            outputs: VecDeque::new(),
             finished: VecDeque::new(),
             working: 0,
             not_before: Instant::START,
@@ -95,6 +96,8 @@ struct Driver {
     endpoint: Endpoint,
     shared: Arc<Shared>,
     spis: Spis,
+    /// What came out of the core, besides events, and is to be carried out.
+    outputs: VecDeque<Output>,
     /// Outcomes of work done on the spot, to be handed in after the current outputs.
     finished: VecDeque<(WorkId, Outcome)>,
     /// Jobs given to the workers and not yet back.
@@ -225,7 +228,17 @@ impl Driver {
             config: &config,
         };
         self.endpoint.handle(&context, input);
+        let mut events = Vec::new();
         while let Some(output) = self.endpoint.poll_output() {
+            if let Output::Event(body) = output {
+                events.push(body);
+            } else {
+                self.outputs.push_back(output);
+            }
+        }
+        // What has happened is taken down before anybody outside can learn of it: nothing is lost when the process dies in between.
+        self.shared.events.publish_all(events);
+        while let Some(output) = self.outputs.pop_front() {
             self.carry_out(output);
         }
     }

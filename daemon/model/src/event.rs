@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use ipsec::{DeviceId, LimitUnit, PacketSelectors, Path};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::cause::Cause;
 use crate::snapshot::{ChildSaSnapshot, IkeSaSnapshot};
+use crate::time::Rfc3339;
+use crate::ulid::Ulid;
 
 /// What happened. Names are frozen, fields are only added.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -218,6 +220,49 @@ pub enum EventBody {
         /// Why.
         cause: Cause,
     },
+    /// Events could not be taken down: history and webhooks will never have them.
+    #[serde(rename = "events.gap")]
+    EventsGap {
+        /// Number of the first one.
+        first: u64,
+        /// Number of the last one.
+        last: u64,
+        /// What kept them from being written.
+        cause: Cause,
+    },
+}
+
+impl EventBody {
+    /// Its frozen name.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::IkeSaEstablished { .. } => "ike-sa.established",
+            Self::IkeSaRekeyed { .. } => "ike-sa.rekeyed",
+            Self::IkeSaClosed { .. } => "ike-sa.closed",
+            Self::IkeSaAuthFailed { .. } => "ike-sa.auth-failed",
+            Self::IkeSaFailed { .. } => "ike-sa.failed",
+            Self::IkeSaUpdated { .. } => "ike-sa.updated",
+            Self::IkeSaRekeyFailed { .. } => "ike-sa.rekey-failed",
+            Self::ChildSaInstalled { .. } => "child-sa.installed",
+            Self::ChildSaRekeyed { .. } => "child-sa.rekeyed",
+            Self::ChildSaClosed { .. } => "child-sa.closed",
+            Self::ChildSaRekeyFailed { .. } => "child-sa.rekey-failed",
+            Self::ChildSaInstallFailed { .. } => "child-sa.install-failed",
+            Self::ChildSaSoftExpired { .. } => "child-sa.soft-expired",
+            Self::ChildSaHardExpired { .. } => "child-sa.hard-expired",
+            Self::PolicyAcquire { .. } => "policy.acquire",
+            Self::DeviceDown { .. } => "offload.device-down",
+            Self::DeviceUp { .. } => "offload.device-up",
+            Self::Degraded { .. } => "offload.degraded",
+            Self::Repaired { .. } => "offload.repaired",
+            Self::StateLost { .. } => "offload.state-lost",
+            Self::PeerUnreachable { .. } => "peer.unreachable",
+            Self::PeerReachable { .. } => "peer.reachable",
+            Self::ConfigLoaded { .. } => "config.loaded",
+            Self::ConfigRejected { .. } => "config.rejected",
+            Self::EventsGap { .. } => "events.gap",
+        }
+    }
 }
 
 /// An event as every sink gets it.
@@ -225,15 +270,46 @@ pub enum EventBody {
 pub struct EventRecord {
     /// Version of this form: 1.
     pub v: u32,
+    /// Identifies it everywhere; sorts by time, and within one run of the daemon by number.
+    pub ulid: Ulid,
+    /// Wall-clock time.
+    #[serde(serialize_with = "as_text")]
+    pub time: Rfc3339,
     /// Gateway name.
     pub gateway: String,
     /// Changes at every start of the daemon.
     pub boot_id: String,
     /// Counts up from 1 without a gap.
     pub seq: u64,
-    /// Wall-clock time, milliseconds since the epoch.
-    pub time_ms: u64,
     /// What happened.
     #[serde(flatten)]
     pub body: EventBody,
+}
+
+fn as_text<S: Serializer>(time: &Rfc3339, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(time)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ulid::Ulids;
+
+    #[test]
+    fn a_record_has_its_frozen_form() {
+        let record = EventRecord {
+            v: 1,
+            ulid: Ulids::default().next(1, || [0; 10]),
+            time: Rfc3339(1),
+            gateway: "gw".into(),
+            boot_id: "b".into(),
+            seq: 7,
+            body: EventBody::ConfigLoaded { connection: "a".into() },
+        };
+        let fields = [
+            r#"{"v":1,"ulid":"00000000010000000000000000","time":"1970-01-01T00:00:00.001Z","gateway":"gw","#,
+            r#""boot_id":"b","seq":7,"type":"config.loaded","connection":"a"}"#,
+        ];
+        assert_eq!(serde_json::to_string(&record).unwrap(), fields.concat());
+    }
 }

@@ -10,6 +10,7 @@ pub mod command;
 pub mod config;
 pub mod doctor;
 pub mod event;
+pub mod history;
 pub mod identity;
 pub mod proposal;
 pub mod reload;
@@ -17,6 +18,8 @@ pub mod secret;
 pub mod snapshot;
 pub mod specs;
 pub mod tags;
+pub mod time;
+pub mod ulid;
 pub mod why;
 
 pub use cause::{Cause, CauseKind};
@@ -26,9 +29,12 @@ pub use config::{
     FailClosed, Fragmentation, HostSpec, IkeSettings, Unique,
 };
 pub use event::{EventBody, EventRecord};
+pub use history::{Outbox, Recorder, Timeline};
 pub use identity::Identity;
 pub use proposal::{Encryption, EspProposal, IkeProposal};
 pub use secret::{Secret, SharedSecret};
 pub use snapshot::{ChildSaSnapshot, ChildSaState, ConfiguredChildStatus, IkeSaSnapshot, IkeSaState};
 pub use specs::{ChildSpecs, Origin};
 pub use tags::{DrawnTags, InterfaceIds, MarkConfig, TagConfig, TagValue};
+pub use time::Rfc3339;
+pub use ulid::{Ulid, Ulids};

@@ -393,47 +393,17 @@ impl Gateway {
 
     /// Names of the events so far, as they appear on the wire of webhooks.
     pub fn event_names(&self) -> Vec<&'static str> {
-        self.events.iter().map(|(_, body)| name(body)).collect()
+        self.events.iter().map(|(_, body)| body.name()).collect()
     }
 
     /// How many events of this name there were.
     pub fn count(&self, event: &str) -> usize {
-        self.events.iter().filter(|(_, body)| name(body) == event).count()
+        self.events.iter().filter(|(_, body)| body.name() == event).count()
     }
 
     /// The last cause that an event told.
     pub fn last_cause(&self) -> Option<ike_model::Cause> {
         self.events.iter().rev().find_map(|(_, body)| cause(body).cloned())
-    }
-}
-
-/// The frozen name of an event.
-pub fn name(body: &EventBody) -> &'static str {
-    match body {
-        EventBody::IkeSaEstablished { .. } => "ike-sa.established",
-        EventBody::IkeSaRekeyed { .. } => "ike-sa.rekeyed",
-        EventBody::IkeSaClosed { .. } => "ike-sa.closed",
-        EventBody::IkeSaAuthFailed { .. } => "ike-sa.auth-failed",
-        EventBody::IkeSaFailed { .. } => "ike-sa.failed",
-        EventBody::IkeSaUpdated { .. } => "ike-sa.updated",
-        EventBody::IkeSaRekeyFailed { .. } => "ike-sa.rekey-failed",
-        EventBody::ChildSaInstalled { .. } => "child-sa.installed",
-        EventBody::ChildSaRekeyed { .. } => "child-sa.rekeyed",
-        EventBody::ChildSaClosed { .. } => "child-sa.closed",
-        EventBody::ChildSaRekeyFailed { .. } => "child-sa.rekey-failed",
-        EventBody::ChildSaInstallFailed { .. } => "child-sa.install-failed",
-        EventBody::ChildSaSoftExpired { .. } => "child-sa.soft-expired",
-        EventBody::ChildSaHardExpired { .. } => "child-sa.hard-expired",
-        EventBody::PolicyAcquire { .. } => "policy.acquire",
-        EventBody::DeviceDown { .. } => "offload.device-down",
-        EventBody::DeviceUp { .. } => "offload.device-up",
-        EventBody::StateLost { .. } => "offload.state-lost",
-        EventBody::Degraded { .. } => "offload.degraded",
-        EventBody::Repaired { .. } => "offload.repaired",
-        EventBody::PeerUnreachable { .. } => "peer.unreachable",
-        EventBody::PeerReachable { .. } => "peer.reachable",
-        EventBody::ConfigLoaded { .. } => "config.loaded",
-        EventBody::ConfigRejected { .. } => "config.rejected",
     }
 }
 
@@ -450,7 +420,8 @@ pub fn cause(body: &EventBody) -> Option<&ike_model::Cause> {
         | EventBody::PeerUnreachable { cause, .. }
         | EventBody::Degraded { cause, .. }
         | EventBody::Repaired { cause, .. }
-        | EventBody::ConfigRejected { cause, .. } => Some(cause),
+        | EventBody::ConfigRejected { cause, .. }
+        | EventBody::EventsGap { cause, .. } => Some(cause),
         EventBody::IkeSaEstablished { .. }
         | EventBody::IkeSaRekeyed { .. }
         | EventBody::IkeSaUpdated { .. }

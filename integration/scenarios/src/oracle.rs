@@ -331,7 +331,8 @@ impl Story {
             | EventBody::PeerUnreachable { .. }
             | EventBody::PeerReachable { .. }
             | EventBody::ConfigLoaded { .. }
-            | EventBody::ConfigRejected { .. } => Ok(()),
+            | EventBody::ConfigRejected { .. }
+            | EventBody::EventsGap { .. } => Ok(()),
         }
     }
 

@@ -13,7 +13,7 @@ use ipsec::{Instant, OffloadBackend, Request, SaHandle, Shard};
 
 use self::text::{describe, letter, subject};
 use crate::dice::Dice;
-use crate::gateway::{Done, Gateway, Message, cause, name};
+use crate::gateway::{Done, Gateway, Message, cause};
 use crate::journal::{Entry, Happening, Sent};
 use crate::link::{Link, Nat};
 use crate::oracle::Oracle;
@@ -495,9 +495,9 @@ impl World {
         }
         if self.keeps_trace() {
             let why = cause(&body).map(|cause| format!(" ({:?}: {cause})", cause.kind)).unwrap_or_default();
-            self.note(format!("{} ! {}{} {why}", letter(who), name(&body), subject(&body)));
+            self.note(format!("{} ! {}{} {why}", letter(who), body.name(), subject(&body)));
         }
-        self.record(|| Happening::Told(who, name(&body)));
+        self.record(|| Happening::Told(who, body.name()));
         let now = self.now;
         for _ in 0..self.times_told(&body) {
             self.insist(self.oracle.borrow_mut().told(who, &body));

@@ -48,7 +48,8 @@ pub fn event(body: &EventBody) -> Option<(&'static str, Message)> {
         | EventBody::Repaired { .. }
         | EventBody::PeerReachable { .. }
         | EventBody::ConfigLoaded { .. }
-        | EventBody::ConfigRejected { .. } => None,
+        | EventBody::ConfigRejected { .. }
+        | EventBody::EventsGap { .. } => None,
     }
 }
 

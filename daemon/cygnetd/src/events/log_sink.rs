@@ -159,6 +159,10 @@ fn line(body: &EventBody) -> Line<'_> {
             let text = format!("connection {connection} refused: {cause}");
             Line::new("config.rejected", text).warn().named(connection, None).cause(cause)
         }
+        EventBody::EventsGap { first, last, cause } => {
+            let text = format!("events {first} to {last} are in no history and go to no webhook: {cause}");
+            Line::new("events.gap", text).warn().cause(cause)
+        }
         EventBody::ChildSaInstalled { ike, child } => {
             let text = format!("CHILD SA {} established: {}", title(child), selectors(child));
             Line::new("child-sa.installed", text).ike(ike).child(child)

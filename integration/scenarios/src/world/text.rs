@@ -41,7 +41,8 @@ pub(super) fn subject(body: &EventBody) -> String {
         | EventBody::PeerUnreachable { .. }
         | EventBody::PeerReachable { .. }
         | EventBody::ConfigLoaded { .. }
-        | EventBody::ConfigRejected { .. } => String::new(),
+        | EventBody::ConfigRejected { .. }
+        | EventBody::EventsGap { .. } => String::new(),
     }
 }
 

@@ -13,7 +13,7 @@ fn up() -> World {
 
 /// The cause with which an event of this name was told last.
 fn told(world: &World, who: Who, event: &str) -> CauseKind {
-    let found = world.gateway(who).events.iter().rev().find(|(_, body)| scenarios::gateway::name(body) == event);
+    let found = world.gateway(who).events.iter().rev().find(|(_, body)| body.name() == event);
     scenarios::gateway::cause(&found.unwrap_or_else(|| panic!("no {event}")).1).unwrap().kind
 }
 

@@ -39,7 +39,7 @@ fn child(world: &World, who: Who) -> ChildSaSnapshot {
 }
 
 fn told<'w>(world: &'w World, who: Who, name: &'w str) -> impl Iterator<Item = &'w EventBody> {
-    world.gateway(who).events.iter().map(|(_, body)| body).filter(move |body| scenarios::gateway::name(body) == name)
+    world.gateway(who).events.iter().map(|(_, body)| body).filter(move |body| body.name() == name)
 }
 
 /// The generations that were replaced, as they were told.

@@ -180,7 +180,7 @@ fn a_hard_limit_makes_the_child_again() {
     world.check_one_tunnel(A, B);
     assert_ne!(world.tunnels(A, B), before);
     assert_eq!(world.gateway(A).count("child-sa.hard-expired"), 1);
-    let closed = world.gateway(A).events.iter().find(|(_, body)| scenarios::gateway::name(body) == "child-sa.closed");
+    let closed = world.gateway(A).events.iter().find(|(_, body)| body.name() == "child-sa.closed");
     let closed = closed.and_then(|(_, body)| scenarios::gateway::cause(body)).map(|cause| cause.kind);
     assert_eq!(closed, Some(CauseKind::HardLimit));
 }

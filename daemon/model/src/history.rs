@@ -1,0 +1,319 @@
+//! What is kept of the past: who takes events down, who hands them on, who can be asked.
+//!
+//! Three traits, implemented by the history plugin. The daemon records through [`Recorder`]; webhooks see only [`Outbox`]; the status page and the
+//! command line ask [`Timeline`]. Times are milliseconds since the epoch throughout.
+
+use std::future::Future;
+use std::pin::Pin;
+
+use serde::Serialize;
+
+use crate::event::EventRecord;
+use crate::proposal::{EspAlgorithms, IkeAlgorithms};
+use crate::snapshot::Carried;
+
+/// Takes events down before what they describe is released.
+pub trait Recorder: Send + Sync {
+    /// Writes `records`, all or none. Returns when they would survive the end of this process.
+    ///
+    /// # Errors
+    /// They could not be written and are not kept.
+    fn record(&self, records: &[EventRecord]) -> Result<(), NotRecorded>;
+
+    /// There is room for the events of new IKE SAs. While there is not, no new handshake is begun; those of standing SAs still find room.
+    fn has_room(&self) -> bool;
+}
+
+/// Why events were not taken down.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotRecorded {
+    /// What was recorded and not yet taken over fills the space that is allowed.
+    #[error("the spool is full")]
+    Full,
+    /// The file system refused.
+    #[error("{0}")]
+    Io(String),
+}
+
+/// The answer of a store.
+pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, HistoryError>> + Send + 'a>>;
+
+/// Why a store did not answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum HistoryError {
+    /// It cannot be reached now.
+    #[error("the history database cannot be reached: {0}")]
+    Unreachable(String),
+    /// It refuses, or holds what this program does not understand.
+    #[error("the history database failed: {0}")]
+    Failed(String),
+}
+
+/// Which events go to one webhook.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Subscription {
+    /// Name of the webhook.
+    pub endpoint: String,
+    /// Names of events, `*` at the end standing for any rest; empty = all.
+    pub events: Vec<String>,
+    /// Connections; empty = all, also events of no connection.
+    pub connections: Vec<String>,
+}
+
+impl Subscription {
+    /// An event of this name and connection goes there.
+    pub fn takes(&self, event: &str, connection: Option<&str>) -> bool {
+        let named = |pattern: &String| match pattern.strip_suffix('*') {
+            Some(prefix) => event.starts_with(prefix),
+            None => event == pattern,
+        };
+        let of_event = self.events.is_empty() || self.events.iter().any(named);
+        let concerned = |name: &str| self.connections.iter().any(|wanted| wanted == name);
+        of_event && (self.connections.is_empty() || connection.is_some_and(concerned))
+    }
+}
+
+/// Events that have to reach their webhooks at least once.
+pub trait Outbox: Send + Sync {
+    /// Up to `limit` deliveries to `endpoint` that are due, oldest first. Nobody else gets them until `lease_ms` have passed.
+    fn claim<'a>(&'a self, endpoint: &'a str, lease_ms: u64, limit: u32) -> Answer<'a, Vec<Delivery>>;
+
+    /// Tells what became of a delivery that was claimed.
+    fn settle<'a>(&'a self, delivery: &'a Delivery, verdict: Verdict) -> Answer<'a, ()>;
+
+    /// Makes dead deliveries due again; tells how many. Without an endpoint, those of all.
+    fn redeliver<'a>(&'a self, endpoint: Option<&'a str>) -> Answer<'a, u64>;
+
+    /// How many deliveries wait and how many are dead, by endpoint.
+    fn backlog(&self) -> Answer<'_, Vec<Backlog>>;
+}
+
+/// One event on its way to one webhook.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delivery {
+    /// The event's ULID; the same at each attempt.
+    pub ulid: String,
+    /// Name of the webhook.
+    pub endpoint: String,
+    /// Name of the event.
+    pub event: String,
+    /// When it happened.
+    pub time_ms: u64,
+    /// The record, JSON.
+    pub record: String,
+    /// Attempts that have failed.
+    pub attempts: u32,
+}
+
+/// What became of an attempt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The webhook has it.
+    Delivered,
+    /// To be tried again.
+    Retry {
+        /// Not before.
+        at_ms: u64,
+        /// What went wrong.
+        error: String,
+    },
+    /// Given up; kept to be redelivered by hand.
+    Dead {
+        /// What went wrong.
+        error: String,
+    },
+}
+
+/// What waits for one webhook.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backlog {
+    /// Name of the webhook.
+    pub endpoint: String,
+    /// Deliveries that are due or wait for their next attempt.
+    pub waiting: u64,
+    /// Deliveries that were given up.
+    pub dead: u64,
+}
+
+/// What can be asked about the past.
+pub trait Timeline: Send + Sync {
+    /// Generations of CHILD SAs, the newest first.
+    fn generations<'a>(&'a self, wanted: &'a Wanted) -> Answer<'a, Vec<Generation>>;
+
+    /// What each child has carried, over all its generations, those of earlier runs included.
+    fn totals<'a>(&'a self, wanted: &'a Wanted) -> Answer<'a, Vec<ChildTotal>>;
+
+    /// IKE SAs, the newest first.
+    fn ike_sas<'a>(&'a self, wanted: &'a Wanted) -> Answer<'a, Vec<PastIkeSa>>;
+
+    /// Events, the newest first.
+    fn events<'a>(&'a self, wanted: &'a Wanted) -> Answer<'a, Vec<PastEvent>>;
+}
+
+/// Which part of the past.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// Gateway; `None` = this one.
+    pub gateway: Option<String>,
+    /// Connection; `None` = all.
+    pub connection: Option<String>,
+    /// Child; `None` = all.
+    pub child: Option<String>,
+    /// Name of an event; `None` = all.
+    pub event: Option<String>,
+    /// What was up or happened at this time or later.
+    pub since_ms: Option<u64>,
+    /// What was up or happened before this time.
+    pub until_ms: Option<u64>,
+    /// At most so many.
+    pub limit: u32,
+}
+
+/// One generation of a CHILD SA.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Generation {
+    /// Gateway.
+    pub gateway: String,
+    /// Run of its daemon.
+    pub boot_id: String,
+    /// Connection.
+    pub connection: String,
+    /// Child.
+    pub child: String,
+    /// Number of the CHILD SA, unique within a run.
+    pub unique_id: u32,
+    /// Number of its IKE SA.
+    pub ike_unique_id: u32,
+    /// Number of the first generation of the same line of rekeys.
+    pub lineage: u32,
+    /// Rekeys before it.
+    pub generation: u32,
+    /// `tunnel` or `transport`.
+    pub mode: String,
+    /// ESP goes in UDP.
+    pub encap: bool,
+    /// Group of its SAs.
+    pub reqid: u32,
+    /// Our SPI.
+    pub spi_in: Option<u32>,
+    /// The peer's SPI.
+    pub spi_out: Option<u32>,
+    /// Negotiated algorithms.
+    pub algorithms: Option<EspAlgorithms>,
+    /// `userspace` or `kernel`.
+    pub backend: String,
+    /// Offload really in use: `no`, `crypto` or `packet`.
+    pub offload: String,
+    /// Device, where there is one.
+    pub device: Option<String>,
+    /// The device is a simulation.
+    pub simulated: bool,
+    /// Local selectors.
+    pub local_ts: String,
+    /// Remote selectors.
+    pub remote_ts: String,
+    /// Soft and hard limits.
+    pub limits: ipsec::Limits,
+    /// What it received, as last told.
+    pub carried_in: Carried,
+    /// What it sent, as last told.
+    pub carried_out: Carried,
+    /// When it was up.
+    pub installed_ms: u64,
+    /// When it was replaced or ended.
+    pub removed_ms: Option<u64>,
+    /// Kind of the cause of its end; `daemon-died` when the daemon ended without closing it.
+    pub cause: Option<String>,
+    /// The cause in words.
+    pub cause_text: Option<String>,
+}
+
+/// What a child has carried.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ChildTotal {
+    /// Gateway.
+    pub gateway: String,
+    /// Connection.
+    pub connection: String,
+    /// Child.
+    pub child: String,
+    /// How many generations.
+    pub generations: u64,
+    /// What they received.
+    pub carried_in: Carried,
+    /// What they sent.
+    pub carried_out: Carried,
+    /// When the first was up.
+    pub first_ms: u64,
+    /// One of them is up.
+    pub up: bool,
+}
+
+/// One IKE SA.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PastIkeSa {
+    /// Gateway.
+    pub gateway: String,
+    /// Run of its daemon.
+    pub boot_id: String,
+    /// Connection.
+    pub connection: String,
+    /// Number of the IKE SA, unique within a run.
+    pub unique_id: u32,
+    /// Rekeys before it.
+    pub generation: u32,
+    /// We are the original initiator.
+    pub initiator: bool,
+    /// Initiator's SPI, 16 hexadecimal digits.
+    pub initiator_spi: String,
+    /// Responder's SPI.
+    pub responder_spi: String,
+    /// Our address and port.
+    pub local: String,
+    /// The peer's address and port.
+    pub remote: String,
+    /// Our identity.
+    pub local_id: String,
+    /// The peer's identity.
+    pub remote_id: String,
+    /// Negotiated algorithms.
+    pub algorithms: Option<IkeAlgorithms>,
+    /// When it was established.
+    pub established_ms: u64,
+    /// When it was replaced or ended.
+    pub closed_ms: Option<u64>,
+    /// Kind of the cause of its end; `daemon-died` when the daemon ended without closing it.
+    pub cause: Option<String>,
+    /// The cause in words.
+    pub cause_text: Option<String>,
+}
+
+/// One event.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PastEvent {
+    /// Its ULID.
+    pub ulid: String,
+    /// When it happened.
+    pub time_ms: u64,
+    /// Name of the event.
+    pub event: String,
+    /// The record, JSON.
+    pub record: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_subscription_takes_what_it_names() {
+        let mut to = Subscription { endpoint: "ops".into(), events: Vec::new(), connections: Vec::new() };
+        assert!(to.takes("child-sa.closed", None));
+        to.events = vec!["child-sa.*".into(), "config.rejected".into()];
+        assert!(to.takes("child-sa.closed", Some("a")) && to.takes("config.rejected", None));
+        assert!(!to.takes("ike-sa.closed", Some("a")) && !to.takes("config.rejected2", None));
+        to.connections = vec!["a".into()];
+        assert!(to.takes("child-sa.closed", Some("a")));
+        assert!(!to.takes("child-sa.closed", Some("b")) && !to.takes("child-sa.closed", None));
+    }
+}
