@@ -1,0 +1,119 @@
+//! The append-only spool: what happened, on disk before it can be seen outside.
+//!
+//! A directory of segments, each a file of frames: length, checksum, kind, octets. Frames are written with one write(2) each time, so they survive
+//! the end of the process; power loss only with `fsync`. A run never writes into a segment of an earlier one, whose last frame may be torn: the
+//! reader stops at the first frame that does not hold, and goes on with the next segment. Segments are deleted when all of them has been
+//! taken over. What is read twice, because the position was not yet noted down, is recognised by its run and number further on.
+
+mod frame;
+mod reader;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+pub use frame::{Entry, Kind};
+pub use reader::{Position, Reader};
+pub use writer::Spool;
+
+use rustix::fs::FlockOperation;
+use thiserror::Error;
+use tokio::sync::Notify;
+
+/// How a spool is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// The directory; nobody else's.
+    pub directory: PathBuf,
+    /// Octets that the segments may take together.
+    pub size: u64,
+    /// Have each write reach the disk before it counts.
+    pub fsync: bool,
+}
+
+/// Why a spool cannot be used.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    /// Another process has it.
+    #[error("the spool {0} is in use by another process")]
+    InUse(PathBuf),
+    /// The file system refused.
+    #[error("the spool {0} cannot be used: {1}")]
+    Io(PathBuf, #[source] io::Error),
+}
+
+/// Opens a spool: the end to write to and the end to read from, which begins where the last reader stopped.
+///
+/// # Errors
+/// The directory cannot be made or written, or somebody else has it.
+pub fn open(options: &Options) -> Result<(Spool, Reader), OpenError> {
+    let directory = &options.directory;
+    let failed = |error| OpenError::Io(directory.clone(), error);
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed)?;
+    let lock = private().create(true).truncate(false).write(true).open(directory.join("lock")).map_err(failed)?;
+    match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {}
+        Err(rustix::io::Errno::WOULDBLOCK) => return Err(OpenError::InUse(directory.clone())),
+        Err(error) => return Err(failed(error.into())),
+    }
+    let segments = segments(directory).map_err(failed)?;
+    let used = segments.iter().map(|(_, length)| length).sum();
+    let noted = reader::noted(directory);
+    let last = segments.last().map(|(number, _)| *number).max(noted.map(|noted| noted.segment));
+    let number = last.map_or(1, |last| last + 1);
+    let oldest = Position { segment: segments.first().map_or(number, |(oldest, _)| *oldest), offset: 0 };
+    let shared = Arc::new(Shared {
+        directory: directory.clone(),
+        used: Mutex::new(used),
+        written: Mutex::new(Position { segment: number, offset: 0 }),
+        more: Notify::new(),
+        _lock: lock,
+    });
+    let spool = Spool::begin(options, Arc::clone(&shared), number).map_err(failed)?;
+    Ok((spool, Reader::begin(shared, noted.unwrap_or_default().max(oldest))))
+}
+
+/// What both ends see.
+#[derive(Debug)]
+struct Shared {
+    directory: PathBuf,
+    /// Octets of all segments.
+    used: Mutex<u64>,
+    /// Up to here everything is written.
+    written: Mutex<Position>,
+    /// More has been written.
+    more: Notify,
+    /// Locked as long as either end lives.
+    _lock: File,
+}
+
+fn private() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.mode(0o600);
+    options
+}
+
+fn segment_path(directory: &Path, number: u64) -> PathBuf {
+    directory.join(format!("{number:020}.spool"))
+}
+
+/// Numbers and lengths of all segments, in order.
+fn segments(directory: &Path) -> io::Result<Vec<(u64, u64)>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let number = name.to_str().and_then(|name| name.strip_suffix(".spool")).and_then(|digits| digits.parse().ok());
+        if let Some(number) = number {
+            found.push((number, entry.metadata()?.len()));
+        }
+    }
+    found.sort_unstable();
+    Ok(found)
+}

@@ -1,0 +1,77 @@
+//! One frame: length (4 octets, little endian), CRC-32 of the rest (4 octets), kind (1 octet), payload.
+
+/// Octets before the payload.
+pub(super) const HEADER: usize = 9;
+/// Nothing longer is written, and a length beyond it is none.
+pub(super) const PAYLOAD_MAX: usize = 1 << 20;
+
+/// What a frame holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A run of the daemon begins.
+    Boot,
+    /// A record of an event.
+    Record,
+}
+
+impl Kind {
+    fn octet(self) -> u8 {
+        match self {
+            Self::Boot => b'B',
+            Self::Record => b'R',
+        }
+    }
+
+    fn from_octet(octet: u8) -> Option<Self> {
+        [Self::Boot, Self::Record].into_iter().find(|kind| kind.octet() == octet)
+    }
+}
+
+/// One frame, read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// What it holds.
+    pub kind: Kind,
+    /// JSON.
+    pub payload: Vec<u8>,
+}
+
+/// Appends one frame; `false` when the payload is too long.
+pub(super) fn encode(kind: Kind, payload: &[u8], to: &mut Vec<u8>) -> bool {
+    let Some(length) = u32::try_from(payload.len()).ok().filter(|_| payload.len() <= PAYLOAD_MAX) else { return false };
+    to.extend_from_slice(&length.to_le_bytes());
+    to.extend_from_slice(&checksum(kind.octet(), payload).to_le_bytes());
+    to.push(kind.octet());
+    to.extend_from_slice(payload);
+    true
+}
+
+/// What stands at the beginning of some octets.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Decoded {
+    /// A frame, and how many octets it took.
+    Frame(Entry, usize),
+    /// More octets are needed than are there.
+    Short,
+    /// No frame.
+    Broken,
+}
+
+pub(super) fn decode(octets: &[u8]) -> Decoded {
+    let Some((header, rest)) = octets.split_first_chunk::<HEADER>() else { return Decoded::Short };
+    let [l0, l1, l2, l3, c0, c1, c2, c3, kind] = *header;
+    let length = usize::try_from(u32::from_le_bytes([l0, l1, l2, l3])).unwrap_or(usize::MAX);
+    let Some(known) = Kind::from_octet(kind).filter(|_| length <= PAYLOAD_MAX) else { return Decoded::Broken };
+    let Some(payload) = rest.get(..length) else { return Decoded::Short };
+    if checksum(kind, payload) != u32::from_le_bytes([c0, c1, c2, c3]) {
+        return Decoded::Broken;
+    }
+    Decoded::Frame(Entry { kind: known, payload: payload.to_vec() }, HEADER + length)
+}
+
+fn checksum(kind: u8, payload: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&[kind]);
+    hasher.update(payload);
+    hasher.finalize()
+}

@@ -1,0 +1,161 @@
+//! The end to read from.
+
+use std::fs::{self, File};
+use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::path::Path;
+use std::sync::{Arc, PoisonError};
+
+use super::frame::{Decoded, Entry, decode};
+use super::{Shared, private, segment_path, segments};
+
+/// A place between two frames.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Position {
+    /// Number of the segment.
+    pub segment: u64,
+    /// Octets of it that lie before.
+    pub offset: u64,
+}
+
+/// Octets read at once, unless a single frame is longer.
+const CHUNK: usize = 256 << 10;
+
+/// Reads what was taken down, once by its position and possibly again after a crash.
+#[derive(Debug)]
+pub struct Reader {
+    shared: Arc<Shared>,
+    at: Position,
+    /// The segment being read, and its octets from `at` on.
+    open: Option<(u64, File)>,
+    ahead: Vec<u8>,
+    consumed: usize,
+}
+
+impl Reader {
+    pub(super) fn begin(shared: Arc<Shared>, at: Position) -> Self {
+        Self { shared, at, open: None, ahead: Vec::new(), consumed: 0 }
+    }
+
+    /// Waits until there is something to read.
+    pub async fn ready(&self) {
+        while self.at >= self.written() {
+            self.shared.more.notified().await;
+        }
+    }
+
+    /// Up to `limit` frames from here on; none when everything has been read.
+    ///
+    /// # Errors
+    /// The file system refused; nothing is skipped.
+    pub fn read(&mut self, limit: usize) -> io::Result<Vec<Entry>> {
+        let mut entries = Vec::new();
+        while entries.len() < limit {
+            // Looked at once: what is written meanwhile is not to be mistaken for nothing.
+            let written = self.written();
+            match decode(self.ahead.get(self.consumed..).unwrap_or_default()) {
+                Decoded::Frame(entry, length) => {
+                    entries.push(entry);
+                    self.consumed += length;
+                    self.at.offset += length as u64;
+                }
+                Decoded::Short if self.refill(written)? => {}
+                Decoded::Short | Decoded::Broken => {
+                    if !self.next_segment(written)? {
+                        break;
+                    }
+                }
+            }
+        }
+        Ok(entries)
+    }
+
+    /// Everything read so far has been taken over: notes the position down and deletes segments that are done with.
+    ///
+    /// # Errors
+    /// The file system refused. Nothing is lost, at most read again.
+    pub fn taken_over(&mut self) -> io::Result<()> {
+        let draft = self.shared.directory.join("position.new");
+        let mut file = private().create(true).truncate(true).write(true).open(&draft)?;
+        io::Write::write_all(&mut file, format!("{} {}\n", self.at.segment, self.at.offset).as_bytes())?;
+        fs::rename(&draft, self.shared.directory.join("position"))?;
+        for (number, length) in
+            segments(&self.shared.directory)?.into_iter().filter(|(number, _)| *number < self.at.segment)
+        {
+            fs::remove_file(segment_path(&self.shared.directory, number))?;
+            let mut used = self.shared.used.lock().unwrap_or_else(PoisonError::into_inner);
+            *used = used.saturating_sub(length);
+        }
+        Ok(())
+    }
+
+    /// Goes back to `position`, at which an earlier call of [`Self::read`] began.
+    pub fn rewind(&mut self, position: Position) {
+        self.at = position;
+        self.open = None;
+        self.ahead.clear();
+        self.consumed = 0;
+    }
+
+    /// Where the next frame begins.
+    pub fn position(&self) -> Position {
+        self.at
+    }
+
+    fn written(&self) -> Position {
+        *self.shared.written.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads further octets of the segment; `false` at its end, for now or for ever.
+    fn refill(&mut self, written: Position) -> io::Result<bool> {
+        let file = match &mut self.open {
+            Some((number, file)) if *number == self.at.segment => file,
+            Some(_) | None => {
+                let path = segment_path(&self.shared.directory, self.at.segment);
+                let file = match File::open(path) {
+                    Ok(file) => file,
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+                    Err(error) => return Err(error),
+                };
+                &mut self.open.insert((self.at.segment, file)).1
+            }
+        };
+        self.ahead.drain(..self.consumed);
+        self.consumed = 0;
+        let from = self.at.offset + self.ahead.len() as u64;
+        // Of the segment that is being written, only what has been written in full.
+        let end = if self.at.segment < written.segment { u64::MAX } else { written.offset };
+        let wanted = end.saturating_sub(from).min(CHUNK as u64);
+        file.seek(SeekFrom::Start(from))?;
+        let read = file.take(wanted).read_to_end(&mut self.ahead)?;
+        Ok(read > 0)
+    }
+
+    /// Goes to the next segment there is; `false` when this is the one being written.
+    fn next_segment(&mut self, written: Position) -> io::Result<bool> {
+        if self.at.segment >= written.segment {
+            return Ok(false);
+        }
+        let left = self.ahead.len() - self.consumed;
+        if left > 0 {
+            tracing::warn!(
+                segment = self.at.segment,
+                offset = self.at.offset,
+                octets = left,
+                "the spool ends in the middle of an event there, as after a crash"
+            );
+        }
+        let next = segments(&self.shared.directory)?
+            .into_iter()
+            .map(|(number, _)| number)
+            .find(|number| *number > self.at.segment);
+        self.rewind(Position { segment: next.unwrap_or(written.segment), offset: 0 });
+        Ok(true)
+    }
+}
+
+/// The position that was noted down last.
+pub(super) fn noted(directory: &Path) -> Option<Position> {
+    let text = fs::read_to_string(directory.join("position")).ok()?;
+    let (segment, offset) = text.trim().split_once(' ')?;
+    Some(Position { segment: segment.parse().ok()?, offset: offset.parse().ok()? })
+}

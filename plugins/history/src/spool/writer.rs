@@ -1,0 +1,136 @@
+//! The end to write to.
+
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use ike_model::history::NotRecorded;
+use ike_model::{EventRecord, Recorder};
+use serde_json::json;
+
+use super::frame::{self, Kind};
+use super::reader::Position;
+use super::{Options, Shared, private, segment_path};
+
+/// Segments a full spool consists of.
+const SEGMENTS: u64 = 16;
+/// A segment is not longer than this, unless one write is.
+const SEGMENT_MAX: u64 = 16 << 20;
+
+/// Takes events down.
+#[derive(Debug)]
+pub struct Spool {
+    size: u64,
+    fsync: bool,
+    shared: Arc<Shared>,
+    current: Mutex<Current>,
+    /// The last write failed.
+    failing: AtomicBool,
+}
+
+#[derive(Debug)]
+struct Current {
+    file: File,
+    at: Position,
+    buffer: Vec<u8>,
+}
+
+impl Spool {
+    pub(super) fn begin(options: &Options, shared: Arc<Shared>, number: u64) -> io::Result<Self> {
+        let file = private().create_new(true).append(true).open(segment_path(&shared.directory, number))?;
+        let at = Position { segment: number, offset: 0 };
+        Ok(Self {
+            size: options.size,
+            fsync: options.fsync,
+            shared,
+            current: Mutex::new(Current { file, at, buffer: Vec::new() }),
+            failing: AtomicBool::new(false),
+        })
+    }
+
+    /// Notes that a run of the daemon begins: what an earlier one left open was ended by its death.
+    ///
+    /// # Errors
+    /// As for events.
+    pub fn boot(&self, gateway: &str, boot_id: &str, time_ms: u64) -> Result<(), NotRecorded> {
+        let marker = json!({ "gateway": gateway, "boot_id": boot_id, "time_ms": time_ms });
+        self.write(|buffer| frame::encode(Kind::Boot, marker.to_string().as_bytes(), buffer))
+    }
+
+    /// Octets of what is not yet taken over, and how many there may be.
+    pub fn fill(&self) -> (u64, u64) {
+        (*self.shared.used.lock().unwrap_or_else(PoisonError::into_inner), self.size)
+    }
+
+    /// What is beyond this is kept for SAs that stand.
+    fn reserve(&self) -> u64 {
+        self.size / 8
+    }
+
+    fn write(&self, fill: impl FnOnce(&mut Vec<u8>) -> bool) -> Result<(), NotRecorded> {
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let outcome = self.append(&mut current, fill);
+        self.failing.store(outcome.is_err(), Ordering::Relaxed);
+        outcome
+    }
+
+    fn append(&self, current: &mut Current, fill: impl FnOnce(&mut Vec<u8>) -> bool) -> Result<(), NotRecorded> {
+        current.buffer.clear();
+        if !fill(&mut current.buffer) {
+            return Err(NotRecorded::Io("an event is too long".into()));
+        }
+        let length = current.buffer.len() as u64;
+        if self.fill().0 + length > self.size {
+            return Err(NotRecorded::Full);
+        }
+        let failed = |error: io::Error| NotRecorded::Io(error.to_string());
+        if current.at.offset > 0 && current.at.offset + length > (self.size / SEGMENTS).min(SEGMENT_MAX) {
+            self.next_segment(current).map_err(failed)?;
+        }
+        if let Err(error) = self.put(current) {
+            // What was written in part is taken back, or else left behind: nothing can follow a torn frame.
+            if current.file.set_len(current.at.offset).is_err() {
+                self.next_segment(current).map_err(failed)?;
+            }
+            return Err(failed(error));
+        }
+        current.at.offset += length;
+        *self.shared.used.lock().unwrap_or_else(PoisonError::into_inner) += length;
+        *self.shared.written.lock().unwrap_or_else(PoisonError::into_inner) = current.at;
+        self.shared.more.notify_one();
+        Ok(())
+    }
+
+    fn put(&self, current: &mut Current) -> io::Result<()> {
+        current.file.write_all(&current.buffer)?;
+        if self.fsync { current.file.sync_data() } else { Ok(()) }
+    }
+
+    fn next_segment(&self, current: &mut Current) -> io::Result<()> {
+        let number = current.at.segment + 1;
+        let path = segment_path(&self.shared.directory, number);
+        current.file = private().create_new(true).append(true).open(path)?;
+        if self.fsync {
+            File::open(&self.shared.directory)?.sync_all()?;
+        }
+        current.at = Position { segment: number, offset: 0 };
+        *self.shared.written.lock().unwrap_or_else(PoisonError::into_inner) = current.at;
+        Ok(())
+    }
+}
+
+impl Recorder for Spool {
+    fn record(&self, records: &[EventRecord]) -> Result<(), NotRecorded> {
+        self.write(|buffer| {
+            records.iter().all(|record| match serde_json::to_vec(record) {
+                Ok(json) => frame::encode(Kind::Record, &json, buffer),
+                Err(_) => false,
+            })
+        })
+    }
+
+    fn has_room(&self) -> bool {
+        !self.failing.load(Ordering::Relaxed) && self.fill().0 + self.reserve() <= self.size
+    }
+}
