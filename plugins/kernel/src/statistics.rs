@@ -5,40 +5,41 @@
 use std::fs;
 use std::path::PathBuf;
 
-/// The counters there are, in the kernel's words and order. Others are not told.
-const REASONS: [&str; 32] = [
-    "XfrmInError",
-    "XfrmInBufferError",
-    "XfrmInHdrError",
-    "XfrmInNoStates",
-    "XfrmInStateProtoError",
-    "XfrmInStateModeError",
-    "XfrmInStateSeqError",
-    "XfrmInStateExpired",
-    "XfrmInStateMismatch",
-    "XfrmInStateInvalid",
-    "XfrmInTmplMismatch",
-    "XfrmInNoPols",
-    "XfrmInPolBlock",
-    "XfrmInPolError",
-    "XfrmOutError",
-    "XfrmOutBundleGenError",
-    "XfrmOutBundleCheckError",
-    "XfrmOutNoStates",
-    "XfrmOutStateProtoError",
-    "XfrmOutStateModeError",
-    "XfrmOutStateSeqError",
-    "XfrmOutStateExpired",
-    "XfrmOutPolBlock",
-    "XfrmOutPolDead",
-    "XfrmOutPolError",
-    "XfrmFwdHdrError",
-    "XfrmOutStateInvalid",
-    "XfrmAcquireError",
-    "XfrmOutStateDirError",
-    "XfrmInStateDirError",
-    "XfrmInIptfsError",
-    "XfrmOutNoQueueSpace",
+/// The kernel's counters and what they are told as: in the words of other backends where they mean the same, else in the kernel's own. Counters
+/// that are not named here are not told.
+const REASONS: [(&str, &str); 32] = [
+    ("XfrmInError", "XfrmInError"),
+    ("XfrmInBufferError", "XfrmInBufferError"),
+    ("XfrmInHdrError", "malformed-esp"),
+    ("XfrmInNoStates", "unknown-spi"),
+    ("XfrmInStateProtoError", "integrity"),
+    ("XfrmInStateModeError", "XfrmInStateModeError"),
+    ("XfrmInStateSeqError", "replay"),
+    ("XfrmInStateExpired", "expired"),
+    ("XfrmInStateMismatch", "selector-mismatch"),
+    ("XfrmInStateInvalid", "XfrmInStateInvalid"),
+    ("XfrmInTmplMismatch", "selector-mismatch"),
+    ("XfrmInNoPols", "selector-mismatch"),
+    ("XfrmInPolBlock", "discard"),
+    ("XfrmInPolError", "XfrmInPolError"),
+    ("XfrmOutError", "XfrmOutError"),
+    ("XfrmOutBundleGenError", "XfrmOutBundleGenError"),
+    ("XfrmOutBundleCheckError", "XfrmOutBundleCheckError"),
+    ("XfrmOutNoStates", "no-outbound-sa"),
+    ("XfrmOutStateProtoError", "XfrmOutStateProtoError"),
+    ("XfrmOutStateModeError", "XfrmOutStateModeError"),
+    ("XfrmOutStateSeqError", "XfrmOutStateSeqError"),
+    ("XfrmOutStateExpired", "expired"),
+    ("XfrmOutPolBlock", "discard"),
+    ("XfrmOutPolDead", "XfrmOutPolDead"),
+    ("XfrmOutPolError", "XfrmOutPolError"),
+    ("XfrmFwdHdrError", "XfrmFwdHdrError"),
+    ("XfrmOutStateInvalid", "XfrmOutStateInvalid"),
+    ("XfrmAcquireError", "XfrmAcquireError"),
+    ("XfrmOutStateDirError", "XfrmOutStateDirError"),
+    ("XfrmInStateDirError", "XfrmInStateDirError"),
+    ("XfrmInIptfsError", "XfrmInIptfsError"),
+    ("XfrmOutNoQueueSpace", "hold-full"),
 ];
 
 /// See the module.
@@ -85,12 +86,17 @@ impl Statistics {
 }
 
 fn parse(text: &str) -> Vec<(&'static str, u64)> {
-    let counter = |line: &str| {
+    let mut counters: Vec<(&'static str, u64)> = Vec::new();
+    for line in text.lines() {
         let mut words = line.split_whitespace();
-        let (name, count) = (words.next()?, words.next()?.parse().ok()?);
-        Some((*REASONS.iter().find(|reason| **reason == name)?, count))
-    };
-    text.lines().filter_map(counter).collect()
+        let (Some(name), Some(Ok(count))) = (words.next(), words.next().map(str::parse::<u64>)) else { continue };
+        let Some((_, reason)) = REASONS.iter().find(|(kernel, _)| *kernel == name) else { continue };
+        match counters.iter_mut().find(|(other, _)| other == reason) {
+            Some((_, sum)) => *sum = sum.saturating_add(count),
+            None => counters.push((reason, count)),
+        }
+    }
+    counters
 }
 
 #[cfg(test)]
@@ -102,7 +108,9 @@ mod tests {
         let directory = crate::tests::scratch("statistics");
         let path = directory.join("xfrm_stat");
         let write = |no_pols: u64, block: u64| {
-            let text = format!("XfrmInNoPols            \t{no_pols}\nXfrmOutPolBlock \t{block}\nXfrmNew 7\nrubbish\n");
+            let text = format!(
+                "XfrmInNoPols            \t{no_pols}\nXfrmInTmplMismatch 1\nXfrmOutPolBlock \t{block}\nXfrmNew 7\nrubbish\n"
+            );
             fs::write(&path, text).unwrap();
         };
         write(5, 0);
@@ -110,7 +118,7 @@ mod tests {
         assert_eq!(statistics.read().unwrap().left_zero, []);
         write(7, 1);
         let drops = statistics.read().unwrap();
-        assert_eq!(drops.counters, [("XfrmInNoPols", 2), ("XfrmOutPolBlock", 1)]);
+        assert_eq!(drops.counters, [("selector-mismatch", 2), ("discard", 1)]);
         assert_eq!(drops.left_zero, drops.counters);
         write(9, 1);
         assert_eq!(statistics.read().unwrap().left_zero, []);

@@ -48,6 +48,7 @@ pub(super) struct Sa {
     bytes: u64,
     packets: u64,
     sequence: u64,
+    initial_sequence: u64,
     /// When the counters last moved, as far as is known.
     last_packet: Option<Instant>,
     /// When they were last read.
@@ -235,6 +236,7 @@ impl Control {
             bytes: 0,
             packets: 0,
             sequence: spec.initial_sequence,
+            initial_sequence: spec.initial_sequence,
             last_packet: None,
             read: now,
             soft: None,
@@ -333,7 +335,7 @@ impl Control {
     ///
     /// # Errors
     /// The kernel's refusal to tell.
-    pub(super) fn read_all(&mut self) -> Result<(), OffloadError> {
+    pub(crate) fn read_all(&mut self) -> Result<(), OffloadError> {
         let present: Vec<_> = self.sas.present().collect();
         if present.len() <= ONE_BY_ONE {
             return present.into_iter().try_for_each(|(_, handle)| self.read_sa(handle));
@@ -402,6 +404,10 @@ impl Control {
             sa.last_packet = Some(now);
         }
         (sa.bytes, sa.packets, sa.read) = (bytes.max(sa.bytes), packets.max(sa.packets), now);
+        if sa.direction == Direction::Outbound {
+            // Each packet takes a number.
+            sa.sequence = sa.sequence.max(sa.initial_sequence.saturating_add(sa.packets));
+        }
         let unit = sa.reached(sa.limits.hard).unwrap_or(LimitUnit::Time);
         let soft = sa.soft_reached();
         if first {

@@ -1,5 +1,9 @@
 //! The backend on a kernel in memory.
 
+mod contract;
+mod memory;
+mod subject;
+
 use std::path::PathBuf;
 
 /// An empty directory of this test process.

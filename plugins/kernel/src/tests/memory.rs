@@ -1,0 +1,525 @@
+//! A kernel's IPsec in memory, with the semantics that matter and the traps that were found in the real one.
+//!
+//! Policies in a device are looked up first and a hit ends the search; a policy finds only states where it is itself; what finds none asks for one, once
+//! for each larval state, and its packets wait with the policy until that is replaced. States and policies of a device go with its link without a
+//! word. A soft limit is told once, a hard one deletes. A driver takes what its script says.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use ipsec::{Direction, EspAlgorithm, PacketSelectors, SaMode, SelectorPair};
+use offload_host::KernelError;
+use offload_host::xfrm::{PolicyKey, PortMask, Verdict, Way};
+
+use crate::xfrm::{
+    DeviceOffload, KernelEvent, NewState, Policy, State, StateDetail, StateId, Template, Xfrm, XfrmError,
+};
+
+/// Packets that wait with one policy.
+const QUEUE: usize = 100;
+/// How long a larval state is waited for.
+const LARVAL: Duration = Duration::from_secs(30);
+
+/// What a driver does.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Driver {
+    pub(super) packet: bool,
+    pub(super) crypto: bool,
+    /// Empty = all.
+    pub(super) algorithms: Vec<EspAlgorithm>,
+    pub(super) no_esn: bool,
+    /// Empty = all.
+    pub(super) windows: Vec<u32>,
+    pub(super) states: Option<usize>,
+    pub(super) policies: Option<usize>,
+}
+
+/// A state with what is behind it.
+#[derive(Clone, Debug)]
+pub(super) struct Held {
+    pub(super) state: State,
+    direction: Direction,
+    selector: Option<PolicyKey>,
+    expires: Option<Duration>,
+    dying: bool,
+    window: u32,
+    seen: BTreeSet<u64>,
+    /// Waits for one to come in its place.
+    larval: bool,
+}
+
+/// What becomes of a packet that is sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Sent {
+    Clear,
+    Esp(StateId, u64),
+    Dropped,
+    Waits,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct World {
+    pub(super) states: BTreeMap<StateId, Held>,
+    pub(super) policies: BTreeMap<PolicyKey, Policy>,
+    waiting: BTreeMap<PolicyKey, Vec<Vec<u8>>>,
+    larvals: Vec<(IpAddr, IpAddr, u32, Duration)>,
+    pub(super) events: VecDeque<KernelEvent>,
+    pub(super) drivers: BTreeMap<u32, Driver>,
+    /// It takes no notice of XFRMA_OFFLOAD_DEV.
+    pub(super) ignoring: bool,
+    /// It has no ESP.
+    pub(super) no_esp: bool,
+    /// States to come that are refused.
+    pub(super) refuse: u32,
+    pub(super) now: Duration,
+    indexes: u32,
+    /// What guards stand for.
+    pub(super) guards: Vec<SelectorPair>,
+    /// Packets that got a state while they waited, in order.
+    pub(super) released: Vec<(Vec<u8>, Sent)>,
+    /// Keys that were without a policy for a moment after having had one.
+    pub(super) gaps: Vec<PolicyKey>,
+}
+
+/// The kernel, for whoever holds it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Memory(Arc<Mutex<World>>);
+
+impl Memory {
+    pub(super) fn world(&self) -> MutexGuard<'_, World> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn refused(errno: i32, text: &str) -> XfrmError {
+    XfrmError::Refused(KernelError { errno, text: (!text.is_empty()).then(|| text.to_owned()) })
+}
+
+impl Xfrm for Memory {
+    fn add_state(&mut self, new: &NewState<'_>) -> Result<(), XfrmError> {
+        self.world().add(new)
+    }
+
+    fn delete_state(&mut self, id: &StateId) -> Result<bool, XfrmError> {
+        let mut world = self.world();
+        let there = world.states.remove(id).is_some();
+        if there {
+            world.events.push_back(KernelEvent::StateDeleted(*id));
+        }
+        Ok(there)
+    }
+
+    fn state(&mut self, id: &StateId) -> Result<Option<State>, XfrmError> {
+        Ok(self.world().states.get(id).filter(|held| !held.larval).map(|held| held.state.clone()))
+    }
+
+    fn states(&mut self) -> Result<Vec<State>, XfrmError> {
+        Ok(self.world().states.values().filter(|held| !held.larval).map(|held| held.state.clone()).collect())
+    }
+
+    fn put_policy(&mut self, policy: &Policy, replace: bool) -> Result<(), XfrmError> {
+        self.world().put(policy, replace)
+    }
+
+    fn delete_policy(&mut self, key: &PolicyKey, index: u32) -> Result<bool, XfrmError> {
+        let mut world = self.world();
+        if !world.policies.get(key).is_some_and(|there| index == 0 || there.index == index) {
+            return Ok(false);
+        }
+        world.policies.remove(key);
+        world.waiting.remove(key);
+        world.gaps.push(*key);
+        world.events.push_back(KernelEvent::PolicyDeleted(*key));
+        Ok(true)
+    }
+
+    fn policy(&mut self, key: &PolicyKey) -> Result<Option<Policy>, XfrmError> {
+        Ok(self.world().policies.get(key).copied())
+    }
+
+    fn policies(&mut self) -> Result<Vec<Policy>, XfrmError> {
+        Ok(self.world().policies.values().copied().collect())
+    }
+}
+
+impl World {
+    fn add(&mut self, new: &NewState<'_>) -> Result<(), XfrmError> {
+        if self.no_esp {
+            return Err(refused(libc::EPROTONOSUPPORT, "Requested type not found"));
+        }
+        if self.states.contains_key(&new.id) {
+            return Err(refused(libc::EEXIST, ""));
+        }
+        if self.refuse > 0 && new.reqid.0 < 0x4300_0000 {
+            self.refuse -= 1;
+            return Err(refused(libc::EINVAL, "the driver does not like it"));
+        }
+        let offload = match new.offload.filter(|_| !self.ignoring) {
+            Some(offload) => self.drive(new, offload)?,
+            None => None,
+        };
+        let state = State {
+            id: new.id,
+            source: new.source,
+            reqid: new.reqid.0,
+            if_id: new.tags.if_id,
+            mode: Some(new.mode),
+            direction: Some(new.direction),
+            offload,
+            bytes: 0,
+            packets: 0,
+            sent_sequence: if new.direction == Direction::Outbound { new.initial_sequence } else { 0 },
+            received_sequence: if new.direction == Direction::Inbound { new.initial_sequence } else { 0 },
+            added: self.now.as_secs(),
+            last_used: None,
+            limits: new.limits,
+            detail: StateDetail { algorithm: Some(new.algorithm), esn: new.esn, ..StateDetail::default() },
+        };
+        let expires = new.limits.hard_time.map(|time| self.now + time);
+        let held = Held {
+            state,
+            direction: new.direction,
+            selector: new.selector,
+            expires,
+            dying: false,
+            window: new.replay_window,
+            seen: BTreeSet::new(),
+            larval: false,
+        };
+        self.states.insert(new.id, held);
+        self.events.push_back(KernelEvent::StateAdded(new.id));
+        Ok(())
+    }
+
+    fn drive(&self, new: &NewState<'_>, offload: DeviceOffload) -> Result<Option<DeviceOffload>, XfrmError> {
+        let Some(driver) = self.drivers.get(&offload.link) else {
+            return if offload.packet { Err(refused(libc::EINVAL, "")) } else { Ok(None) };
+        };
+        if !(if offload.packet { driver.packet } else { driver.crypto }) {
+            return Err(refused(libc::EINVAL, "Unsupported ipsec offload type"));
+        }
+        if !driver.algorithms.is_empty() && !driver.algorithms.contains(&new.algorithm) {
+            return Err(refused(libc::EINVAL, "Cannot offload this algorithm"));
+        }
+        if driver.no_esn && new.esn {
+            return Err(refused(libc::EINVAL, "Cannot offload ESN xfrm states"));
+        }
+        let inbound = new.direction == Direction::Inbound;
+        if inbound && !driver.windows.is_empty() && !driver.windows.contains(&new.replay_window) {
+            return Err(refused(libc::EINVAL, "Unsupported replay window size"));
+        }
+        let there = self.states.values().filter(|held| held.state.offload == Some(offload)).count();
+        if driver.states.is_some_and(|most| there >= most) {
+            return Err(refused(libc::ENOSPC, ""));
+        }
+        Ok(Some(offload))
+    }
+
+    fn put(&mut self, policy: &Policy, replace: bool) -> Result<(), XfrmError> {
+        let there = self.policies.get(&policy.key).copied();
+        if there.is_some() && !replace {
+            return Err(refused(libc::EEXIST, ""));
+        }
+        let mut policy = *policy;
+        if self.ignoring {
+            policy.device = None;
+        }
+        if let Some(link) = policy.device {
+            let driver = self.drivers.get(&link).filter(|driver| driver.packet);
+            let driver = driver.ok_or_else(|| refused(libc::EINVAL, "Policy offload is not supported"))?;
+            let held = self.policies.values().filter(|other| other.device == Some(link)).count();
+            if policy.key.way == Way::Forward || driver.policies.is_some_and(|most| held >= most && there.is_none()) {
+                return Err(refused(libc::EINVAL, "policy table is full"));
+            }
+        }
+        if let Some(there) = there {
+            policy.index = there.index;
+        } else if policy.index == 0 {
+            self.indexes += 8;
+            policy.index = self.indexes;
+        }
+        self.policies.insert(policy.key, policy);
+        self.events.push_back(KernelEvent::PolicyChanged(policy.key));
+        for packet in self.waiting.remove(&policy.key).unwrap_or_default() {
+            let sent = self.send(&packet);
+            if sent != Sent::Waits {
+                self.released.push((packet, sent));
+            }
+        }
+        Ok(())
+    }
+
+    /// A link goes down, or is removed.
+    pub(super) fn link_down(&mut self, link: u32) {
+        self.states.retain(|_, held| held.state.offload.is_none_or(|offload| offload.link != link));
+        self.policies.retain(|_, policy| policy.device != Some(link));
+    }
+
+    /// Somebody else deletes a state.
+    pub(super) fn steal_state(&mut self, id: &StateId) -> bool {
+        let there = self.states.remove(id).is_some();
+        self.events.push_back(KernelEvent::StateDeleted(*id));
+        there
+    }
+
+    /// Time passes: hard limits of time and larval states end.
+    pub(super) fn pass(&mut self, span: Duration) {
+        self.now += span;
+        let now = self.now;
+        self.larvals.retain(|(.., until)| *until > now);
+        let ended: Vec<StateId> = self
+            .states
+            .iter()
+            .filter(|(_, held)| held.expires.is_some_and(|at| at <= now))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in ended {
+            self.end(&id);
+        }
+    }
+
+    fn end(&mut self, id: &StateId) {
+        if let Some(held) = self.states.remove(id)
+            && !held.larval
+        {
+            let State { bytes, packets, .. } = held.state;
+            self.events.push_back(KernelEvent::Expired { id: *id, hard: true, bytes, packets });
+        }
+    }
+
+    /// The policy that a packet meets.
+    fn policy_for(&self, way: Way, packet: &PacketSelectors) -> Option<Policy> {
+        let met = self.policies.values().filter(|policy| policy.key.way == way && matches(&policy.key, packet));
+        met.copied().min_by_key(|policy| (policy.device.is_none(), policy.priority, policy.index))
+    }
+
+    /// What becomes of a packet that this host sends or forwards.
+    pub(super) fn send(&mut self, packet: &[u8]) -> Sent {
+        let Some(selectors) = selectors(packet) else { return Sent::Dropped };
+        let Some(policy) = self.policy_for(Way::Out, &selectors) else {
+            let guarded = self.guards.iter().any(|pair| pair.matches_outbound(&selectors));
+            return if guarded { Sent::Dropped } else { Sent::Clear };
+        };
+        if policy.verdict == Verdict::Block {
+            return Sent::Dropped;
+        }
+        let Some(template) = policy.template else { return Sent::Clear };
+        let (source, destination) = match template.mode {
+            SaMode::Tunnel => (template.source, template.destination),
+            SaMode::Transport => (selectors.source, selectors.destination),
+        };
+        let serves = |held: &&Held| {
+            let State { id, source: from, reqid, mode, offload, .. } = &held.state;
+            let in_device = offload.filter(|offload| offload.packet).map(|offload| offload.link);
+            held.direction == Direction::Outbound
+                && !held.larval
+                && (*from, id.destination, *reqid, *mode)
+                    == (source, destination, template.reqid.0, Some(template.mode))
+                && template.spi.is_none_or(|spi| spi == id.spi)
+                && in_device == policy.device
+        };
+        let found = self.states.values().find(serves).map(|held| held.state.id);
+        match found.and_then(|id| self.carry(&id, octets(packet, template.mode)).map(|number| Sent::Esp(id, number))) {
+            Some(sent) => sent,
+            None => self.ask(&policy, &template, (source, destination), selectors, packet),
+        }
+    }
+
+    fn ask(
+        &mut self,
+        policy: &Policy,
+        template: &Template,
+        (source, destination): (IpAddr, IpAddr),
+        packet: PacketSelectors,
+        octets: &[u8],
+    ) -> Sent {
+        let name = (source, destination, template.reqid.0);
+        if !self.larvals.iter().any(|(from, to, reqid, _)| (*from, *to, *reqid) == name) {
+            self.larvals.push((source, destination, template.reqid.0, self.now + LARVAL));
+            self.events.push_back(KernelEvent::Acquire {
+                index: policy.index,
+                reqid: template.reqid.0,
+                packet,
+                sequence: 1,
+                device: policy.device,
+                cpu: None,
+            });
+            self.keep_place(template, source);
+        }
+        let waiting = self.waiting.entry(policy.key).or_default();
+        if waiting.len() >= QUEUE {
+            return Sent::Dropped;
+        }
+        waiting.push(octets.to_vec());
+        Sent::Waits
+    }
+
+    /// A larval state has the SPI of the template, and so keeps that name from others.
+    fn keep_place(&mut self, template: &Template, source: IpAddr) {
+        let Some(spi) = template.spi else { return };
+        let id = StateId { destination: template.destination, spi, mark: None };
+        let state = State {
+            id,
+            source,
+            reqid: template.reqid.0,
+            if_id: 0,
+            mode: Some(template.mode),
+            direction: None,
+            offload: None,
+            bytes: 0,
+            packets: 0,
+            sent_sequence: 0,
+            received_sequence: 0,
+            added: 0,
+            last_used: None,
+            limits: crate::xfrm::KernelLimits::default(),
+            detail: StateDetail::default(),
+        };
+        let expires = Some(self.now + LARVAL);
+        let held = Held {
+            state,
+            direction: Direction::Outbound,
+            selector: None,
+            expires,
+            dying: false,
+            window: 0,
+            seen: BTreeSet::new(),
+            larval: true,
+        };
+        self.states.entry(id).or_insert(held);
+    }
+
+    /// Counts a packet; gives its number, or nothing where a limit has ended the state.
+    fn carry(&mut self, id: &StateId, octets: usize) -> Option<u64> {
+        self.check_limits(id);
+        let now = self.now;
+        let held = self.states.get_mut(id)?;
+        let last = if held.state.detail.esn { u64::MAX } else { u64::from(u32::MAX) };
+        if held.direction == Direction::Outbound {
+            held.state.sent_sequence = held.state.sent_sequence.checked_add(1).filter(|number| *number <= last)?;
+        }
+        held.state.packets += 1;
+        held.state.bytes += octets as u64;
+        let number = held.state.sent_sequence;
+        if held.state.offload.is_none_or(|offload| !offload.packet) {
+            held.state.last_used = Some(now.as_secs());
+        } else {
+            // A device tells of limits when they are reached, software with the next packet.
+            self.check_limits(id);
+        }
+        Some(number)
+    }
+
+    pub(super) fn check_limits(&mut self, id: &StateId) {
+        let Some(held) = self.states.get_mut(id) else { return };
+        let State { bytes, packets, limits, .. } = held.state;
+        let over = |limit: Option<u64>, count| limit.is_some_and(|limit| count >= limit);
+        if over(limits.hard_bytes, bytes) || over(limits.hard_packets, packets) {
+            return self.end(id);
+        }
+        if !held.dying && (over(limits.soft_bytes, bytes) || over(limits.soft_packets, packets)) {
+            held.dying = true;
+            self.events.push_back(KernelEvent::Expired { id: *id, hard: false, bytes, packets });
+        }
+    }
+
+    /// What is delivered of a packet that came in ESP.
+    pub(super) fn receive(
+        &mut self,
+        (from, to): (IpAddr, IpAddr),
+        spi: u32,
+        number: u64,
+        packet: &[u8],
+    ) -> Option<Vec<u8>> {
+        let found = self.states.iter().find(|(id, held)| id.destination == to && id.spi.get() == spi && !held.larval);
+        let transport = found.and_then(|(_, held)| held.state.mode) == Some(SaMode::Transport);
+        // In transport mode the header is that of the packet that came.
+        let packet = if transport { readdressed(packet, from, to) } else { packet.to_vec() };
+        self.open(to, spi, number, &packet).then_some(packet)
+    }
+
+    fn open(&mut self, to: IpAddr, spi: u32, number: u64, packet: &[u8]) -> bool {
+        let found = self.states.iter().find(|(id, held)| {
+            id.destination == to && id.spi.get() == spi && held.direction == Direction::Inbound && !held.larval
+        });
+        let (Some(id), Some(selectors)) = (found.map(|(id, _)| *id), selectors(packet)) else { return false };
+        let Some(held) = self.states.get_mut(&id) else { return false };
+        let newest = held.state.received_sequence.max(number);
+        if held.window > 0 && (number + u64::from(held.window) <= newest || !held.seen.insert(number)) {
+            return false;
+        }
+        held.state.received_sequence = newest;
+        let (reqid, source, selector) = (held.state.reqid, held.state.source, held.selector);
+        let mode = held.state.mode.unwrap_or(SaMode::Tunnel);
+        if self.carry(&id, octets(packet, mode)).is_none() {
+            return false;
+        }
+        let Some(policy) = self.policy_for(Way::In, &selectors) else { return false };
+        let fits = policy.template.is_some_and(|template| {
+            [0, reqid].contains(&template.reqid.0) && (template.source.is_unspecified() || template.source == source)
+        });
+        policy.verdict == Verdict::Allow && fits && selector.is_none_or(|key| matches(&key, &selectors))
+    }
+
+    /// Whether a packet in clear that comes from outside is delivered.
+    pub(super) fn receive_clear(&self, packet: &[u8]) -> bool {
+        let Some(selectors) = selectors(packet) else { return false };
+        let policy = self.policy_for(Way::In, &selectors);
+        match policy {
+            Some(policy) => policy.verdict == Verdict::Allow && policy.template.is_none(),
+            None => !self.guards.iter().any(|pair| pair.matches_inbound(&selectors)),
+        }
+    }
+}
+
+fn readdressed(packet: &[u8], from: IpAddr, to: IpAddr) -> Vec<u8> {
+    let mut packet = packet.to_vec();
+    match (from, to) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => {
+            packet[12..16].copy_from_slice(&from.octets());
+            packet[16..20].copy_from_slice(&to.octets());
+        }
+        (IpAddr::V6(from), IpAddr::V6(to)) => {
+            packet[8..24].copy_from_slice(&from.octets());
+            packet[24..40].copy_from_slice(&to.octets());
+        }
+        (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => {}
+    }
+    packet
+}
+
+/// What an SA counts of a packet.
+fn octets(packet: &[u8], mode: SaMode) -> usize {
+    match mode {
+        SaMode::Tunnel => packet.len(),
+        SaMode::Transport => packet.len() - if packet[0] >> 4 == 4 { 20 } else { 40 },
+    }
+}
+
+fn matches(key: &PolicyKey, packet: &PacketSelectors) -> bool {
+    let port = |mask: PortMask, port: Option<u16>| port.unwrap_or(0) & mask.mask == mask.value;
+    key.source.range().contains(packet.source)
+        && key.destination.range().contains(packet.destination)
+        && (key.protocol == 0 || key.protocol == packet.protocol)
+        && port(key.source_port, packet.ports.map(|(source, _)| source))
+        && port(key.destination_port, packet.ports.map(|(_, destination)| destination))
+}
+
+fn selectors(packet: &[u8]) -> Option<PacketSelectors> {
+    let (source, destination, protocol, rest): (IpAddr, IpAddr, u8, &[u8]) = match packet.first()? >> 4 {
+        4 => {
+            let address = |at: usize| packet.get(at..at + 4)?.try_into().ok().map(|octets: [u8; 4]| octets.into());
+            (address(12)?, address(16)?, *packet.get(9)?, packet.get(20..)?)
+        }
+        6 => {
+            let address = |at: usize| packet.get(at..at + 16)?.try_into().ok().map(|octets: [u8; 16]| octets.into());
+            (address(8)?, address(24)?, *packet.get(6)?, packet.get(40..)?)
+        }
+        _ => return None,
+    };
+    let port = |at: usize| rest.get(at..at + 2)?.try_into().ok().map(u16::from_be_bytes);
+    let ports = port(0).zip(port(2)).filter(|_| matches!(protocol, 6 | 17));
+    Some(PacketSelectors { source, destination, protocol, ports })
+}
