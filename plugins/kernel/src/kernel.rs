@@ -1,8 +1,10 @@
 //! The backend: one control thread that owns the books and the way to the kernel, and what feeds it.
 
+use std::cell::Cell;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -112,9 +114,10 @@ impl Kernel {
         let (egress, clock) = (Arc::clone(&parts.egress), parts.clock.clone());
         let mut control = Control::new(parts, links, Arc::clone(&reports))?;
         let shared = Arc::clone(control.shared());
+        let answers = Arc::clone(&reports);
         let thread = thread::Builder::new()
             .name("xfrm-control".to_owned())
-            .spawn(move || run(&mut control, &messages))
+            .spawn(move || run(&mut control, &messages, &*answers))
             .map_err(|error| StartError::System { action: "start a thread", reason: error.to_string() })?;
         Ok(Arc::new(Self {
             shared,
@@ -213,7 +216,7 @@ impl OffloadBackend for Kernel {
         }
         let thread = lock(&self.thread).take();
         if thread.is_some_and(|thread| thread.join().is_err()) {
-            tracing::error!("the control thread of the kernel backend ended in a panic");
+            tracing::error!("the control thread of the kernel backend could not be ended");
         }
     }
 }
@@ -224,13 +227,38 @@ impl Drop for Kernel {
     }
 }
 
-/// The control thread: requests in order, what the kernel tells, and what comes with time.
-fn run(control: &mut Control, messages: &Receiver<Message>) {
+/// The control thread. Should it panic, whoever has asked is answered all the same, and whoever asks later.
+fn run(control: &mut Control, messages: &Receiver<Message>, reports: &dyn Reports) {
+    let current = Cell::new(None);
+    if catch_unwind(AssertUnwindSafe(|| serve(control, messages, &current))).is_ok() {
+        return;
+    }
+    tracing::error!("the control thread of the kernel backend has panicked: nothing is installed or removed any more");
+    if let Some(tag) = current.take() {
+        reports.done(tag, Err(unavailable()));
+    }
+    for message in messages {
+        match message {
+            Message::Request(tag, _) => reports.done(tag, Err(unavailable())),
+            // Whoever waits for the work sees that it was dropped.
+            Message::Told(_) | Message::Work(_) => {}
+            Message::Stop(_) => return,
+        }
+    }
+}
+
+/// Requests in order, what the kernel tells, and what comes with time.
+fn serve(control: &mut Control, messages: &Receiver<Message>, current: &Cell<Option<Tag>>) {
     let mut next = control.tick();
     loop {
         let sleep = next.map_or(LONGEST_SLEEP, |at| at.saturating_since(control.now()).min(LONGEST_SLEEP));
         match messages.recv_timeout(sleep) {
-            Ok(Message::Request(tag, request)) => control.carry_out(tag, &request),
+            Ok(Message::Request(tag, request)) => {
+                current.set(Some(tag));
+                let outcome = control.execute(&request);
+                current.set(None);
+                control.reports().done(tag, outcome);
+            }
             Ok(Message::Told(Told::Kernel(event))) => control.heard(event),
             Ok(Message::Told(Told::Link(change))) => control.link_changed(&change),
             Ok(Message::Work(work)) => work(control),
@@ -247,7 +275,7 @@ fn stop(control: &mut Control, on_stop: OnStop, messages: &Receiver<Message>) {
     control.stop(on_stop);
     while let Ok(message) = messages.recv_timeout(Duration::ZERO) {
         match message {
-            Message::Request(tag, request) => control.carry_out(tag, &request),
+            Message::Request(tag, request) => control.reports().done(tag, control.execute(&request)),
             Message::Work(work) => work(control),
             Message::Told(_) | Message::Stop(_) => {}
         }

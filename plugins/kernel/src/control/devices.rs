@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use ipsec::carry::Holder;
 use ipsec::{
-    Capabilities, Device, DeviceId, DeviceState, DeviceTable, Event, ModeInUse, OffloadError, OffloadMode,
+    Capabilities, Device, DeviceId, DeviceState, DeviceTable, Direction, Event, ModeInUse, OffloadError, OffloadMode,
     PolicyHandle, PolicySpec, Rung, SaHandle, SaSpec,
 };
 use offload_host::devices::{Link, LinkChange, LinkKind};
@@ -108,8 +108,10 @@ impl Devices {
     }
 
     /// A policy came, or went.
-    pub(super) fn count_policy(&mut self, id: DeviceId, mode: OffloadMode, came: bool) {
-        let held = self.held.entry((id, mode)).or_default();
+    pub(super) fn count_policy(&mut self, spec: &PolicySpec, came: bool) {
+        // What is forwarded is looked up in software always.
+        let rung = if spec.direction == Direction::Forward { OffloadMode::No } else { spec.offload };
+        let held = self.held.entry((spec.device, rung)).or_default();
         held.policies = if came { held.policies.saturating_add(1) } else { held.policies.saturating_sub(1) };
     }
 

@@ -21,7 +21,7 @@ use arc_swap::ArcSwap;
 use ipsec::spi::{Permutation, SpiTable};
 use ipsec::{
     Answer, DeviceId, DeviceTable, Event, Installed, Instant, OffloadError, OnStop, Reports, Request, SaHandle, Scope,
-    Spi, TableFull, Tag,
+    Spi, TableFull,
 };
 use offload_host::devices::Link;
 
@@ -193,13 +193,15 @@ impl Control {
         &mut *self.surroundings
     }
 
-    /// Carries out a request and reports the outcome.
-    pub(crate) fn carry_out(&mut self, tag: Tag, request: &Request) {
-        let outcome = self.execute(request);
-        self.reports.done(tag, outcome);
+    pub(crate) fn reports(&self) -> Arc<dyn Reports> {
+        Arc::clone(&self.reports)
     }
 
-    fn execute(&mut self, request: &Request) -> Result<Answer, OffloadError> {
+    /// Carries out a request.
+    ///
+    /// # Errors
+    /// Why nothing of it was done.
+    pub(crate) fn execute(&mut self, request: &Request) -> Result<Answer, OffloadError> {
         if self.closed {
             return Err(unavailable());
         }

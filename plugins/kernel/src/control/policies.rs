@@ -290,10 +290,10 @@ impl Control {
             asked: None,
             group: TRAP_GROUPS + self.policies.groups,
         };
-        self.devices.count_policy(spec.device, spec.offload, true);
+        self.devices.count_policy(spec, true);
         let old = self.set_policy(spec.handle, Some(entry), work);
         if let Some(old) = old {
-            self.devices.count_policy(old.spec.device, old.spec.offload, false);
+            self.devices.count_policy(&old.spec, false);
             work.remove_route(old.spec);
         }
         Ok(())
@@ -313,7 +313,7 @@ impl Control {
 
     pub(super) fn remove_policy(&mut self, handle: PolicyHandle, work: &mut Work) {
         let Some(old) = self.set_policy(handle, None, work) else { return };
-        self.devices.count_policy(old.spec.device, old.spec.offload, false);
+        self.devices.count_policy(&old.spec, false);
         work.remove_route(old.spec);
     }
 
@@ -327,10 +327,10 @@ impl Control {
     /// Takes a step back, also in what the rungs hold.
     pub(super) fn restore_policy(&mut self, handle: PolicyHandle, entry: Option<Entry>, dirty: &mut Vec<PolicyKey>) {
         if let Some(entry) = &entry {
-            self.devices.count_policy(entry.spec.device, entry.spec.offload, true);
+            self.devices.count_policy(&entry.spec, true);
         }
         if let Some(undone) = self.policies.set(handle, entry, dirty) {
-            self.devices.count_policy(undone.spec.device, undone.spec.offload, false);
+            self.devices.count_policy(&undone.spec, false);
         }
     }
 
@@ -470,14 +470,13 @@ impl Control {
         let owner = self.owner(&policy.key).map(|owner| &owner.spec);
         let device = owner.and_then(|spec| self.devices.get(spec.device).ok());
         let rung = if policy.device.is_some() { OffloadMode::Packet } else { OffloadMode::No };
-        let held =
-            owner.and_then(|spec| self.devices.holder(spec.device, rung).ok()).map_or(0, |holder| holder.policies);
+        let there = |there: &&Policy| there.device.is_some() && there.device == policy.device;
+        let held = self.policies.installed().filter(there).count();
         Asked {
             device: device.map_or_else(|| crate::kernel::NAME.into(), |device| Arc::clone(&device.name)),
             what: format!("policy {}", policy.key),
             table: "SPD",
-            // The one that is asked for is in the books already.
-            held: held.saturating_sub(1),
+            held: u32::try_from(held).unwrap_or(u32::MAX),
             rung,
             v4: policy.key.source.address().is_ipv4(),
         }

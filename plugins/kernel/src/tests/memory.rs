@@ -79,6 +79,8 @@ pub(super) struct World {
     pub(super) guards: Vec<SelectorPair>,
     /// Packets that got a state while they waited, in order.
     pub(super) released: Vec<(Vec<u8>, Sent)>,
+    /// How often single states were read.
+    pub(super) reads: u32,
     /// Keys that were without a policy for a moment after having had one.
     pub(super) gaps: Vec<PolicyKey>,
 }
@@ -90,6 +92,20 @@ pub(super) struct Memory(Arc<Mutex<World>>);
 impl Memory {
     pub(super) fn world(&self) -> MutexGuard<'_, World> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Memory {
+    /// Whether no policy and no state is left.
+    pub(super) fn is_empty(&self) -> bool {
+        let world = self.world();
+        world.policies.is_empty() && world.states.is_empty()
+    }
+
+    /// Numbers of states and policies.
+    pub(super) fn counts(&self) -> (usize, usize) {
+        let world = self.world();
+        (world.states.len(), world.policies.len())
     }
 }
 
@@ -112,7 +128,9 @@ impl Xfrm for Memory {
     }
 
     fn state(&mut self, id: &StateId) -> Result<Option<State>, XfrmError> {
-        Ok(self.world().states.get(id).filter(|held| !held.larval).map(|held| held.state.clone()))
+        let mut world = self.world();
+        world.reads += 1;
+        Ok(world.states.get(id).filter(|held| !held.larval).map(|held| held.state.clone()))
     }
 
     fn states(&mut self) -> Result<Vec<State>, XfrmError> {

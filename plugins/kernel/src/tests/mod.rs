@@ -1,7 +1,12 @@
 //! The backend on a kernel in memory.
 
+mod child;
 mod contract;
+mod devices;
 mod memory;
+mod orphans;
+mod policies;
+mod sas;
 mod subject;
 
 use std::path::PathBuf;

@@ -9,15 +9,15 @@ use std::time::Duration;
 
 use ipsec::conformance::{Log, OuterContent, OuterPacket, Subject, Wire};
 use ipsec::{
-    DeviceId, Direction, GuardSpec, Instant, OffloadBackend, OffloadError, OnStop, PolicyHandle, PolicySpec, Reports,
-    SaSpec, Volume,
+    Answer, DeviceId, Direction, Event, GuardSpec, Installed, Instant, ModeInUse, OffloadBackend, OffloadError, OnStop,
+    Op, PolicyHandle, PolicySpec, Reports, Request, SaHandle, SaSpec, Scope, Shard, Tag, Volume,
 };
 use offload_host::devices::{Link, LinkChange, LinkKind};
 
 use super::memory::{Driver, Memory, Sent};
 use crate::kernel::{Kernel, Told};
 use crate::surroundings::{Clock, Parts, Surroundings};
-use crate::xfrm::StateId;
+use crate::xfrm::{Policy, StateId};
 
 /// Number of the link that does ESP.
 pub(super) const LINK: u32 = 7;
@@ -31,6 +31,8 @@ pub(super) struct HostBooks {
     pub(super) guards: Vec<GuardSpec>,
     pub(super) routes: Vec<PolicyHandle>,
     pub(super) bypassed: Vec<u32>,
+    /// A policy was in a device before our IKE could pass beside it.
+    pub(super) late: bool,
     pub(super) stopped: Option<OnStop>,
     /// A route that is refused, to see a request fail halfway.
     pub(super) refused_route: Option<PolicyHandle>,
@@ -76,7 +78,10 @@ impl Surroundings for Host {
     }
 
     fn bypass_ike(&mut self, link: &Link) -> Result<(), OffloadError> {
-        self.books().bypassed.push(link.index);
+        let held = self.1.world().policies.values().any(|policy| policy.device == Some(link.index));
+        let mut books = self.books();
+        books.late |= held;
+        books.bypassed.push(link.index);
         Ok(())
     }
 
@@ -177,15 +182,79 @@ impl InMemory {
 
     /// As a crash: nothing is taken back.
     pub(super) fn kill(self) -> Memory {
-        std::mem::forget(Arc::clone(&self.kernel));
-        self.memory.clone()
+        let memory = self.memory.clone();
+        std::mem::forget(self);
+        memory.world().events.clear();
+        memory
     }
 
-    /// What became of a packet that is sent now.
+    /// What becomes of a packet that is sent now.
     pub(super) fn send(&mut self, packet: &[u8]) -> Sent {
         let sent = self.memory.world().send(packet);
         self.settle();
         sent
+    }
+
+    /// Carries out operations.
+    pub(super) fn apply(&mut self, ops: Vec<Op>) -> Result<Vec<(SaHandle, ModeInUse)>, OffloadError> {
+        match self.ask(Request::Apply(ops))? {
+            Answer::Applied(modes) => Ok(modes),
+            other @ (Answer::Status(_) | Answer::Installed(_)) => panic!("{other:?}"),
+        }
+    }
+
+    /// Everything that is listed.
+    pub(super) fn list(&mut self) -> Installed {
+        match self.ask(Request::List(Scope::All)) {
+            Ok(Answer::Installed(all)) => all,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The kernel's policies, and everything that is listed.
+    pub(super) fn held(&mut self) -> (Vec<Policy>, Installed) {
+        let policies = self.memory.world().policies.values().copied().collect();
+        (policies, self.list())
+    }
+
+    pub(super) fn ask(&mut self, request: Request) -> Result<Answer, OffloadError> {
+        static TAGS: AtomicU64 = AtomicU64::new(1);
+        let tag = Tag::new(Shard(0), TAGS.fetch_add(1, Relaxed));
+        self.kernel.submit(tag, request);
+        self.hear();
+        let mut outcomes = self.log.outcomes(tag);
+        assert_eq!(outcomes.len(), 1);
+        outcomes.remove(0)
+    }
+
+    /// What the kernel has told is heard; nobody reads counters.
+    pub(super) fn hear(&mut self) {
+        let events: Vec<_> = self.memory.world().events.drain(..).collect();
+        if let Some(teller) = self.kernel.teller() {
+            events.into_iter().for_each(|event| teller.tell(Told::Kernel(event)));
+        }
+        self.kernel.on_control(|_| ());
+    }
+
+    /// Time passes, and nobody reads counters.
+    pub(super) fn wait(&mut self, span: Duration, step: Duration) {
+        let mut passed = Duration::ZERO;
+        while passed < span {
+            passed += step;
+            self.clock.fetch_add(u64::try_from(step.as_millis()).unwrap(), Relaxed);
+            self.memory.world().pass(step);
+            // Once for what has come due, once for what the kernel says to that.
+            self.hear();
+            self.hear();
+        }
+    }
+
+    pub(super) fn told(&self, wanted: &Event) -> usize {
+        self.log.events().iter().filter(|event| *event == wanted).count()
+    }
+
+    pub(super) fn events(&self) -> Vec<Event> {
+        self.log.events()
     }
 
     fn id(&self, sa: &SaSpec) -> StateId {
