@@ -5,6 +5,7 @@
 mod bench;
 mod facts;
 mod libreswan;
+mod netlink;
 mod peers;
 
 use std::process::ExitCode;
@@ -13,7 +14,7 @@ use libtest_mimic::{Arguments, Trial};
 
 /// Every test of the guest.
 fn trials() -> Vec<Trial> {
-    [facts::trials(), peers::trials()].into_iter().flatten().collect()
+    [facts::trials(), netlink::trials(), peers::trials()].into_iter().flatten().collect()
 }
 
 fn main() -> ExitCode {

@@ -27,6 +27,58 @@ use super::body::Body;
 use super::{ESP, algorithm, replay};
 use crate::xfrm::{DeviceOffload, KernelLimits, NewState, State, StateDetail, StateId};
 
+impl NewState<'_> {
+    /// The state as the kernel shows it before its first packet, if it has taken all that was asked; the time of its birth is 0.
+    ///
+    /// Kernels that do not know XFRMA_SA_DIR show no direction, and a window where ESN goes out.
+    #[must_use]
+    pub fn shown(&self) -> State {
+        let sending = sends(self.direction);
+        let seconds = |time: Option<Duration>| time.map(|time| Duration::from_secs(rounded_up(time).into()));
+        State {
+            id: self.id,
+            source: self.source,
+            reqid: self.reqid.0,
+            if_id: self.tags.if_id,
+            mode: Some(self.mode),
+            direction: Some(if sending { Direction::Outbound } else { Direction::Inbound }),
+            offload: self.offload,
+            bytes: 0,
+            packets: 0,
+            sent_sequence: if sending { self.initial_sequence } else { 0 },
+            received_sequence: if sending { 0 } else { self.initial_sequence },
+            added: 0,
+            last_used: None,
+            limits: KernelLimits {
+                soft_time: seconds(self.limits.soft_time),
+                hard_time: seconds(self.limits.hard_time),
+                ..self.limits
+            },
+            detail: StateDetail {
+                algorithm: Some(self.algorithm),
+                esn: self.esn,
+                replay_window: if sending { 0 } else { self.replay_window },
+                encapsulation: self.encapsulation,
+                original_source: self.original_source.filter(|_| self.encapsulation.is_some()),
+                copy: shown_copy(self.copy, sending),
+                set_mark: self.tags.set_mark,
+                cpu: self.cpu,
+                nat_keepalive: self.nat_keepalive.map(|time| Duration::from_secs(rounded_up(time).into())),
+            },
+        }
+    }
+}
+
+/// What a state of one direction says of header fields: about the other direction it says what the default says.
+fn shown_copy(copy: HeaderCopy, sending: bool) -> HeaderCopy {
+    let dscp = match (sending, copies_out(copy.dscp), copies_in(copy.dscp)) {
+        (true, true, _) | (false, _, false) => CopyDscp::Out,
+        (true, false, _) => CopyDscp::No,
+        (false, _, true) => CopyDscp::Yes,
+    };
+    HeaderCopy { df: copy.df || !sending, ecn: copy.ecn, dscp }
+}
+
 /// The body of NEWSA. `directions`: the kernel knows XFRMA_SA_DIR.
 pub(super) fn new_state(state: &NewState<'_>, directions: bool) -> Body {
     let window = replay::write(state, directions);

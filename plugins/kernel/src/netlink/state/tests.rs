@@ -61,45 +61,6 @@ fn a_state(key: &KeyMaterial, algorithm: EspAlgorithm, direction: Direction) -> 
     }
 }
 
-/// What the kernel would show of it before the first packet.
-fn shown(state: &NewState<'_>) -> State {
-    let outbound = state.direction == Direction::Outbound;
-    let seconds = |time: Option<Duration>| time.map(|time| Duration::from_secs(rounded_up(time).into()));
-    let (sent_sequence, received_sequence) =
-        if outbound { (state.initial_sequence, 0) } else { (0, state.initial_sequence) };
-    State {
-        id: state.id,
-        source: state.source,
-        reqid: state.reqid.0,
-        if_id: state.tags.if_id,
-        mode: Some(state.mode),
-        direction: Some(state.direction),
-        offload: state.offload,
-        bytes: 0,
-        packets: 0,
-        sent_sequence,
-        received_sequence,
-        added: 0,
-        last_used: None,
-        limits: KernelLimits {
-            soft_time: seconds(state.limits.soft_time),
-            hard_time: seconds(state.limits.hard_time),
-            ..state.limits
-        },
-        detail: StateDetail {
-            algorithm: Some(state.algorithm),
-            esn: state.esn,
-            replay_window: if outbound { 0 } else { state.replay_window },
-            encapsulation: state.encapsulation,
-            original_source: state.original_source.filter(|_| state.encapsulation.is_some()),
-            copy: state.copy,
-            set_mark: state.tags.set_mark,
-            cpu: state.cpu,
-            nat_keepalive: state.nat_keepalive,
-        },
-    }
-}
-
 fn limits() -> impl Strategy<Value = KernelLimits> {
     let volume = || prop::option::of(0..u64::MAX);
     let time = || prop::option::of((0..4_000_000_000_u64, 0..1_000_000_000_u32).prop_map(|(s, n)| Duration::new(s, n)));
@@ -191,7 +152,7 @@ proptest! {
         let direction = if outbound { Direction::Outbound } else { Direction::Inbound };
         let state = NewState { copy, limits, ..options.applied(a_state(&key, algorithm, direction)) };
         let body = new_state(&state, true);
-        prop_assert_eq!(read_state(body.octets()), Some(shown(&state)));
+        prop_assert_eq!(read_state(body.octets()), Some(state.shown()));
         for cut in 0..XFRM_USER_SA_INFO_LEN {
             prop_assert_eq!(read_state(&body.octets()[..cut]), None);
         }
