@@ -51,7 +51,7 @@ fn examine(path: Option<&Path>, swanctl: Option<&Path>) -> Report {
     };
     let settings = Settings::load(&OsFiles, &directory.join(FILE).to_string_lossy());
     let mut plan = Plan::make(&settings, &OsFiles);
-    plan.check_devices(&settings, &backend::expected_devices(&config));
+    plan.check_devices(&settings, &backend::expected_devices(backend::configured(&config.backend), &config));
     for finding in &plan.findings {
         report.diagnostic(&settings, finding);
     }

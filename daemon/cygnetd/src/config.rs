@@ -72,7 +72,9 @@ pub(crate) enum BackendKind {
     /// Our own, behind a TUN device.
     #[default]
     Userspace,
-    /// The best this build and machine have.
+    /// The Linux kernel's.
+    Kernel,
+    /// The kernel's where it has ESP and this build knows it, else our own.
     Auto,
 }
 
@@ -85,6 +87,38 @@ pub(crate) struct Backend {
     pub(crate) on_stop: OnStop,
     /// `[backend.userspace]`
     pub(crate) userspace: Userspace,
+    /// `[backend.kernel]`
+    pub(crate) kernel: Kernel,
+}
+
+/// `[backend.kernel]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Kernel {
+    /// Keep routes that choose the source address of protected traffic.
+    pub(crate) install_routes: bool,
+    /// Routing table for them.
+    pub(crate) table: u32,
+    /// Preference of the rule that leads there.
+    pub(crate) rule_priority: u32,
+    /// Mark of our IKE sockets, where there are routes.
+    pub(crate) mark: u32,
+    /// The kernel keeps packets that wait for an SA.
+    pub(crate) hold_packets: bool,
+    /// Where it is written down which SAs are ours; empty = nowhere.
+    pub(crate) journal: PathBuf,
+}
+
+impl Default for Kernel {
+    fn default() -> Self {
+        Self {
+            install_routes: true,
+            table: 220,
+            rule_priority: 220,
+            mark: 0x4347,
+            hold_packets: true,
+            journal: "/run/cygnet/kernel.journal".into(),
+        }
+    }
 }
 
 /// `[backend.userspace]`

@@ -13,6 +13,7 @@ use offload_userspace::Userspace;
 use swanctl_compat::render::Stats;
 use tokio::sync::oneshot;
 
+use crate::backend::{Kind, Nature};
 use crate::clock;
 use crate::config::Config;
 use crate::router::{Message, Question};
@@ -37,8 +38,8 @@ pub(crate) struct Core {
     pub(crate) subscribers: Arc<Subscribers>,
     /// The backend where it simulates NICs, for orders to them.
     pub(crate) simulator: Option<Arc<Userspace>>,
-    /// Name of the backend, as shown.
-    pub(crate) backend: &'static str,
+    /// What the backend is.
+    pub(crate) nature: Nature,
     /// Its settings.
     pub(crate) config: Config,
     /// When the daemon started.
@@ -48,7 +49,7 @@ pub(crate) struct Core {
 impl Core {
     /// Has a simulated device go wrong; tells how many entries that is about.
     pub(crate) async fn simulate(&self, order: Simulate) -> Result<u32, String> {
-        let simulator = self.simulator.as_ref().ok_or("no device is simulated: set simulate_packet_device = true")?;
+        let simulator = self.simulator.as_ref().ok_or_else(|| self.not_simulated())?;
         tracing::warn!(?order, "a simulated device is told to go wrong");
         let (to, outcome) = oneshot::channel();
         simulator.simulate(
@@ -59,6 +60,14 @@ impl Core {
             }),
         );
         outcome.await.unwrap_or_else(|_| Err("the backend is stopping".into()))
+    }
+
+    fn not_simulated(&self) -> String {
+        match self.nature.kind {
+            Kind::Userspace => "no device is simulated: set simulate_packet_device = true".into(),
+            #[cfg(feature = "kernel")]
+            Kind::Kernel => "the kernel backend has real devices: only the userspace backend simulates them".into(),
+        }
     }
 
     /// What an earlier run left blocked and no child has claimed, after letting it flow if `drop` says so.
@@ -140,7 +149,7 @@ impl Core {
             scheduled: sum(|counts| counts.ike_sas),
             ike_sas: sum(|counts| counts.ike_sas),
             half_open: sum(|counts| counts.half_open),
-            plugins: ["cygnetd", "vici", self.backend].map(str::to_owned).into(),
+            plugins: ["cygnetd", "vici", self.nature.kind.name()].map(str::to_owned).into(),
         }
     }
 
@@ -203,7 +212,7 @@ impl Core {
     }
 
     fn complete(&self, child: &mut ChildSaSnapshot, states: &HashMap<SaHandle, SaStatus>) {
-        child.backend = self.backend;
+        child.backend = self.nature.kind.name();
         let state = |handle: Option<SaHandle>| handle.and_then(|handle| states.get(&handle));
         if let Some(state) = state(child.sa_in) {
             grow(&mut child.total_in, &mut child.traffic_in, traffic(state));

@@ -15,6 +15,7 @@ use ipsec::{NatReader, OffloadBackend, Reports, Shard};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::backend::{Nature, Started};
 use crate::commands::Commands;
 use crate::config::Config;
 use crate::core::Core;
@@ -71,7 +72,7 @@ async fn run_until_stopped(config: Config, subscribers: Arc<Subscribers>) -> any
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         shards = config.ike.shards,
-        backend = backend::NAME,
+        backend = daemon.core.nature.kind.name(),
         "cygnetd is ready"
     );
     {
@@ -129,7 +130,8 @@ impl Daemon {
         let provider = ike_crypto::ring_provider();
         let admission = Arc::new(Admission::new());
         let router = Arc::new(Router::new(config.ike.shards).context("cannot make the shards' inboxes")?);
-        let exempt = backend::exemption(&config.backend);
+        let kind = backend::choose(&config.backend);
+        let exempt = backend::exemption(&Nature::of(kind, &config.backend));
         let settings = &config.ike.settings;
         let sockets = Arc::new(Sockets::open(&Options {
             port: settings.port,
@@ -138,17 +140,13 @@ impl Daemon {
             exempt: &*exempt,
         })?);
         let reports = Arc::<Router>::clone(&router) as Arc<dyn Reports>;
-        let backend::Started { backend, simulator } = backend::start(
-            &config.backend,
-            [config.ike.settings.port, config.ike.settings.nat_port],
-            Arc::clone(&reports),
-        )?;
+        let Started { backend, simulator, nature } = backend::start(kind, config, Arc::clone(&reports))?;
         let nat_reader = adopt(&*backend, &sockets)?;
         let workers = Workers::start(provider, exempt, Arc::clone(&router)).context("cannot start worker threads")?;
         let origin = Origin {
             gateway: gateway_name(config),
             boot_id: boot_id(provider)?,
-            backend: backend::NAME,
+            backend: kind.name(),
             random: provider.random,
         };
         let hub = Hub::new(origin, None, events::sinks(&subscribers));
@@ -170,11 +168,11 @@ impl Daemon {
         let screen = Screen { admission, provider, settings: settings.clone(), router: Arc::clone(&shared.router) };
         let receiver = Receiver::start(sockets, nat_reader == NatReader::Daemon, reports, screen)
             .context("cannot start the receiving threads")?;
-        let device = &config.backend.userspace.device;
-        let surroundings = Surroundings::start(device, &config.ike.listen, Arc::clone(&shared.router))?;
-        let store = Store::new(Arc::clone(&shared), settings.clone(), backend::expected_devices(config));
+        let surroundings =
+            Surroundings::start(nature.tunnel.as_deref(), &config.ike.listen, Arc::clone(&shared.router))?;
+        let store = Store::new(Arc::clone(&shared), settings.clone(), backend::expected_devices(Some(kind), config));
         let config = config.clone();
-        let core = Arc::new(Core { shared, store, subscribers, simulator, backend: backend::NAME, config, started });
+        let core = Arc::new(Core { shared, store, subscribers, simulator, nature, config, started });
         Ok(Self { core, receiver, surroundings, shards })
     }
 

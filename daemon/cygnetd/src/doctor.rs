@@ -33,6 +33,8 @@ pub(crate) async fn doctor(core: &Core) -> Result<(Arc<DeviceTable>, Vec<Check>)
     pairs.extend(core.specs().await.iter().flat_map(|specs| &specs.guards).map(|guard| guard.selectors));
     let question = Question {
         config: core.config.clone(),
+        nature: core.nature.clone(),
+        devices: devices.devices.iter().map(|device| device.name.to_string()).collect(),
         pairs,
         peers: connections.iter().map(|connection| (connection.name.clone(), outer(connection))).collect(),
     };

@@ -9,7 +9,7 @@ use offload_host::HostError;
 use offload_host::probe::{KernelPolicy, OwnAddress, Probe, SeenRule, TableRoute};
 use swanctl_compat::explain::{Block, Surroundings, blocks};
 
-use crate::config::Userspace;
+use crate::backend::Nature;
 use crate::core::Core;
 use crate::why::ends;
 
@@ -19,14 +19,14 @@ use crate::why::ends;
 /// The host could not be asked.
 pub(crate) async fn explain(core: &Core, connection: &Connection, only: Option<&str>) -> Result<Vec<Block>, String> {
     let around = Surroundings {
-        backend: core.backend,
+        backend: core.nature.kind.name(),
         devices: core.shared.backend.devices().devices.iter().map(|device| (device.id, device.name.clone())).collect(),
         modes: core.list().await.unwrap_or_default().into_iter().map(|status| (status.sa, status.mode)).collect(),
         ike_ports: [core.config.ike.settings.port, core.config.ike.settings.nat_port],
         ..Surroundings::default()
     };
-    let settings = core.config.backend.userspace.clone();
-    let asked = tokio::task::spawn_blocking(move || Host::read(settings)).await.map_err(|error| error.to_string())?;
+    let nature = core.nature.clone();
+    let asked = tokio::task::spawn_blocking(move || Host::read(nature)).await.map_err(|error| error.to_string())?;
     let mut host = asked.map_err(|error| format!("the host kernel cannot be asked: {error}"))?;
     let all = core.specs().await;
     let mut out = Vec::new();
@@ -60,7 +60,7 @@ fn cannot(connection: &Connection, child: &str, reason: &str) -> Block {
 
 /// What the host kernel holds of ours.
 struct Host {
-    settings: Userspace,
+    nature: Nature,
     probe: Probe,
     guard: Vec<KernelPolicy>,
     rules: Vec<SeenRule>,
@@ -69,13 +69,13 @@ struct Host {
 }
 
 impl Host {
-    fn read(settings: Userspace) -> Result<Self, HostError> {
+    fn read(nature: Nature) -> Result<Self, HostError> {
         let mut probe = Probe::open()?;
         let mut guard: Vec<_> = probe.policies()?.into_iter().filter(|policy| policy.ours).collect();
         guard.sort_by_key(KernelPolicy::order);
-        let (rules, routes) = (probe.rules()?, probe.routes(settings.table)?);
+        let (rules, routes) = (probe.rules()?, probe.routes(nature.table)?);
         let addresses = probe.addresses()?;
-        Ok(Self { settings, probe, guard, rules, routes, addresses })
+        Ok(Self { nature, probe, guard, rules, routes, addresses })
     }
 
     /// What concerns one child.
@@ -87,9 +87,9 @@ impl Host {
         let standing = self.guard.iter().filter(|policy| guards.iter().any(|pair| policy.concerns(pair)));
         let mut guard: Vec<KernelPolicy> = standing.cloned().collect();
         if specs.origin == Origin::Planned && guarded && guard.is_empty() {
-            let Userspace { device, mark, install_routes, .. } = self.settings.clone();
-            let planned =
-                guards.iter().filter_map(|pair| self.probe.guard_of(pair, &device, mark, install_routes).ok());
+            let Nature { tunnel, mark, install_routes, .. } = self.nature.clone();
+            let tunnel = tunnel.as_deref().map(|tunnel| (tunnel, mark));
+            let planned = guards.iter().filter_map(|pair| self.probe.guard_of(pair, tunnel, install_routes).ok());
             guard = planned.flatten().collect();
         }
         let guard = guard.iter().map(|one| if one.is_writable() { Ok(one.to_string()) } else { Err(one.to_string()) });
@@ -98,7 +98,7 @@ impl Host {
 
     /// Rules first, then routes; those that are not there yet as they would be.
     fn routing(&self, pairs: &[SelectorPair]) -> Vec<String> {
-        if !self.settings.install_routes {
+        if !self.nature.install_routes {
             return Vec::new();
         }
         let v4 = |family| family == offload_host::Family::V4;
@@ -110,7 +110,7 @@ impl Host {
                 let there: Vec<_> = self.routes.iter().filter(|route| route.destination == (address, length)).collect();
                 match there.is_empty() {
                     false => lines.extend(there.into_iter().map(|route| route.text.clone())),
-                    true => lines.push(self.route((address, length), pair.local.addresses)),
+                    true => lines.extend(self.route((address, length), pair.local.addresses)),
                 }
             }
         }
@@ -119,12 +119,14 @@ impl Host {
         lines
     }
 
-    fn route(&self, (address, length): (IpAddr, u8), local: AddressRange) -> String {
-        let Userspace { device, table, .. } = &self.settings;
+    /// The route that would be made; none where there is no tunnel device: what it is then depends on the peer's.
+    fn route(&self, (address, length): (IpAddr, u8), local: AddressRange) -> Option<String> {
+        let Nature { tunnel, table, .. } = &self.nature;
+        let device = tunnel.as_ref()?;
         let family = if address.is_ipv4() { "-4" } else { "-6" };
         let source = self.addresses.iter().find(|own| local.contains(own.address) && !is_link_local(own.address));
         let source = source.map(|own| format!(" src {}", own.address)).unwrap_or_default();
-        format!("{family} route add {address}/{length} dev {device}{source} table {table} proto 67")
+        Some(format!("{family} route add {address}/{length} dev {device}{source} table {table} proto 67"))
     }
 }
 

@@ -13,7 +13,8 @@ use ike_model::{
     Cause, CauseKind, Command, ConfigSnapshot, ConfiguredChildStatus, Connection, EventBody, IkeSettings, SharedSecret,
 };
 use ipsec::{DeviceTable, Request};
-use swanctl_compat::load_conn::offload::Devices;
+use swanctl_compat::load_conn::Finding;
+use swanctl_compat::load_conn::offload::{self, Devices};
 use swanctl_compat::vici::Message;
 use tokio::sync::oneshot;
 
@@ -61,7 +62,16 @@ impl Store {
         let known: Vec<_> = table.devices.iter().map(|device| device.name.clone()).collect();
         let further = self.expected.table.devices.iter().filter(|device| !known.contains(&device.name));
         table.devices.extend(further.cloned());
-        Devices { table: table.into(), replay_window: self.settings.replay_window }
+        Devices { table: table.into(), ..self.expected.clone() }
+    }
+
+    /// What is to be said of shunts in software that devices do not let be reached, of a connection that is to be loaded.
+    pub(crate) fn hidden_shunts(&self, connection: &Connection) -> Vec<Finding> {
+        let others = self.connections(None);
+        let others = others.iter().filter(|other| other.name != connection.name).map(|other| &**other);
+        let all: Vec<_> = others.chain([connection]).collect();
+        let found = offload::hidden_shunts(&all, &self.devices()).into_iter();
+        found.filter(|(name, _)| *name == connection.name).map(|(_, finding)| finding).collect()
     }
 
     /// Adds connections, each in the place of the one with its name; one that says the same as before changes nothing.

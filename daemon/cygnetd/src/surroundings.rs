@@ -31,11 +31,11 @@ pub(crate) struct Surroundings {
 }
 
 impl Surroundings {
-    /// Tells every shard the present addresses and goes on watching. `device` is our own, `listen` the only addresses to use unless empty.
+    /// Tells every shard the present addresses and goes on watching. `device` is our tunnel device, `listen` the only addresses to use unless empty.
     ///
     /// # Errors
     /// One sentence when the kernel does not let us listen.
-    pub(crate) fn start(device: &str, listen: &[IpAddr], router: Arc<Router>) -> anyhow::Result<Self> {
+    pub(crate) fn start(device: Option<&str>, listen: &[IpAddr], router: Arc<Router>) -> anyhow::Result<Self> {
         let watch = Watch::open(device).context("cannot hear of changes of addresses and routes")?;
         let clock = timerfd_create(TimerfdClockId::Realtime, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)
             .context("cannot make a timer")?;

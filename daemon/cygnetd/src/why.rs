@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use ike_model::why::{ChildFacts, Drops, Facts, Report, walk};
 use ike_model::{ConfiguredChildStatus, Connection, HostSpec, IkeSaSnapshot};
 use ipsec::{OuterAddresses, SaStatus};
+use offload_host::probe;
 use swanctl_compat::request::WhyQuestion;
 
 use crate::core::Core;
@@ -26,7 +27,7 @@ const SAMPLE: Duration = Duration::from_millis(200);
 pub(crate) async fn why(core: &Core, question: &WhyQuestion) -> Result<Report, String> {
     let started = Instant::now();
     let before = statuses(core).await;
-    let drops = core.shared.backend.drops();
+    let drops = drops(core);
     let ike_sas = core.ike_sas().await;
     let connections = core.store.connections(None);
     let ends = connections.iter().map(|connection| (connection.name.clone(), ends(connection, &ike_sas)));
@@ -36,8 +37,8 @@ pub(crate) async fn why(core: &Core, question: &WhyQuestion) -> Result<Report, S
     let host = HostQuestion {
         packet: question.packet,
         arrival: question.arrival.clone(),
-        tunnel: core.config.backend.userspace.device.clone(),
-        mark: core.config.backend.userspace.mark,
+        tunnel: core.nature.tunnel.clone(),
+        mark: core.nature.mark,
         peers: peers.collect(),
     };
     let answer = tokio::task::spawn_blocking(move || host::ask(&host)).await.map_err(|error| error.to_string())?;
@@ -64,7 +65,7 @@ pub(crate) async fn why(core: &Core, question: &WhyQuestion) -> Result<Report, S
         after: statuses(core).await,
         sampled_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
         outer,
-        drops: moved(&drops, core.shared.backend.drops()),
+        drops: moved(&drops, self::drops(core)),
     };
     Ok(walk(&facts))
 }
@@ -77,10 +78,18 @@ async fn statuses(core: &Core) -> Vec<SaStatus> {
     })
 }
 
-fn moved(before: &[(&'static str, u64)], after: Vec<(&'static str, u64)>) -> Vec<Drops> {
-    let before_of = |reason: &str| before.iter().find(|(name, _)| *name == reason).map_or(0, |(_, count)| *count);
+/// What the data path has dropped: the kernel's own counters as they are now, where it is that.
+fn drops(core: &Core) -> Vec<(String, u64)> {
+    if core.nature.is_kernel() {
+        return probe::ipsec_drops();
+    }
+    core.shared.backend.drops().into_iter().map(|(reason, count)| (reason.to_owned(), count)).collect()
+}
+
+fn moved(before: &[(String, u64)], after: Vec<(String, u64)>) -> Vec<Drops> {
+    let before_of = |reason: &str| before.iter().find(|(name, _)| name == reason).map_or(0, |(_, count)| *count);
     let drops = after.into_iter().filter(|(_, count)| *count > 0);
-    drops.map(|(reason, after)| Drops { reason: reason.to_owned(), before: before_of(reason), after }).collect()
+    drops.map(|(reason, after)| Drops { before: before_of(&reason), reason, after }).collect()
 }
 
 fn status_of(all: &[ConfiguredChildStatus], connection: &str, child: &str) -> ConfiguredChildStatus {

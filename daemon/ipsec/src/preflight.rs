@@ -281,6 +281,16 @@ pub fn check(rung: &Capabilities, asks: &Asks, held: Entries) -> Findings {
     Findings { refusals, notes: if protects { emulated(rung.limits, asks.limits) } else { Vec::new() } }
 }
 
+/// The traffic of `shunts`, which are looked up in software, that never reaches them because policies in a device, `offloaded`, take it: a device
+/// is asked first, whatever the priorities.
+pub fn hidden(shunts: &[SelectorPair], offloaded: &[SelectorPair]) -> Option<SelectorPair> {
+    let both = |shunt: &SelectorPair, taken: &SelectorPair| {
+        let (local, remote) = (shunt.local.intersection(&taken.local)?, shunt.remote.intersection(&taken.remote)?);
+        Some(SelectorPair { local, remote })
+    };
+    shunts.iter().find_map(|shunt| offloaded.iter().find_map(|taken| both(shunt, taken)))
+}
+
 /// Whether a rung can carry an SA with these transforms.
 pub fn carries(rung: &Capabilities, suite: Suite) -> bool {
     rung.algorithms.contains(&suite.algorithm) && (rung.esn || !suite.esn)

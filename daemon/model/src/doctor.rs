@@ -4,7 +4,9 @@
 //! well, what to do.
 
 mod config;
+mod device;
 mod host;
+mod kernel;
 
 #[cfg(test)]
 mod tests;
@@ -12,7 +14,7 @@ mod tests;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use ipsec::{DeviceState, DeviceTable, OffloadMode};
+use ipsec::{DeviceTable, OffloadMode};
 
 use crate::why::Link;
 
@@ -71,10 +73,12 @@ impl Check {
 pub struct Facts {
     /// Devices of the backend.
     pub devices: DeviceTable,
-    /// Name of the tunnel device, and the device as the kernel shows it.
-    pub tunnel: (String, Option<Link>),
+    /// Where there is a tunnel device: its name, and the device as the kernel shows it.
+    pub tunnel: Option<(String, Option<Link>)>,
     /// `/dev/net/tun` can be opened.
     pub tun_usable: bool,
+    /// What there is to know where the kernel is the data path.
+    pub kernel: Option<KernelFacts>,
     /// Configured children against their devices.
     pub children: Vec<ChildFit>,
     /// Children that are refused, each with the reason.
@@ -113,6 +117,23 @@ pub struct Facts {
     pub files: Vec<(bool, String, String)>,
     /// Seconds since the epoch, and seconds asleep since the machine was started.
     pub clock: (u64, u64),
+}
+
+/// The kernel as the data path.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KernelFacts {
+    /// What it lacks for any SA, in one sentence.
+    pub lacks: Option<String>,
+    /// Settings by which IPsec does not concern a link.
+    pub switched_off: Vec<String>,
+    /// Settings of its IPsec, each with its value.
+    pub settings: Vec<(String, u32)>,
+    /// Links whose drivers say that they do ESP, and that are no devices here.
+    pub idle: Vec<String>,
+    /// Devices with policies in them: name, how many protect, how many let IKE pass.
+    pub held: Vec<(String, usize, usize)>,
+    /// Packets refused by its IPsec, by reason.
+    pub drops: Vec<(String, u64)>,
 }
 
 /// A child against its device.
@@ -172,7 +193,8 @@ pub struct Socket {
 /// Looks at everything.
 #[must_use]
 pub fn examine(facts: &Facts) -> Vec<Check> {
-    let mut checks = devices(facts);
+    let mut checks = device::devices(facts);
+    checks.extend(kernel::checks(facts));
     checks.extend(config::children(facts));
     checks.extend(config::files(facts));
     checks.extend(host::privileges(facts));
@@ -184,46 +206,5 @@ pub fn examine(facts: &Facts) -> Vec<Check> {
     checks.extend(host::paths(facts));
     checks.extend(host::vici(facts));
     checks.extend(host::clock(facts));
-    checks
-}
-
-fn devices(facts: &Facts) -> Vec<Check> {
-    const AREA: &str = "device";
-    let of = |device: &ipsec::Device| {
-        let name = &device.name;
-        match device.state {
-            DeviceState::Up => Check::ok(AREA, format!("{name} is up")),
-            DeviceState::Down => {
-                Check::error(AREA, format!("{name} is down and carries nothing"), format!("bring {name} up"))
-            }
-            DeviceState::Gone => {
-                Check::error(AREA, format!("{name} was removed"), "bring the device back or restart cygnetd without it")
-            }
-        }
-    };
-    let mut checks: Vec<Check> = facts.devices.devices.iter().map(of).collect();
-    if checks.is_empty() {
-        checks.push(Check::error(AREA, "the backend has no device", "see the log of cygnetd's start"));
-    }
-    let (name, link) = &facts.tunnel;
-    checks.push(match link {
-        None => Check::error(
-            AREA,
-            format!("the tunnel device {name} is not there"),
-            "cygnetd makes it again; if it does not, see its log",
-        ),
-        Some(link) if !link.up => {
-            Check::error(AREA, format!("the tunnel device {name} is down"), format!("bring {name} up"))
-        }
-        Some(link) => Check::ok(AREA, format!("the tunnel device {name} is up, its MTU is {}", link.mtu)),
-    });
-    if !facts.tun_usable {
-        let fix = "load the module tun, or let this container have the device";
-        checks.push(Check::warning(
-            AREA,
-            "/dev/net/tun cannot be opened: a lost tunnel device could not be made again",
-            fix,
-        ));
-    }
     checks
 }

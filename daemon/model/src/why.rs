@@ -21,7 +21,7 @@ mod tests;
 
 use ipsec::PacketSelectors;
 
-pub use facts::{ChildFacts, Drops, Facts, HostFacts, Link, NoWay, Outer, Place, Tunnel, Way};
+pub use facts::{ChildFacts, Drops, Facts, HostFacts, Link, Met, NoWay, Outer, Place, Tunnel, Way};
 pub use report::{Code, Direction, Report, State, Step, StepName};
 pub use size::largest_inner;
 
@@ -45,6 +45,7 @@ fn outbound(facts: &Facts, found: &Match<'_>) -> Vec<Option<Step>> {
     steps.push(host::route(facts, found));
     steps.push(host::kernel_policy(facts));
     steps.push(Some(policy::step(facts, Direction::Outbound, found)));
+    steps.push(host::kernel_entry(facts, found));
     let Some(child) = found.protecting() else { return steps };
     steps.push(host::outer_path(facts, child));
     steps.push(Some(child::step(facts, child)));
@@ -74,6 +75,7 @@ fn inbound(facts: &Facts, found: &Match<'_>) -> Vec<Option<Step>> {
         }
     }
     steps.push(Some(policy::step(facts, Direction::Inbound, found)));
+    steps.push(host::kernel_entry(facts, found));
     let way = Direction::Inbound;
     steps.extend([host::forwarding(facts, way), host::reverse_path(facts, way), Some(host::destination(facts))]);
     steps

@@ -76,15 +76,26 @@ pub struct Taking {
     pub priority: u32,
     /// Interface index of the device that holds it.
     pub device: Option<u32>,
-    /// Outer addresses of the tunnel that is to be routed; `None` in transport mode and for what is discarded.
-    pub tunnel: Option<(IpAddr, IpAddr)>,
+    /// How its traffic is routed.
+    pub routed: Routed,
 }
 
-impl Taking {
+/// How the traffic of a policy is routed, so that its source is inside the local selector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Routed {
+    /// As it would be without us: in transport mode, and what is discarded.
+    Plain,
+    /// As the peer of a tunnel is reached: its outer addresses, ours first.
+    ByPeer(IpAddr, IpAddr),
+    /// As it would be without us, but for the source: of a tunnel whose peer is not known yet.
+    ByDestination,
+}
+
+impl Routed {
     /// Of a tunnel between these addresses.
     #[must_use]
-    pub fn through(self, outer: OuterAddresses) -> Self {
-        Self { tunnel: Some((outer.local, outer.remote)), ..self }
+    pub fn through(outer: OuterAddresses) -> Self {
+        if outer.remote.is_unspecified() { Self::ByDestination } else { Self::ByPeer(outer.local, outer.remote) }
     }
 }
 

@@ -46,7 +46,7 @@ use std::net::IpAddr;
 use ipsec::{GuardSpec, OnStop, SelectorPair};
 
 pub use self::error::{HostError, KernelError};
-pub use self::kernel::{KernelHost, KernelHostConfig, Taking};
+pub use self::kernel::{KernelHost, KernelHostConfig, Routed, Taking};
 pub use self::policy::keys as policy_keys;
 pub use self::prefix::Family;
 pub use self::sockets::{esp_in_udp, set_mark, set_receive_buffer, socket_bypass};

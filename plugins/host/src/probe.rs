@@ -348,6 +348,36 @@ pub fn has_xfrm() -> bool {
     Netlink::open("xfrm", netlink_sys::protocols::NETLINK_XFRM).is_ok()
 }
 
+/// Packets that the kernel's IPsec has refused, by reason in its words, in this network namespace; nothing where it does not count them.
+pub fn ipsec_drops() -> Vec<(String, u64)> {
+    let text = fs::read_to_string("/proc/thread-self/net/xfrm_stat").unwrap_or_default();
+    let counter = |line: &str| {
+        let (name, count) = line.split_once(char::is_whitespace)?;
+        Some((name.to_owned(), count.trim().parse().ok()?))
+    };
+    text.lines().filter_map(counter).collect()
+}
+
+/// Settings that take the kernel's IPsec away from a link, as far as they are on: `disable_xfrm` for what leaves, `disable_policy` for what
+/// arrives.
+pub fn ipsec_switched_off(device: &str) -> Vec<String> {
+    let on = |family: &str, of: &str, name: &str| {
+        number(&format!("/proc/sys/net/{family}/conf/{of}/{name}")).is_some_and(|value| value != 0)
+    };
+    let mut off = Vec::new();
+    for (family, name) in [("ipv4", "disable_xfrm"), ("ipv4", "disable_policy"), ("ipv6", "disable_policy")] {
+        // The setting for all links counts in IPv4 only.
+        let of = [device, "all"].into_iter().filter(|of| family == "ipv4" || *of == device);
+        off.extend(of.filter(|of| on(family, of, name)).map(|of| format!("net.{family}.conf.{of}.{name}")));
+    }
+    off
+}
+
+/// A setting under `net.core`.
+pub fn core_setting(name: &str) -> Option<u32> {
+    number(&format!("/proc/sys/net/core/{name}"))
+}
+
 /// Packets that the check of the way back has dropped, in this network namespace.
 pub fn reverse_path_drops() -> Option<u64> {
     let text = fs::read_to_string("/proc/thread-self/net/netstat").ok()?;

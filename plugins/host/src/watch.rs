@@ -22,12 +22,13 @@ const RTM_DELROUTE: u16 = 25;
 pub struct Watch {
     changes: Netlink,
     route: Netlink,
-    device: String,
+    device: Option<String>,
 }
 
 impl Watch {
-    /// Listens from now on, in the network namespace of the calling thread. `device` is our TUN device.
-    pub fn open(device: &str) -> Result<Self, HostError> {
+    /// Listens from now on, in the network namespace of the calling thread. `device` is our TUN device, where there
+    /// is one.
+    pub fn open(device: Option<&str>) -> Result<Self, HostError> {
         const LINK: u32 = 1;
         const IPV4_ADDRESS: u32 = 5;
         const IPV4_ROUTE: u32 = 7;
@@ -37,7 +38,7 @@ impl Watch {
         Ok(Self {
             changes: Netlink::listen("route", NETLINK_ROUTE, &groups)?,
             route: Netlink::open("route", NETLINK_ROUTE)?,
-            device: device.to_owned(),
+            device: device.map(str::to_owned),
         })
     }
 
@@ -50,7 +51,7 @@ impl Watch {
     /// our own device.
     pub fn addresses(&mut self) -> Result<Vec<IpAddr>, HostError> {
         let interfaces = Interfaces::read(&mut self.route).map_err(|refusal| refusal.on("list", "addresses"))?;
-        Ok(interfaces.ends(links::index(&self.device).ok()))
+        Ok(interfaces.ends(self.device.as_ref().and_then(|device| links::index(device).ok())))
     }
 }
 

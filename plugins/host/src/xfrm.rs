@@ -27,6 +27,8 @@ const XFRMA_IF_ID: u16 = 31;
 
 /// Indexes of our policies; the low three bits are the direction.
 pub const INDEXES: RangeInclusive<u32> = 0x4300_0000..=0x43ff_ffff;
+/// Indexes of the policies by which the kernel backend protects traffic.
+pub const PROTECTING: RangeInclusive<u32> = 0x4400_0000..=0x44ff_ffff;
 /// Priorities of our policies: the worst there are.
 pub const PRIORITIES: RangeInclusive<u32> = 0xffff_0000..=0xffff_0fff;
 

@@ -22,6 +22,7 @@ use crate::control::{Control, Shared};
 use crate::feed::EventWatch;
 use crate::machine::Machine;
 use crate::netlink::{KernelXfrm, Listener};
+use crate::probe;
 use crate::surroundings::{Clock, Egress, Parts};
 use crate::xfrm::KernelEvent;
 
@@ -69,6 +70,14 @@ impl Teller {
     pub fn tell(&self, told: Told) {
         // Without a control thread there is nothing to keep up to date.
         let _ = self.0.send(Message::Told(told));
+    }
+}
+
+/// What this kernel lacks for ESP, in one sentence, found out by trying; nothing where it has it. Nothing of the trial remains.
+pub fn lacks() -> Option<String> {
+    match KernelXfrm::open() {
+        Ok(mut xfrm) => probe::software(&mut xfrm).lacks,
+        Err(error) => Some(format!("the kernel's IPsec cannot be asked: {error}")),
     }
 }
 

@@ -31,4 +31,4 @@ mod statistics;
 mod tests;
 
 pub use config::{KernelConfig, StartError};
-pub use kernel::{Kernel, Teller, Told};
+pub use kernel::{Kernel, Teller, Told, lacks};

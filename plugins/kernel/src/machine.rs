@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 
 use ipsec::{GuardSpec, OffloadError, OnStop, PolicyAction, PolicySpec, SaMode};
 use offload_host::devices::Link;
-use offload_host::{HostError, KernelHost, Taking, esp_in_udp};
+use offload_host::{HostError, KernelHost, Routed, Taking, esp_in_udp};
 
 use crate::surroundings::Surroundings;
 
@@ -27,15 +27,16 @@ impl Machine {
 
 /// What a policy takes; nothing where it lets pass.
 fn taking(policy: &PolicySpec, device: Option<u32>) -> Option<Taking> {
-    let taking = Taking { pair: policy.selectors, priority: policy.priority, device, tunnel: None };
-    match policy.action {
-        PolicyAction::Bypass => None,
-        PolicyAction::Protect { mode: SaMode::Tunnel, outer, .. } => Some(taking.through(outer)),
-        // A trap does not know its peer; what came of it brings the route.
-        PolicyAction::Protect { mode: SaMode::Transport, .. } | PolicyAction::Discard | PolicyAction::Trap { .. } => {
-            Some(taking)
-        }
-    }
+    let routed = match policy.action {
+        PolicyAction::Bypass => return None,
+        PolicyAction::Protect { mode: SaMode::Tunnel, outer, .. } => Routed::through(outer),
+        // A trap does not know its peer.
+        PolicyAction::Trap { mode: SaMode::Tunnel, .. } => Routed::ByDestination,
+        PolicyAction::Protect { mode: SaMode::Transport, .. }
+        | PolicyAction::Trap { mode: SaMode::Transport, .. }
+        | PolicyAction::Discard => Routed::Plain,
+    };
+    Some(Taking { pair: policy.selectors, priority: policy.priority, device, routed })
 }
 
 impl Surroundings for Machine {

@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use ike_model::{Child, Connection, HostSpec, InterfaceIds};
-use ipsec::preflight::{Asks, Entries, Note, Plan, PolicyKind, Refusal, ladder_plan, words};
+use ipsec::preflight::{Asks, Entries, Note, Plan, PolicyKind, Refusal, hidden, ladder_plan, words};
 use ipsec::{Device, DeviceState, DeviceTable, LimitUnit, OffloadMode, OuterAddresses, SelectorPair, TrafficSelector};
 
 use super::finding::{Finding, FindingKind, Rejected};
@@ -20,6 +20,8 @@ pub struct Devices {
     pub table: Arc<DeviceTable>,
     /// Replay window of children without one of their own.
     pub replay_window: u32,
+    /// Others may appear of which nothing is known yet, so that an offload which none of these has is no mistake.
+    pub may_appear: bool,
 }
 
 /// What the devices have to say to a connection: errors about keys that ask for what none of them can carry, and notes.
@@ -39,6 +41,60 @@ pub fn findings(connection: &Connection, devices: &Devices) -> Vec<Finding> {
         }
     }
     found
+}
+
+/// What is to be said of pass and drop shunts that stay in software beside children that a device may protect: the device is asked first. Each
+/// with the name of its connection.
+#[must_use]
+pub fn hidden_shunts(connections: &[&Connection], devices: &Devices) -> Vec<(String, Finding)> {
+    let children =
+        connections.iter().flat_map(|connection| connection.children.iter().map(|child| (*connection, child)));
+    let all: Vec<Placed<'_>> = children.map(|(connection, child)| Placed::of(connection, child, devices)).collect();
+    let (shunts, others): (Vec<_>, Vec<_>) = all.iter().partition(|placed| placed.kind == PolicyKind::Shunt);
+    let of_shunt = |shunt: &&Placed<'_>| {
+        let taken = |other: &&Placed<'_>| hidden(&shunt.pairs, &other.pairs).map(|pair| (other.name(), pair));
+        let (by, pair) = others.iter().filter(|other| other.in_device).find_map(taken)?;
+        let path = format!("connections.{}.children.{}.hw_offload", shunt.connection.name, shunt.child.name);
+        let text = format!(
+            "this shunt stays in software, and a device that protects {by} is asked first: it takes {pair}. Set hw_offload = packet here too"
+        );
+        let finding = Finding::new(FindingKind::Doubtful("hw_offload".to_owned()), path).because(text);
+        Some((shunt.connection.name.clone(), finding))
+    };
+    shunts.iter().filter(|shunt| !shunt.in_device).filter_map(of_shunt).collect()
+}
+
+/// A child, and whether its policies may be in a device.
+struct Placed<'c> {
+    connection: &'c Connection,
+    child: &'c Child,
+    kind: PolicyKind,
+    pairs: Vec<SelectorPair>,
+    in_device: bool,
+}
+
+impl<'c> Placed<'c> {
+    fn of(connection: &'c Connection, child: &'c Child, devices: &Devices) -> Self {
+        let outer = outer(connection);
+        let Asks { kind, selectors: pairs, .. } = child.asks(connection, devices.replay_window, outer);
+        let known = |pair: &SelectorPair| {
+            let address = |side: &TrafficSelector| {
+                !side.addresses.start().is_unspecified() || side.addresses.prefix_length() == Some(0)
+            };
+            address(&pair.local) && address(&pair.remote)
+        };
+        let may = || devices.table.devices.iter().any(|device| device.rung(OffloadMode::Packet).is_some());
+        let in_device = match child.hw_offload {
+            OffloadMode::Packet => true,
+            OffloadMode::Auto => may(),
+            OffloadMode::No | OffloadMode::Crypto => false,
+        };
+        Self { connection, child, kind, pairs: pairs.into_iter().filter(known).collect(), in_device }
+    }
+
+    fn name(&self) -> String {
+        format!("{}/{}", self.connection.name, self.child.name)
+    }
 }
 
 /// The notes on a connection that can be used.
@@ -75,17 +131,17 @@ impl Subject<'_> {
         let there = |device: &&Device| device.state != DeviceState::Gone;
         let up = |device: &Device| Device { state: DeviceState::Up, ..device.clone() };
         let all: Vec<Device> = devices.table.devices.iter().filter(there).map(up).collect();
-        let mut found = self.of_kind(asks, &all);
+        let mut found = self.of_kind(asks, &all, devices);
         let protects = asks.kind == PolicyKind::Protect;
         if protects && self.child.start_action.trap && !found.iter().any(Finding::is_error) {
             let trap = Asks { kind: PolicyKind::Trap, ..asks.clone() };
-            found.extend(self.of_kind(&trap, &all).into_iter().filter(Finding::is_error));
+            found.extend(self.of_kind(&trap, &all, devices).into_iter().filter(Finding::is_error));
         }
         found
     }
 
     /// One plan per device: the best of them decides, for the route may lead there.
-    fn of_kind(&self, asks: &Asks, all: &[Device]) -> Vec<Finding> {
+    fn of_kind(&self, asks: &Asks, all: &[Device], devices: &Devices) -> Vec<Finding> {
         let plan = |device| ladder_plan(device, self.child.hw_offload, asks, |_| Entries::default());
         let plans: Vec<(&Device, Plan<'_>)> = all.iter().map(|device| (device, plan(device))).collect();
         let able = plans.iter().filter(|(_, plan)| !plan.rungs.is_empty()).min_by_key(|(_, plan)| plan.rejected.len());
@@ -98,6 +154,12 @@ impl Subject<'_> {
         let Some(last) = plan.rejected.last() else { return Vec::new() };
         let refused = |refusal: &Refusal| {
             let sentence = refusal.sentence(&device.name, last.mode);
+            if devices.may_appear && matches!(refusal, Refusal::Rung { .. }) {
+                return vec![self.doubtful(
+                    "hw_offload",
+                    format!("nothing has it now, and a device may come that does: {sentence}"),
+                )];
+            }
             self.keys(refusal)
                 .into_iter()
                 .map(move |(path, key)| {

@@ -281,7 +281,7 @@ fn all_errors_are_found() {
 /// `cygnet0` with these rungs.
 fn devices(rungs: &[(OffloadMode, Capabilities)]) -> offload::Devices {
     let device = device("cygnet0", rungs.iter().cloned());
-    offload::Devices { table: DeviceTable { devices: vec![device] }.into(), replay_window: 32 }
+    offload::Devices { table: DeviceTable { devices: vec![device] }.into(), replay_window: 32, may_appear: false }
 }
 
 /// What packet offload of a NIC carries.
@@ -389,6 +389,7 @@ fn any_device_will_do() {
     let table = |all: &[&ipsec::Device]| offload::Devices {
         table: DeviceTable { devices: all.iter().copied().cloned().collect() }.into(),
         replay_window: 32,
+        may_appear: false,
     };
     let packet = |proposal: &'static str| {
         with(move |_, child| {
@@ -498,4 +499,62 @@ fn one_connection_per_message() {
     two.section("a", Message::new());
     two.section("b", Message::new());
     assert_eq!(parse_message(&two).unwrap_err().errmsg(), "load-conn takes one connection");
+}
+
+/// A NIC may be plugged in, and one that is down shows no offload: what is missing now is no mistake where devices come and go.
+#[test]
+fn an_offload_that_may_come_is_doubtful() {
+    let devices = offload::Devices { may_appear: true, ..devices(&[(OffloadMode::No, nic())]) };
+    let wanted = |mode: &'static str, window: &'static str| {
+        let change = |_: &mut Message, child: &mut Message| {
+            child.set("hw_offload", mode);
+            child.set("replay_window", window);
+        };
+        offload::check(&with(change).unwrap().connection, &devices)
+    };
+    let notes = wanted("packet", "32").unwrap();
+    assert_eq!(notes.len(), 1);
+    assert!(!notes[0].is_error() && notes[0].reason.contains("a device may come that does"), "{notes:?}");
+    assert!(wanted("no", "128").is_err(), "what is there is known");
+}
+
+#[test]
+fn shunts_behind_what_a_device_protects_are_told() {
+    let nic = devices(&[(OffloadMode::Packet, able()), (OffloadMode::No, able())]);
+    let software = devices(&[(OffloadMode::No, able())]);
+    let site = |mode: &'static str| {
+        with(move |_, child| {
+            child.list("local_ts", ["10.1.0.0/16"]);
+            child.list("remote_ts", ["0.0.0.0/0"]);
+            child.set("hw_offload", mode);
+        })
+        .unwrap()
+        .connection
+    };
+    let shunt = |mode: &'static str, remote: &'static str| {
+        let mut connection = with(move |_, child| {
+            child.set("mode", "pass");
+            child.list("local_ts", ["0.0.0.0/0"]);
+            child.list("remote_ts", [remote]);
+            child.set("hw_offload", mode);
+        })
+        .unwrap()
+        .connection;
+        connection.name = "lan".into();
+        connection
+    };
+    let told = |site: &ike_model::Connection, shunt: &ike_model::Connection, devices: &offload::Devices| {
+        let found = offload::hidden_shunts(&[site, shunt], devices);
+        found.into_iter().map(|(name, finding)| (name, finding.is_error(), finding.reason)).collect::<Vec<_>>()
+    };
+    for mode in ["packet", "auto"] {
+        let found = told(&site(mode), &shunt("no", "10.9.0.0/24"), &nic);
+        assert_eq!(found.len(), 1, "{mode}");
+        assert_eq!((found[0].0.as_str(), found[0].1), ("lan", false));
+        assert!(found[0].2.contains("protects c/net") && found[0].2.contains("10.9.0.0/24"), "{found:?}");
+        assert_eq!(told(&site(mode), &shunt("packet", "10.9.0.0/24"), &nic), []);
+    }
+    assert_eq!(told(&site("no"), &shunt("no", "10.9.0.0/24"), &nic), []);
+    assert_eq!(told(&site("auto"), &shunt("no", "10.9.0.0/24"), &software), [], "nothing is offloaded");
+    assert_eq!(told(&site("packet"), &shunt("no", "2001:db8::/32"), &nic), [], "another family");
 }

@@ -130,6 +130,11 @@ impl Plan {
                 planned.connection = None;
             }
         }
+        let usable: Vec<_> = self.usable_connections().collect();
+        for (name, finding) in offload::hidden_shunts(&usable, devices) {
+            let planned = self.connections.iter().find(|planned| planned.name == name);
+            self.findings.extend(planned.map(|planned| planned.spans.diagnostic(&finding, settings)));
+        }
         self.sort_findings();
     }
 

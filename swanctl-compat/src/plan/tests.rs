@@ -204,7 +204,7 @@ fn offload_that_is_not_there_refuses_its_connection_alone() {
     let settings = Settings::load(&files, "/etc/s.conf");
     let mut plan = Plan::make(&settings, &files);
     let table = DeviceTable { devices: vec![device("cygnet0", [(OffloadMode::No, able())])] }.into();
-    plan.check_devices(&settings, &Devices { table, replay_window: 32 });
+    plan.check_devices(&settings, &Devices { table, replay_window: 32, may_appear: false });
     assert_eq!(plan.usable_connections().map(|c| c.name.as_str()).collect::<Vec<_>>(), ["b"]);
     let error = plan.findings.iter().find(|finding| finding.severity == Severity::Error).unwrap();
     assert_eq!(

@@ -15,16 +15,18 @@ use super::{BackendKind, Config, LogFormat};
 pub(super) type Set = fn(&mut Config, &DeValue<'_>) -> Result<(), String>;
 
 /// Sections this build has.
-pub(super) const SECTIONS: [&str; 8] =
-    ["gateway", "ike", "backend", "backend.userspace", LIMITS, "swanctl", "vici", "log"];
+pub(super) const SECTIONS: [&str; 9] =
+    ["gateway", "ike", "backend", "backend.userspace", LIMITS, KERNEL, "swanctl", "vici", "log"];
+const KERNEL: &str = "backend.kernel";
 
-/// Sections that belong to parts this build does not have, with the part's name.
-const ABSENT: [(&str, &str); 4] = [
-    ("history", "the SA history"),
-    ("webhook", "webhooks"),
-    ("http", "the HTTP server"),
-    ("backend.kernel", "the kernel backend"),
+/// Sections that belong to parts a build may not have, with the part's name and whether this one has it.
+const PARTS: [(&str, &str, bool); 4] = [
+    ("history", "the SA history", false),
+    ("webhook", "webhooks", false),
+    ("http", "the HTTP server", false),
+    (KERNEL, "the kernel backend", HAS_KERNEL),
 ];
+const HAS_KERNEL: bool = cfg!(feature = "kernel");
 
 const PORT_MAX: i64 = 65_535;
 const U32_MAX: i64 = u32::MAX as i64;
@@ -32,8 +34,7 @@ const U32_MAX: i64 = u32::MAX as i64;
 const RATE_MAX: i64 = 1_000_000;
 /// Jobs of one shard; each holds some hundred octets.
 const JOBS_MAX: i64 = 65_536;
-const SPI_RANGE: &str =
-    "cannot be set: the userspace backend derives SPIs from its own table, from the whole range above 255";
+const SPI_RANGE: &str = "cannot be set: SPIs are derived from a table of the backend, from the whole range above 255";
 
 /// Every key. All of them apply at restart; connections and secrets, which apply at reload, are not here.
 const KEYS: &[(&str, Set)] = &[
@@ -93,6 +94,14 @@ const KEYS: &[(&str, Set)] = &[
         c.backend.userspace.simulation.each_link = each_link;
         Ok(())
     }),
+    ("backend.kernel.install_routes", |c, v| boolean(v).map(|yes| c.backend.kernel.install_routes = yes)),
+    ("backend.kernel.table", |c, v| number(v, 1, U32_MAX).map(|table| c.backend.kernel.table = table)),
+    ("backend.kernel.rule_priority", |c, v| {
+        number(v, 1, 32_765).map(|priority| c.backend.kernel.rule_priority = priority)
+    }),
+    ("backend.kernel.mark", |c, v| number(v, 1, U32_MAX).map(|mark| c.backend.kernel.mark = mark)),
+    ("backend.kernel.hold_packets", |c, v| boolean(v).map(|yes| c.backend.kernel.hold_packets = yes)),
+    ("backend.kernel.journal", |c, v| journal(v).map(|path| c.backend.kernel.journal = path)),
     ("swanctl.directory", |c, v| text(v).map(|path| c.swanctl.directory = path.into())),
     ("swanctl.load", |c, v| boolean(v).map(|yes| c.swanctl.load = yes)),
     ("vici.socket", |c, v| socket(v).map(|path| c.vici.socket = path)),
@@ -120,10 +129,8 @@ fn all() -> impl Iterator<Item = &'static (&'static str, Set)> {
 
 /// Why a section cannot be used, when it belongs to a part that is not in this build.
 pub(super) fn absent(path: &str) -> Option<String> {
-    ABSENT
-        .iter()
-        .find(|(name, _)| *name == path)
-        .map(|(name, part)| format!("[{name}]: this build does not have {part}"))
+    let missing = PARTS.iter().find(|(name, _, there)| *name == path && !there);
+    missing.map(|(name, part, _)| format!("[{name}]: this build does not have {part}"))
 }
 
 /// What to say of an unknown section.
@@ -159,14 +166,32 @@ pub(super) fn cross_check(config: &Config) -> Result<(), String> {
     if port == nat_port {
         return Err(format!("ike.port and ike.nat_port are both {port}: IKE needs two different ports"));
     }
+    if config.backend.kind == BackendKind::Kernel && config.backend.userspace.simulate_packet_device {
+        return Err(
+            "backend.userspace.simulate_packet_device needs backend.kind = \"userspace\": the kernel has real devices"
+                .into(),
+        );
+    }
     nic::cross_check(config)
 }
 
 fn backend_kind(config: &mut Config, value: &DeValue<'_>) -> Result<(), String> {
-    let words = [("userspace", Some(BackendKind::Userspace)), ("auto", Some(BackendKind::Auto)), ("kernel", None)];
-    let kind = word(value, &words)?;
-    config.backend.kind = kind.ok_or("cannot be `kernel`: this build does not have the kernel backend")?;
+    let kinds = [("userspace", BackendKind::Userspace), ("kernel", BackendKind::Kernel), ("auto", BackendKind::Auto)];
+    let kind = word(value, &kinds)?;
+    if kind == BackendKind::Kernel && !HAS_KERNEL {
+        return Err("cannot be `kernel`: this build does not have the kernel backend".into());
+    }
+    config.backend.kind = kind;
     Ok(())
+}
+
+/// An absolute path, or nothing.
+fn journal(value: &DeValue<'_>) -> Result<PathBuf, String> {
+    let path = text(value)?;
+    if path.is_empty() || path.starts_with('/') {
+        return Ok(path.into());
+    }
+    Err(format!("must be an absolute path, or empty for none, not `{path}`"))
 }
 
 /// Smallest IP datagram in which a fragment says anything worth its headers, whatever the cipher.

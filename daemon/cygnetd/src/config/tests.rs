@@ -76,6 +76,9 @@ fn every_documented_key_is_taken() {
         device = "esp0"
         mark = 0x10
         simulate_packet_device = true
+        [backend.kernel]
+        table = 221
+        install_routes = false
         [swanctl]
         directory = "/tmp/s"
         load = false
@@ -106,10 +109,17 @@ fn errors_name_file_line_column_and_remedy() {
         ("[history]\nurl = \"\"\n", "c.toml:1:2: error: [history]: this build does not have the SA history"),
         ("[[webhook]]\nname = \"x\"\n", "c.toml:1:3: error: [webhook]: this build does not have webhooks"),
         ("[http]\n", "c.toml:1:2: error: [http]: this build does not have the HTTP server"),
-        ("[backend.kernel]\n", "c.toml:1:10: error: [backend.kernel]: this build does not have the kernel backend"),
         (
-            "[backend]\nkind = \"kernel\"\n",
-            "c.toml:2:8: error: `backend.kind` cannot be `kernel`: this build does not have the kernel backend",
+            "[backend.kernel]\ntabel = 7\n",
+            "c.toml:2:1: error: unknown key `tabel` in [backend.kernel]; did you mean `table`?",
+        ),
+        (
+            "[backend.kernel]\njournal = \"here\"\n",
+            "c.toml:2:11: error: `backend.kernel.journal` must be an absolute path, or empty for none, not `here`",
+        ),
+        (
+            "[backend]\nkind = \"ipsec\"\n",
+            "c.toml:2:8: error: `backend.kind` must be one of userspace, kernel, auto, not `ipsec`",
         ),
         (
             "[backend]\non_stop = \"shut\"\n",
@@ -126,7 +136,7 @@ fn errors_name_file_line_column_and_remedy() {
         ("port = 500\n", "c.toml:1:1: error: `port` stands outside of any section; it belongs to [ike]"),
         (
             "[ike]\nspi_min = 256\n",
-            "c.toml:2:11: error: `ike.spi_min` cannot be set: the userspace backend derives SPIs from its own table, from the whole range above 255",
+            "c.toml:2:11: error: `ike.spi_min` cannot be set: SPIs are derived from a table of the backend, from the whole range above 255",
         ),
         ("ike = 1\n", "c.toml:1:1: error: `ike` is a section: write [ike]"),
         (
@@ -184,6 +194,18 @@ fn equal_ports_are_refused() {
     fs::write(&main, "[ike]\nport = 4500\n").unwrap();
     let findings = load(Some(&main)).unwrap_err();
     assert!(findings[0].message.contains("both 4500"), "{findings:?}");
+}
+
+#[test]
+fn simulated_nics_and_the_kernel_exclude_each_other() {
+    let directory = Directory::new("kinds");
+    let main = directory.0.join("cygnetd.toml");
+    let text = "[backend]\nkind = \"kernel\"\n[backend.userspace]\nsimulate_packet_device = true\n";
+    fs::write(&main, text).unwrap();
+    let findings = load(Some(&main)).unwrap_err();
+    assert!(findings[0].message.contains("needs backend.kind = \"userspace\""), "{findings:?}");
+    fs::write(&main, text.replace("kernel", "auto")).unwrap();
+    assert_eq!(load(Some(&main)).unwrap().backend.kind, super::BackendKind::Auto);
 }
 
 /// A limit that nothing has would be believed to hold.

@@ -1,15 +1,18 @@
 //! What the host shows of itself. Blocks.
 
+use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::MetadataExt;
 
-use ike_model::doctor::{Facts, Port, Socket};
+use ike_model::doctor::{Facts, KernelFacts, Port, Socket};
 use ipsec::{AddressRange, OuterAddresses, SelectorPair};
+use offload_host::devices::{self, Link};
 use offload_host::probe::{self, KernelPolicy, KernelVerdict, Lookup, Probe, SeenRule, Way};
 use offload_host::{Family, HostError};
 use swanctl_compat::plan::Plan;
 use swanctl_compat::settings::{OsFiles, Settings, Severity};
 
+use crate::backend::Nature;
 use crate::clock;
 use crate::config::Config;
 use crate::load::{self, FILE};
@@ -19,6 +22,10 @@ use crate::why::host::link_of;
 /// What is asked.
 pub(super) struct Question {
     pub(super) config: Config,
+    /// What the backend is.
+    pub(super) nature: Nature,
+    /// Names of its devices.
+    pub(super) devices: Vec<String>,
     /// Selectors of everything that is configured or guarded.
     pub(super) pairs: Vec<SelectorPair>,
     /// Connections with their outer addresses.
@@ -33,33 +40,35 @@ pub(super) struct Seen {
 
 /// Looks.
 pub(super) fn look(question: &Question) -> Result<Seen, HostError> {
-    let Question { config, pairs, peers } = question;
-    let userspace = &config.backend.userspace;
+    let Question { config, nature, pairs, peers, .. } = question;
     let mut probe = Probe::open()?;
     let links = probe.links()?;
-    let (foreign_policies, unclaimed_guards) = policies(&probe.policies()?, pairs);
-    let others = links.iter().filter(|link| &*link.name != "lo" && *link.name != *userspace.device);
-    let routes = probe.routes(userspace.table)?;
+    let held = probe.policies()?;
+    let (foreign_policies, unclaimed_guards) = policies(&held, nature, pairs);
+    let is_tunnel = |link: &Link| nature.tunnel.as_ref().is_some_and(|tunnel| *tunnel == *link.name);
+    let others: Vec<&Link> = links.iter().filter(|link| &*link.name != "lo" && !is_tunnel(link)).collect();
+    let routes = probe.routes(nature.table)?;
     let foreign_routes = routes.iter().filter(|route| !route.ours).map(|route| route.text.clone()).collect();
-    let (beside, before) = rules(&probe.rules()?, userspace.rule_priority);
-    let tunnel = links.by_name(&userspace.device).map(|link| link_of(&links, link, Family::V4));
+    let (beside, before) = rules(&probe.rules()?, nature.rule_priority);
+    let shown = |name: &String| links.by_name(name).map(|link| link_of(&links, link, Family::V4));
     let facts = Facts {
-        tunnel: (userspace.device.clone(), tunnel),
+        tunnel: nature.tunnel.as_ref().map(|name| (name.clone(), shown(name))),
+        kernel: kernel(question, &held, &others),
         tun_usable: OpenOptions::new().read(true).write(true).open("/dev/net/tun").is_ok(),
         ports: [config.ike.settings.port, config.ike.settings.nat_port].map(port).into(),
         privileges: privileges(),
-        links: others.map(|link| link_of(&links, link, Family::V4)).collect(),
+        links: others.iter().map(|link| link_of(&links, link, Family::V4)).collect(),
         reverse_path_drops: probe::reverse_path_drops().unwrap_or_default(),
         forwards: (forwards(Family::V4), forwards(Family::V6)),
         needs_forwarding: (needs_forwarding(pairs, true), needs_forwarding(pairs, false)),
         xfrm: probe::has_xfrm(),
         foreign_policies,
         unclaimed_guards,
-        table: (userspace.table, foreign_routes),
-        rules: (userspace.rule_priority, beside, before),
-        install_routes: userspace.install_routes,
+        table: (nature.table, foreign_routes),
+        rules: (nature.rule_priority, beside, before),
+        install_routes: nature.install_routes,
         vici: socket(config),
-        files: files(config),
+        files: files(config, nature),
         clock: (clock::wall().as_secs(), clock::asleep().as_secs()),
         ..Facts::default()
     };
@@ -68,7 +77,7 @@ pub(super) fn look(question: &Question) -> Result<Seen, HostError> {
         peers.iter().filter(|(_, outer)| !outer.remote.is_unspecified())
     {
         let source = Some(*local).filter(|local| !local.is_unspecified());
-        let lookup = Lookup { source, mark: userspace.mark, ..Lookup::to(*remote) };
+        let lookup = Lookup { source, mark: nature.mark, ..Lookup::to(*remote) };
         if let Way::Out { link, mtu, .. } = probe.way(&lookup)? {
             mtus.extend(mtu.or(links.get(link).map(|link| link.mtu)).map(|mtu| (connection.clone(), mtu)));
         }
@@ -77,11 +86,47 @@ pub(super) fn look(question: &Question) -> Result<Seen, HostError> {
 }
 
 /// Those of others, and blocks of ours that nothing of what is loaded explains.
-fn policies(all: &[KernelPolicy], pairs: &[SelectorPair]) -> (Vec<String>, Vec<String>) {
+fn policies(all: &[KernelPolicy], nature: &Nature, pairs: &[SelectorPair]) -> (Vec<String>, Vec<String>) {
+    let ours = |policy: &KernelPolicy| policy.ours || (policy.backend && nature.is_kernel());
     let claimed = |policy: &KernelPolicy| pairs.iter().any(|pair| policy.concerns(pair));
-    let foreign = all.iter().filter(|policy| !policy.ours).map(ToString::to_string).collect();
+    let foreign = all.iter().filter(|policy| !ours(policy)).map(ToString::to_string).collect();
     let blocks = all.iter().filter(|policy| policy.ours && policy.verdict == KernelVerdict::Block);
     (foreign, blocks.filter(|policy| !claimed(policy)).map(ToString::to_string).collect())
+}
+
+/// The kernel as the data path.
+fn kernel(question: &Question, policies: &[KernelPolicy], links: &[&Link]) -> Option<KernelFacts> {
+    if !question.nature.is_kernel() {
+        return None;
+    }
+    let links: Vec<&str> = links.iter().map(|link| &*link.name).collect();
+    let mut switched_off: Vec<String> = links.iter().flat_map(|link| probe::ipsec_switched_off(link)).collect();
+    switched_off.sort();
+    switched_off.dedup();
+    let is_device = |link: &&str| question.devices.iter().any(|device| device == link);
+    let idle = links.iter().filter(|link| devices::has_esp_offload(link).unwrap_or(false) && !is_device(link));
+    let settings = ["xfrm_larval_drop", "xfrm_acq_expires"];
+    let settings = settings.iter().filter_map(|name| Some((format!("net.core.{name}"), probe::core_setting(name)?)));
+    Some(KernelFacts {
+        lacks: question.nature.lacks.clone(),
+        switched_off,
+        settings: settings.collect(),
+        idle: idle.map(|link| (*link).to_owned()).collect(),
+        held: held(policies),
+        drops: probe::ipsec_drops(),
+    })
+}
+
+/// Devices with policies in them: how many of the backend, and how many that let IKE pass.
+fn held(policies: &[KernelPolicy]) -> Vec<(String, usize, usize)> {
+    let mut held: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
+    for policy in policies {
+        let Some(device) = &policy.device else { continue };
+        let (of_backend, ike) = held.entry(device).or_default();
+        *of_backend += usize::from(policy.backend);
+        *ike += usize::from(policy.is_about_ike());
+    }
+    held.into_iter().map(|(device, (of_backend, ike))| (device.to_owned(), of_backend, ike)).collect()
 }
 
 /// Rules of others at our priorities, and those before them that leave nothing for ours.
@@ -131,14 +176,14 @@ fn socket(config: &Config) -> Option<Socket> {
 }
 
 /// What `cygnetd --check` would say of the connections' files.
-fn files(config: &Config) -> Vec<(bool, String, String)> {
+fn files(config: &Config, nature: &Nature) -> Vec<(bool, String, String)> {
     let path = config.swanctl.directory.join(FILE);
     if !config.swanctl.load || !path.exists() {
         return Vec::new();
     }
     let settings = Settings::load(&OsFiles, &path.to_string_lossy());
     let mut plan = Plan::make(&settings, &OsFiles);
-    plan.check_devices(&settings, &crate::backend::expected_devices(config));
+    plan.check_devices(&settings, &crate::backend::expected_devices(Some(nature.kind), config));
     let findings = plan.findings.iter().map(|finding| {
         let fix = finding.help.clone().unwrap_or_else(|| "correct the file, then swanctl --load-all".to_owned());
         (finding.severity == Severity::Error, load::placed(&settings, finding), fix)

@@ -61,6 +61,7 @@ fn installable(core: &Core, mut request: Request) -> Result<Request, RequestErro
     };
     if let Request::LoadConn { connection, notes } = &mut request {
         notes.extend(check(connection)?);
+        notes.extend(core.store.hidden_shunts(connection));
     } else if let Request::PlanConn { connection } = &request {
         check(connection)?;
     }

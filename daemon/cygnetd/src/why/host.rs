@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use ike_model::why::{HostFacts, Link, NoWay, Outer, Place, Tunnel, Way};
+use ike_model::why::{HostFacts, Link, Met, NoWay, Outer, Place, Tunnel, Way};
 use ipsec::PacketSelectors;
 use offload_host::devices::{self, Links};
 use offload_host::probe::{self, KernelPolicy, KernelVerdict, KernelWay, Lookup, OwnAddress, Probe};
@@ -14,8 +14,8 @@ pub(crate) struct HostQuestion {
     pub(crate) packet: PacketSelectors,
     /// The link that it arrives on, if the user says so.
     pub(crate) arrival: Option<String>,
-    /// The tunnel device.
-    pub(crate) tunnel: String,
+    /// The tunnel device; none where the kernel is the data path.
+    pub(crate) tunnel: Option<String>,
     /// Mark of our outer packets.
     pub(crate) mark: u32,
     /// Peers.
@@ -54,7 +54,7 @@ impl Asking {
             source.local &= source.near.is_none();
         }
         let destination = self.place(packet.destination)?;
-        let tunnel = self.links.by_name(&question.tunnel).cloned();
+        let tunnel = question.tunnel.as_ref().and_then(|tunnel| self.links.by_name(tunnel)).cloned();
         let behind = source.near.as_ref().or(match &source.way {
             Way::Out { link, .. } => Some(link),
             Way::Local | Way::Nowhere(_) => None,
@@ -70,8 +70,11 @@ impl Asking {
         })?;
         let inbound = arrival.is_some() && arrival == tunnel.as_ref().map(|link| link.index);
         let policies = self.probe.policies()?;
+        let kernel = question.tunnel.is_none();
         let ways: &[KernelWay] = match (source.local, inbound) {
             (true, _) => &[KernelWay::Out],
+            // What the kernel takes out of ESP is held against its policies like what arrives in clear.
+            (false, _) if kernel && destination.local => &[KernelWay::In],
             // What comes out of our device is not held against the policies of the way in.
             (false, true) if destination.local => &[],
             (false, true) => &[KernelWay::Out],
@@ -82,9 +85,14 @@ impl Asking {
             Way::Local | Way::Nowhere(_) => 0,
         };
         let first = |way: &KernelWay| policies.iter().find(|policy| policy.matches(*way, &packet, egress));
-        let foreign = |policy: &&KernelPolicy| !policy.ours && policy.verdict != KernelVerdict::Allow;
+        let foreign = |policy: &&KernelPolicy| {
+            let ours = policy.ours || (kernel && policy.backend);
+            !ours && policy.verdict != KernelVerdict::Allow
+        };
+        let tunnel_link = tunnel.map(|link| self.link(&link, family));
         Ok(HostFacts {
-            tunnel: Some(Tunnel { name: question.tunnel.clone(), link: tunnel.map(|link| self.link(&link, family)) }),
+            tunnel: question.tunnel.clone().map(|name| Tunnel { name, link: tunnel_link }),
+            met: kernel.then(|| met(ways.iter().filter_map(first))),
             foreign_policy: ways.iter().filter_map(first).find(foreign).map(ToString::to_string),
             source,
             destination,
@@ -142,6 +150,23 @@ impl Asking {
     fn link(&self, link: &devices::Link, family: Family) -> Link {
         link_of(&self.links, link, family)
     }
+}
+
+/// What a packet meets first of ours: the entry of the backend on any of its ways decides, then the guard.
+fn met<'p>(first: impl Iterator<Item = &'p KernelPolicy>) -> Met {
+    let mut found = Met::Nothing;
+    for policy in first.filter(|policy| policy.ours || policy.backend) {
+        if policy.backend {
+            return Met::Entry(policy.to_string(), policy.device.clone());
+        }
+        if found == Met::Nothing {
+            found = match policy.verdict {
+                KernelVerdict::Block => Met::Guard(policy.to_string()),
+                KernelVerdict::Allow | KernelVerdict::Protect => Met::Exemption(policy.to_string()),
+            };
+        }
+    }
+    found
 }
 
 /// A link with its settings for packets of a family.

@@ -309,3 +309,22 @@ fn algorithms_read_as_in_the_configuration() {
     let text: Vec<String> = software().algorithms.iter().map(ToString::to_string).collect();
     assert_eq!(text, ["aes128gcm16", "aes256gcm16", "chacha20poly1305", "aes256-sha256", "aes192gcm16"]);
 }
+
+#[test]
+fn a_shunt_in_software_is_hidden_by_what_a_device_takes() {
+    let pair = |local: (&str, u8), remote: (&str, u8)| SelectorPair {
+        local: side(local.0, local.1),
+        remote: side(remote.0, remote.1),
+    };
+    let everything = pair(("10.1.0.0", 16), ("0.0.0.0", 0));
+    let shunt = pair(("0.0.0.0", 0), ("10.9.0.0", 24));
+    assert_eq!(hidden(&[shunt], &[everything]), Some(pair(("10.1.0.0", 16), ("10.9.0.0", 24))));
+    assert_eq!(hidden(&[shunt], &[pair(("10.1.0.0", 16), ("10.8.0.0", 16))]), None);
+    let mut web = shunt;
+    (web.remote.protocol, web.remote.ports) = (6, PortRange::single(80));
+    let mut mail = everything;
+    (mail.remote.protocol, mail.remote.ports) = (6, PortRange::single(25));
+    assert_eq!(hidden(&[web], &[mail]), None, "other ports");
+    assert!(hidden(&[web], &[everything]).is_some());
+    assert_eq!(hidden(&[], &[everything]), None);
+}

@@ -54,7 +54,8 @@ pub(super) fn forwarding(facts: &Facts) -> Vec<Check> {
 pub(super) fn links(facts: &Facts) -> Vec<Check> {
     const AREA: &str = "host";
     let mut checks = Vec::new();
-    let all = facts.links.iter().chain(&facts.tunnel.1);
+    let tunnel = facts.tunnel.iter().filter_map(|(_, link)| link.as_ref());
+    let all = facts.links.iter().chain(tunnel);
     let strict: Vec<&str> = all.filter(|link| link.reverse_path == 1).map(|link| link.name.as_str()).collect();
     if !strict.is_empty() {
         let links = strict.join(", ");
@@ -81,6 +82,11 @@ pub(super) fn links(facts: &Facts) -> Vec<Check> {
 
 pub(super) fn routing(facts: &Facts) -> Vec<Check> {
     const AREA: &str = "route";
+    if !facts.install_routes && facts.kernel.is_some() {
+        let text =
+            "install_routes = false: this host itself may send from an address outside local_ts, past its tunnels";
+        return vec![Check::ok(AREA, text)];
+    }
     if !facts.install_routes {
         let fix = "route what is protected into the tunnel device yourself";
         return vec![Check::warning(AREA, "install_routes = false: nothing leads traffic into the tunnel device", fix)];
@@ -89,16 +95,12 @@ pub(super) fn routing(facts: &Facts) -> Vec<Check> {
     let (table, foreign) = &facts.table;
     for route in foreign {
         let text = format!("table {table} is ours and holds a route that is not: {route}");
-        checks.push(Check::error(AREA, text, "remove it or set another backend.userspace.table"));
+        checks.push(Check::error(AREA, text, "remove it or set another `table` of the backend"));
     }
     let (priority, beside, before) = &facts.rules;
     for rule in beside {
         let text = format!("a rule that is not ours is at our priority {priority} or beside it: {rule}");
-        checks.push(Check::error(
-            AREA,
-            text,
-            "give it another priority or set another backend.userspace.rule_priority",
-        ));
+        checks.push(Check::error(AREA, text, "give it another priority or set another `rule_priority` of the backend"));
     }
     for rule in before {
         let text = format!("a rule before ours leads everything elsewhere: {rule}");

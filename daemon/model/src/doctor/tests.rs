@@ -1,6 +1,6 @@
 //! A sound gateway has no doubts, and each doubt is found.
 
-use ipsec::{Device, DeviceId};
+use ipsec::{Device, DeviceId, DeviceState};
 
 use super::*;
 
@@ -34,8 +34,9 @@ fn fit() -> ChildFit {
 fn sound() -> Facts {
     Facts {
         devices: DeviceTable { devices: vec![device(DeviceState::Up)] },
-        tunnel: ("cygnet0".into(), Some(link("cygnet0"))),
+        tunnel: Some(("cygnet0".into(), Some(link("cygnet0")))),
         tun_usable: true,
+        kernel: None,
         children: vec![fit()],
         refused: Vec::new(),
         ports: [500, 4500].map(|number| Port { number, ours: true, others: Vec::new() }).into(),
@@ -80,8 +81,13 @@ const CASES: [Case; 28] = [
     (|f| f.devices.devices[0].state = DeviceState::Down, "device", Level::Error, "cygnet0 is down"),
     (|f| f.devices.devices[0].state = DeviceState::Gone, "device", Level::Error, "was removed"),
     (|f| f.devices.devices.clear(), "device", Level::Error, "no device"),
-    (|f| f.tunnel.1 = None, "device", Level::Error, "is not there"),
-    (|f| f.tunnel.1.as_mut().unwrap().up = false, "device", Level::Error, "tunnel device cygnet0 is down"),
+    (|f| f.tunnel.as_mut().unwrap().1 = None, "device", Level::Error, "is not there"),
+    (
+        |f| f.tunnel.as_mut().unwrap().1.as_mut().unwrap().up = false,
+        "device",
+        Level::Error,
+        "tunnel device cygnet0 is down",
+    ),
     (|f| f.tun_usable = false, "device", Level::Warning, "/dev/net/tun"),
     (|f| f.children.clear(), "child", Level::Warning, "no child is loaded"),
     (|f| f.children[0].device = Err("no route to 203.0.113.9".into()), "child", Level::Warning, "no route"),
@@ -133,6 +139,97 @@ fn each_doubt_is_found_alone_and_says_what_to_do() {
         assert_eq!((doubt.area, doubt.level), (*area, *level), "{doubt:?}");
         assert!(doubt.text.contains(piece) && !doubt.fix.is_empty(), "no '{piece}' in {doubt:?}");
     }
+}
+
+/// The kernel is the data path: no tunnel device, and nothing of it is missed.
+fn sound_kernel() -> Facts {
+    let kernel = KernelFacts {
+        settings: vec![("net.core.xfrm_larval_drop".into(), 0)],
+        held: vec![("eth0".into(), 2, 4)],
+        ..KernelFacts::default()
+    };
+    Facts { tunnel: None, tun_usable: false, kernel: Some(kernel), ..sound() }
+}
+
+const KERNEL_CASES: [Case; 6] = [
+    (
+        |f| kernel(f).lacks = Some("this kernel has no ESP".into()),
+        "device",
+        Level::Error,
+        "no SA can be installed: this kernel",
+    ),
+    (|f| kernel(f).idle.push("eth1".into()), "device", Level::Warning, "driver of eth1"),
+    (|f| kernel(f).held[0].2 = 0, "device", Level::Error, "none that lets IKE pass"),
+    (
+        |f| kernel(f).switched_off.push("net.ipv4.conf.wan0.disable_xfrm".into()),
+        "host",
+        Level::Error,
+        "disable_xfrm is 1: what leaves there is not protected",
+    ),
+    (
+        |f| kernel(f).switched_off.push("net.ipv4.conf.wan0.disable_policy".into()),
+        "host",
+        Level::Error,
+        "what arrives there is taken in clear",
+    ),
+    (|f| f.rules.1.push("from all lookup 9".into()), "route", Level::Error, "our priority 220"),
+];
+
+fn kernel(facts: &mut Facts) -> &mut KernelFacts {
+    facts.kernel.as_mut().unwrap()
+}
+
+#[test]
+fn the_kernel_as_data_path_has_doubts_of_its_own() {
+    let checks = examine(&sound_kernel());
+    assert!(checks.iter().all(|check| check.level == Level::Ok), "{checks:#?}");
+    assert!(!checks.iter().any(|check| check.text.contains("tunnel device")), "{checks:#?}");
+    for (number, (change, area, level, piece)) in KERNEL_CASES.iter().enumerate() {
+        let mut facts = sound_kernel();
+        change(&mut facts);
+        let doubts: Vec<Check> = examine(&facts).into_iter().filter(|check| check.level > Level::Ok).collect();
+        let [doubt] = doubts.as_slice() else { panic!("case {number}: {doubts:#?}") };
+        assert_eq!((doubt.area, doubt.level), (*area, *level), "{doubt:?}");
+        assert!(doubt.text.contains(piece) && !doubt.fix.is_empty(), "no '{piece}' in {doubt:?}");
+    }
+    let mut facts = sound_kernel();
+    facts.install_routes = false;
+    kernel(&mut facts).drops.push(("XfrmInPolBlock".into(), 7));
+    let checks = examine(&facts);
+    assert!(checks.iter().all(|check| check.level == Level::Ok), "{checks:#?}");
+    assert!(checks.iter().any(|check| check.text.contains("XfrmInPolBlock 7")));
+}
+
+#[test]
+fn devices_say_what_they_carry() {
+    use ipsec::{Capabilities, EspAlgorithm, LimitUnits, ModeInUse, ReplayWindows, Rung, SelectorSupport};
+    let capabilities = Capabilities {
+        algorithms: vec![EspAlgorithm::AES_256_GCM],
+        tunnel: true,
+        transport: false,
+        esn: false,
+        replay_windows: ReplayWindows::Only(vec![32, 64]),
+        selectors: SelectorSupport::FULL,
+        udp_encapsulation: false,
+        limits: LimitUnits { time: true, bytes: false, packets: true },
+        sa_table: Some(8),
+        policy_table: None,
+        all_policy_kinds: true,
+        in_place_move: false,
+        separate_activation: true,
+        marks: false,
+        interface_ids: false,
+    };
+    let rung =
+        |mode| Rung { mode: ModeInUse { mode, device: None, simulated: false }, capabilities: capabilities.clone() };
+    let mut facts = sound();
+    facts.devices.devices[0].rungs = [OffloadMode::Packet, OffloadMode::No].map(rung).into();
+    let text = examine(&facts).into_iter().find(|check| check.area == "device").unwrap().text;
+    assert_eq!(
+        text,
+        "cygnet0 is up: packet offload of aes256gcm16, tunnel mode only, no ESN, replay windows of 32 64, no ESP in UDP, limits of \
+         packets, 8 SAs; software"
+    );
 }
 
 #[test]

@@ -76,6 +76,21 @@ pub struct HostFacts {
     pub way: Way,
     /// A policy in the kernel's SPD that is not ours and takes the packet.
     pub foreign_policy: Option<String>,
+    /// Where the kernel is the data path, the entry of its SPD that the packet meets first.
+    pub met: Option<Met>,
+}
+
+/// What a packet meets first in the kernel's SPD, where the kernel is the data path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Met {
+    /// An entry of the backend's, in words, and the device that holds it.
+    Entry(String, Option<String>),
+    /// A block of the guard, in words.
+    Guard(String),
+    /// An exemption beside guard or entries, in words: it passes in clear.
+    Exemption(String),
+    /// Nothing of ours.
+    Nothing,
 }
 
 /// The tunnel device.

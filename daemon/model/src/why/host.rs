@@ -1,6 +1,6 @@
 //! Steps that the host kernel takes: source, forwarding, the way back, routing, its own policies, and the way to the peer.
 
-use super::facts::{ChildFacts, Facts, Link, NoWay, Outer, Place, Way};
+use super::facts::{ChildFacts, Facts, Link, Met, NoWay, Outer, Place, Way};
 use super::policy::Match;
 use super::report::{Code, Direction, Step, StepName};
 
@@ -141,6 +141,38 @@ pub(super) fn kernel_policy(facts: &Facts) -> Option<Step> {
     Some(Step::broken(StepName::KernelPolicy, Code::ForeignPolicy, text, fix))
 }
 
+/// What the kernel's SPD has of it, where the kernel is the data path.
+pub(super) fn kernel_entry(facts: &Facts, found: &Match<'_>) -> Option<Step> {
+    const NAME: StepName = StepName::KernelPolicy;
+    let met = facts.host.met.as_ref()?;
+    let lost = |text: String| {
+        let fix =
+            "cygnetd puts it back as soon as it notices; if it does not, see its log and load the connection again";
+        Step::broken(NAME, Code::PolicyLost, text, fix)
+    };
+    Some(match (met, found.is_installed()) {
+        (Met::Entry(entry, device), _) => {
+            let holder = device.as_ref().map_or_else(String::new, |device| format!(", which {device} holds"));
+            Step::ok(NAME, format!("it meets this entry of the kernel's{holder}: {entry}"))
+        }
+        (Met::Exemption(entry), _) => {
+            let text = format!("an exemption beside it lets the packet pass in clear: {entry}");
+            let fix = "give the child selectors that are no wider than the subnet or hosts that are meant";
+            Step::broken(NAME, Code::Exempt, text, fix)
+        }
+        (Met::Guard(entry), true) => {
+            lost(format!("the kernel's entry for it is gone, and the guard takes the packet: {entry}"))
+        }
+        (Met::Nothing, true) => {
+            lost("the kernel has no entry for it: what should be protected goes in clear".to_owned())
+        }
+        (Met::Guard(entry), false) => {
+            Step::note(NAME, format!("while nothing protects it the guard takes it: {entry}"))
+        }
+        (Met::Nothing, false) => Step::note(NAME, "the kernel has no entry for it: it passes in clear"),
+    })
+}
+
 /// The way to the peer outside the tunnel.
 pub(super) fn outer_path(facts: &Facts, child: &ChildFacts) -> Option<Step> {
     const NAME: StepName = StepName::OuterPath;
@@ -214,7 +246,11 @@ fn arrival(facts: &Facts, direction: Direction) -> Option<&Link> {
         Direction::Outbound if facts.host.source.local => None,
         Direction::Outbound => behind(&facts.host.source),
         Direction::Inbound if facts.host.destination.local => None,
-        Direction::Inbound => tunnel(facts),
+        // What the kernel takes out of ESP still is of the link that the ESP came by.
+        Direction::Inbound => match &facts.host.tunnel {
+            Some(tunnel) => tunnel.link.as_ref(),
+            None => behind(&facts.host.source),
+        },
     }
 }
 

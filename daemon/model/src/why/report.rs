@@ -117,6 +117,10 @@ named! {
         TunnelDeviceDown = "tunnel-device-down",
         /// A policy in the kernel that is not ours drops it, or wants it for itself.
         ForeignPolicy = "foreign-policy",
+        /// The kernel does not have the entry that it should have.
+        PolicyLost = "policy-lost",
+        /// It passes in clear, by an exemption that has to be.
+        Exempt = "exempt",
         /// No connection covers it.
         NoPolicy = "no-policy",
         /// The peer has agreed to less than is configured.

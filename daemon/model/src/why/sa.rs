@@ -218,13 +218,34 @@ fn through(sa: &Live<'_>) -> String {
 /// A reason for which the data path drops, what it means, and what repairs it.
 type Reason = (&'static str, &'static str, &'static str);
 
-const OUTBOUND: [Reason; 4] = [
+const OUTBOUND: [Reason; 13] = [
     ("send-failed", "the system refuses to send them", "see the log, `ip -s link` and the firewall's output chain"),
     ("no-socket", "no socket has the SA's local address and port", "see [ike] listen and nat_port"),
     ("no-outbound-sa", "their policy has no SA", "wait for the SA to be installed, or rekey the child"),
     ("hold-full", "too many wait for an SA", "see why the child does not come up"),
+    (
+        "XfrmOutPolBlock",
+        "no policy protects them and the guard, or a policy that discards, takes them",
+        "see that the child is up and that its selectors hold what is sent",
+    ),
+    ("XfrmOutNoStates", "their policy has no SA", "wait for the SA to be installed, or rekey the child"),
+    (
+        "XfrmOutError",
+        "the kernel or the device does not take them",
+        "send smaller packets without options; in a device, let routing lead out of the device that holds the SA",
+    ),
+    ("XfrmOutBundleGenError", "no route leads their ESP to the peer", "see the route to the peer"),
+    ("XfrmOutStateProtoError", "encryption fails", "see the kernel's log"),
+    ("XfrmOutStateSeqError", "the SA has used up its sequence numbers", "rekey the child"),
+    ("XfrmOutStateExpired", "the SA has reached its hard limit", "rekey the child"),
+    ("XfrmOutPolError", "their policy was just changed", "ask again in a moment"),
+    (
+        "XfrmAcquireError",
+        "too many wait for an SA, or nobody is there to be asked",
+        "see why the child does not come up",
+    ),
 ];
-const INBOUND: [Reason; 7] = [
+const INBOUND: [Reason; 17] = [
     ("selector-mismatch", "what is inside is not what was agreed on", "let the peer send only what its selectors hold"),
     (
         "replay",
@@ -244,6 +265,36 @@ const INBOUND: [Reason; 7] = [
         "leave ports out of the selectors or keep packets small",
     ),
     ("delivery-failed", "the tunnel device does not take them", "see the log and `ip -s link`"),
+    ("XfrmInNoStates", "nobody here has their SPI", "let the peer close its old SAs: terminate the tunnel there"),
+    (
+        "XfrmInStateProtoError",
+        "their integrity check fails",
+        "rekey the child; if it goes on something changes the packets on the way",
+    ),
+    (
+        "XfrmInStateSeqError",
+        "their numbers are known or too old",
+        "widen replay_window where the path reorders, or look for who repeats them",
+    ),
+    (
+        "XfrmInStateMismatch",
+        "they come in the other form of ESP, in UDP or not, than was agreed on",
+        "set encap = yes at both ends, or leave it out at both",
+    ),
+    (
+        "XfrmInTmplMismatch",
+        "they are in clear, or came on an SA of another child, and their policy wants them protected",
+        "let the peer send them through this child only",
+    ),
+    (
+        "XfrmInPolBlock",
+        "they are in clear and the guard takes them",
+        "see that the peer's child is up and protects them",
+    ),
+    ("XfrmInNoPols", "no policy holds what is inside", "let the peer send only what its selectors hold"),
+    ("XfrmInStateExpired", "their SA has reached its hard limit", "rekey the child"),
+    ("XfrmInStateModeError", "what is inside makes no sense", "see the peer's implementation"),
+    ("XfrmInHdrError", "they make no sense", "see the peer's implementation"),
 ];
 
 /// Packets that are being dropped while we look.

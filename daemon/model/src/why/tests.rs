@@ -502,6 +502,67 @@ fn where_the_kernel_is_the_data_path_routing_leads_out() {
     assert_eq!(walk(&facts).broken(), None);
 }
 
+/// The kernel is the data path: no tunnel device, and its SPD has the entry.
+fn outbound_kernel() -> Facts {
+    let mut facts = outbound();
+    facts.host.tunnel = None;
+    facts.host.way = out("wan0", 220);
+    facts.host.met = Some(Met::Entry("src 10.1.0.0/24 dst 10.2.0.0/24 dir out".into(), Some("eth1".into())));
+    facts
+}
+
+#[test]
+fn what_the_kernel_as_data_path_gets_wrong() {
+    let report = walk(&outbound_kernel());
+    assert_eq!(report.broken(), None, "{report:#?}");
+    assert!(report.steps.iter().any(|step| step.text.contains("which eth1 holds")), "{report:#?}");
+    let drops = |reason: &str| Drops { reason: reason.into(), before: 0, after: 4 };
+    check(
+        outbound_kernel,
+        &[
+            Case {
+                name: "its entry is gone and the guard holds",
+                change: |facts| facts.host.met = Some(Met::Guard("dir out action block".into())),
+                step: StepName::KernelPolicy,
+                code: Code::PolicyLost,
+                says: &["the guard takes the packet", "action block"],
+            },
+            Case {
+                name: "its entry is gone and there is no guard",
+                change: |facts| facts.host.met = Some(Met::Nothing),
+                step: StepName::KernelPolicy,
+                code: Code::PolicyLost,
+                says: &["goes in clear"],
+            },
+            Case {
+                name: "an exemption comes first",
+                change: |facts| facts.host.met = Some(Met::Exemption("dst 10.2.0.0/24 dir out".into())),
+                step: StepName::KernelPolicy,
+                code: Code::Exempt,
+                says: &["in clear", "10.2.0.0/24"],
+            },
+            Case {
+                name: "the device refuses packets",
+                change: |facts| facts.drops.push(Drops { reason: "XfrmOutError".into(), before: 1, after: 3 }),
+                step: StepName::Counters,
+                code: Code::Dropped,
+                says: &["2 in 200 ms", "XfrmOutError"],
+            },
+        ],
+    );
+    let mut facts = outbound_kernel();
+    facts.drops = vec![drops("XfrmInNoStates")];
+    assert_eq!(walk(&facts).broken(), None, "what arrives is another matter");
+    // Nothing is up: the guard is as it should be, and the child is the reason.
+    facts = outbound_kernel();
+    facts.specs.clear();
+    facts.ike_sas.clear();
+    facts.children[0].status.state = ConfiguredState::Down;
+    facts.host.met = Some(Met::Guard("dir out action block".into()));
+    let report = walk(&facts);
+    assert_eq!(report.broken().map(|step| step.name), Some(StepName::Child), "{report:#?}");
+}
+
 #[test]
 fn only_what_protects_is_near() {
     let mut facts = sound();

@@ -47,9 +47,9 @@ impl KernelHost {
             return Ok(());
         }
         let items = self.entries.remove(taking).map(|entry| entry.items).unwrap_or_default();
-        let routed = match (&mut self.routing, taking.tunnel) {
-            (Some(routing), Some(ends)) => routing.unprotect_by_peer(&taking.pair, ends),
-            (Some(_) | None, _) => Ok(()),
+        let routed = match &mut self.routing {
+            Some(routing) => routing.unlead(&taking.pair, taking.routed),
+            None => Ok(()),
         };
         routed.and(self.guard.ledger().unwant_all(&items)).and(self.leave(taking))
     }
@@ -95,10 +95,11 @@ impl KernelHost {
     /// # Errors
     /// The refusal of kernel or device; it must not be used then.
     pub fn device_back(&mut self, device: u32) -> Result<(), HostError> {
-        // It may have been down and up again before anybody looked.
-        self.device_lost(device);
         let Some(held) = self.devices.get_mut(&device) else { return Ok(()) };
-        held.lost = false;
+        if !std::mem::take(&mut held.lost) {
+            // It may have been down and up again before anybody looked.
+            return self.guard.restore().map(|_| ());
+        }
         let outcome = self.adapt(Some(device));
         if outcome.is_err() {
             self.device_lost(device);
@@ -143,8 +144,8 @@ impl KernelHost {
 
     fn put_up(&mut self, taking: &Taking) -> Result<(), HostError> {
         let items = self.want(taking, true)?;
-        if let (Some(routing), Some(ends)) = (&mut self.routing, taking.tunnel)
-            && let Err(error) = routing.protect_by_peer(&taking.pair, ends)
+        if let Some(routing) = &mut self.routing
+            && let Err(error) = routing.lead(&taking.pair, taking.routed)
         {
             let _ = self.guard.ledger().unwant_all(&items); // the first error is the one to tell
             return Err(error);

@@ -5,11 +5,12 @@ use std::fmt;
 use ipsec::{PacketSelectors, SelectorPair};
 use netlink_sys::protocols::NETLINK_XFRM;
 
+use super::super::devices::Links;
 use super::super::error::HostError;
 use super::super::links::Interfaces;
 use super::super::netlink::Netlink;
 use super::super::policy::{self, Surroundings};
-use super::super::xfrm::{self, Found, PolicyKey, Verdict, Way};
+use super::super::xfrm::{self, Found, PolicyKey, PortMask, Verdict, Way};
 use super::Probe;
 
 /// Which packets a kernel policy looks at.
@@ -39,15 +40,19 @@ pub enum KernelVerdict {
 pub struct KernelPolicy {
     /// What it does.
     pub verdict: KernelVerdict,
-    /// One of our guard.
+    /// One of our guard, or an exemption beside it or beside what protects.
     pub ours: bool,
+    /// One by which the kernel backend protects, bypasses or discards traffic.
+    pub backend: bool,
+    /// Name of the device that holds it.
+    pub device: Option<String>,
     found: Found,
     /// Name of its link, where it has one.
     link: Option<String>,
 }
 
 impl Probe {
-    /// Policies of the kernel in the order in which it looks at them; none where the kernel has no XFRM.
+    /// Policies of the kernel in the order in which it looks at them, those that devices hold first; none where the kernel has no XFRM.
     ///
     /// # Errors
     /// The kernel refused.
@@ -64,38 +69,46 @@ impl Probe {
                     (_, Verdict::Block) => KernelVerdict::Block,
                 },
                 ours: found.is_ours(),
+                backend: xfrm::PROTECTING.contains(&found.index),
+                device: found.device.map(|device| name(&links, device)),
                 link: links.get(found.key.link).map(|link| link.name.to_string()),
                 found,
             })
             .collect();
-        all.sort_by_key(|policy| policy.found.priority);
+        all.sort_by_key(|policy| (policy.device.is_none(), policy.found.priority));
         Ok(all)
     }
 }
 
+fn name(links: &Links, index: u32) -> String {
+    links.get(index).map_or_else(|| format!("link {index}"), |link| link.name.to_string())
+}
+
 impl Probe {
-    /// The policies that the guard of these selectors would consist of now, in the order of their installation. `tunnel` is our device, `mark` that
-    /// of what it brings for this host, `routed` whether we install routes.
+    /// The policies that the guard of these selectors would consist of now, in the order of their installation. `tunnel` is our device
+    /// and the mark of what it brings for this host, where there is one, `routed` whether we lead traffic into it.
     ///
     /// # Errors
     /// The kernel refused.
     pub fn guard_of(
         &mut self,
         pair: &SelectorPair,
-        tunnel: &str,
-        mark: u32,
+        tunnel: Option<(&str, u32)>,
         routed: bool,
     ) -> Result<Vec<KernelPolicy>, HostError> {
         let links = self.links()?;
         let interfaces =
             Interfaces::read(&mut self.route).map_err(|refusal| refusal.on("list", "addresses and routes"))?;
-        let tun = links.by_name(tunnel).map(|link| link.index);
-        let surroundings = Surroundings { interfaces, tun, mark: Some(mark), routed };
+        let tun = tunnel.and_then(|(name, _)| links.by_name(name)).map(|link| link.index);
+        let mark = tunnel.map(|(_, mark)| mark);
+        let surroundings = Surroundings { interfaces, tun, mark, routed: routed && tunnel.is_some() };
         let items = policy::guard(pair, &surroundings).into_iter();
         Ok(items
             .map(|item| KernelPolicy {
                 verdict: if item.verdict == Verdict::Block { KernelVerdict::Block } else { KernelVerdict::Allow },
                 ours: true,
+                backend: false,
+                device: None,
                 link: links.get(item.key.link).map(|link| link.name.to_string()),
                 found: Found { key: item.key, verdict: item.verdict, priority: item.priority, index: 0, device: None },
             })
@@ -136,6 +149,13 @@ impl KernelPolicy {
             && (key.protocol == 0 || key.protocol == packet.protocol)
             && source & key.source_port.mask == key.source_port.value
             && destination & key.destination_port.mask == key.destination_port.value
+    }
+
+    /// Whether it lets IKE pass: it is about one UDP port of ours.
+    pub fn is_about_ike(&self) -> bool {
+        let key = &self.found.key;
+        let exact = |port: PortMask| port.mask == u16::MAX;
+        self.ours && key.protocol == 17 && (exact(key.source_port) || exact(key.destination_port))
     }
 
     /// Whether it concerns traffic of a pair of selectors.

@@ -7,9 +7,11 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use ipsec::SelectorPair;
+use ipsec::{AddressRange, SelectorPair};
 
 use super::super::error::HostError;
+use super::super::kernel::Routed;
+use super::super::links;
 use super::super::prefix::Prefix;
 use super::super::probe::{Lookup, Probe, Way};
 use super::{Lead, Routing, Target};
@@ -31,37 +33,32 @@ pub(super) struct Hops {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Hop {
     link: u32,
-    gateway: IpAddr,
+    gateway: Option<IpAddr>,
 }
 
 impl Routing {
     /// Routes the remote side of a tunnel as its peer is reached, and keeps the way between the outer addresses out of that.
-    pub(in super::super) fn protect_by_peer(
-        &mut self,
-        pair: &SelectorPair,
-        (local, remote): Ends,
-    ) -> Result<(), HostError> {
+    pub(in super::super) fn lead(&mut self, pair: &SelectorPair, routed: Routed) -> Result<(), HostError> {
+        let Some((ends, by_peer)) = ends_of(pair, routed) else { return Ok(()) };
         if let Lead::Peer(hops) = &mut self.lead {
-            hops.add(pair, (local, remote))?;
+            hops.add(pair, ends)?;
         }
-        let outcome = self.outer(local, remote).and_then(|()| self.protect(pair));
+        let outer = if by_peer { self.outer(ends.0, ends.1) } else { Ok(()) };
+        let outcome = outer.and_then(|()| self.protect(pair));
         if outcome.is_err() {
-            let _ = self.unprotect_by_peer(pair, (local, remote)); // the first error is the one to tell
+            let _ = self.unlead(pair, routed); // the first error is the one to tell
         }
         outcome
     }
 
-    /// Takes back one [`Self::protect_by_peer`].
-    pub(in super::super) fn unprotect_by_peer(
-        &mut self,
-        pair: &SelectorPair,
-        (local, remote): Ends,
-    ) -> Result<(), HostError> {
+    /// Takes back one [`Self::lead`].
+    pub(in super::super) fn unlead(&mut self, pair: &SelectorPair, routed: Routed) -> Result<(), HostError> {
+        let Some((ends, by_peer)) = ends_of(pair, routed) else { return Ok(()) };
         if let Lead::Peer(hops) = &mut self.lead {
-            hops.take(pair, (local, remote));
+            hops.take(pair, ends);
         }
         let outcome = self.unprotect(pair);
-        outcome.and(self.forget_outer(local, remote))
+        outcome.and(if by_peer { self.forget_outer(ends.0, ends.1) } else { Ok(()) })
     }
 
     /// Routes of an earlier run that nobody has claimed go.
@@ -72,6 +69,25 @@ impl Routing {
         };
         if any { self.apply_all() } else { Ok(()) }
     }
+}
+
+/// The way to look up, and whether it is that of a peer.
+fn ends_of(pair: &SelectorPair, routed: Routed) -> Option<(Ends, bool)> {
+    match routed {
+        Routed::Plain => None,
+        Routed::ByPeer(local, remote) => Some(((local, remote), true)),
+        Routed::ByDestination => {
+            let remote = somewhere_in(pair.remote.addresses);
+            Some(((links::any_address(remote.is_ipv4()), remote), false))
+        }
+    }
+}
+
+/// An address that is routed as most of a range: of a range as wide as everything not the first one, which is special, but one of those for
+/// documentation (RFC 5737, RFC 3849).
+fn somewhere_in(range: AddressRange) -> IpAddr {
+    let usual: [IpAddr; 2] = [[198, 51, 100, 1].into(), [0x2001, 0xdb8, 0, 0, 0, 0, 0, 1].into()];
+    usual.into_iter().find(|usual| range.contains(*usual)).unwrap_or(range.start())
 }
 
 impl Hops {
@@ -138,7 +154,7 @@ impl Hops {
     pub(super) fn target(&self, pair: &SelectorPair, source: IpAddr) -> Option<Target> {
         let hop = self.peers.get(pair)?.keys().find_map(|ends| *self.ways.get(ends)?)?;
         // IPv4 in IPv6 and the other way round has a link only.
-        let gateway = Some(hop.gateway).filter(|gateway| gateway.is_ipv4() == source.is_ipv4());
+        let gateway = hop.gateway.filter(|gateway| gateway.is_ipv4() == source.is_ipv4());
         Some(Target::Out { link: hop.link, gateway, source: Some(source) })
     }
 
@@ -154,7 +170,8 @@ impl Hops {
             way = self.probe.way(&Lookup { source: None, ..lookup })?;
         }
         Ok(match way {
-            Way::Out { link, gateway, .. } => Some(Hop { link, gateway: gateway.unwrap_or(remote) }),
+            // The peer itself, where it is on the link; what has no peer yet is on the link too then.
+            Way::Out { link, gateway, .. } => Some(Hop { link, gateway: gateway.or(known.map(|_| remote)) }),
             Way::Local | Way::Nowhere(_) => None,
         })
     }

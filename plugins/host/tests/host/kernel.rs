@@ -3,7 +3,9 @@
 use std::os::fd::AsFd;
 
 use ipsec::{OnStop, SelectorPair};
-use offload_host::{Family, HostError, KernelHost, KernelHostConfig, Taking, esp_in_udp, set_mark, socket_bypass};
+use offload_host::{
+    Family, HostError, KernelHost, KernelHostConfig, Routed, Taking, esp_in_udp, set_mark, socket_bypass,
+};
 
 use super::lab::{Lab, Namespace, arrives};
 use super::{PACKETS, V4, V6, assert_reachable, our_policies, our_rules, pair, spec};
@@ -18,8 +20,8 @@ fn open(lab: &Lab) -> KernelHost {
 
 fn taking(ends: (&str, &str)) -> Taking {
     let outer = if ends.0.contains(':') { ("2001:db8:99::1", "2001:db8:99::2") } else { ("192.0.2.1", "192.0.2.2") };
-    let tunnel = Some((outer.0.parse().unwrap(), outer.1.parse().unwrap()));
-    Taking { pair: pair(ends), priority: PRIORITY, device: None, tunnel }
+    let routed = Routed::ByPeer(outer.0.parse().unwrap(), outer.1.parse().unwrap());
+    Taking { pair: pair(ends), priority: PRIORITY, device: None, routed }
 }
 
 /// What the backend puts up for a CHILD SA in tunnel mode.
@@ -263,6 +265,26 @@ fn a_tunnel_for_everything_routes_by_the_peer_but_not_the_neighbourhood_nor_the_
     let mut host = lab.gateway.inside(|| KernelHost::open(config)).unwrap();
     host.protect(&taking(("10.1.0.0/16", "0.0.0.0/0"))).unwrap();
     assert_eq!((table(&lab).len(), our_rules(&lab)), (0, 0));
+}
+
+/// The source address matters before there is a peer: without it this host's own packets never ask for one.
+#[test]
+fn what_has_no_peer_yet_keeps_its_way_and_gets_a_source() {
+    let lab = Lab::new();
+    let mut host = open(&lab);
+    lab.gateway.ip("route add 10.3.0.0/16 via 10.1.0.9 dev lan0");
+    for (remote, expected) in [
+        ("10.2.0.0/16", "10.2.0.0/16 via 192.0.2.2 dev wan0 proto 67 src 10.1.0.1"),
+        ("10.3.7.0/24", "10.3.7.0/24 via 10.1.0.9 dev lan0 proto 67 src 10.1.0.1"),
+        ("0.0.0.0/0", "default via 192.0.2.2 dev wan0 proto 67 src 10.1.0.1"),
+    ] {
+        let trap = Taking { routed: Routed::ByDestination, ..taking(("10.1.0.0/16", remote)) };
+        host.protect(&trap).unwrap();
+        assert!(table(&lab).contains(&expected.to_owned()), "{:?}", table(&lab));
+        host.unprotect(&trap).unwrap();
+        assert!(!table(&lab).contains(&expected.to_owned()));
+    }
+    assert_eq!(our_rules(&lab), 4, "no rules remain beside the basic ones");
 }
 
 fn link_index(lab: &Lab, name: &str) -> u32 {

@@ -268,6 +268,7 @@ pub(super) fn outbound() -> Facts {
             destination: Place { local: false, near: None, way: out(TUNNEL, 220) },
             way: out(TUNNEL, 220),
             foreign_policy: None,
+            met: None,
         },
         children: vec![ChildFacts { connection, child, pairs: vec![pair()], status: status_of }],
         specs: vec![specs()],
