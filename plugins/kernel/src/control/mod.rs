@@ -2,7 +2,7 @@
 //!
 //! - [`apply`]: one request, all or nothing. New SAs go to the kernel at once; policies follow, each kernel policy in one step from what it was to what
 //!   it is to be; what is removed goes last, when nothing can be refused any more.
-//! - [`sas`]: SAs, their counters and limits. [`policies`]: which of the core's policies of equal selectors the kernel has.
+//! - [`sas`]: SAs, their counters and limits. [`policies`]: which of the core's policies of equal selectors the kernel has, [`spd`] how it gets there.
 //! - [`events`]: what the kernel tells. [`devices`]: links that come and go. [`orphans`]: what an earlier run left.
 
 mod apply;
@@ -11,6 +11,7 @@ mod events;
 mod orphans;
 mod policies;
 mod sas;
+mod spd;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};

@@ -13,22 +13,20 @@
 //! table is the journal: what a crashed process left is found there and taken over in place.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ipsec::{
-    DeviceId, Direction, Event, Instant, ModeInUse, OffloadError, OffloadMode, PacketSelectors, PolicyAction,
-    PolicyHandle, PolicySpec, PolicyStatus, Reqid, SaHandle, SaMode, SelectorPair,
+    DeviceId, Direction, Instant, ModeInUse, OffloadError, OffloadMode, PolicyAction, PolicyHandle, PolicySpec,
+    PolicyStatus, SaHandle,
 };
 use offload_host::policy_keys;
-use offload_host::xfrm::{PolicyKey, Verdict, Way};
+use offload_host::xfrm::{PolicyKey, Way};
 
 use super::Control;
 use super::apply::{Undo, Work};
-use super::sas::told;
-use crate::refusal::Asked;
-use crate::xfrm::{Policy, Template, XfrmError};
+use crate::xfrm::{Policy, Template};
 
 /// Indexes of our policies; the low three bits are the direction.
 const INDEXES: RangeInclusive<u32> = 0x4400_0000..=0x44ff_ffff;
@@ -41,14 +39,14 @@ const MOST_KEYS: usize = 4_096;
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
     pub(super) spec: PolicySpec,
-    keys: Arc<[PolicyKey]>,
+    pub(super) keys: Arc<[PolicyKey]>,
     /// Counts installations and activations.
     order: u64,
-    active: Option<SaHandle>,
+    pub(super) active: Option<SaHandle>,
     /// Since when an acquire of a trap is outstanding.
     asked: Option<Instant>,
     /// Group in the template of a trap, another one each time it is touched.
-    group: u32,
+    pub(super) group: u32,
 }
 
 /// What there is for one key.
@@ -82,11 +80,11 @@ pub(super) fn is_ours(policy: &Policy) -> bool {
 }
 
 impl Entry {
-    fn in_device(&self) -> bool {
+    pub(super) fn in_device(&self) -> bool {
         self.spec.offload == OffloadMode::Packet && self.spec.direction != Direction::Forward
     }
 
-    fn protects_outbound(&self) -> bool {
+    pub(super) fn protects_outbound(&self) -> bool {
         let protects = match self.spec.action {
             PolicyAction::Protect { .. } => true,
             PolicyAction::Bypass | PolicyAction::Discard | PolicyAction::Trap { .. } => false,
@@ -94,7 +92,7 @@ impl Entry {
         protects && self.spec.direction == Direction::Outbound
     }
 
-    fn is_trap(&self) -> bool {
+    pub(super) fn is_trap(&self) -> bool {
         matches!(self.spec.action, PolicyAction::Trap { .. })
     }
 }
@@ -200,7 +198,7 @@ impl Policies {
         self.own_changes.clear();
     }
 
-    fn free_index(&mut self, way: Way) -> u32 {
+    pub(super) fn free_index(&mut self, way: Way) -> u32 {
         let span = INDEXES.end() - INDEXES.start();
         let direction = match way {
             Way::In => 0,
@@ -216,8 +214,44 @@ impl Policies {
         }
     }
 
+    /// Every policy.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.values()
+    }
+
+    /// The key of the kernel's policy with this index.
+    pub(super) fn key_of(&self, index: u32) -> Option<PolicyKey> {
+        self.by_index.get(&index).copied()
+    }
+
+    /// The kernel was asked for a change, and will tell of it.
+    pub(super) fn expect_change(&mut self, key: PolicyKey) {
+        *self.own_changes.entry(key).or_default() += 1;
+    }
+
+    /// A trap was met; whether that is to be told: nothing is outstanding, or has been for longer than `age`.
+    pub(super) fn ask(&mut self, trap: PolicyHandle, now: Instant, age: Duration) -> bool {
+        let Some(entry) = self.entries.get_mut(&trap) else { return false };
+        let asks = entry.asked.is_none_or(|at| now.saturating_since(at) >= age);
+        if asks {
+            entry.asked = Some(now);
+        }
+        asks
+    }
+
+    /// What an earlier run left for a key.
+    pub(super) fn left_for(&self, key: &PolicyKey) -> Option<Policy> {
+        self.slots.get(key)?.left
+    }
+
+    /// The policy that owns a key.
+    pub(super) fn owner(&self, key: &PolicyKey) -> Option<&Entry> {
+        self.claims(key).first().copied()
+    }
+
     /// The claims of a key, the one that owns it first.
-    fn ranked(&self, slot: &Slot) -> Vec<&Entry> {
+    pub(super) fn claims(&self, key: &PolicyKey) -> Vec<&Entry> {
+        let Some(slot) = self.slots.get(key) else { return Vec::new() };
         let mut claims: Vec<&Entry> = slot.claims.iter().filter_map(|handle| self.entries.get(handle)).collect();
         let live = claims.iter().any(|entry| entry.active.is_some());
         let waits = |entry: &Entry| live && entry.protects_outbound() && entry.active.is_none();
@@ -306,7 +340,7 @@ impl Control {
     }
 
     /// The link whose device holds a policy.
-    fn link_holding(&self, spec: &PolicySpec) -> Option<u32> {
+    pub(super) fn link_holding(&self, spec: &PolicySpec) -> Option<u32> {
         let in_device = spec.offload == OffloadMode::Packet && spec.direction != Direction::Forward;
         self.devices.link(spec.device).filter(|_| in_device).map(|link| link.index)
     }
@@ -410,212 +444,11 @@ impl Control {
         }
         Ok(keys.into())
     }
-
-    /// Has the kernel hold what the books say, for the keys that were touched: what is new or changed in their order, then what goes.
-    pub(super) fn sync_dirty(&mut self, work: &mut Work) -> Result<(), OffloadError> {
-        let mut seen = BTreeSet::new();
-        let dirty: Vec<PolicyKey> = work.dirty.drain(..).filter(|key| seen.insert(*key)).collect();
-        let mut obsolete = Vec::new();
-        for key in dirty {
-            match self.wanted(&key) {
-                Some(policy) => self.install(key, policy, work)?,
-                None => obsolete.push(key),
-            }
-        }
-        obsolete.into_iter().try_for_each(|key| self.uninstall(key, work))
-    }
-
-    fn install(&mut self, key: PolicyKey, mut policy: Policy, work: &mut Work) -> Result<(), OffloadError> {
-        let there = self.policies.installed_for(&key).copied();
-        policy.index = match &there {
-            Some(there) => there.index,
-            None => self.policies.free_index(key.way),
-        };
-        if there == Some(policy) {
-            return Ok(());
-        }
-        if policy.device.is_some()
-            && let Some(device) = self.owner(&key).map(|owner| owner.spec.device)
-        {
-            self.bypass_ike(device)?;
-        }
-        work.undo.push(Undo::Kernel(key, there));
-        self.put(&policy, there.is_some()).map_err(|error| self.asked(&policy).refused(error))?;
-        self.policies.note(key, Some(policy));
-        Ok(())
-    }
-
-    /// Puts a policy into the kernel. One that is to be in a device is read back: some kernels ignore the device.
-    pub(super) fn put(&mut self, policy: &Policy, replace: bool) -> Result<(), XfrmError> {
-        self.xfrm.put_policy(policy, replace)?;
-        *self.policies.own_changes.entry(policy.key).or_default() += 1;
-        if policy.device.is_none() || self.xfrm.policy(&policy.key)?.is_some_and(|found| found.device == policy.device)
-        {
-            return Ok(());
-        }
-        if !replace {
-            self.delete(&policy.key, policy.index)?;
-        }
-        Err(XfrmError::Ignored("the device: it holds the policy in software"))
-    }
-
-    fn delete(&mut self, key: &PolicyKey, index: u32) -> Result<(), XfrmError> {
-        if self.xfrm.delete_policy(key, index)? {
-            *self.policies.own_changes.entry(*key).or_default() += 1;
-        }
-        Ok(())
-    }
-
-    fn asked(&self, policy: &Policy) -> Asked {
-        let owner = self.owner(&policy.key).map(|owner| &owner.spec);
-        let device = owner.and_then(|spec| self.devices.get(spec.device).ok());
-        let rung = if policy.device.is_some() { OffloadMode::Packet } else { OffloadMode::No };
-        let there = |there: &&Policy| there.device.is_some() && there.device == policy.device;
-        let held = self.policies.installed().filter(there).count();
-        Asked {
-            device: device.map_or_else(|| crate::kernel::NAME.into(), |device| Arc::clone(&device.name)),
-            what: format!("policy {}", policy.key),
-            table: "SPD",
-            held: u32::try_from(held).unwrap_or(u32::MAX),
-            rung,
-            v4: policy.key.source.address().is_ipv4(),
-        }
-    }
-
-    fn uninstall(&mut self, key: PolicyKey, work: &mut Work) -> Result<(), OffloadError> {
-        let Some(there) = self.policies.installed_for(&key).copied() else {
-            self.policies.note(key, None);
-            return Ok(());
-        };
-        self.delete(&key, there.index).map_err(|error| told(&format!("delete policy {key}"), &error))?;
-        work.undo.push(Undo::Kernel(key, Some(there)));
-        self.policies.note(key, None);
-        Ok(())
-    }
-
-    /// Goes back to what the kernel had for a key.
-    pub(super) fn restore_kernel(&mut self, key: PolicyKey, before: Option<Policy>) -> Result<(), XfrmError> {
-        let now = self.policies.installed_for(&key).copied();
-        match (before, now) {
-            (Some(before), now) if now != Some(before) => self.put(&before, now.is_some())?,
-            (None, Some(now)) => self.delete(&key, now.index)?,
-            (Some(_) | None, _) => {}
-        }
-        self.policies.note(key, before);
-        Ok(())
-    }
-
-    /// Has the policies that use an SA follow what became of it.
-    pub(super) fn refresh_users(&mut self, sa: SaHandle) {
-        let gone = self.sas.get(sa).is_none();
-        let mut work = Work::default();
-        for policy in self.policies.users_of(sa) {
-            if gone {
-                self.set_active(policy, None, &mut work);
-            } else if let Some(entry) = self.policies.get(policy) {
-                work.dirty.extend(entry.keys.iter().copied());
-            }
-        }
-        if let Err(error) = self.sync_dirty(&mut work) {
-            tracing::error!(%error, "cannot block the traffic of an SA that is gone");
-        }
-    }
-
-    /// Makes the kernel right for keys that were found wrong; gives how many could not be.
-    pub(super) fn repair(&mut self, keys: impl IntoIterator<Item = PolicyKey>) -> usize {
-        let mut failed = 0;
-        for key in keys {
-            let mut work = Work { dirty: vec![key], ..Work::default() };
-            if let Err(error) = self.sync_dirty(&mut work) {
-                tracing::error!(%key, %error, "cannot put a policy back");
-                failed += 1;
-            }
-        }
-        failed
-    }
-
-    fn owner(&self, key: &PolicyKey) -> Option<&Entry> {
-        self.policies.ranked(self.policies.slots.get(key)?).first().copied()
-    }
-
-    /// What the kernel is to have for a key.
-    fn wanted(&self, key: &PolicyKey) -> Option<Policy> {
-        let slot = self.policies.slots.get(key)?;
-        let ranked = self.policies.ranked(slot);
-        let Some(owner) = ranked.first() else { return slot.left };
-        let pending = owner.protects_outbound() && owner.active.is_none();
-        if pending && slot.left.is_some() {
-            return slot.left;
-        }
-        if pending && owner.in_device() && self.would_hide(owner) {
-            return None;
-        }
-        let device = self.link_holding(&owner.spec);
-        let policy = |verdict, template| Policy {
-            key: *key,
-            priority: owner.spec.priority,
-            index: 0,
-            verdict,
-            template,
-            device,
-            per_cpu: false,
-        };
-        Some(match &owner.spec.action {
-            PolicyAction::Bypass => policy(Verdict::Allow, None),
-            PolicyAction::Discard => policy(Verdict::Block, None),
-            PolicyAction::Trap { mode, .. } => policy(Verdict::Allow, Some(trap_template(key, *mode, owner.group))),
-            PolicyAction::Protect { .. } if owner.spec.direction == Direction::Outbound => {
-                match owner.active.and_then(|sa| self.sas.get(sa)).filter(|sa| sa.hard.is_none()) {
-                    Some(sa) => {
-                        let template = Template {
-                            source: sa.outer.local,
-                            destination: sa.outer.remote,
-                            spi: Some(sa.id.spi),
-                            reqid: sa.reqid,
-                            mode: sa.encloses,
-                            optional: false,
-                        };
-                        policy(Verdict::Allow, Some(template))
-                    }
-                    None => policy(Verdict::Block, None),
-                }
-            }
-            PolicyAction::Protect { .. } => policy(Verdict::Allow, inbound_template(&ranked, slot.left.as_ref())),
-        })
-    }
-
-    /// Whether a blocking policy in a device, whose SA is still to be activated, would stop what a policy in software carries now: those in a device
-    /// are looked up first.
-    fn would_hide(&self, pending: &Entry) -> bool {
-        let carries = |entry: &Entry| entry.is_trap() || entry.active.is_some();
-        self.policies.entries.values().any(|entry| {
-            entry.spec.direction == Direction::Outbound
-                && !entry.in_device()
-                && carries(entry)
-                && overlap(&entry.spec.selectors, &pending.spec.selectors)
-        })
-    }
-
-    /// The kernel asks for an SA. Only traps do: what protects points at its SA or blocks.
-    pub(super) fn acquire(&mut self, index: u32, packet: PacketSelectors) {
-        let now = self.now();
-        let age = self.settings.acquire_age();
-        let Some(key) = self.policies.by_index.get(&index).copied() else { return };
-        let Some(policy) = self.owner(&key).filter(|owner| owner.is_trap()).map(|owner| owner.spec.handle) else {
-            return;
-        };
-        let Some(entry) = self.policies.entries.get_mut(&policy) else { return };
-        if entry.asked.is_some_and(|at| now.saturating_since(at) < age) {
-            return;
-        }
-        entry.asked = Some(now);
-        self.reports.event(Event::Acquire { policy, packet });
-    }
 }
 
 impl Policies {
     /// Notes what the kernel has for a key; one with nothing and nobody is forgotten.
-    fn note(&mut self, key: PolicyKey, policy: Option<Policy>) {
+    pub(super) fn note(&mut self, key: PolicyKey, policy: Option<Policy>) {
         let slot = self.slots.entry(key).or_default();
         if let Some(old) = slot.installed.take() {
             self.by_index.remove(&old.index);
@@ -637,45 +470,4 @@ impl Policies {
 /// Whether an inbound policy that an earlier run left is still heard beside a new one.
 fn shares(left: &Policy, new: &Template) -> bool {
     left.key.way != Way::Out && left.template.is_some_and(|old| new.reqid == old.reqid || new.reqid.0 == 0)
-}
-
-/// Names no SA and no address, so that what waits for one lies beside no SA, and goes by itself. Without an address the kernel would look for a route.
-fn trap_template(key: &PolicyKey, mode: SaMode, group: u32) -> Template {
-    let v4 = key.source.address().is_ipv4();
-    let (source, destination): (IpAddr, IpAddr) = if v4 {
-        (Ipv4Addr::LOCALHOST.into(), Ipv4Addr::UNSPECIFIED.into())
-    } else {
-        (Ipv6Addr::LOCALHOST.into(), Ipv6Addr::UNSPECIFIED.into())
-    };
-    Template { source, destination, spi: None, reqid: Reqid(group), mode, optional: false }
-}
-
-/// What inbound and forward policies of one key have in common, that of an earlier run included.
-fn inbound_template(ranked: &[&Entry], left: Option<&Policy>) -> Option<Template> {
-    let of = |entry: &&Entry| match entry.spec.action {
-        PolicyAction::Protect { reqid, mode, outer, .. } => {
-            Some(Template { source: outer.remote, destination: outer.local, spi: None, reqid, mode, optional: false })
-        }
-        PolicyAction::Bypass | PolicyAction::Discard | PolicyAction::Trap { .. } => None,
-    };
-    let mut all = ranked.iter().filter_map(of).chain(left.and_then(|left| left.template));
-    let first = all.next()?;
-    Some(all.filter(|other| other.mode == first.mode).fold(first, |one, other| Template {
-        source: open_unless_equal(one.source, other.source),
-        destination: open_unless_equal(one.destination, other.destination),
-        reqid: if one.reqid == other.reqid { one.reqid } else { Reqid(0) },
-        ..one
-    }))
-}
-
-fn open_unless_equal(one: IpAddr, other: IpAddr) -> IpAddr {
-    match (one == other, one) {
-        (true, _) => one,
-        (false, IpAddr::V4(_)) => Ipv4Addr::UNSPECIFIED.into(),
-        (false, IpAddr::V6(_)) => Ipv6Addr::UNSPECIFIED.into(),
-    }
-}
-
-fn overlap(one: &SelectorPair, other: &SelectorPair) -> bool {
-    one.local.intersection(&other.local).is_some() && one.remote.intersection(&other.remote).is_some()
 }
