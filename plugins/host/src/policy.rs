@@ -159,20 +159,35 @@ fn ports(pair: &SelectorPair) -> Vec<(PortMask, PortMask)> {
     port_masks(pair.local.ports).into_iter().flat_map(|ours| theirs.iter().map(move |their| (ours, *their))).collect()
 }
 
-/// Types and codes; a range over several types covers all their codes, which for a block is the safe side.
+/// Types and codes: the rest of the first type, whole types, the beginning of the last one. The kernel sees type and code 0 in packets that show
+/// none, so that is OPAQUE.
 fn icmp(range: PortRange) -> Vec<(PortMask, PortMask)> {
     if range.is_any() {
         return vec![(PortMask::default(), PortMask::default())];
     }
+    let zero = PortMask { value: 0, mask: u16::MAX };
+    if range.is_opaque() {
+        return vec![(zero, zero)];
+    }
     let [first, first_code] = range.start.to_be_bytes();
     let [last, last_code] = range.end.to_be_bytes();
-    let types = port_masks(PortRange { start: first.into(), end: last.into() });
-    let codes = if first == last && (first_code, last_code) != (0, u8::MAX) {
-        port_masks(PortRange { start: first_code.into(), end: last_code.into() })
-    } else {
-        vec![PortMask::default()]
+    let within = |kind: u8| {
+        let start = if kind == first { first_code } else { 0 };
+        let end = if kind == last { last_code } else { u8::MAX };
+        (start, end)
     };
-    types.into_iter().flat_map(|kind| codes.iter().map(move |code| (kind, *code))).collect()
+    let part = |kind: u8, (start, end): (u8, u8)| {
+        let codes = port_masks(PortRange { start: start.into(), end: end.into() });
+        codes.into_iter().map(move |code| (PortMask { value: kind.into(), mask: u16::MAX }, code))
+    };
+    let parts = |kind: u8| Some((kind, within(kind))).filter(|(_, codes)| *codes != (0, u8::MAX));
+    let ends = [parts(first), parts(last).filter(|_| first != last)];
+    // Whole types, in as few masks as they take.
+    let start = u16::from(first) + u16::from(ends.first().is_some_and(Option::is_some));
+    let end = u16::from(last).checked_sub(u16::from(first != last && ends.last().is_some_and(Option::is_some)));
+    let whole = end.filter(|end| start <= *end).map(|end| port_masks(PortRange { start, end })).unwrap_or_default();
+    let whole = whole.into_iter().map(|kind| (kind, PortMask::default()));
+    ends.into_iter().flatten().flat_map(|(kind, codes)| part(kind, codes)).chain(whole).collect()
 }
 
 /// The fewest masked ports that cover exactly a range. The kernel sees port 0 in packets that show none, so OPAQUE is port 0.

@@ -125,7 +125,7 @@ pub(crate) fn device(xfrm: &mut dyn Xfrm, link: u32, mode: OffloadMode) -> Optio
         },
         // The kernel's transform is skipped in packet offload, and with it what it does about marks; nor does a device look at any.
         marks: !packet,
-        interface_ids: !packet,
+        interface_ids: !packet && trials.takes(&NewState { tags: Tags { if_id: 7, ..Tags::NONE }, ..inbound.clone() }),
         ..all(taken)
     };
     Some(if packet { trials.policies(capabilities) } else { capabilities })

@@ -329,3 +329,21 @@ fn a_device_holds_what_is_about_its_own_link() {
     let out = |item: &&Item| item.key.way == Way::Out;
     assert!(!held.iter().filter(out).any(|item| item.key.destination == prefix("192.0.2.0/24")));
 }
+
+/// No more and no less than the types and codes of a range, which a bypass must not be wider than.
+#[test]
+fn types_and_codes_of_icmp_are_covered_exactly() {
+    let ranges =
+        [(0x0803, 0x0803), (0x0800, 0x08ff), (0x0305, 0x0804), (0x0300, 0x05ff), (0x0001, 0x00fe), (0xfe10, 0xffff)];
+    for (start, end) in ranges {
+        let covered = icmp(PortRange { start, end });
+        let matches = |mask: PortMask, value: u8| u16::from(value) & mask.mask == mask.value;
+        for kind in 0..=u8::MAX {
+            for code in 0..=u8::MAX {
+                let meant = (start..=end).contains(&u16::from_be_bytes([kind, code]));
+                let met = covered.iter().filter(|(of, codes)| matches(*of, kind) && matches(*codes, code)).count();
+                assert_eq!(met, usize::from(meant), "{start:#x}-{end:#x}: type {kind} code {code}");
+            }
+        }
+    }
+}

@@ -165,7 +165,11 @@ impl Control {
             // What a device holds stays while its medium is away.
             LinkChange::Carrier(_) => {}
             LinkChange::Renamed { link, .. } => self.link_renamed(link),
-            LinkChange::Resynchronised => self.resynchronise(),
+            LinkChange::Resynchronised => {
+                // A device may have lost what it held unseen, bypasses too.
+                self.devices.bypassed.clear();
+                self.resynchronise();
+            }
         }
     }
 
@@ -244,8 +248,13 @@ impl Control {
     fn flush_device(&mut self, id: DeviceId, link: u32) {
         let sas: Vec<SaHandle> = self.sas.in_device(id).collect();
         let policies: Vec<PolicyHandle> = self.policies.in_device(id).collect();
-        // The kernel has taken them out; what has an entry in software with the same selector needs that one now.
-        self.policies.forget_installed(link);
+        // The kernel has taken them out, unless its driver has no offload any more; what has an entry in software with the same selector needs that
+        // one now.
+        for gone in self.policies.forget_installed(link) {
+            if let Err(error) = self.xfrm.delete_policy(&gone.key, gone.index) {
+                tracing::error!(policy = %gone.key, %error, "cannot take a policy out of a lost device");
+            }
+        }
         let mut work = Work::default();
         policies.into_iter().for_each(|policy| self.remove_policy(policy, &mut work));
         sas.into_iter().for_each(|sa| self.remove_sa(sa, &mut work));

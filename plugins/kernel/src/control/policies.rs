@@ -126,14 +126,17 @@ impl Policies {
         self.users.get(&sa).into_iter().flatten().copied().collect()
     }
 
-    /// The kernel has dropped what a device held, without a word.
-    pub(super) fn forget_installed(&mut self, link: u32) {
+    /// A device has lost what it held. Gives what that was.
+    pub(super) fn forget_installed(&mut self, link: u32) -> Vec<Policy> {
+        let mut lost = Vec::new();
         for slot in self.slots.values_mut() {
             if let Some(gone) = slot.installed.take_if(|there| there.device == Some(link)) {
                 self.by_index.remove(&gone.index);
+                lost.push(gone);
             }
             slot.left.take_if(|left| left.device == Some(link));
         }
+        lost
     }
 
     /// A policy of an earlier run.

@@ -51,9 +51,9 @@ impl Backend {
     }
 
     fn acquires(&self) -> Vec<(PolicyHandle, PacketSelectors)> {
-        let acquire = |event| match event {
-            Event::Acquire { policy, packet } => Some((policy, packet)),
-            _ => None,
+        let acquire = |event: Event| {
+            let Event::Acquire { policy, packet } = event else { return None };
+            Some((policy, packet))
         };
         self.log.events().into_iter().filter_map(acquire).collect()
     }
@@ -100,14 +100,13 @@ fn send((from, to): (&str, &str), port: u16) {
 
 /// Hears everything that comes out on the other end of the link.
 fn listen_on_right() -> OwnedFd {
+    let all = i32::from(u16::to_be(3));
     // SAFETY: socket has no preconditions, and the descriptor is nobody else's.
-    let socket = unsafe {
-        let all = i32::from(u16::to_be(3));
+    unsafe {
         let raw = libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_NONBLOCK, all);
         assert!(raw >= 0, "{}", std::io::Error::last_os_error());
         OwnedFd::from_raw_fd(raw)
-    };
-    socket
+    }
 }
 
 /// Packets with this payload among what was heard on the right end, as an outgoing one shows on the left end too.
