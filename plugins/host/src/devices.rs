@@ -6,8 +6,8 @@
 //! more than one (several next hops, several ports in use) there is no single device, and [`NoDevice`] says so in words.
 //!
 //! [`Devices::egress`] keeps its answers until the kernel tells of a change of links, addresses, routes, rules or next hops, so the usual call
-//! asks nobody. [`LinkWatch`] listens on a thread of its own and tells of links that go down, come up, vanish or change their name, within
-//! milliseconds; when the kernel had to drop messages everything is read again and the differences are told.
+//! asks nobody. [`LinkWatch`] listens on a thread of its own and tells of links that go down, come up, vanish or change their name, and that ways
+//! have changed, within milliseconds; when the kernel had to drop messages everything is read again and the differences are told.
 
 mod feature;
 mod link;
@@ -120,6 +120,10 @@ impl Devices {
             state.links = links;
             state.known.clear();
             state.age += 1;
+        }
+        drop(state);
+        if stale {
+            told.push(LinkChange::Rerouted);
         }
         told
     }

@@ -97,6 +97,8 @@ pub enum LinkChange {
         /// It is in another network namespace now.
         moved: bool,
     },
+    /// No link, but ways: addresses, routes, rules or next hops have changed, and packets may leave through another device than before.
+    Rerouted,
     /// Messages were lost: differences have been told, and what a device holds may have been lost unseen.
     Resynchronised,
 }

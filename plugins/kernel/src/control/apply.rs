@@ -26,8 +26,8 @@ pub(super) enum Undo {
     Lost(SaHandle),
     /// A policy as it was in the books.
     RestorePolicy(PolicyHandle, Option<Box<Entry>>),
-    /// A policy as it was in the kernel.
-    Kernel(PolicyKey, Option<Policy>),
+    /// A policy as it was in the kernel, and what an earlier run had left there.
+    Kernel(PolicyKey, Option<Policy>, Option<Policy>),
     RemoveGuard(GuardSpec),
     RemoveRoute(PolicySpec),
 }
@@ -183,8 +183,8 @@ impl Control {
                 Undo::RestorePolicy(policy, entry) => {
                     self.restore_policy(policy, entry.map(|entry| *entry), &mut books);
                 }
-                Undo::Kernel(key, before) => {
-                    if let Err(error) = self.restore_kernel(key, before) {
+                Undo::Kernel(key, before, left) => {
+                    if let Err(error) = self.restore_kernel(key, before, left) {
                         tracing::error!(%key, %error, "cannot put a policy back as it was before a refused request");
                     }
                 }

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use ipsec::carry::Holder;
 use ipsec::{
@@ -14,13 +15,15 @@ use ipsec::{
 };
 use offload_host::devices::{Link, LinkChange, LinkKind};
 
-use super::Control;
 use super::apply::Work;
+use super::{Control, Due};
 use crate::kernel::NAME;
 use crate::probe;
 
 /// Number of the loopback link in every network namespace.
 const LOOPBACK: u32 = 1;
+/// Shortest time between two looks at where packets leave.
+const REROUTE: Duration = Duration::from_millis(50);
 
 /// How much a rung holds.
 #[derive(Clone, Copy, Debug, Default)]
@@ -165,10 +168,36 @@ impl Control {
             // What a device holds stays while its medium is away.
             LinkChange::Carrier(_) => {}
             LinkChange::Renamed { link, .. } => self.link_renamed(link),
+            LinkChange::Rerouted => {}
             LinkChange::Resynchronised => {
                 // A device may have lost what it held unseen, bypasses too.
                 self.devices.bypassed.clear();
                 self.resynchronise();
+            }
+        }
+        self.ways_changed();
+    }
+
+    /// Where packets leave is looked at soon, and not more often than that however often routes change.
+    fn ways_changed(&mut self) {
+        if !std::mem::replace(&mut self.rerouted, true) {
+            let at = self.now().max(self.routes_followed + REROUTE);
+            self.schedule(at, Due::Routes);
+        }
+    }
+
+    /// An SA that a device holds works for packets that leave by that device. Some kernels hand packets that leave by another one to it as they
+    /// are: in clear. So the policies of an SA whose way leads elsewhere block, until the way comes back or the SA is replaced.
+    pub(super) fn follow_routes(&mut self) {
+        self.rerouted = false;
+        self.routes_followed = self.now();
+        for handle in self.sas.offloaded_outbound() {
+            let Some(sa) = self.sas.get_mut(handle) else { continue };
+            let link = self.devices.link(sa.device).map(|link| link.index);
+            let astray = (self.egress)(sa.outer.local, sa.outer.remote) != link;
+            if std::mem::replace(&mut sa.astray, astray) != astray {
+                tracing::warn!(spi = %sa.id.spi, astray, "the way to the peer of an SA in a device has changed");
+                self.refresh_users(handle);
             }
         }
     }

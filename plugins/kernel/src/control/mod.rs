@@ -31,7 +31,7 @@ use crate::journal::Journal;
 use crate::kernel::{lock, unavailable};
 use crate::settings::Settings;
 use crate::statistics::Statistics;
-use crate::surroundings::{Clock, EspFeature, Parts, Surroundings};
+use crate::surroundings::{Clock, Egress, EspFeature, Parts, Surroundings};
 use crate::xfrm::Xfrm;
 
 use self::devices::Devices;
@@ -65,6 +65,7 @@ pub(crate) struct Control {
     reports: Arc<dyn Reports>,
     clock: Clock,
     shared: Arc<Shared>,
+    egress: Egress,
     esp_feature: EspFeature,
     devices: Devices,
     sas: Sas,
@@ -76,6 +77,9 @@ pub(crate) struct Control {
     due: BinaryHeap<Reverse<(Instant, Due)>>,
     followed: Instant,
     counted: Instant,
+    /// Where packets leave is about to be looked at.
+    rerouted: bool,
+    routes_followed: Instant,
     closed: bool,
 }
 
@@ -90,6 +94,8 @@ enum Due {
     FirstUse(SaHandle),
     /// What an earlier run left is taken out.
     Orphan(u64),
+    /// Whether packets still leave by the devices that hold their SAs.
+    Routes,
 }
 
 impl Shared {
@@ -145,7 +151,7 @@ impl Control {
     /// # Errors
     /// [`StartError`].
     pub(crate) fn new(parts: Parts, links: &[Link], reports: Arc<dyn Reports>) -> Result<Self, StartError> {
-        let Parts { xfrm, surroundings, clock, egress: _, esp_feature, random, journal, statistics, settings } = parts;
+        let Parts { xfrm, surroundings, clock, egress, esp_feature, random, journal, statistics, settings } = parts;
         let shared = Shared {
             devices: ArcSwap::default(),
             by_link: ArcSwap::default(),
@@ -162,6 +168,7 @@ impl Control {
             reports,
             clock,
             shared: Arc::new(shared),
+            egress,
             esp_feature,
             devices: Devices::default(),
             sas: Sas::default(),
@@ -173,6 +180,8 @@ impl Control {
             due: BinaryHeap::new(),
             followed: now,
             counted: now,
+            rerouted: false,
+            routes_followed: now,
             closed: false,
         };
         control.adopt(&left)?;
@@ -243,6 +252,7 @@ impl Control {
                 Due::Hard(sa) => self.time_is_up(sa),
                 Due::FirstUse(sa) => self.look_for_first_use(sa, at),
                 Due::Orphan(number) => self.drop_orphan(number),
+                Due::Routes => self.follow_routes(),
             }
         }
         if now.saturating_since(self.followed) >= FOLLOW {
@@ -322,7 +332,7 @@ impl Control {
         let sas = &self.sas;
         self.due.retain(|Reverse((_, due))| match due {
             Due::Soft(sa) | Due::Hard(sa) | Due::FirstUse(sa) => sas.get(*sa).is_some(),
-            Due::Orphan(_) => true,
+            Due::Orphan(_) | Due::Routes => true,
         });
     }
 }

@@ -71,7 +71,7 @@ impl Control {
 
     /// The groups of earlier SAs that no policy of an earlier run uses any more have been replaced.
     pub(super) fn after_activation(&mut self) {
-        if self.orphans.sas.is_empty() {
+        if !self.policies.left_has_changed() || self.orphans.sas.is_empty() {
             return;
         }
         let used: BTreeSet<u32> =

@@ -55,8 +55,6 @@ struct Slot {
     claims: BTreeSet<PolicyHandle>,
     /// What the kernel has.
     installed: Option<Policy>,
-    /// What an earlier run left, until somebody takes its place.
-    left: Option<Policy>,
 }
 
 /// All policies of this process.
@@ -65,6 +63,12 @@ pub(super) struct Policies {
     entries: BTreeMap<PolicyHandle, Entry>,
     slots: BTreeMap<PolicyKey, Slot>,
     by_index: BTreeMap<u32, PolicyKey>,
+    /// What an earlier run left, until somebody takes its place.
+    left: BTreeMap<PolicyKey, Policy>,
+    /// Something of that has been replaced or has gone since somebody looked.
+    left_changed: bool,
+    /// Outbound policies that software looks up.
+    in_software: BTreeSet<PolicyHandle>,
     /// Outbound policies by the SA they use.
     users: BTreeMap<SaHandle, BTreeSet<PolicyHandle>>,
     /// Changes of our own that the kernel has yet to tell of.
@@ -134,29 +138,33 @@ impl Policies {
                 self.by_index.remove(&gone.index);
                 lost.push(gone);
             }
-            slot.left.take_if(|left| left.device == Some(link));
         }
+        self.left.retain(|_, left| left.device != Some(link));
         lost
     }
 
     /// A policy of an earlier run.
     pub(super) fn adopt(&mut self, policy: Policy) {
         self.by_index.insert(policy.index, policy.key);
-        self.slots.insert(policy.key, Slot { claims: BTreeSet::new(), installed: Some(policy), left: Some(policy) });
+        self.slots.insert(policy.key, Slot { claims: BTreeSet::new(), installed: Some(policy) });
+        self.left.insert(policy.key, policy);
     }
 
     /// What an earlier run left and nobody has claimed.
     pub(super) fn left(&self) -> impl Iterator<Item = &Policy> {
-        self.slots.values().filter_map(|slot| slot.left.as_ref())
+        self.left.values()
     }
 
     /// What an earlier run left goes; the keys have to be made right then.
     pub(super) fn forget_left(&mut self, goes: impl Fn(&Policy) -> bool) -> Vec<PolicyKey> {
-        let mut keys = Vec::new();
-        for (key, slot) in &mut self.slots {
-            keys.extend(slot.left.take_if(|left| goes(left)).map(|_| *key));
-        }
+        let keys: Vec<PolicyKey> = self.left.values().filter(|left| goes(left)).map(|left| left.key).collect();
+        self.left.retain(|key, _| !keys.contains(key));
         keys
+    }
+
+    /// Whether something of that has been replaced since the last call.
+    pub(super) fn left_has_changed(&mut self) -> bool {
+        std::mem::take(&mut self.left_changed)
     }
 
     /// What the kernel ought to have for every key.
@@ -167,7 +175,7 @@ impl Policies {
     /// The kernel has lost what it had for a key.
     pub(super) fn forget_key(&mut self, key: &PolicyKey) {
         let Some(slot) = self.slots.get_mut(key) else { return };
-        slot.left = None;
+        self.left.remove(key);
         if let Some(gone) = slot.installed.take() {
             self.by_index.remove(&gone.index);
         }
@@ -217,11 +225,6 @@ impl Policies {
         }
     }
 
-    /// Every policy.
-    pub(super) fn all(&self) -> impl Iterator<Item = &Entry> {
-        self.entries.values()
-    }
-
     /// The key of the kernel's policy with this index.
     pub(super) fn key_of(&self, index: u32) -> Option<PolicyKey> {
         self.by_index.get(&index).copied()
@@ -244,7 +247,7 @@ impl Policies {
 
     /// What an earlier run left for a key.
     pub(super) fn left_for(&self, key: &PolicyKey) -> Option<Policy> {
-        self.slots.get(key)?.left
+        self.left.get(key).copied()
     }
 
     /// The policy that owns a key.
@@ -267,6 +270,7 @@ impl Policies {
     /// Puts a policy into the books, or takes it out; returns what was there.
     fn set(&mut self, handle: PolicyHandle, entry: Option<Entry>, dirty: &mut Vec<PolicyKey>) -> Option<Entry> {
         let old = self.entries.remove(&handle);
+        self.in_software.remove(&handle);
         if let Some(old) = &old {
             for key in &*old.keys {
                 dirty.push(*key);
@@ -287,6 +291,9 @@ impl Policies {
             for key in &*entry.keys {
                 dirty.push(*key);
                 self.slots.entry(*key).or_default().claims.insert(handle);
+            }
+            if entry.spec.direction == Direction::Outbound && !entry.in_device() {
+                self.in_software.insert(handle);
             }
             if let Some(sa) = entry.active {
                 self.users.entry(sa).or_default().insert(handle);
@@ -457,16 +464,33 @@ impl Policies {
             self.by_index.remove(&old.index);
         }
         // What was left is replaced, or is what stays.
-        if slot.left.is_some() && slot.left != policy {
-            slot.left.take_if(|left| policy.is_none_or(|policy| policy.template.is_none_or(|new| !shares(left, &new))));
+        let heard = |left: &Policy| policy.and_then(|policy| policy.template).is_some_and(|new| shares(left, &new));
+        if self.left.get(&key).is_some_and(|left| Some(*left) != policy && !heard(left)) {
+            self.left.remove(&key);
+            self.left_changed = true;
         }
         if let Some(policy) = policy {
             self.by_index.insert(policy.index, key);
         }
         slot.installed = policy;
-        if slot.installed.is_none() && slot.claims.is_empty() && slot.left.is_none() {
+        if slot.installed.is_none() && slot.claims.is_empty() {
             self.slots.remove(&key);
         }
+    }
+
+    /// What an earlier run left for a key is just what is wanted.
+    pub(super) fn claim_left(&mut self, key: &PolicyKey) {
+        self.left_changed |= self.left.remove(key).is_some();
+    }
+
+    /// Goes back to what an earlier run left for a key.
+    pub(super) fn restore_left(&mut self, key: PolicyKey, left: Option<Policy>) {
+        self.left.extend(left.map(|left| (key, left)));
+    }
+
+    /// Outbound policies that software looks up.
+    pub(super) fn in_software(&self) -> impl Iterator<Item = &Entry> {
+        self.in_software.iter().filter_map(|handle| self.entries.get(handle))
     }
 }
 

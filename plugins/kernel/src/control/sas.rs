@@ -57,6 +57,8 @@ pub(super) struct Sa {
     pub(super) hard: Option<LimitUnit>,
     /// The last new source that was told.
     pub(super) mapping: Option<SocketAddr>,
+    /// Its packets leave by another device than the one that holds it.
+    pub(super) astray: bool,
 }
 
 /// All SAs of this process.
@@ -95,6 +97,12 @@ impl Sas {
     pub(super) fn in_device(&self, device: DeviceId) -> impl Iterator<Item = SaHandle> + '_ {
         let there = move |sa: &&Sa| sa.device == device && sa.mode.mode != OffloadMode::No;
         self.sas.values().filter(there).map(|sa| sa.handle)
+    }
+
+    /// What a device does the whole data path of, outbound.
+    pub(super) fn offloaded_outbound(&self) -> Vec<SaHandle> {
+        let there = |sa: &&Sa| sa.mode.mode == OffloadMode::Packet && sa.direction == Direction::Outbound;
+        self.sas.values().filter(there).map(|sa| sa.handle).collect()
     }
 
     /// Those that are in the kernel.
@@ -242,6 +250,7 @@ impl Control {
             soft: None,
             hard: None,
             mapping: None,
+            astray: self.is_astray(spec, link),
         };
         self.devices.count_sa(sa.device, sa.mode.mode, true);
         self.schedule_sa(&sa);
@@ -249,6 +258,12 @@ impl Control {
         work.undo.push(Undo::DropSa(spec.handle));
         work.modes.push((spec.handle, mode));
         Ok(())
+    }
+
+    /// Whether what an outbound SA in a device protects leaves by another one.
+    fn is_astray(&self, spec: &SaSpec, link: Option<u32>) -> bool {
+        let in_device = spec.offload == OffloadMode::Packet && spec.direction == Direction::Outbound;
+        in_device && (self.egress)(spec.outer.local, spec.outer.remote) != link
     }
 
     /// Adds a state and reads back whether it is carried as was asked; what is carried otherwise is taken out.

@@ -16,6 +16,14 @@ use super::sas::told;
 use crate::refusal::Asked;
 use crate::xfrm::{Policy, Template, XfrmError};
 
+/// What the kernel is to have for a key.
+enum Wanted {
+    Nothing,
+    /// What an earlier run left.
+    Left,
+    Policy(Policy),
+}
+
 impl Control {
     /// Has the kernel hold what the books say, for the keys that were touched: what is new or changed in their order, then what goes.
     pub(super) fn sync_dirty(&mut self, work: &mut Work) -> Result<(), OffloadError> {
@@ -24,8 +32,9 @@ impl Control {
         let mut obsolete = Vec::new();
         for key in dirty {
             match self.wanted(&key) {
-                Some(policy) => self.install(key, policy, work)?,
-                None => obsolete.push(key),
+                Wanted::Left => {}
+                Wanted::Policy(policy) => self.install(key, policy, work)?,
+                Wanted::Nothing => obsolete.push(key),
             }
         }
         obsolete.into_iter().try_for_each(|key| self.uninstall(key, work))
@@ -37,7 +46,12 @@ impl Control {
             Some(there) => there.index,
             None => self.policies.free_index(key.way),
         };
+        let left = self.policies.left_for(&key);
         if there == Some(policy) {
+            if left.is_some() {
+                work.undo.push(Undo::Kernel(key, there, left));
+                self.policies.claim_left(&key);
+            }
             return Ok(());
         }
         if policy.device.is_some()
@@ -45,7 +59,7 @@ impl Control {
         {
             self.bypass_ike(device)?;
         }
-        work.undo.push(Undo::Kernel(key, there));
+        work.undo.push(Undo::Kernel(key, there, left));
         self.put(&policy, there.is_some()).map_err(|error| self.asked(&policy).refused(error))?;
         self.policies.note(key, Some(policy));
         Ok(())
@@ -94,13 +108,18 @@ impl Control {
             return Ok(());
         };
         self.delete(&key, there.index).map_err(|error| told(&format!("delete policy {key}"), &error))?;
-        work.undo.push(Undo::Kernel(key, Some(there)));
+        work.undo.push(Undo::Kernel(key, Some(there), self.policies.left_for(&key)));
         self.policies.note(key, None);
         Ok(())
     }
 
     /// Goes back to what the kernel had for a key.
-    pub(super) fn restore_kernel(&mut self, key: PolicyKey, before: Option<Policy>) -> Result<(), XfrmError> {
+    pub(super) fn restore_kernel(
+        &mut self,
+        key: PolicyKey,
+        before: Option<Policy>,
+        left: Option<Policy>,
+    ) -> Result<(), XfrmError> {
         let now = self.policies.installed_for(&key).copied();
         match (before, now) {
             (Some(before), now) if now != Some(before) => self.put(&before, now.is_some())?,
@@ -108,6 +127,7 @@ impl Control {
             (Some(_) | None, _) => {}
         }
         self.policies.note(key, before);
+        self.policies.restore_left(key, left);
         Ok(())
     }
 
@@ -141,16 +161,20 @@ impl Control {
     }
 
     /// What the kernel is to have for a key.
-    fn wanted(&self, key: &PolicyKey) -> Option<Policy> {
+    fn wanted(&self, key: &PolicyKey) -> Wanted {
         let (claims, left) = (self.policies.claims(key), self.policies.left_for(key));
-        let Some(owner) = claims.first() else { return left };
-        let pending = owner.protects_outbound() && owner.active.is_none();
-        if pending && left.is_some() {
-            return left;
+        let pending = |owner: &Entry| owner.protects_outbound() && owner.active.is_none();
+        match claims.first() {
+            None if left.is_some() => Wanted::Left,
+            None => Wanted::Nothing,
+            Some(owner) if pending(owner) && left.is_some() => Wanted::Left,
+            Some(owner) if pending(owner) && owner.in_device() && self.would_hide(owner) => Wanted::Nothing,
+            Some(owner) => Wanted::Policy(self.policy(key, owner, &claims, left.as_ref())),
         }
-        if pending && owner.in_device() && self.would_hide(owner) {
-            return None;
-        }
+    }
+
+    /// The form in which the kernel is to have the policy that owns a key.
+    fn policy(&self, key: &PolicyKey, owner: &Entry, claims: &[&Entry], left: Option<&Policy>) -> Policy {
         let device = self.link_holding(&owner.spec);
         let policy = |verdict, template| Policy {
             key: *key,
@@ -161,12 +185,12 @@ impl Control {
             device,
             per_cpu: false,
         };
-        Some(match &owner.spec.action {
+        match &owner.spec.action {
             PolicyAction::Bypass => policy(Verdict::Allow, None),
             PolicyAction::Discard => policy(Verdict::Block, None),
             PolicyAction::Trap { mode, .. } => policy(Verdict::Allow, Some(trap_template(key, *mode, owner.group))),
             PolicyAction::Protect { .. } if owner.spec.direction == Direction::Outbound => {
-                match owner.active.and_then(|sa| self.sas.get(sa)).filter(|sa| sa.hard.is_none()) {
+                match owner.active.and_then(|sa| self.sas.get(sa)).filter(|sa| sa.hard.is_none() && !sa.astray) {
                     Some(sa) => {
                         let template = Template {
                             source: sa.outer.local,
@@ -181,20 +205,16 @@ impl Control {
                     None => policy(Verdict::Block, None),
                 }
             }
-            PolicyAction::Protect { .. } => policy(Verdict::Allow, inbound_template(&claims, left.as_ref())),
-        })
+            PolicyAction::Protect { .. } => policy(Verdict::Allow, inbound_template(claims, left)),
+        }
     }
 
     /// Whether a blocking policy in a device, whose SA is still to be activated, would stop what a policy in software carries now: those in a device
     /// are looked up first.
     fn would_hide(&self, pending: &Entry) -> bool {
         let carries = |entry: &Entry| entry.is_trap() || entry.active.is_some();
-        self.policies.all().any(|entry| {
-            entry.spec.direction == Direction::Outbound
-                && !entry.in_device()
-                && carries(entry)
-                && overlap(&entry.spec.selectors, &pending.spec.selectors)
-        })
+        let hidden = |entry: &Entry| carries(entry) && overlap(&entry.spec.selectors, &pending.spec.selectors);
+        self.policies.in_software().any(hidden)
     }
 
     /// The kernel asks for an SA. Only traps do: what protects points at its SA or blocks.

@@ -1,5 +1,6 @@
 //! Links that come and go.
 
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use ipsec::conformance::Subject;
@@ -123,4 +124,45 @@ fn a_link_that_is_gone_is_another_one_when_it_returns() {
     assert_eq!(subject.kernel.device_for([192, 0, 2, 1].into(), [192, 0, 2, 2].into()), Some(DeviceId(2)));
     assert!(subject.apply(vec![Op::InstallSa(Box::new(child.inbound))]).is_err());
     subject.wait(Duration::from_secs(1), Duration::from_secs(1));
+}
+
+/// On some kernels packets that leave by another device would leave in clear.
+#[test]
+fn what_leaves_by_another_device_is_blocked_until_the_way_comes_back() {
+    let mut subject = InMemory::new(Some(able()));
+    let elsewhere = ipsec::SelectorPair { remote: super::child::network(3), ..networks() };
+    let child = Child::new(&subject, 10, OffloadMode::Packet, networks());
+    let crypto = Child::new(&subject, 20, OffloadMode::Crypto, elsewhere);
+    subject.apply([child.up(), crypto.up()].concat()).unwrap();
+    let other = ipsec::conformance::udp_v4([10, 1, 0, 1].into(), [10, 3, 0, 1].into(), (1, 7), 30, false);
+    for (leaves, passes) in [(LINK, true), (9, false), (0, false), (LINK, true)] {
+        subject.leaves.store(leaves, Relaxed);
+        subject.kernel.teller().unwrap().tell(Told::Link(LinkChange::Rerouted));
+        subject.wait(Duration::from_millis(60), Duration::from_millis(60));
+        let sent = subject.send(&packet());
+        assert_eq!(matches!(sent, Sent::Esp(id, _) if id == child.id()), passes, "by {leaves}: {sent:?}");
+        assert!(passes || sent == Sent::Dropped);
+        // Software does what the device of another link cannot.
+        assert!(matches!(subject.send(&other), Sent::Esp(..)));
+        let used = subject.list().policies.iter().filter(|policy| policy.sa == Some(child.outbound.handle)).count();
+        assert_eq!(used, 1, "the books stay as they are");
+    }
+    subject.leaves.store(9, Relaxed);
+    let late = Child::new(&subject, 30, OffloadMode::Packet, networks());
+    subject.apply(late.up()).unwrap();
+    assert_eq!(subject.send(&packet()), Sent::Dropped);
+}
+
+/// Routes that change all the time are looked at now and then.
+#[test]
+fn a_storm_of_routes_is_looked_at_now_and_then() {
+    let mut subject = InMemory::new(Some(able()));
+    let child = Child::new(&subject, 10, OffloadMode::Packet, networks());
+    subject.apply(child.up()).unwrap();
+    subject.leaves.store(9, Relaxed);
+    subject.wait(Duration::from_secs(1), Duration::from_secs(1));
+    let teller = subject.kernel.teller().unwrap();
+    (0..1_000).for_each(|_| teller.tell(Told::Link(LinkChange::Rerouted)));
+    subject.hear();
+    assert_eq!(subject.send(&packet()), Sent::Dropped, "the first is looked at at once");
 }

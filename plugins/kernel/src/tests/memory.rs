@@ -71,6 +71,8 @@ pub(super) struct World {
     pub(super) ignoring: bool,
     /// It has no ESP.
     pub(super) no_esp: bool,
+    /// After how many changes the next one fails, once.
+    pub(super) fails_after: Option<u32>,
     /// States to come that are refused.
     pub(super) refuse: u32,
     pub(super) now: Duration,
@@ -143,6 +145,7 @@ impl Xfrm for Memory {
 
     fn delete_policy(&mut self, key: &PolicyKey, index: u32) -> Result<bool, XfrmError> {
         let mut world = self.world();
+        world.fail()?;
         if !world.policies.get(key).is_some_and(|there| index == 0 || there.index == index) {
             return Ok(false);
         }
@@ -163,7 +166,21 @@ impl Xfrm for Memory {
 }
 
 impl World {
+    fn fail(&mut self) -> Result<(), XfrmError> {
+        match self.fails_after {
+            Some(0) => {
+                self.fails_after = None;
+                Err(refused(libc::ENOMEM, ""))
+            }
+            after => {
+                self.fails_after = after.map(|after| after - 1);
+                Ok(())
+            }
+        }
+    }
+
     fn add(&mut self, new: &NewState<'_>) -> Result<(), XfrmError> {
+        self.fail()?;
         if self.no_esp {
             return Err(refused(libc::EPROTONOSUPPORT, "Requested type not found"));
         }
@@ -236,6 +253,7 @@ impl World {
     }
 
     fn put(&mut self, policy: &Policy, replace: bool) -> Result<(), XfrmError> {
+        self.fail()?;
         let there = self.policies.get(&policy.key).copied();
         if there.is_some() && !replace {
             return Err(refused(libc::EEXIST, ""));

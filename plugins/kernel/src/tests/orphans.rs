@@ -101,3 +101,28 @@ fn a_stop_takes_everything_along_and_leaves_no_journal() {
     assert_eq!(subject.host.books().stopped, Some(OnStop::Open));
     assert!(subject.memory.is_empty() && !path.exists());
 }
+
+/// What is refused halfway leaves an earlier run's traffic as it was.
+#[test]
+fn a_refused_request_gives_back_what_it_took_from_an_earlier_run() {
+    let path = super::scratch("orphans-refused").join("kernel.journal");
+    let mut killed = InMemory::on(Memory::default(), Some(path.clone()));
+    let old = Child::new(&killed, 10, OffloadMode::No, networks());
+    let elsewhere = SelectorPair { remote: super::child::network(3), ..networks() };
+    let discard = PolicySpec { action: PolicyAction::Discard, ..trap(30, OffloadMode::No, elsewhere) };
+    killed.apply([old.up(), vec![Op::InstallPolicy(discard.clone())]].concat()).unwrap();
+    let mut subject = InMemory::on(killed.kill(), Some(path));
+    let left = subject.kernel.leftovers();
+    let policies = subject.held().0;
+    let new = Child::new(&subject, 20, OffloadMode::No, networks());
+    let nothing = Op::UpdatePolicy(PolicySpec { selectors: elsewhere, ..trap(99, OffloadMode::No, networks()) });
+    subject.apply([new.up(), vec![Op::InstallPolicy(discard.clone()), nothing]].concat()).unwrap_err();
+    // Refused by the kernel too, when some of it stands.
+    subject.host.books().refused_route = Some(discard.handle);
+    subject.apply([new.up(), vec![Op::InstallPolicy(discard.clone())]].concat()).unwrap_err();
+    assert_eq!((subject.kernel.leftovers(), subject.held().0), (left, policies));
+    assert!(matches!(subject.send(&packet()), Sent::Esp(id, _) if id == old.id()));
+    subject.host.books().refused_route = None;
+    subject.apply(vec![Op::InstallPolicy(discard)]).unwrap();
+    assert_eq!(subject.kernel.leftovers().len(), 3 + 2, "{:?}", subject.kernel.leftovers());
+}

@@ -243,3 +243,57 @@ fn bypass_and_discard_decide_without_any_sa() {
     assert!(subject.memory.world().policies.is_empty());
     assert!(subject.kernel.devices().get(ipsec::DeviceId(1)).is_some());
 }
+
+/// Nobody waits for an answer that does not come.
+#[test]
+fn a_panic_leaves_nobody_without_an_answer() {
+    let mut subject = subject();
+    subject.host.books().panics = true;
+    let trap = Op::InstallPolicy(trap(1, NO, networks()));
+    for _ in 0..2 {
+        let outcome = subject.apply(vec![trap.clone()]);
+        assert!(matches!(outcome, Err(OffloadError::Unavailable(_))), "{outcome:?}");
+    }
+    assert!(subject.kernel.leftovers().is_empty());
+    subject.kernel.shut_down(ipsec::OnStop::Block);
+}
+
+/// Whichever change the kernel refuses, all is as before, and the request can be made again.
+#[test]
+fn a_refusal_of_any_change_is_undone() {
+    for rung in [NO, PACKET] {
+        let mut subject = subject();
+        let elsewhere = SelectorPair { remote: network(3), ..networks() };
+        let (old, gone) = (Child::new(&subject, 10, rung, networks()), Child::new(&subject, 20, rung, elsewhere));
+        subject.apply([old.up(), gone.up()].concat()).unwrap();
+        let new = Child::new(&subject, 30, rung, networks());
+        let shunt = PolicySpec { action: PolicyAction::Bypass, ..trap(40, rung, elsewhere) };
+        let third = SelectorPair { remote: network(4), ..networks() };
+        let ops = [
+            gone.remove(),
+            new.install(),
+            vec![Op::InstallPolicy(shunt), Op::InstallPolicy(trap(41, rung, third))],
+            new.activate(),
+            old.remove(),
+        ]
+        .concat();
+        let states = |subject: &InMemory| subject.memory.world().states.keys().copied().collect::<Vec<_>>();
+        let mut refusals = 0;
+        loop {
+            let before = (subject.held(), states(&subject), subject.host.books().routes.clone());
+            subject.memory.world().fails_after = Some(refusals);
+            let outcome = subject.apply(ops.clone());
+            subject.memory.world().fails_after = None;
+            if outcome.is_ok() {
+                break;
+            }
+            let after = (subject.held(), states(&subject), subject.host.books().routes.clone());
+            assert_eq!(before, after, "{rung:?}: refused after {refusals} changes");
+            assert!(matches!(subject.send(&packet()), Sent::Esp(id, _) if id == old.id()));
+            refusals += 1;
+        }
+        assert!(refusals >= 9, "{refusals} changes");
+        assert!(matches!(subject.send(&packet()), Sent::Esp(id, _) if id == new.id()));
+        assert_eq!(subject.list().sas.len(), 2);
+    }
+}

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -36,6 +36,8 @@ pub(super) struct HostBooks {
     pub(super) stopped: Option<OnStop>,
     /// A route that is refused, to see a request fail halfway.
     pub(super) refused_route: Option<PolicyHandle>,
+    /// A bug.
+    pub(super) panics: bool,
 }
 
 impl Host {
@@ -63,6 +65,10 @@ impl Surroundings for Host {
 
     fn install_route(&mut self, policy: &PolicySpec, _link: Option<u32>) -> Result<(), OffloadError> {
         let mut books = self.books();
+        if books.panics {
+            drop(books);
+            panic!("on request");
+        }
         if books.refused_route == Some(policy.handle) {
             return Err(OffloadError::System { action: "install a route".into(), reason: "refused on request".into() });
         }
@@ -123,6 +129,8 @@ pub(super) struct InMemory {
     pub(super) host: Host,
     log: Arc<Log>,
     clock: Arc<AtomicU64>,
+    /// The link by which packets leave; 0 = none.
+    pub(super) leaves: Arc<AtomicU32>,
     outer: Vec<OuterPacket>,
     inner: Vec<Vec<u8>>,
 }
@@ -160,6 +168,8 @@ impl InMemory {
         let (host, log) = (Host(Arc::default(), memory.clone()), Arc::new(Log::default()));
         let clock = Arc::new(AtomicU64::new(u64::try_from(memory.world().now.as_millis()).unwrap()));
         let (boottime, wall) = (Arc::clone(&clock), Arc::clone(&clock));
+        let leaves = Arc::new(AtomicU32::new(LINK));
+        let way = Arc::clone(&leaves);
         let has_driver = memory.world().drivers.contains_key(&LINK);
         let parts = Parts {
             xfrm: Box::new(memory.clone()),
@@ -168,7 +178,7 @@ impl InMemory {
                 boottime: Arc::new(move || Instant::new(Duration::from_millis(boottime.load(Relaxed)))),
                 wall: Arc::new(move || wall.load(Relaxed) / 1_000),
             },
-            egress: Arc::new(|_, _| Some(LINK)),
+            egress: Arc::new(move |_, _| Some(way.load(Relaxed)).filter(|way| *way != 0)),
             esp_feature: Box::new(move |_| has_driver),
             random: std::array::from_fn(|at| (at as u8).wrapping_mul(151).rotate_left(3) ^ 0x3c),
             journal,
@@ -177,7 +187,7 @@ impl InMemory {
         };
         let reports: Arc<dyn Reports> = Arc::<Log>::clone(&log);
         let kernel = Kernel::start_on(parts, &[link(true)], reports).unwrap();
-        Self { kernel, memory, host, log, clock, outer: Vec::new(), inner: Vec::new() }
+        Self { kernel, memory, host, log, clock, leaves, outer: Vec::new(), inner: Vec::new() }
     }
 
     /// As a crash: nothing is taken back.

@@ -50,6 +50,8 @@ impl Control {
             // What a NIC holds stays while its medium is away.
             LinkChange::Carrier(_) => {}
             LinkChange::Renamed { link, .. } => self.link_renamed(link),
+            // See below.
+            LinkChange::Rerouted => {}
             LinkChange::Resynchronised => self.shared.reports.event(Event::Resync),
         }
         self.follow_routes(&self.lock());
