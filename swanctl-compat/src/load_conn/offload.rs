@@ -155,10 +155,7 @@ impl Subject<'_> {
         let refused = |refusal: &Refusal| {
             let sentence = refusal.sentence(&device.name, last.mode);
             if devices.may_appear && matches!(refusal, Refusal::Rung { .. }) {
-                return vec![self.doubtful(
-                    "hw_offload",
-                    format!("nothing has it now, and a device may come that does: {sentence}"),
-                )];
+                return vec![self.doubtful("hw_offload", format!("{sentence}, unless a device comes that has it"))];
             }
             self.keys(refusal)
                 .into_iter()

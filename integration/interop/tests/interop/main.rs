@@ -18,6 +18,7 @@ mod fragments;
 mod guard;
 mod harness;
 mod judge;
+mod kernel;
 mod life;
 mod limits;
 mod matrix;
@@ -74,6 +75,7 @@ fn main() -> ExitCode {
         why::trials(),
         offload::trials(),
         limits::trials(),
+        kernel::trials(),
     ]
     .into_iter()
     .flatten()

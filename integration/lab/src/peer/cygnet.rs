@@ -40,7 +40,13 @@ impl Peer for CygnetOn {
     }
 
     fn prepare(&self, directory: &Path) -> anyhow::Result<Recipe> {
-        prepare(directory, self.backend, &self.extra, &self.log)
+        // Two daemons of one machine must not write into one journal.
+        let own = format!("[backend.kernel]\njournal = \"{}\"\n", directory.join("kernel.journal").display());
+        let extra = match self.extra.split_once("[backend.kernel]\n") {
+            Some((before, after)) => format!("{before}{own}{after}"),
+            None => format!("{}\n{own}", self.extra),
+        };
+        prepare(directory, self.backend, &extra, &self.log)
     }
 }
 

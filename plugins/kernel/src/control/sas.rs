@@ -226,7 +226,12 @@ impl Control {
         let state = new_state(spec, id, offload, kernel_limits(limits.raised(can.limits)));
         if let Err(refusal) = self.add_state(&state) {
             self.journal.removed(&id);
-            return Err(asked.refused(refusal));
+            // Which of the things that are missing the kernel names first says little.
+            let lacks = self.shared.lacks().filter(|_| spec.offload == OffloadMode::No);
+            return Err(match (lacks, refusal) {
+                (Some(lacks), XfrmError::Refused(_)) => asked.unsupported(lacks),
+                (_, refusal) => asked.refused(refusal),
+            });
         }
         let now = self.now();
         let sa = Sa {
