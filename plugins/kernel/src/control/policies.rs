@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipsec::{
-    DeviceId, Direction, Instant, ModeInUse, OffloadError, OffloadMode, PolicyAction, PolicyHandle, PolicySpec,
+    DeviceId, Direction, Instant, Mark, ModeInUse, OffloadError, OffloadMode, PolicyAction, PolicyHandle, PolicySpec,
     PolicyStatus, SaHandle,
 };
 use offload_host::policy_keys;
@@ -443,8 +443,8 @@ impl Control {
             Direction::Forward => Way::Forward,
         };
         let keys = policy_keys(&spec.selectors).into_iter().filter(|key| key.way == way);
-        let keys: Vec<PolicyKey> =
-            keys.map(|key| PolicyKey { mark: spec.tags.mark, if_id: spec.tags.if_id, ..key }).collect();
+        let (mark, if_id) = (shown(spec.tags.mark), spec.tags.if_id);
+        let keys: Vec<PolicyKey> = keys.map(|key| PolicyKey { mark, if_id, ..key }).collect();
         if keys.len() > MOST_KEYS {
             return Err(OffloadError::Unsupported {
                 device: Arc::clone(&self.devices.get(spec.device)?.name),
@@ -492,6 +492,11 @@ impl Policies {
     pub(super) fn in_software(&self) -> impl Iterator<Item = &Entry> {
         self.in_software.iter().filter_map(|handle| self.entries.get(handle))
     }
+}
+
+/// A mark as the kernel shows it again: one of which no bit counts is none.
+pub(super) fn shown(mark: Option<Mark>) -> Option<Mark> {
+    mark.filter(|mark| mark.mask != 0)
 }
 
 /// Whether an inbound policy that an earlier run left is still heard beside a new one.

@@ -22,6 +22,7 @@ use offload_host::policy_keys;
 use offload_host::xfrm::{PolicyKey, Way};
 
 use super::apply::{Undo, Work};
+use super::policies::shown;
 use super::{Control, Due};
 use crate::refusal::Asked;
 use crate::xfrm::{DeviceOffload, KernelLimits, NewState, State, StateId, XfrmError};
@@ -486,7 +487,7 @@ fn id(spec: &SaSpec) -> StateId {
         Direction::Inbound | Direction::Forward => spec.outer.local,
         Direction::Outbound => spec.outer.remote,
     };
-    StateId { destination, spi: spec.spi, mark: spec.tags.mark }
+    StateId { destination, spi: spec.spi, mark: shown(spec.tags.mark) }
 }
 
 /// XFRMA_OFFLOAD_DEV of what is on a rung of a link.

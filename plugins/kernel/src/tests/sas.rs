@@ -228,3 +228,47 @@ fn spis_and_sas_of_others_are_left_alone() {
     expected.sort_unstable();
     assert_eq!(left, expected);
 }
+
+/// The kernel tells of each packet from a new source until the SA has moved.
+#[test]
+fn a_new_source_is_told_once() {
+    let mut subject = InMemory::new(None);
+    let child = Child::new(&subject, 10, NO, networks());
+    subject.apply(child.up()).unwrap();
+    let from = |port: u16| std::net::SocketAddr::from(([203, 0, 113, 9], port));
+    for port in [4501, 4501, 4502, 4501, 4501] {
+        let told = KernelEvent::Mapping { id: child.inbound_id(), remote: from(port) };
+        subject.memory.world().events.push_back(told);
+        let outbound = KernelEvent::Mapping { id: child.id(), remote: from(port) };
+        subject.memory.world().events.push_back(outbound);
+    }
+    subject.settle();
+    let of = |port| subject.told(&Event::MappingChange { sa: child.inbound.handle, remote: from(port) });
+    assert_eq!((of(4501), of(4502), subject.events().len()), (2, 1, 3));
+}
+
+/// What was missed while messages were lost is seen by looking.
+#[test]
+fn when_messages_were_lost_everything_is_compared() {
+    let mut subject = InMemory::new(Some(able()));
+    let (one, other) = (Child::new(&subject, 10, PACKET, networks()), Child::new(&subject, 20, NO, networks_to(3)));
+    subject.apply([one.up(), other.up()].concat()).unwrap();
+    subject.hear();
+    {
+        let mut world = subject.memory.world();
+        world.states.remove(&one.id());
+        let key = *world.policies.keys().next_back().unwrap();
+        world.policies.remove(&key);
+        world.events.clear();
+        world.events.push_back(KernelEvent::Lost);
+    }
+    subject.hear();
+    assert_eq!((subject.told(&Event::StateLost { sa: one.outbound.handle }), subject.told(&Event::Resync)), (1, 1));
+    assert_eq!(subject.memory.counts(), (3, 6));
+    assert_eq!(subject.send(&packet()), Sent::Dropped, "what has lost its SA blocks");
+    let left = subject.list();
+    assert_eq!((left.sas.len(), left.policies.len()), (3, 6));
+    // An SA that was lost is gone for good; the core makes a new one.
+    subject.apply(one.remove()).unwrap();
+    assert_eq!(subject.memory.counts(), (2, 3));
+}

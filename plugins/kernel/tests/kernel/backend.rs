@@ -8,11 +8,13 @@ use std::time::{Duration, Instant};
 
 use ipsec::conformance::Log;
 use ipsec::{
-    Answer, DeviceId, Direction, Event, GuardSpec, Installed, OffloadBackend, OffloadError, OffloadMode, OnStop, Op,
-    OuterAddresses, PacketSelectors, PolicyAction, PolicyHandle, PolicySpec, Reports, Reqid, Request, SaMode, Scope,
-    SelectorPair, Shard, Tag, Tags, TrafficSelector,
+    Answer, DeviceId, Direction, Event, GuardSpec, Installed, Mark, OffloadBackend, OffloadError, OffloadMode, OnStop,
+    Op, OuterAddresses, PacketSelectors, PolicyAction, PolicyHandle, PolicySpec, Reports, Reqid, Request, SaMode,
+    Scope, SelectorPair, Shard, Tag, Tags, TrafficSelector,
 };
-use offload_kernel::{Kernel, KernelConfig};
+use offload_kernel::netlink::Listener;
+use offload_kernel::xfrm::KernelEvent;
+use offload_kernel::{Kernel, KernelConfig, Told};
 
 use crate::namespace::{address, inside, ip};
 
@@ -229,6 +231,49 @@ fn policies_that_somebody_flushes_or_deletes_are_put_back() {
         ip("xfrm policy add src 10.9.0.0/16 dst 10.8.0.0/16 dir out");
         backend.kernel.shut_down(OnStop::Open);
         assert_eq!(ip("xfrm policy").matches("src ").count(), 1);
+    });
+}
+
+/// The kernel shows what it was given: nothing is taken for changed by somebody else.
+#[test]
+fn what_the_kernel_shows_is_what_it_was_given() {
+    inside(|| {
+        let mut backend = Backend::start();
+        let v4 = OuterAddresses { local: address("192.0.2.1"), remote: address("192.0.2.9") };
+        let v6 = OuterAddresses { local: address("2001:db8::1"), remote: address("2001:db8::9") };
+        let mut ops = Vec::new();
+        let directions = [Direction::Inbound, Direction::Forward, Direction::Outbound];
+        for (count, (ends, outer)) in
+            [(ENDS[0], v4), (ENDS[1], v6), (ENDS[0], v6), (ENDS[1], v4)].into_iter().enumerate()
+        {
+            let action = PolicyAction::Protect { reqid: Reqid(7), sa: None, mode: SaMode::Tunnel, outer };
+            let tags = [
+                Tags::NONE,
+                Tags { mark: Some(Mark::new(5, 0xff)), ..Tags::NONE },
+                Tags { mark: Some(Mark::new(0, 0)), if_id: 9, ..Tags::NONE },
+            ];
+            for (kind, tags) in tags.into_iter().enumerate() {
+                for (way, direction) in directions.into_iter().enumerate() {
+                    let number = 100 * count + 10 * kind + way;
+                    let spec = policy(number as u64, direction, ends, action.clone());
+                    ops.push(Op::InstallPolicy(PolicySpec { tags, priority: 3_000 + number as u32, ..spec }));
+                }
+            }
+        }
+        for (count, mode) in [SaMode::Tunnel, SaMode::Transport].into_iter().enumerate() {
+            let ends = [("192.0.2.1", "192.0.2.7"), ("2001:db8::1", "2001:db8::7")][count];
+            ops.push(Op::InstallPolicy(trap(900 + count as u64, ends, mode)));
+        }
+        let outcome = backend.ask(Request::Apply(ops));
+        assert!(outcome.is_ok(), "{outcome:?}");
+        backend.list();
+        let mut listener = Listener::open().unwrap();
+        backend.kernel.teller().unwrap().tell(Told::Kernel(KernelEvent::Lost));
+        backend.list();
+        let mut changes = Vec::new();
+        listener.drain(|event| changes.push(event));
+        assert_eq!(changes, []);
+        assert_eq!(backend.log.events(), [Event::Resync]);
     });
 }
 
