@@ -27,14 +27,14 @@ impl Machine {
 
 /// What a policy takes; nothing where it lets pass.
 fn taking(policy: &PolicySpec, device: Option<u32>) -> Option<Taking> {
+    // What is bound to an interface id is led into that XFRM interface by routes of the user's own.
+    let routes = policy.tags.if_id == 0;
     let routed = match policy.action {
         PolicyAction::Bypass => return None,
-        PolicyAction::Protect { mode: SaMode::Tunnel, outer, .. } => Routed::through(outer),
+        PolicyAction::Protect { mode: SaMode::Tunnel, outer, .. } if routes => Routed::through(outer),
         // A trap does not know its peer.
-        PolicyAction::Trap { mode: SaMode::Tunnel, .. } => Routed::ByDestination,
-        PolicyAction::Protect { mode: SaMode::Transport, .. }
-        | PolicyAction::Trap { mode: SaMode::Transport, .. }
-        | PolicyAction::Discard => Routed::Plain,
+        PolicyAction::Trap { mode: SaMode::Tunnel, .. } if routes => Routed::ByDestination,
+        PolicyAction::Protect { .. } | PolicyAction::Trap { .. } | PolicyAction::Discard => Routed::Plain,
     };
     Some(Taking { pair: policy.selectors, priority: policy.priority, device, routed })
 }

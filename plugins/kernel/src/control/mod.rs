@@ -75,6 +75,8 @@ pub(crate) struct Control {
     settings: Settings,
     statistics: Statistics,
     due: BinaryHeap<Reverse<(Instant, Due)>>,
+    /// Inbound SAs whose first use is looked for.
+    fresh: u32,
     followed: Instant,
     counted: Instant,
     /// Where packets leave is about to be looked at.
@@ -178,6 +180,7 @@ impl Control {
             settings: Settings::new(settings),
             statistics: Statistics::new(statistics),
             due: BinaryHeap::new(),
+            fresh: 0,
             followed: now,
             counted: now,
             rerouted: false,
@@ -245,12 +248,15 @@ impl Control {
             return None;
         }
         let now = self.now();
-        while let Some(Reverse((at, due))) = self.due.peek().copied().filter(|Reverse((at, _))| *at <= now) {
+        while let Some(Reverse((_, due))) = self.due.peek().copied().filter(|Reverse((at, _))| *at <= now) {
             self.due.pop();
             match due {
                 Due::Soft(sa) => self.time_is_near(sa),
                 Due::Hard(sa) => self.time_is_up(sa),
-                Due::FirstUse(sa) => self.look_for_first_use(sa, at),
+                Due::FirstUse(sa) => {
+                    self.fresh = self.fresh.saturating_sub(1);
+                    self.look_for_first_use(sa);
+                }
                 Due::Orphan(number) => self.drop_orphan(number),
                 Due::Routes => self.follow_routes(),
             }
@@ -320,6 +326,7 @@ impl Control {
     }
 
     fn schedule(&mut self, at: Instant, due: Due) {
+        self.fresh += u32::from(matches!(due, Due::FirstUse(_)));
         self.due.push(Reverse((at, due)));
     }
 
@@ -334,5 +341,7 @@ impl Control {
             Due::Soft(sa) | Due::Hard(sa) | Due::FirstUse(sa) => sas.get(*sa).is_some(),
             Due::Orphan(_) | Due::Routes => true,
         });
+        let fresh = self.due.iter().filter(|Reverse((_, due))| matches!(due, Due::FirstUse(_))).count();
+        self.fresh = u32::try_from(fresh).unwrap_or(u32::MAX);
     }
 }

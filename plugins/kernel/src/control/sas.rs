@@ -29,6 +29,9 @@ use crate::xfrm::{DeviceOffload, KernelLimits, NewState, State, StateId, XfrmErr
 
 /// The shortest time between two looks for the first use of an inbound SA.
 const EAGER: Duration = Duration::from_millis(10);
+/// The same for each SA that is looked at, so that thousands of new ones are not read more often together than ten thousand times in a second: a
+/// reading takes some ten microseconds.
+const EACH: Duration = Duration::from_micros(100);
 /// With more SAs than this a list reads all states of the kernel in one go.
 const ONE_BY_ONE: usize = 16;
 
@@ -296,7 +299,7 @@ impl Control {
             self.schedule(now + hard, Due::Hard(handle));
         }
         if sa.first_use_pending() {
-            self.schedule(now + EAGER, Due::FirstUse(handle));
+            self.schedule(now + EAGER.max(EACH.saturating_mul(self.fresh)), Due::FirstUse(handle));
         }
     }
 
@@ -454,7 +457,7 @@ impl Control {
         self.end(handle, LimitUnit::Time);
     }
 
-    pub(super) fn look_for_first_use(&mut self, handle: SaHandle, _due: Instant) {
+    pub(super) fn look_for_first_use(&mut self, handle: SaHandle) {
         if !self.sas.get(handle).is_some_and(Sa::first_use_pending) {
             return;
         }
@@ -464,7 +467,8 @@ impl Control {
         let now = self.now();
         let Some(sa) = self.sas.get(handle).filter(|sa| sa.first_use_pending()) else { return };
         let age = now.saturating_since(sa.installed);
-        self.schedule(now + EAGER.max(age / 8), Due::FirstUse(handle));
+        let wait = EAGER.max(age / 8).max(EACH.saturating_mul(self.fresh));
+        self.schedule(now + wait, Due::FirstUse(handle));
     }
 
     /// Somebody has taken an SA out of the kernel.

@@ -247,6 +247,26 @@ fn a_new_source_is_told_once() {
     assert_eq!((of(4501), of(4502), subject.events().len()), (2, 1, 3));
 }
 
+/// However many SAs are new at once, looking at them leaves time for all else.
+#[test]
+fn thousands_of_new_sas_are_looked_at_in_turn() {
+    let mut subject = InMemory::new(None);
+    let all: Vec<Child> = (0..1_000).map(|number| Child::new(&subject, 10 + 10 * number, NO, networks())).collect();
+    let install = |child: &Child| Op::InstallSa(Box::new(child.inbound.clone()));
+    subject.apply(all.iter().map(install).collect()).unwrap();
+    subject.memory.world().reads = 0;
+    subject.wait(SECOND, Duration::from_millis(10));
+    let reads = subject.memory.world().reads;
+    assert!((5_000..=11_000).contains(&reads), "{reads} readings in a second");
+    subject.apply(vec![Op::Flush]).unwrap();
+    subject.wait(10 * SECOND, Duration::from_millis(100));
+    let child = Child::new(&subject, 5, NO, networks());
+    subject.apply(vec![install(&child)]).unwrap();
+    subject.memory.world().reads = 0;
+    subject.wait(Duration::from_millis(10), Duration::from_millis(10));
+    assert_eq!(subject.memory.world().reads, 1, "those that are gone hold nobody up");
+}
+
 /// What was missed while messages were lost is seen by looking.
 #[test]
 fn when_messages_were_lost_everything_is_compared() {
