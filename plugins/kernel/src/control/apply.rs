@@ -89,7 +89,7 @@ impl Control {
         self.release(released.collect());
         for after in work.after {
             let outcome = match after {
-                After::RemoveGuard(guard) => self.surroundings.remove_guard(&guard),
+                After::RemoveGuard(guard) => self.remove_guard(&guard),
                 After::RemoveRoute(policy) => self.remove_route(&policy),
             };
             if let Err(error) = outcome {
@@ -99,6 +99,11 @@ impl Control {
         self.after_activation();
         self.trim_due();
         Ok(work.modes)
+    }
+
+    fn remove_guard(&mut self, guard: &GuardSpec) -> Result<(), OffloadError> {
+        self.guards.remove(guard);
+        self.surroundings.remove_guard(guard)
     }
 
     /// SPIs of inbound SAs that are gone, unless the same request has put others in their place.
@@ -138,7 +143,10 @@ impl Control {
             Op::Activate { policy, sa } => self.activate(*policy, *sa, work),
             Op::InstallGuard(guard) => {
                 self.surroundings.install_guard(guard)?;
-                work.undo.push(Undo::RemoveGuard(guard.clone()));
+                // One that stood before stays, whatever becomes of this request.
+                if self.guards.insert(guard.clone()) {
+                    work.undo.push(Undo::RemoveGuard(guard.clone()));
+                }
                 Ok(())
             }
             Op::RemoveGuard(guard) => {
@@ -188,7 +196,7 @@ impl Control {
                         tracing::error!(%key, %error, "cannot put a policy back as it was before a refused request");
                     }
                 }
-                Undo::RemoveGuard(guard) => report(self.surroundings.remove_guard(&guard)),
+                Undo::RemoveGuard(guard) => report(self.remove_guard(&guard)),
                 Undo::RemoveRoute(policy) => report(self.remove_route(&policy)),
             }
         }

@@ -21,8 +21,8 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use ipsec::spi::{Permutation, SpiTable};
 use ipsec::{
-    Answer, DeviceId, DeviceTable, Event, Installed, Instant, OffloadError, OnStop, Reports, Request, SaHandle, Scope,
-    Spi, TableFull,
+    Answer, DeviceId, DeviceTable, Event, GuardSpec, Installed, Instant, OffloadError, OnStop, Reports, Request,
+    SaHandle, Scope, Spi, TableFull,
 };
 use offload_host::devices::Link;
 
@@ -68,6 +68,8 @@ pub(crate) struct Control {
     egress: Egress,
     esp_feature: EspFeature,
     devices: Devices,
+    /// Guards that stand.
+    guards: BTreeSet<GuardSpec>,
     sas: Sas,
     policies: Policies,
     orphans: Orphans,
@@ -173,6 +175,7 @@ impl Control {
             egress,
             esp_feature,
             devices: Devices::default(),
+            guards: BTreeSet::new(),
             sas: Sas::default(),
             policies: Policies::default(),
             orphans: Orphans::default(),

@@ -158,7 +158,7 @@ impl Policies {
     /// What an earlier run left goes; the keys have to be made right then.
     pub(super) fn forget_left(&mut self, goes: impl Fn(&Policy) -> bool) -> Vec<PolicyKey> {
         let keys: Vec<PolicyKey> = self.left.values().filter(|left| goes(left)).map(|left| left.key).collect();
-        self.left.retain(|key, _| !keys.contains(key));
+        self.left.retain(|_, left| !goes(left));
         keys
     }
 

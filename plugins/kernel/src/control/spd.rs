@@ -69,14 +69,20 @@ impl Control {
     pub(super) fn put(&mut self, policy: &Policy, replace: bool) -> Result<(), XfrmError> {
         self.xfrm.put_policy(policy, replace)?;
         self.policies.expect_change(policy.key);
-        if policy.device.is_none() || self.xfrm.policy(&policy.key)?.is_some_and(|found| found.device == policy.device)
-        {
+        if policy.device.is_none() {
             return Ok(());
         }
-        if !replace {
+        let found = self.xfrm.policy(&policy.key);
+        if matches!(&found, Ok(Some(found)) if found.device == policy.device) {
+            return Ok(());
+        }
+        if replace {
+            // What was there is gone: whoever goes back has to put it there again.
+            self.policies.note(policy.key, Some(Policy { device: None, ..*policy }));
+        } else {
             self.delete(&policy.key, policy.index)?;
         }
-        Err(XfrmError::Ignored("the device: it holds the policy in software"))
+        found.and(Err(XfrmError::Ignored("the device: it holds the policy in software")))
     }
 
     fn delete(&mut self, key: &PolicyKey, index: u32) -> Result<(), XfrmError> {

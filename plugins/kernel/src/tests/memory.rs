@@ -69,6 +69,8 @@ pub(super) struct World {
     pub(super) drivers: BTreeMap<u32, Driver>,
     /// It takes no notice of XFRMA_OFFLOAD_DEV.
     pub(super) ignoring: bool,
+    /// The same for the next policy only.
+    pub(super) ignoring_once: bool,
     /// It has no ESP.
     pub(super) no_esp: bool,
     /// After how many changes the next one fails, once.
@@ -259,7 +261,7 @@ impl World {
             return Err(refused(libc::EEXIST, ""));
         }
         let mut policy = *policy;
-        if self.ignoring {
+        if self.ignoring || std::mem::take(&mut self.ignoring_once) {
             policy.device = None;
         }
         if let Some(link) = policy.device {

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use ipsec::conformance::{Subject, udp_v4};
 use ipsec::{
-    AddressRange, Event, OffloadBackend, OffloadError, OffloadMode, Op, PolicyAction, PolicySpec, PortRange,
+    AddressRange, Event, GuardSpec, OffloadBackend, OffloadError, OffloadMode, Op, PolicyAction, PolicySpec, PortRange,
     SelectorPair, TrafficSelector,
 };
 use offload_host::xfrm::{Verdict, Way};
@@ -296,4 +296,32 @@ fn a_refusal_of_any_change_is_undone() {
         assert!(matches!(subject.send(&packet()), Sent::Esp(id, _) if id == new.id()));
         assert_eq!(subject.list().sas.len(), 2);
     }
+}
+
+/// A kernel that stops to take notice of devices, as one that was updated under us never would; but what it does is undone all the same.
+#[test]
+fn a_policy_that_comes_back_without_its_device_is_put_back_as_it_was() {
+    let mut subject = subject();
+    let (old, new) = (Child::new(&subject, 10, PACKET, networks()), Child::new(&subject, 20, PACKET, networks()));
+    subject.apply([old.up(), new.install()].concat()).unwrap();
+    let before = outbound(&subject);
+    subject.memory.world().ignoring_once = true;
+    let refused = subject.apply(new.activate()).unwrap_err();
+    assert!(refused.is_refusal(), "{refused}");
+    assert_eq!(outbound(&subject), before);
+    assert!(matches!(subject.send(&packet()), Sent::Esp(id, _) if id == old.id()));
+    subject.apply(new.activate()).unwrap();
+    assert!(matches!(subject.send(&packet()), Sent::Esp(id, _) if id == new.id()));
+}
+
+#[test]
+fn a_guard_that_stood_before_stays_when_a_request_is_refused() {
+    let mut subject = subject();
+    let guard = |name: &str| GuardSpec { name: name.into(), selectors: networks() };
+    subject.apply(vec![Op::InstallGuard(guard("one"))]).unwrap();
+    let impossible = Op::UpdatePolicy(trap(99, NO, networks()));
+    let ops = vec![Op::InstallGuard(guard("one")), Op::InstallGuard(guard("other")), impossible];
+    subject.apply(ops).unwrap_err();
+    assert!(subject.host.books().guards.contains(&guard("one")));
+    assert!(!subject.host.books().guards.contains(&guard("other")));
 }
