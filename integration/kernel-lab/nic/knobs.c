@@ -293,6 +293,7 @@ void cygnic_knobs_add(struct cygnic *nic, const char *name)
 	debugfs_create_bool("byte_limits", 0600, dir, &knobs->byte_limits);
 	debugfs_create_bool("packet_limits", 0600, dir, &knobs->packet_limits);
 	debugfs_create_bool("leak", 0600, dir, &knobs->leak);
+	debugfs_create_bool("accept_clear", 0600, dir, &knobs->accept_clear);
 	debugfs_create_bool("refuse_acquire", 0600, dir, &knobs->refuse_acquire);
 	debugfs_create_bool("udp_encap", 0600, dir, &knobs->udp_encap);
 	debugfs_create_bool("any_protocol", 0600, dir, &knobs->any_protocol);

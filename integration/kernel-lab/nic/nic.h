@@ -33,6 +33,7 @@
 	C(tx_leaked)			/* sent in clear because of the knob leak */	\
 	C(rx_plain)			\
 	C(rx_bypass)			\
+	C(rx_clear)			/* in clear in spite of a policy: knob accept_clear */ \
 	C(rx_packet)			\
 	C(rx_crypto)			\
 	C(rx_esp_unknown)		/* ESP of no SA here: left to the kernel */	\
@@ -87,6 +88,7 @@ struct cygnic_knobs {
 	bool byte_limits;
 	bool packet_limits;
 	bool leak;
+	bool accept_clear;
 	bool refuse_acquire;
 	bool udp_encap;
 	bool any_protocol;

@@ -52,9 +52,11 @@ static struct sk_buff *receive_clear(struct cygnic *nic, struct sk_buff *skb, co
 		return pass(nic, skb, C_rx_plain);
 	if (policy->action != XFRM_POLICY_ALLOW)
 		return drop(nic, skb, C_drop_rx_blocked);
-	if (policy->protects)
-		return drop(nic, skb, flow->fragment ? C_drop_rx_fragment : C_drop_rx_clear);
-	return pass(nic, skb, C_rx_bypass);
+	if (!policy->protects)
+		return pass(nic, skb, C_rx_bypass);
+	if (READ_ONCE(nic->knobs.accept_clear))
+		return pass(nic, skb, C_rx_clear);
+	return drop(nic, skb, flow->fragment ? C_drop_rx_fragment : C_drop_rx_clear);
 }
 
 static struct sk_buff *receive_ip(struct cygnic *nic, struct sk_buff *skb)
