@@ -41,7 +41,7 @@ pub struct Surroundings {
     pub ike_ports: [u16; 2],
     /// Guard policies of the kernel that concern the child, as `ip xfrm` takes them; `Err` for those it cannot write.
     pub guard: Vec<Result<String, String>>,
-    /// Rules and routes that lead traffic into the tunnel device, as `ip` takes them.
+    /// Rules and routes that lead traffic into the tunnel device, or choose its source, as `ip` takes them.
     pub routing: Vec<String>,
 }
 
@@ -67,9 +67,8 @@ pub fn blocks(specs: &ChildSpecs, around: &Surroundings) -> Vec<Block> {
             specs.policies.first().map(|policy| policy::bypass(policy, around)).unwrap_or_default(),
         );
     }
-    if around.backend == USERSPACE {
-        block(ROUTING.into(), around.routing.iter().map(|line| format!("ip {line}")).collect());
-    }
+    let routing = if around.backend == USERSPACE { ROUTING } else { SOURCES };
+    block(routing.into(), around.routing.iter().map(|line| format!("ip {line}")).collect());
     let of_direction = |wanted: &[Direction]| {
         let some = specs.policies.iter().filter(|policy| wanted.contains(&policy.direction));
         some.flat_map(|policy| policy::commands(policy, outbound_sa(policy, specs), around)).collect::<Vec<_>>()
@@ -85,6 +84,7 @@ const GUARD: &str =
     "The fail-closed guard: blocks in the kernel that outlive the daemon, and the exemptions beside them";
 const ROUTING: &str =
     "What leads the traffic into the tunnel device, where the userspace data path takes it, and what leads around it";
+const SOURCES: &str = "What has this host send from inside the local selector, and what leads around that";
 const INBOUND: &str = "Policies for what arrives, for this host (in) and for others behind it (fwd)";
 const STATES: &str = "SAs, inbound first: the peer may send as soon as it has our answer";
 const OUTBOUND: &str = "The policy for what leaves comes last, when its SA is ready";

@@ -249,7 +249,7 @@ impl KernelHost {
     /// What could not be followed or put back; it is tried again at the next call.
     pub fn follow(&mut self) -> Result<Followed, HostError> {
         self.stale |= self.changes.heard(rules::OURS);
-        let changed = self.stale.surroundings;
+        let changed = self.stale.surroundings || self.stale.ways;
         let mut restored = Vec::new();
         let mut note = |count: usize, what: &str| {
             if count > 0 {
@@ -264,10 +264,13 @@ impl KernelHost {
             note(routing.restore_rules()?, "routing rules");
         }
         self.stale.rules = false;
+        // Where many routes come and go they are not all read for that: only the ways to peers are asked for.
         if self.stale.surroundings {
             note(self.refresh()?, "routes");
+        } else if let Some(routing) = self.routing.as_mut().filter(|_| self.stale.ways) {
+            routing.follow_ways()?;
         }
-        self.stale.surroundings = false;
+        (self.stale.surroundings, self.stale.ways) = (false, false);
         if self.settles.is_some_and(|at| at <= Instant::now()) {
             self.settle()?;
         }

@@ -16,6 +16,7 @@ use netlink_sys::protocols::{NETLINK_ROUTE, NETLINK_XFRM};
 use super::error::HostError;
 use super::netlink::{self, Netlink, Refusal, octets};
 use super::prefix::{Family, Prefix};
+use super::xfrm::concerns_ours;
 
 const RTM_NEWLINK: u16 = 16;
 const RTM_DELLINK: u16 = 17;
@@ -26,9 +27,6 @@ const RTM_NEWROUTE: u16 = 24;
 const RTM_DELROUTE: u16 = 25;
 const RTM_GETROUTE: u16 = 26;
 const RTM_DELRULE: u16 = 33;
-const XFRM_MSG_DELPOLICY: u16 = 0x14;
-const XFRM_MSG_UPDPOLICY: u16 = 0x19;
-const XFRM_MSG_FLUSHPOLICY: u16 = 0x1d;
 /// Index of the loopback interface in every network namespace.
 pub(super) const LOOPBACK: u32 = 1;
 
@@ -143,6 +141,8 @@ pub(super) struct Changes {
 pub(super) struct Heard {
     /// Addresses, links or routes, or ours among these.
     pub(super) surroundings: bool,
+    /// Other routes, where the ways to peers are of interest.
+    pub(super) ways: bool,
     /// A rule went.
     pub(super) rules: bool,
     /// A policy went or was changed.
@@ -152,6 +152,7 @@ pub(super) struct Heard {
 impl std::ops::BitOrAssign for Heard {
     fn bitor_assign(&mut self, other: Self) {
         self.surroundings |= other.surroundings;
+        self.ways |= other.ways;
         self.rules |= other.rules;
         self.policies |= other.policies;
     }
@@ -182,15 +183,18 @@ impl Changes {
             netlink::Heard::Message(kind, body) => {
                 heard.surroundings |= match (kind, body) {
                     (RTM_NEWLINK..=RTM_DELLINK | RTM_NEWADDR..=RTM_DELADDR, _) => true,
-                    (RTM_NEWROUTE, [_, length, _, _, _, protocol, ..]) => (every || *length == 0) && *protocol != ours,
-                    (RTM_DELROUTE, [_, length, _, _, _, protocol, ..]) => every || *length == 0 || *protocol == ours,
+                    (RTM_NEWROUTE, [_, 0, _, _, _, protocol, ..]) => *protocol != ours,
+                    (RTM_DELROUTE, [_, length, _, _, _, protocol, ..]) => *length == 0 || *protocol == ours,
                     _ => false,
-                }
+                };
+                heard.ways |= match (kind, body) {
+                    (RTM_NEWROUTE..=RTM_DELROUTE, [_, _, _, _, _, protocol, ..]) => every && *protocol != ours,
+                    _ => false,
+                };
             }
             netlink::Heard::Lost => (heard.surroundings, heard.rules) = (true, true),
         });
-        let gone = |kind, _: &[u8]| [XFRM_MSG_DELPOLICY, XFRM_MSG_UPDPOLICY, XFRM_MSG_FLUSHPOLICY].contains(&kind);
-        heard.policies = self.xfrm.as_mut().is_some_and(|xfrm| xfrm.heard(gone));
+        heard.policies = self.xfrm.as_mut().is_some_and(|xfrm| xfrm.heard(concerns_ours));
         heard
     }
 }

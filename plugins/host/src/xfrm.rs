@@ -20,7 +20,9 @@ const XFRM_MSG_NEWPOLICY: u16 = 0x13;
 const XFRM_MSG_DELPOLICY: u16 = 0x14;
 const XFRM_MSG_GETPOLICY: u16 = 0x15;
 const XFRM_MSG_UPDPOLICY: u16 = 0x19;
+const XFRM_MSG_FLUSHPOLICY: u16 = 0x1d;
 const XFRMA_TMPL: u16 = 5;
+const XFRMA_POLICY: u16 = 7;
 const XFRMA_MARK: u16 = 21;
 const XFRMA_OFFLOAD_DEV: u16 = 28;
 const XFRMA_IF_ID: u16 = 31;
@@ -313,6 +315,20 @@ pub fn all(xfrm: &mut Netlink) -> Result<Vec<(Found, bool)>, Refusal> {
     Ok(policies.filter_map(|message| read(&message.body)).collect())
 }
 
+/// Whether the kernel tells that a policy with an index of ours went or was changed, or cannot tell which.
+pub fn concerns_ours(kind: u16, body: &[u8]) -> bool {
+    /// `struct xfrm_userpolicy_id`.
+    const ID: usize = 64;
+    let information = match kind {
+        XFRM_MSG_FLUSHPOLICY => return true,
+        XFRM_MSG_UPDPOLICY => body.get(..XFRM_USER_POLICY_INFO_LEN),
+        XFRM_MSG_DELPOLICY => body.get(ID..).and_then(|rest| attribute(rest, XFRMA_POLICY)),
+        _ => return false,
+    };
+    let information = information.and_then(|octets| octets.get(..XFRM_USER_POLICY_INFO_LEN));
+    information.and_then(|octets| UserPolicyInfo::parse(octets).ok()).is_none_or(|info| INDEXES.contains(&info.index))
+}
+
 /// The octets of a policy that lets everything of a family pass on one socket, for `way` in or out.
 pub fn socket_policy(family: Family, way: Way) -> Vec<u8> {
     octets(&information(&PolicyKey::everything(way, family), Verdict::Allow))
@@ -436,6 +452,34 @@ mod tests {
         let flags = body.len() - 4;
         body[flags] = 0;
         assert_eq!(found(&body).unwrap().device, None, "crypto offload holds no policy");
+    }
+
+    /// Protecting policies change with every rekey: that is nothing to look at ours for.
+    #[test]
+    fn changes_of_others_are_told_from_those_of_ours() {
+        let body = |index| {
+            let mut message =
+                ModifyMessage { user_policy_info: information(&key(), Verdict::Block), nlas: key().attributes() };
+            message.user_policy_info.index = index;
+            octets(&message)
+        };
+        let deleted = |index| {
+            let id = UserPolicyId { selector: key().selector(), index: 0, direction: 1 };
+            let policy =
+                XfrmAttrs::Other(DefaultNla::new(XFRMA_POLICY, body(index)[..XFRM_USER_POLICY_INFO_LEN].to_vec()));
+            octets(&DelGetMessage { user_policy_id: id, nlas: vec![policy] })
+        };
+        let (ours, other) = (Way::Out.index(5), *PROTECTING.start() | 1);
+        assert!(concerns_ours(XFRM_MSG_UPDPOLICY, &body(ours)) && !concerns_ours(XFRM_MSG_UPDPOLICY, &body(other)));
+        assert!(
+            concerns_ours(XFRM_MSG_DELPOLICY, &deleted(ours)) && !concerns_ours(XFRM_MSG_DELPOLICY, &deleted(other))
+        );
+        assert!(!concerns_ours(XFRM_MSG_NEWPOLICY, &body(ours)) && concerns_ours(XFRM_MSG_FLUSHPOLICY, &[]));
+        let whole = deleted(other);
+        for cut in 0..whole.len() {
+            let _ = concerns_ours(XFRM_MSG_DELPOLICY, &whole[..cut]);
+        }
+        assert!(concerns_ours(XFRM_MSG_DELPOLICY, &whole[..70]), "what cannot be read may be ours");
     }
 
     #[test]

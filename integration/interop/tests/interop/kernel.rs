@@ -101,6 +101,12 @@ fn what_is_missing_is_said_everywhere(lab: &Lab, pair: &mut Pair<'_>) -> Result<
     ensure!(!all.iter().any(|(.., text)| text.contains("tunnel device")), "there is no tunnel device: {all:#?}");
     ensure!(has("host", "ok", "net.core.xfrm_larval_drop = 0"), "{all:#?}");
     ensure!(has("guard", "ok", "belongs to a connection"), "{all:#?}");
+    let explained = pair.a.cygnet(&["explain", "site"])?;
+    let explained = String::from_utf8_lossy(&explained.stdout).into_owned();
+    for piece in ["send from inside the local selector", "table 220", "action block", "tmpl", "sport 500"] {
+        ensure!(explained.contains(piece), "no '{piece}' in:\n{explained}");
+    }
+    ensure!(!explained.contains("tunnel device") && !explained.contains("userspace"), "{explained}");
     ensure!(has("device", "ok", "kernel is up: software"), "{all:#?}");
     let simulate = pair.a.cygnet(&["simulate", "device-down"])?;
     let said = String::from_utf8_lossy(&simulate.stderr).into_owned();

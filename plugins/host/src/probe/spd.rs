@@ -200,6 +200,7 @@ impl fmt::Display for KernelPolicy {
             write!(f, " index {}", self.found.index)?;
         }
         let action = if self.verdict == KernelVerdict::Block { "block" } else { "allow" };
-        write!(f, " action {action} priority {}", self.found.priority)
+        write!(f, " action {action} priority {}", self.found.priority)?;
+        self.device.as_ref().map_or(Ok(()), |device| write!(f, " offload packet dev {device}"))
     }
 }

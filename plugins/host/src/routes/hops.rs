@@ -4,7 +4,7 @@
 //! those of the peer, or the peer itself where it is on the link: the packets that IPsec makes of it take their own route. The lookup carries
 //! our mark, so that protected routes play no part in it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipsec::{AddressRange, SelectorPair};
@@ -59,6 +59,15 @@ impl Routing {
         }
         let outcome = self.unprotect(pair);
         outcome.and(if by_peer { self.forget_outer(ends.0, ends.1) } else { Ok(()) })
+    }
+
+    /// Routes of others have changed: the ways to peers may have.
+    pub(in super::super) fn follow_ways(&mut self) -> Result<(), HostError> {
+        let changed = match &mut self.lead {
+            Lead::Peer(hops) => hops.look_again()?,
+            Lead::Device(_) => false,
+        };
+        if changed { self.apply_all() } else { Ok(()) }
     }
 
     /// Routes of an earlier run that nobody has claimed go.
@@ -137,17 +146,15 @@ impl Hops {
         }
     }
 
-    /// The routes of this host have changed.
-    pub(super) fn look_again(&mut self) -> Result<(), HostError> {
-        self.ways.clear();
-        let all: Vec<Ends> = self.peers.values().flat_map(BTreeMap::keys).copied().collect();
+    /// The routes of this host have changed. Gives whether a way has.
+    pub(super) fn look_again(&mut self) -> Result<bool, HostError> {
+        let before = std::mem::take(&mut self.ways);
+        let all: BTreeSet<Ends> = self.peers.values().flat_map(BTreeMap::keys).copied().collect();
         for ends in all {
-            if !self.ways.contains_key(&ends) {
-                let way = self.look(ends)?;
-                self.ways.insert(ends, way);
-            }
+            let way = self.look(ends)?;
+            self.ways.insert(ends, way);
         }
-        Ok(())
+        Ok(self.ways != before)
     }
 
     /// The route of a pair, for packets from `source`.
