@@ -113,7 +113,7 @@ pub(super) fn a_replayed_packet_is_rejected(bench: &mut Bench<'_>) -> Kept {
     ensure(delivered == new, || format!("{delivered} packets arrived late, {new} are new and inside the window"))?;
     delivered = bench.receive(&sent)?.len();
     ensure(delivered == 0, || format!("{delivered} packets arrived twice"))?;
-    let told = bench.told(|event| matches!(event, Event::Drops { reason: "replay", .. }));
+    let told = bench.told_drops("replay");
     ensure(told == 1, || format!("{told} drop events of replays"))?;
     let carried = bench.status(pin.inbound.handle)?.packets;
     ensure(carried == (window + 10) as u64, || "replays were counted as carried".into())
@@ -161,12 +161,12 @@ pub(super) fn the_whole_spi_is_compared(bench: &mut Bench<'_>) -> Kept {
     let sent = bench.send(&pings(1))?;
     let wrong: Vec<OuterPacket> = (0..4).map(|at| alter(&sent, at)).collect();
     let delivered = bench.receive(&wrong)?.len();
-    let told = bench.told(|event| matches!(event, Event::Drops { reason: "unknown-spi", .. }));
+    let told = bench.told_drops("unknown-spi");
     ensure((delivered, told) == (0, 1), || {
         format!("{delivered} packets with a wrong SPI arrived, {told} drop events")
     })?;
     // No other SA's key is tried.
-    let tried = bench.told(|event| matches!(event, Event::Drops { reason: "integrity", .. }));
+    let tried = bench.told_drops("integrity");
     ensure(tried == 0, || "a packet with a wrong SPI was taken for one of another SA".into())
 }
 
@@ -359,7 +359,11 @@ pub(super) fn an_oversize_packet_is_answered_or_fragmented(bench: &mut Bench<'_>
     let sent = bench.send(&[big(false)])?;
     let delivered = bench.receive(&sent)?;
     let payload: usize = delivered.iter().map(|packet| packet.len() - 20).sum();
-    ensure(delivered.len() >= 2 && payload == 1_480, || format!("{} fragments with {payload} octets", delivered.len()))
+    // A host may fragment what it has sealed instead of what it is to seal.
+    let least = if bench.subject().is_the_host() { 1 } else { 2 };
+    ensure(delivered.len() >= least && payload == 1_480, || {
+        format!("{} fragments with {payload} octets", delivered.len())
+    })
 }
 
 pub(super) fn ipv6_is_carried_like_ipv4(bench: &mut Bench<'_>) -> Kept {

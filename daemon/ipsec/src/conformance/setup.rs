@@ -43,10 +43,11 @@ pub(super) struct HairPin {
 }
 
 impl<'a> Bench<'a> {
-    /// On the first device that has the rung.
+    /// On the device that carries traffic of the kit's addresses, or else the first one, that has the rung.
     pub(super) fn new(subject: &'a mut dyn Subject, mode: OffloadMode) -> Result<Self, Verdict> {
         let table = subject.backend().devices();
-        let found = table.devices.iter().find_map(|device| Some((device, device.rung(mode)?)));
+        let routed = subject.backend().device_for(LOCAL, REMOTE).and_then(|device| table.get(device));
+        let found = routed.into_iter().chain(&table.devices).find_map(|device| Some((device, device.rung(mode)?)));
         let missing = || Verdict::Broken(format!("no device offers {mode:?}"));
         let (device, rung) = found.ok_or_else(missing)?;
         let (device, capabilities) = (device.clone(), rung.capabilities.clone());
@@ -276,6 +277,12 @@ impl<'a> Bench<'a> {
     /// Events of one kind so far.
     pub(super) fn told(&self, wanted: impl Fn(&Event) -> bool) -> usize {
         self.log().events().iter().filter(|event| wanted(event)).count()
+    }
+
+    /// Events so far about drops for one reason.
+    pub(super) fn told_drops(&self, wanted: &'static str) -> usize {
+        let words = self.subject.words_for(wanted);
+        self.told(|event| matches!(event, Event::Drops { reason, .. } if words.contains(reason)))
     }
 
     pub(super) fn pass_time(&mut self, span: std::time::Duration) -> Kept {

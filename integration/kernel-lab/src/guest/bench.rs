@@ -32,9 +32,18 @@ pub(crate) fn of_share(trials: Vec<Trial>, index: usize, count: usize) -> Vec<Tr
 
 /// A test of the guest.
 pub(crate) fn trial(name: &str, test: impl FnOnce() -> anyhow::Result<()> + Send + 'static) -> Trial {
+    trial_within(LONGEST_TEST, name, test)
+}
+
+/// A test that may wait for longer than others, on the guest's clock.
+pub(crate) fn trial_within(
+    limit: Duration,
+    name: &str,
+    test: impl FnOnce() -> anyhow::Result<()> + Send + 'static,
+) -> Trial {
     let title = name.to_owned();
     Trial::test(name, move || {
-        let _watchdog = Watchdog::start(title);
+        let _watchdog = Watchdog::start(title, limit);
         let words =
             |error: anyhow::Error| error.chain().map(ToString::to_string).collect::<Vec<_>>().join("\n\ncause: ");
         test().map_err(|error| words(error).into())
@@ -47,11 +56,11 @@ struct Watchdog {
 }
 
 impl Watchdog {
-    fn start(title: String) -> Self {
+    fn start(title: String, limit: Duration) -> Self {
         let (alive, ended) = mpsc::channel::<()>();
         std::thread::spawn(move || {
-            if ended.recv_timeout(LONGEST_TEST) == Err(mpsc::RecvTimeoutError::Timeout) {
-                println!("hangs\nguest: {title} has not ended after {} s", LONGEST_TEST.as_secs());
+            if ended.recv_timeout(limit) == Err(mpsc::RecvTimeoutError::Timeout) {
+                println!("hangs\nguest: {title} has not ended after {} s", limit.as_secs());
                 std::process::exit(3);
             }
         });

@@ -3,6 +3,7 @@
 //! To add tests: a module with `pub(crate) fn trials() -> Vec<Trial>`, and its line in [`trials`].
 
 mod bench;
+mod conformance;
 mod facts;
 mod libreswan;
 mod netlink;
@@ -14,7 +15,7 @@ use libtest_mimic::{Arguments, Trial};
 
 /// Every test of the guest.
 fn trials() -> Vec<Trial> {
-    [facts::trials(), netlink::trials(), peers::trials()].into_iter().flatten().collect()
+    [facts::trials(), netlink::trials(), peers::trials(), conformance::trials()].into_iter().flatten().collect()
 }
 
 fn main() -> ExitCode {

@@ -1,0 +1,131 @@
+//! What the kernel does otherwise than the rules, each with its reason, by name. A test holds each line against what was seen.
+
+use ipsec::OffloadMode::{self, Crypto, No, Packet};
+use ipsec::conformance::Verdict;
+
+/// How a behaviour ends instead of well.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Seen {
+    /// Broken; what is said has this in it.
+    Broken(&'static str),
+    /// Not shown.
+    CannotShow,
+    /// Not claimed by the rung.
+    NotClaimed,
+}
+
+/// A rule that is not kept, or not shown.
+#[derive(Debug)]
+pub(super) struct Difference {
+    /// The behaviour.
+    pub(super) name: &'static str,
+    /// On which rungs.
+    pub(super) rungs: &'static [OffloadMode],
+    /// What is seen.
+    pub(super) seen: Seen,
+    /// Why.
+    pub(super) reason: &'static str,
+}
+
+impl Difference {
+    /// Whether a verdict is what this line says.
+    pub(super) fn is(&self, verdict: &Verdict) -> bool {
+        match (self.seen, verdict) {
+            (Seen::Broken(part), Verdict::Broken(said)) => said.contains(part),
+            (Seen::CannotShow, Verdict::CannotShow) | (Seen::NotClaimed, Verdict::NotClaimed) => true,
+            (Seen::Broken(_) | Seen::CannotShow | Seen::NotClaimed, _) => false,
+        }
+    }
+}
+
+/// The line about a behaviour on a rung.
+pub(super) fn of(name: &str, rung: OffloadMode) -> Option<&'static Difference> {
+    DIFFERENCES.iter().find(|difference| difference.name == name && difference.rungs.contains(&rung))
+}
+
+const EVERY: &[OffloadMode] = &[No, Crypto, Packet];
+const IN_SOFTWARE: &[OffloadMode] = &[No];
+const IN_CORE: &[OffloadMode] = &[No, Crypto];
+const IN_DEVICE: &[OffloadMode] = &[Packet];
+
+const fn broken(
+    name: &'static str,
+    rungs: &'static [OffloadMode],
+    said: &'static str,
+    reason: &'static str,
+) -> Difference {
+    Difference { name, rungs, seen: Seen::Broken(said), reason }
+}
+
+const fn not_claimed(name: &'static str, rungs: &'static [OffloadMode], reason: &'static str) -> Difference {
+    Difference { name, rungs, seen: Seen::NotClaimed, reason }
+}
+
+const fn not_shown(name: &'static str, rungs: &'static [OffloadMode], reason: &'static str) -> Difference {
+    Difference { name, rungs, seen: Seen::CannotShow, reason }
+}
+
+const NO_MOVE: &str = "The kernel changes addresses or encapsulation of an SA only by making another one of it (XFRM_MSG_MIGRATE), which on Linux \
+     6.12 loses the offload and copies the sequence number while packets go on: a move is a rekey here.";
+const ONE_TABLE: &str =
+    "Software has one table for all devices; what a link does is not felt by what is not in its device.";
+const NEXT_PACKET: &str = "The kernel looks at limits of volume before it carries a packet and counts it afterwards: a limit is told with the packet \
+     after the one that reaches it, and that packet is the first that does not pass a hard one.";
+
+/// All of them.
+pub(super) const DIFFERENCES: &[Difference] = &[
+    not_shown(
+        "a_refusal_by_the_device_is_told_and_undone",
+        IN_SOFTWARE,
+        "Without a device there is none that refuses; what software refuses is known before.",
+    ),
+    not_claimed("a_refused_move_changes_nothing", EVERY, NO_MOVE),
+    not_claimed("a_full_table_leaves_its_sas_alone", IN_CORE, "The kernel's own tables are bounded by memory only."),
+    not_claimed("a_policy_uses_no_sa_of_another_device", IN_CORE, ONE_TABLE),
+    not_claimed("a_policy_uses_no_sa_of_another_rung", IN_SOFTWARE, "The plain link has no other rung."),
+    not_claimed(
+        "an_offloaded_policy_is_looked_up_first",
+        IN_CORE,
+        "Policies are in a device with packet offload only.",
+    ),
+    not_claimed("a_device_that_goes_down_is_told_and_carries_nothing", IN_SOFTWARE, ONE_TABLE),
+    not_claimed("a_request_to_a_dead_device_is_answered", IN_SOFTWARE, ONE_TABLE),
+    not_claimed("a_device_that_returns_holds_what_the_list_shows", IN_SOFTWARE, ONE_TABLE),
+    not_claimed("a_lost_sa_is_told_and_carries_nothing", IN_SOFTWARE, ONE_TABLE),
+    not_claimed(
+        "no_matching_entry_drops_and_never_sends_in_clear",
+        EVERY,
+        "What no policy matches is the host's own traffic and passes, as it does without IPsec; what must not pass is the guard's.",
+    ),
+    broken(
+        "an_inner_packet_outside_the_selectors_is_dropped",
+        IN_CORE,
+        "a dropped packet was counted as carried",
+        "It is dropped (XfrmInNoPols), but an SA counts what it has decrypted, and policies are looked at after that.",
+    ),
+    broken(
+        "both_forms_are_accepted_and_the_peers_is_told",
+        IN_CORE,
+        "0 of 2 packets in the other form arrived",
+        "The kernel takes the form that the SA was installed with and drops the other one (XfrmInStateMismatch).",
+    ),
+    not_claimed("a_moved_sa_sends_to_its_new_address", EVERY, NO_MOVE),
+    not_claimed("a_moved_sa_keeps_sequence_window_and_counters", EVERY, NO_MOVE),
+    broken(
+        "transport_mode_seals_whole_packets_only",
+        IN_CORE,
+        "packets were made of fragments that are no whole",
+        "What a host itself sends in transport mode is whole. Fragments get there by being forwarded, and the kernel seals those as they are.",
+    ),
+    broken(
+        "transport_mode_puts_checksums_right_behind_nat",
+        EVERY,
+        "protocol 6",
+        "The kernel does not mend checksums made before a NAT: it takes them as verified (RFC 3948 §3.1.2 allows that), so that its own sockets \
+         accept the packets and the octets stay as they came.",
+    ),
+    broken("transport_mode_limits_count_payloads", IN_CORE, "the soft limit was told", NEXT_PACKET),
+    broken("packet_limits_are_told_once_and_end_the_sa", IN_CORE, "soft, hard and all events", NEXT_PACKET),
+    broken("byte_limits_are_told_once_and_end_the_sa", IN_CORE, "soft, hard and all events", NEXT_PACKET),
+    broken("a_soft_limit_comes_before_the_numbers_end", IN_CORE, "the soft limit was told 0 times", NEXT_PACKET),
+];
