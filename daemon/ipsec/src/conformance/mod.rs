@@ -56,10 +56,6 @@ pub trait Subject {
     fn is_the_host(&self) -> bool {
         false
     }
-    /// What the backend calls a reason for drops, where the kit has a word of its own.
-    fn words_for(&self, reason: &'static str) -> Vec<&'static str> {
-        vec![reason]
-    }
     /// What becomes of a packet in clear that the host sends or forwards (outbound) or that comes to it from outside (inbound), with guard,
     /// bypasses and policies as they are now. `None` when there is no host around the datapath, or none that knows.
     fn host(&mut self, _direction: Direction, _packet: &[u8]) -> Option<Fate> {

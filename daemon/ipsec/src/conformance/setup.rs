@@ -280,9 +280,8 @@ impl<'a> Bench<'a> {
     }
 
     /// Events so far about drops for one reason.
-    pub(super) fn told_drops(&self, wanted: &'static str) -> usize {
-        let words = self.subject.words_for(wanted);
-        self.told(|event| matches!(event, Event::Drops { reason, .. } if words.contains(reason)))
+    pub(super) fn told_drops(&self, wanted: &str) -> usize {
+        self.told(|event| matches!(event, Event::Drops { reason, .. } if *reason == wanted))
     }
 
     pub(super) fn pass_time(&mut self, span: std::time::Duration) -> Kept {

@@ -169,10 +169,12 @@ impl Sa {
         }
         self.read = now;
         (self.bytes, self.packets) = (state.bytes, state.packets);
-        self.sequence = match self.direction {
+        let told = match self.direction {
             Direction::Outbound => state.sent_sequence,
             Direction::Inbound | Direction::Forward => state.received_sequence,
         };
+        // A device that does the whole data path keeps its numbers to itself; each packet has taken one of its own.
+        self.sequence = told.max(self.initial_sequence.saturating_add(state.packets));
     }
 
     fn reached(&self, limit: Volume) -> Option<LimitUnit> {

@@ -7,7 +7,7 @@ use super::memory::Driver;
 use super::subject::{InMemory, able};
 
 /// Rules about what the kernel itself does to packets. The one in memory has no counters of refused packets, no UDP, no fragments and no MTU.
-const OF_THE_DATAPATH: [&str; 12] = [
+const OF_THE_DATAPATH: [&str; 13] = [
     "an_inbound_discard_is_obeyed",
     "a_drop_is_told_once_for_each_reason",
     "a_replayed_packet_is_rejected",
@@ -19,6 +19,7 @@ const OF_THE_DATAPATH: [&str; 12] = [
     "a_new_mapping_is_told_once_and_only_for_an_authentic_new_packet",
     "an_oversize_packet_is_answered_or_fragmented",
     "an_oversize_ipv6_packet_is_answered",
+    "transport_mode_is_bound_to_its_hosts_and_selectors",
     "transport_mode_seals_whole_packets_only",
     "transport_mode_puts_checksums_right_behind_nat",
 ];

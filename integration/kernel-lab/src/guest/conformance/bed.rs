@@ -10,6 +10,7 @@
 //! The gateway forwards that to `behind`, and a policy of the bed's own lets it pass there, or it would be protected once more. No link
 //! resolves addresses, so that nothing but packets of the behaviours is on them.
 
+use std::cell::Cell;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -47,6 +48,7 @@ pub(super) struct Bed {
     pub(super) behind: End,
     pub(super) wan: End,
     pub(super) link: Link,
+    is_down: Cell<bool>,
     _inside: Namespace,
     outside: Namespace,
 }
@@ -84,7 +86,7 @@ xfrm policy flush
 xfrm state flush
 route flush table 220
 xfrm policy add dir out dev behind src 0.0.0.0/0 dst 0.0.0.0/0 priority 0
-xfrm policy add dir out dev behind src ::/0 dst ::/0 priority 0
+xfrm policy add dir out dev behind src fd00:1::/64 dst fd00:2::/64 priority 0
 ";
 /// The same, where `ip` has to be told that it is about IPv6.
 const CLEAN_V6: &str = "route flush table 220\n";
@@ -126,7 +128,7 @@ impl Bed {
             Ok(End { socket: PacketSocket::open(place, name)?, gateway: mac(&gateway, name)? })
         };
         let (lan, behind, wan) = (end(&inside, "lan")?, end(&inside, "behind")?, end(&outside, "wan")?);
-        let bed = Self { lan, behind, wan, gateway, _inside: inside, link, outside };
+        let bed = Self { lan, behind, wan, gateway, _inside: inside, link, outside, is_down: Cell::new(true) };
         bed.clean()?;
         Ok(bed)
     }
@@ -145,8 +147,15 @@ impl Bed {
         batch(&self.gateway, None, ADDRESSES)
     }
 
-    /// The outer link comes up again, with all that went with it.
+    /// The outer link goes down.
+    pub(super) fn down(&self) -> anyhow::Result<()> {
+        self.is_down.set(true);
+        self.gateway.ip(&["link", "set", "wan", "down"]).map(drop)
+    }
+
+    /// It comes up again, with all that went with it.
     pub(super) fn up(&self) -> anyhow::Result<()> {
+        self.is_down.set(false);
         self.gateway.ip(&["link", "set", "wan", "up"])?;
         self.address()?;
         self.carries()
@@ -154,8 +163,9 @@ impl Bed {
 
     /// Nothing of an earlier behaviour.
     pub(super) fn clean(&self) -> anyhow::Result<()> {
-        // One may have left the link down.
-        self.up()?;
+        if self.is_down.get() {
+            self.up()?;
+        }
         batch(&self.gateway, None, CLEAN)?;
         batch(&self.gateway, Some("-6"), CLEAN_V6)
     }

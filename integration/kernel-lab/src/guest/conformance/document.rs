@@ -49,15 +49,30 @@ fn render() -> String {
         let _ = writeln!(out, "| `{}` | {} |", behaviour.name, marks.join(" | "));
     }
     let _ = writeln!(out, "\n{} behaviours.\n\n## Reasons\n", BEHAVIOURS.len());
-    for (number, difference) in DIFFERENCES.iter().enumerate() {
-        let _ = writeln!(out, "{}. `{}`: {}", number + 1, difference.name, difference.reason);
+    for (number, reason) in reasons().iter().enumerate() {
+        let _ = writeln!(out, "{}. {reason}", number + 1);
     }
     out
 }
 
+/// Each reason once, in the order of the behaviours.
+fn reasons() -> Vec<&'static str> {
+    let mut all = Vec::new();
+    for (behaviour, (_, rung, _)) in
+        BEHAVIOURS.iter().flat_map(|behaviour| RUNGS.iter().map(move |rung| (behaviour, rung)))
+    {
+        if let Some(difference) = of(behaviour.name, *rung)
+            && !all.contains(&difference.reason)
+        {
+            all.push(difference.reason);
+        }
+    }
+    all
+}
+
 fn mark(name: &str, rung: ipsec::OffloadMode) -> String {
     let Some(difference) = of(name, rung) else { return "yes".into() };
-    let number = DIFFERENCES.iter().position(|one| std::ptr::eq(one, difference)).map_or(0, |at| at + 1);
+    let number = reasons().iter().position(|reason| *reason == difference.reason).map_or(0, |at| at + 1);
     match difference.seen {
         Seen::Broken(_) => format!("no ({number})"),
         Seen::CannotShow => format!("- ({number})"),

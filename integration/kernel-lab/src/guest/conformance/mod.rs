@@ -77,10 +77,10 @@ fn check(behaviour: &Behaviour, mode: OffloadMode, link: Link) -> anyhow::Result
     let expected = differences::of(behaviour.name, mode);
     match (ended, expected) {
         (Ok(()), None) => Ok(()),
-        (Ok(()), Some(known)) => bail!("is kept, against what is written: {known:?}"),
+        (Ok(()), Some(known)) => bail!("is kept; written is {:?}: {}", known.seen, known.reason),
         (Err((verdict, moved)), None) => bail!("{verdict}\n{moved}"),
         (Err((verdict, _)), Some(known)) => {
-            ensure!(known.is(&verdict), "{verdict}; written is {known:?}");
+            ensure!(known.is(&verdict), "{verdict}; written is {:?}: {}", known.seen, known.reason);
             Ok(())
         }
     }

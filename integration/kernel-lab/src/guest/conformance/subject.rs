@@ -230,17 +230,6 @@ impl Subject for InKernel<'_> {
         true
     }
 
-    fn words_for(&self, reason: &'static str) -> Vec<&'static str> {
-        match reason {
-            "replay" => vec!["XfrmInStateSeqError"],
-            "integrity" => vec!["XfrmInStateProtoError"],
-            "unknown-spi" => vec!["XfrmInNoStates"],
-            "selector-mismatch" => vec!["XfrmInNoPols", "XfrmInTmplMismatch", "XfrmInStateMismatch", "XfrmInPolBlock"],
-            "discard" => vec!["XfrmInPolBlock", "XfrmOutPolBlock"],
-            other => vec![other],
-        }
-    }
-
     fn host(&mut self, direction: Direction, packet: &[u8]) -> Option<Fate> {
         let fate = match direction {
             Direction::Outbound => self.outbound(packet),
@@ -250,7 +239,7 @@ impl Subject for InKernel<'_> {
     }
 
     fn pull_device(&mut self, _device: DeviceId) -> bool {
-        works("taking the link down", self.bed.gateway.ip(&["link", "set", "wan", "down"]));
+        works("taking the link down", self.bed.down());
         true
     }
 
@@ -260,7 +249,7 @@ impl Subject for InKernel<'_> {
     }
 
     fn refuse_install(&mut self) -> bool {
-        self.bed.link == Link::Packet && works("a knob", knobs::refuse_next(self.bed))
+        self.bed.link != Link::Plain && works("a knob", knobs::refuse_next(self.bed))
     }
 
     fn lose_state(&mut self, sa: &SaSpec) -> bool {
