@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ike_model::specs::{ChildSpecs, Origin};
-use ipsec::{DeviceId, Direction, ModeInUse, PolicyAction, PolicySpec, SaHandle, SaSpec};
+use ipsec::{DeviceId, Direction, ModeInUse, PolicyAction, PolicyHandle, PolicySpec, SaHandle, SaSpec};
 
 /// Commands with a word about why they are there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +26,15 @@ pub struct Block {
     pub about: String,
     /// Commands, or comments that begin with `#`.
     pub commands: Vec<String>,
+}
+
+/// What a kernel backend holds, as commands written from what the kernel shows.
+#[derive(Clone, Debug, Default)]
+pub struct Held {
+    /// Policies: several where ranges are split, none where the kernel has lost it.
+    pub policies: BTreeMap<PolicyHandle, Vec<String>>,
+    /// SAs that are there.
+    pub sas: BTreeMap<SaHandle, String>,
 }
 
 /// What the specifications do not say themselves.
@@ -43,6 +52,8 @@ pub struct Surroundings {
     pub guard: Vec<Result<String, String>>,
     /// Rules and routes that lead traffic into the tunnel device, or choose its source, as `ip` takes them.
     pub routing: Vec<String>,
+    /// What is in the kernel, where that is the data path and something is installed.
+    pub held: Option<Held>,
 }
 
 /// The blocks of one CHILD SA, trap, shunt or plan, in the order of installation.
@@ -69,17 +80,34 @@ pub fn blocks(specs: &ChildSpecs, around: &Surroundings) -> Vec<Block> {
     }
     let routing = if around.backend == USERSPACE { ROUTING } else { SOURCES };
     block(routing.into(), around.routing.iter().map(|line| format!("ip {line}")).collect());
+    let held = around.held.as_ref().filter(|_| specs.origin != Origin::Planned);
+    let policy = |policy: &PolicySpec| match held {
+        Some(held) => held_policy(policy, held),
+        None => policy::commands(policy, outbound_sa(policy, specs), around),
+    };
     let of_direction = |wanted: &[Direction]| {
         let some = specs.policies.iter().filter(|policy| wanted.contains(&policy.direction));
-        some.flat_map(|policy| policy::commands(policy, outbound_sa(policy, specs), around)).collect::<Vec<_>>()
+        some.flat_map(policy).collect::<Vec<_>>()
+    };
+    let sa = |sa: &SaSpec| match held {
+        Some(held) => held.sas.get(&sa.handle).cloned().unwrap_or_else(|| format!("# the kernel has no SA {}", sa.spi)),
+        None => state::command(sa, specs.origin, around),
     };
     block(about(specs, around, INBOUND), of_direction(&[Direction::Inbound, Direction::Forward]));
-    block(about(specs, around, STATES), specs.sas.iter().map(|sa| state::command(sa, specs.origin, around)).collect());
+    block(about(specs, around, STATES), specs.sas.iter().map(sa).collect());
     block(about(specs, around, OUTBOUND), of_direction(&[Direction::Outbound]));
     blocks
 }
 
+fn held_policy(policy: &PolicySpec, held: &Held) -> Vec<String> {
+    match held.policies.get(&policy.handle) {
+        Some(commands) if !commands.is_empty() => commands.clone(),
+        _ => vec![format!("# the kernel has no policy for {}", policy.selectors)],
+    }
+}
+
 const USERSPACE: &str = "userspace";
+const KERNEL: &str = "kernel";
 const GUARD: &str =
     "The fail-closed guard: blocks in the kernel that outlive the daemon, and the exemptions beside them";
 const ROUTING: &str =

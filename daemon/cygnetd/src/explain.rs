@@ -1,5 +1,8 @@
 //! `cygnet explain`: collects what [`swanctl_compat::explain`] writes down, from core, backend and host kernel.
 
+#[cfg(feature = "kernel")]
+mod kernel;
+
 use std::net::IpAddr;
 
 use ike_model::specs::{ChildSpecs, Origin};
@@ -7,7 +10,7 @@ use ike_model::{ChildMode, Connection, config::FailClosed};
 use ipsec::{AddressRange, DeviceId, SelectorPair};
 use offload_host::HostError;
 use offload_host::probe::{KernelPolicy, OwnAddress, Probe, SeenRule, TableRoute};
-use swanctl_compat::explain::{Block, Surroundings, blocks};
+use swanctl_compat::explain::{Block, Held, Surroundings, blocks};
 
 use crate::backend::Nature;
 use crate::core::Core;
@@ -92,8 +95,9 @@ impl Host {
             let planned = guards.iter().filter_map(|pair| self.probe.guard_of(pair, tunnel, install_routes).ok());
             guard = planned.flatten().collect();
         }
+        let held = if self.nature.is_kernel() && specs.origin != Origin::Planned { held(specs) } else { None };
         let guard = guard.iter().map(|one| if one.is_writable() { Ok(one.to_string()) } else { Err(one.to_string()) });
-        Surroundings { guard: guard.collect(), routing: self.routing(&pairs), ..around }
+        Surroundings { guard: guard.collect(), routing: self.routing(&pairs), held, ..around }
     }
 
     /// Rules first, then routes; those that are not there yet as they would be.
@@ -128,6 +132,18 @@ impl Host {
         let source = source.map(|own| format!(" src {}", own.address)).unwrap_or_default();
         Some(format!("{family} route add {address}/{length} dev {device}{source} table {table} proto 67"))
     }
+}
+
+#[cfg(feature = "kernel")]
+fn held(specs: &ChildSpecs) -> Option<Held> {
+    let held = kernel::held(specs);
+    held.inspect_err(|error| tracing::warn!(%error, "the kernel does not show its SAs and policies")).ok()
+}
+
+/// No other backend keeps anything in the kernel.
+#[cfg(not(feature = "kernel"))]
+fn held(_specs: &ChildSpecs) -> Option<Held> {
+    None
 }
 
 fn is_link_local(address: IpAddr) -> bool {

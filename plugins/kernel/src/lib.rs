@@ -12,6 +12,7 @@
 //! What the kernel is told is little more than what it has to know: limits of time, first use of an inbound SA and idle time are watched here, on a
 //! clock that does not step. The kernel's own time limit is a backstop behind ours, for SAs that outlive the process.
 
+pub mod commands;
 pub mod netlink;
 pub mod surroundings;
 pub mod xfrm;

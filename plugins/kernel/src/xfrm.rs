@@ -148,6 +148,8 @@ pub struct StateDetail {
     pub cpu: Option<u32>,
     /// NAT keepalives sent by the kernel.
     pub nat_keepalive: Option<Duration>,
+    /// What the packets inside may be, where that is not everything of the families it carries; without mark and interface id.
+    pub selector: Option<PolicyKey>,
 }
 
 /// The template of a policy that protects.

@@ -2,10 +2,10 @@
 
 use ike_model::specs::Origin;
 use ipsec::sa::CopyDscp;
-use ipsec::{Direction, EspAlgorithm, EspEncryption, EspIntegrity, Limits, OffloadMode, SaSpec};
+use ipsec::{Direction, EspAlgorithm, EspEncryption, EspIntegrity, Limits, OffloadMode, SaMode, SaSpec};
 
-use super::Surroundings;
 use super::policy::mode_word;
+use super::{KERNEL, Surroundings};
 
 /// What stands for a key.
 const KEY: &str = "<key>";
@@ -30,7 +30,7 @@ pub(super) fn command(sa: &SaSpec, origin: Origin, around: &Surroundings) -> Str
     );
     // The window is the receiver's.
     text.push_str(&format!(" replay-window {}", if inbound { sa.replay_window } else { 0 }));
-    text.push_str(&flags(sa));
+    text.push_str(&flags(sa, inbound, around));
     if let Some(mark) = sa.tags.mark {
         text.push_str(&format!(" mark {:#x} mask {:#x}", mark.value, mark.mask));
     }
@@ -47,7 +47,12 @@ pub(super) fn command(sa: &SaSpec, origin: Origin, around: &Surroundings) -> Str
     if sa.tags.if_id != 0 {
         text.push_str(&format!(" if_id {:#x}", sa.tags.if_id));
     }
-    text.push_str(&offload(sa, inbound, around));
+    let offload = offload(sa, inbound, around);
+    // `ip` takes the direction from the device where there is one.
+    if around.backend == KERNEL && offload.is_empty() {
+        text.push_str(if inbound { " dir in" } else { " dir out" });
+    }
+    text.push_str(&offload);
     text
 }
 
@@ -80,20 +85,24 @@ fn algorithm(algorithm: EspAlgorithm) -> String {
     format!("{cipher} auth-trunc {name} {KEY} {bits}")
 }
 
-fn flags(sa: &SaSpec) -> String {
-    let mut flags = Vec::new();
-    flags.extend(sa.esn.then_some("esn"));
-    flags.extend((!sa.copy.ecn).then_some("noecn"));
-    flags.extend((!sa.copy.df).then_some("nopmtudisc"));
+/// What an SA does to header fields; each direction has flags of its own.
+fn flags(sa: &SaSpec, inbound: bool, around: &Surroundings) -> String {
     let (inward, outward) = match sa.copy.dscp {
         CopyDscp::Out => (false, true),
         CopyDscp::In => (true, false),
         CopyDscp::Yes => (true, true),
         CopyDscp::No => (false, false),
     };
-    flags.extend(inward.then_some("decap-dscp"));
-    let mut text: String = flags.iter().map(|flag| format!(" flag {flag}")).collect();
-    if !outward {
+    let both = around.backend == KERNEL && sa.mode == SaMode::Tunnel;
+    let all = [
+        (!sa.copy.ecn, "noecn"),
+        (inbound && inward, "decap-dscp"),
+        (!inbound && !sa.copy.df, "nopmtudisc"),
+        (both, "af-unspec"),
+        (sa.esn, "esn"),
+    ];
+    let mut text: String = all.iter().filter(|(set, _)| *set).map(|(_, flag)| format!(" flag {flag}")).collect();
+    if !inbound && !outward {
         text.push_str(" extra-flag dont-encap-dscp");
     }
     text

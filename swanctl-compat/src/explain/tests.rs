@@ -140,7 +140,7 @@ fn everything_that_an_sa_can_say() {
     spec.offload = OffloadMode::Packet;
     assert_eq!(
         state::command(&spec, Origin::Sa(1), &around()),
-        "ip xfrm state add src 192.0.2.1 dst 203.0.113.9 proto esp spi 0xd4c3b2a1 enc cbc(aes) <key> auth-trunc hmac(sha512) <key> 256 mode transport reqid 3 replay-window 0 flag noecn flag nopmtudisc flag decap-dscp extra-flag dont-encap-dscp mark 0x7 mask 0xff encap espinudp 4500 61000 0.0.0.0 output-mark 0x9 mask 0xffff if_id 0x2a offload packet dev eth1 dir out"
+        "ip xfrm state add src 192.0.2.1 dst 203.0.113.9 proto esp spi 0xd4c3b2a1 enc cbc(aes) <key> auth-trunc hmac(sha512) <key> 256 mode transport reqid 3 replay-window 0 flag noecn flag nopmtudisc extra-flag dont-encap-dscp mark 0x7 mask 0xff encap espinudp 4500 61000 0.0.0.0 output-mark 0x9 mask 0xffff if_id 0x2a offload packet dev eth1 dir out"
     );
     // What was read back counts, not what was wished.
     let mut around = around();
@@ -196,4 +196,24 @@ fn icmp_has_types_and_codes() {
     assert!(with(&mut spec, 0x0800, 0x08ff).contains(" proto icmp type 8 dir in"));
     assert!(with(&mut spec, 0x0301, 0x0301).contains(" proto icmp type 3 code 1 dir in"));
     assert!(with(&mut spec, 0x0300, 0x04ff).starts_with("# in "));
+}
+
+#[test]
+fn what_the_kernel_holds_is_written_as_it_shows_it() {
+    let policies =
+        specs().policies.iter().map(|policy| (policy.handle, vec!["ip xfrm policy add A".to_owned()])).collect();
+    let held = Held { policies, sas: BTreeMap::from([(IN, "ip xfrm state add B".to_owned())]) };
+    let around = Surroundings { backend: "kernel", held: Some(held), ..around() };
+    let found = text(&blocks(&specs(), &around));
+    for line in ["ip xfrm policy add A\n", "ip xfrm state add B\n# the kernel has no SA d4c3b2a1\n"] {
+        assert!(found.contains(line), "{found}");
+    }
+    assert!(!found.contains("userspace") && !found.contains("ip -4 route"), "{found}");
+    let lost = Surroundings { held: Some(Held::default()), ..around.clone() };
+    assert!(text(&blocks(&specs(), &lost)).contains("# the kernel has no policy for 10.1.0.0/24"), "{found}");
+
+    let planned = ChildSpecs { origin: Origin::Planned, ..specs() };
+    let found = text(&blocks(&planned, &around));
+    assert!(found.contains(" spi <spi-in> ") && !found.contains("policy add A"), "{found}");
+    assert!(found.contains(" replay-window 32 flag af-unspec flag esn ") && found.contains(" dir in\n"), "{found}");
 }

@@ -201,6 +201,9 @@ impl fmt::Display for KernelPolicy {
         }
         let action = if self.verdict == KernelVerdict::Block { "block" } else { "allow" };
         write!(f, " action {action} priority {}", self.found.priority)?;
+        if key.if_id != 0 {
+            write!(f, " if_id {:#x}", key.if_id)?;
+        }
         self.device.as_ref().map_or(Ok(()), |device| write!(f, " offload packet dev {device}"))
     }
 }

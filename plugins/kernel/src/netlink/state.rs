@@ -17,7 +17,7 @@ use netlink_packet_xfrm::{
 };
 use offload_host::Family;
 use offload_host::netlink::u32_of;
-use offload_host::xfrm::{attribute, mark, padded, unpadded};
+use offload_host::xfrm::{PolicyKey, Way, attribute, mark, padded, unpadded};
 
 use super::attributes::{
     SaDir, XFRM_OFFLOAD_PACKET, XFRMA_NAT_KEEPALIVE_INTERVAL, XFRMA_SA_DIR, XFRMA_SA_PCPU, nat_keepalive_interval,
@@ -64,9 +64,17 @@ impl NewState<'_> {
                 set_mark: self.tags.set_mark,
                 cpu: self.cpu,
                 nat_keepalive: self.nat_keepalive.map(|time| Duration::from_secs(rounded_up(time).into())),
+                selector: self.selector.and_then(|key| shown_selector(key, sending, self.mode)),
             },
         }
     }
+}
+
+/// A selector as a state has it. One that lets everything pass that the mode can carry is none.
+fn shown_selector(key: PolicyKey, sending: bool, mode: SaMode) -> Option<PolicyKey> {
+    let way = if sending { Way::Out } else { Way::In };
+    let key = PolicyKey { way, mark: None, if_id: 0, ..key };
+    (mode == SaMode::Tunnel || key != PolicyKey::everything(way, key.family())).then_some(key)
 }
 
 /// What a state of one direction says of header fields: about the other direction it says what the default says.
@@ -229,17 +237,20 @@ pub fn read_state(body: &[u8]) -> Option<State> {
     let family = family(fixed.family)?;
     let number = |kind| attribute(attributes, kind).and_then(u32_of);
     let window = sequences.window.unwrap_or(fixed.replay_window.into());
+    let mode = match fixed.mode {
+        XFRM_MODE_TUNNEL => Some(SaMode::Tunnel),
+        XFRM_MODE_TRANSPORT => Some(SaMode::Transport),
+        _ => None,
+    };
+    let sending = direction == Some(Direction::Outbound);
+    let selector = PolicyKey::read(&fixed.selector, Way::Out.number(), &[]);
     let (encapsulation, original_source) = read_encapsulation(attributes, direction, family).unzip();
     Some(State {
         id: state_id(&fixed, attributes)?,
         source: unpadded(family, fixed.saddr.addr),
         reqid: fixed.reqid,
         if_id: number(XFRMA_IF_ID).unwrap_or(0),
-        mode: match fixed.mode {
-            XFRM_MODE_TUNNEL => Some(SaMode::Tunnel),
-            XFRM_MODE_TRANSPORT => Some(SaMode::Transport),
-            _ => None,
-        },
+        mode,
         direction,
         offload: read_offload(attributes),
         bytes: fixed.lifetime_cur.bytes,
@@ -262,6 +273,7 @@ pub fn read_state(body: &[u8]) -> Option<State> {
                 .map(|value| Mark { value, mask: number(XFRMA_SET_MARK_MASK).unwrap_or(u32::MAX) }),
             cpu: number(XFRMA_SA_PCPU),
             nat_keepalive: number(XFRMA_NAT_KEEPALIVE_INTERVAL).map(|seconds| Duration::from_secs(seconds.into())),
+            selector: selector.and_then(|key| shown_selector(key, sending, mode?)),
         },
     })
 }
