@@ -4,6 +4,7 @@
 
 mod bench;
 mod conformance;
+mod explain;
 mod facts;
 mod libreswan;
 mod netlink;
@@ -15,7 +16,8 @@ use libtest_mimic::{Arguments, Trial};
 
 /// Every test of the guest.
 fn trials() -> Vec<Trial> {
-    [facts::trials(), netlink::trials(), peers::trials(), conformance::trials()].into_iter().flatten().collect()
+    let all = [explain::trials(), facts::trials(), netlink::trials(), peers::trials(), conformance::trials()];
+    all.into_iter().flatten().collect()
 }
 
 fn main() -> ExitCode {

@@ -34,7 +34,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     ]
 }
 
-fn open(place: &Namespace) -> anyhow::Result<KernelXfrm> {
+pub(crate) fn open(place: &Namespace) -> anyhow::Result<KernelXfrm> {
     Ok(place.run(KernelXfrm::open)??)
 }
 
@@ -42,14 +42,19 @@ fn listen(place: &Namespace) -> anyhow::Result<Listener> {
     Ok(place.run(Listener::open)??)
 }
 
-fn key(algorithm: EspAlgorithm) -> KeyMaterial {
+pub(crate) fn key(algorithm: EspAlgorithm) -> KeyMaterial {
     let octets = |count: usize| (1_u8..=255).cycle().take(count).collect::<Vec<_>>();
     let integrity = algorithm.integrity.map(|integrity| octets(integrity.keymat_octets()));
     KeyMaterial::new(&octets(algorithm.encryption.keymat_octets()), integrity.as_deref())
 }
 
 /// An SA of the transport mode from one address to another.
-fn sa(key: &KeyMaterial, [source, destination]: [IpAddr; 2], spi: u32, direction: Direction) -> NewState<'_> {
+pub(crate) fn sa(
+    key: &KeyMaterial,
+    [source, destination]: [IpAddr; 2],
+    spi: u32,
+    direction: Direction,
+) -> NewState<'_> {
     NewState {
         id: StateId { destination, spi: Spi::new(spi).unwrap_or(LEAST), mark: None },
         source,
@@ -78,7 +83,7 @@ const LEAST: Spi = match Spi::new(256) {
     None => panic!("the least SPI there is"),
 };
 
-fn ends(family: Family) -> [IpAddr; 2] {
+pub(crate) fn ends(family: Family) -> [IpAddr; 2] {
     let (a, b) = Pair::addresses(family);
     [a, b]
 }
@@ -174,10 +179,10 @@ fn sas_with_every_option_read_back() -> anyhow::Result<()> {
     Ok(())
 }
 
-type Change = Box<dyn Fn(NewState<'_>) -> NewState<'_>>;
+pub(crate) type Change = Box<dyn Fn(NewState<'_>) -> NewState<'_>>;
 
 /// Everything besides algorithm, window and numbers that an SA can have.
-fn options(family: Family) -> Vec<Change> {
+pub(crate) fn options(family: Family) -> Vec<Change> {
     let original: IpAddr = match family {
         Family::V4 => IpAddr::from([10, 0, 0, 9]),
         Family::V6 => IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, 9]),
