@@ -67,7 +67,8 @@ impl Devices {
         present.map(|device| device.id).find(|id| self.link(*id).is_some_and(|link| link.index == index))
     }
 
-    fn software(&self) -> Option<&Capabilities> {
+    /// What the kernel carries in software.
+    pub(super) fn software(&self) -> Option<&Capabilities> {
         self.table.devices.first()?.rung(OffloadMode::No).map(|rung| &rung.capabilities)
     }
 

@@ -3,8 +3,9 @@
 //! - [`apply`]: one request, all or nothing. New SAs go to the kernel at once; policies follow, each kernel policy in one step from what it was to what
 //!   it is to be; what is removed goes last, when nothing can be refused any more.
 //! - [`sas`]: SAs, their counters and limits. [`policies`]: which of the core's policies of equal selectors the kernel has, [`spd`] how it gets there.
-//! - [`events`]: what the kernel tells. [`devices`]: links that come and go. [`orphans`]: what an earlier run left.
+//! - [`anchors`]: a defect of the kernel, and what is done about it. [`events`]: what the kernel tells. [`devices`]: links that come and go. [`orphans`]: what an earlier run left.
 
+mod anchors;
 mod apply;
 mod devices;
 mod events;
@@ -34,6 +35,7 @@ use crate::statistics::Statistics;
 use crate::surroundings::{Clock, Egress, EspFeature, Parts, Surroundings};
 use crate::xfrm::Xfrm;
 
+use self::anchors::Anchors;
 use self::devices::Devices;
 use self::orphans::Orphans;
 use self::policies::Policies;
@@ -71,6 +73,7 @@ pub(crate) struct Control {
     /// Guards that stand.
     guards: BTreeSet<GuardSpec>,
     sas: Sas,
+    anchors: Anchors,
     policies: Policies,
     orphans: Orphans,
     journal: Journal,
@@ -177,6 +180,7 @@ impl Control {
             devices: Devices::default(),
             guards: BTreeSet::new(),
             sas: Sas::default(),
+            anchors: Anchors::default(),
             policies: Policies::default(),
             orphans: Orphans::default(),
             journal,

@@ -230,8 +230,15 @@ impl Control {
         };
         self.journal.added(id, spec.direction, spec.reqid.0);
         let state = new_state(spec, id, offload, kernel_limits(limits.raised(can.limits)));
+        let in_device = spec.offload == OffloadMode::Packet;
+        if in_device {
+            self.anchor(spec.outer, spec.reqid);
+        }
         if let Err(refusal) = self.add_state(&state) {
             self.journal.removed(&id);
+            if in_device {
+                self.lift_anchor(spec.outer, spec.reqid);
+            }
             // Which of the things that are missing the kernel names first says little.
             let lacks = self.shared.lacks().filter(|_| spec.offload == OffloadMode::No);
             return Err(match (lacks, refusal) {
@@ -339,7 +346,10 @@ impl Control {
             return;
         }
         match self.xfrm.delete_state(&sa.id) {
-            Ok(_) => self.journal.removed(&sa.id),
+            Ok(_) => {
+                self.journal.removed(&sa.id);
+                self.unanchor(sa);
+            }
             Err(error) => tracing::error!(child = %sa.name, spi = %sa.id.spi, %error, "cannot delete an SA"),
         }
     }
@@ -479,6 +489,7 @@ impl Control {
         tracing::warn!(child = %sa.name, spi = %sa.id.spi, "an SA was removed from the kernel by somebody else");
         self.devices.count_sa(sa.device, sa.mode.mode, false);
         self.journal.removed(&sa.id);
+        self.unanchor(&sa);
         if sa.direction == Direction::Inbound {
             self.shared.release_spi(sa.id.spi, self.now());
         }

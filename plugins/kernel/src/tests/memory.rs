@@ -2,7 +2,7 @@
 //!
 //! Policies in a device are looked up first and a hit ends the search; a policy finds only states where it is itself; what finds none asks for one, once
 //! for each larval state, and its packets wait with the policy until that is replaced. States and policies of a device go with its link without a
-//! word. A soft limit is told once, a hard one deletes. A driver takes what its script says.
+//! word. All states are in one list of the hash table, so that what software holds hides what is in devices wherever it can. A soft limit is told once, a hard one deletes. A driver takes what its script says.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
@@ -62,6 +62,8 @@ pub(super) enum Sent {
 #[derive(Debug, Default)]
 pub(super) struct World {
     pub(super) states: BTreeMap<StateId, Held>,
+    /// The list in which states are found for policies.
+    list: Vec<StateId>,
     pub(super) policies: BTreeMap<PolicyKey, Policy>,
     waiting: BTreeMap<PolicyKey, Vec<Vec<u8>>>,
     larvals: Vec<(IpAddr, IpAddr, u32, Duration)>,
@@ -182,7 +184,10 @@ impl World {
     }
 
     fn add(&mut self, new: &NewState<'_>) -> Result<(), XfrmError> {
-        self.fail()?;
+        // All but anchors: what becomes of those is no reason to refuse anything.
+        if new.offload.is_some() || new.selector.is_some() || new.direction == Direction::Outbound {
+            self.fail()?;
+        }
         if self.no_esp {
             return Err(refused(libc::EPROTONOSUPPORT, "Requested type not found"));
         }
@@ -225,9 +230,21 @@ impl World {
             seen: BTreeSet::new(),
             larval: false,
         };
+        self.enlist(new.id, offload.is_some_and(|offload| offload.packet));
         self.states.insert(new.id, held);
         self.events.push_back(KernelEvent::StateAdded(new.id));
         Ok(())
+    }
+
+    fn in_device(&self, id: &StateId) -> bool {
+        self.states.get(id).and_then(|held| held.state.offload).is_some_and(|offload| offload.packet)
+    }
+
+    /// What is in a device goes to the head of the list; what is not goes before the first of its kind, or to the head if it is the first.
+    fn enlist(&mut self, id: StateId, in_device: bool) {
+        self.list.retain(|there| self.states.contains_key(there));
+        let first = self.list.iter().position(|there| !self.in_device(there)).filter(|_| !in_device);
+        self.list.insert(first.unwrap_or(0), id);
     }
 
     fn drive(&self, new: &NewState<'_>, offload: DeviceOffload) -> Result<Option<DeviceOffload>, XfrmError> {
@@ -358,7 +375,14 @@ impl World {
                 && template.spi.is_none_or(|spi| spi == id.spi)
                 && in_device == policy.device
         };
-        let found = self.states.values().find(serves).map(|held| held.state.id);
+        let there = |id: &StateId| self.states.get(id);
+        // For a policy in a device the search ends with what is in devices.
+        let seen = self
+            .list
+            .iter()
+            .filter_map(there)
+            .take_while(|held| policy.device.is_none() || held.state.offload.is_some_and(|offload| offload.packet));
+        let found = seen.into_iter().find(serves).map(|held| held.state.id);
         match found.and_then(|id| self.carry(&id, octets(packet, template.mode)).map(|number| Sent::Esp(id, number))) {
             Some(sent) => sent,
             None => self.ask(&policy, &template, (source, destination), selectors, packet),
@@ -426,6 +450,7 @@ impl World {
             seen: BTreeSet::new(),
             larval: true,
         };
+        self.enlist(id, false);
         self.states.entry(id).or_insert(held);
     }
 

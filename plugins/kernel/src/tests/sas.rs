@@ -284,11 +284,43 @@ fn when_messages_were_lost_everything_is_compared() {
     }
     subject.hear();
     assert_eq!((subject.told(&Event::StateLost { sa: one.outbound.handle }), subject.told(&Event::Resync)), (1, 1));
-    assert_eq!(subject.memory.counts(), (3, 6));
+    // Of the four SAs three, and what keeps those in the device findable.
+    assert_eq!(subject.memory.counts(), (3 + 1, 6));
     assert_eq!(subject.send(&packet()), Sent::Dropped, "what has lost its SA blocks");
     let left = subject.list();
     assert_eq!((left.sas.len(), left.policies.len()), (3, 6));
     // An SA that was lost is gone for good; the core makes a new one.
     subject.apply(one.remove()).unwrap();
     assert_eq!(subject.memory.counts(), (2, 3));
+}
+
+/// The kernel stops looking for an SA in a device at the first one that is in software; see the module about anchors.
+#[test]
+fn what_software_holds_hides_nothing_in_a_device() {
+    let mut subject = InMemory::new(Some(able()));
+    let offloaded = Child::new(&subject, 10, PACKET, networks());
+    subject.apply(offloaded.up()).unwrap();
+    assert_eq!(subject.memory.counts().0, 3);
+    let passes = |subject: &mut InMemory| {
+        let sent = subject.send(&packet());
+        assert!(matches!(sent, Sent::Esp(id, _) if id == offloaded.id()), "{sent:?}");
+    };
+    let software = Child::new(&subject, 20, NO, networks_to(3));
+    subject.apply(software.up()).unwrap();
+    passes(&mut subject);
+    let crypto = Child::new(&subject, 30, OffloadMode::Crypto, networks_to(4));
+    subject.apply(crypto.up()).unwrap();
+    passes(&mut subject);
+    // What is kept for an acquire too, and what a successor on another rung brings.
+    subject.apply(vec![Op::InstallPolicy(trap(40, NO, networks_to(5)))]).unwrap();
+    let other = ipsec::conformance::udp_v4([10, 1, 0, 1].into(), [10, 5, 0, 1].into(), (1, 7), 30, false);
+    assert_eq!(subject.send(&other), Sent::Waits);
+    let mut successor = Child::new(&subject, 50, NO, networks());
+    (successor.inbound.reqid, successor.outbound.reqid) = (offloaded.inbound.reqid, offloaded.inbound.reqid);
+    subject.apply(successor.install()).unwrap();
+    passes(&mut subject);
+    subject.apply(offloaded.remove()).unwrap();
+    assert_eq!(subject.memory.counts().0, 6, "it goes with the last SA that needed it");
+    subject.apply(vec![Op::Flush]).unwrap();
+    assert!(subject.memory.is_empty());
 }
