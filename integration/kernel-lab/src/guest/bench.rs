@@ -90,7 +90,7 @@ impl Pair {
     }
 
     /// Two places without a link.
-    fn apart() -> anyhow::Result<Self> {
+    pub(crate) fn apart() -> anyhow::Result<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let place = |letter| Namespace::new(&format!("pair{number}-{letter}"));
@@ -98,7 +98,7 @@ impl Pair {
     }
 
     /// Gives the link its addresses and waits until it carries.
-    fn join(&self) -> anyhow::Result<()> {
+    pub(crate) fn join(&self) -> anyhow::Result<()> {
         for (place, host) in [(&self.a, 1), (&self.b, 2)] {
             place.ip(&["addr", "add", &format!("192.0.2.{host}/24"), "dev", WIRE])?;
             place.ip(&["addr", "add", &format!("2001:db8::{host}/64"), "dev", WIRE, "nodad"])?;

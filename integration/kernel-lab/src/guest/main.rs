@@ -2,6 +2,7 @@
 //!
 //! To add tests: a module with `pub(crate) fn trials() -> Vec<Trial>`, and its line in [`trials`].
 
+mod anchors;
 mod bench;
 mod conformance;
 mod explain;
@@ -16,7 +17,14 @@ use libtest_mimic::{Arguments, Trial};
 
 /// Every test of the guest.
 fn trials() -> Vec<Trial> {
-    let all = [explain::trials(), facts::trials(), netlink::trials(), peers::trials(), conformance::trials()];
+    let all = [
+        anchors::trials(),
+        explain::trials(),
+        facts::trials(),
+        netlink::trials(),
+        peers::trials(),
+        conformance::trials(),
+    ];
     all.into_iter().flatten().collect()
 }
 

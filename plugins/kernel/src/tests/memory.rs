@@ -284,6 +284,9 @@ impl World {
         if let Some(link) = policy.device {
             let driver = self.drivers.get(&link).filter(|driver| driver.packet);
             let driver = driver.ok_or_else(|| refused(libc::EINVAL, "Policy offload is not supported"))?;
+            if policy.template.is_some_and(|template| template.reqid.0 == 0) {
+                return Err(refused(libc::EINVAL, "a template needs a reqid"));
+            }
             let held = self.policies.values().filter(|other| other.device == Some(link)).count();
             if policy.key.way == Way::Forward || driver.policies.is_some_and(|most| held >= most && there.is_none()) {
                 return Err(refused(libc::EINVAL, "policy table is full"));
