@@ -34,10 +34,17 @@ impl Guard {
     /// Adopts what is there, or returns `None` where the kernel has no XFRM.
     ///
     /// Policies that let traffic into a TUN device of a former process go at once: its index may come back on another device. So do pass
-    /// shunts, which the configuration may not have any more; the blocks behind them hold until it says so again. Exemptions beside policies
-    /// that protect are of the kernel backend: `protects` says whether this is it.
+    /// shunts, which the configuration may not have any more; the blocks behind them hold until it says so again. Policies that protect, and the
+    /// exemptions beside them, are of the kernel backend: `protects` says whether this is it. Otherwise they go too, for the kernel would go on
+    /// taking what is led elsewhere now.
     pub(super) fn open(protects: bool) -> Result<Option<Self>, HostError> {
         let Some(mut ledger) = Ledger::open()? else { return Ok(None) };
+        if !protects {
+            let removed = ledger.remove_protecting()?;
+            if removed > 0 {
+                tracing::warn!(removed, "the kernel backend of an earlier run has left policies: they are taken out");
+            }
+        }
         ledger.remove_where(|key, there| {
             let beside = !protects && there.verdict == Verdict::Allow && !PRIORITIES.contains(&there.priority);
             beside || is_of_device(key, there) || policy::is_pass(there.verdict, there.priority)
@@ -66,6 +73,11 @@ impl Guard {
         let names = BTreeSet::from([Arc::clone(&spec.name)]);
         self.guards.insert(spec.selectors, Guarded { names, items });
         Ok(())
+    }
+
+    /// Drops what an earlier run with a tunnel device has put up for these selectors: the same blocks, link by link.
+    pub(super) fn drop_links_of(&mut self, pair: &SelectorPair) -> Result<(), HostError> {
+        policy::keys(pair).into_iter().try_for_each(|key| self.ledger.drop_links_of(&key.owned(None)))
     }
 
     /// Takes the guard of one connection down; the policies go with the last name.

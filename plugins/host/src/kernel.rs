@@ -181,7 +181,10 @@ impl KernelHost {
     /// # Errors
     /// The kernel's refusal; nothing stands then.
     pub fn guard(&mut self, spec: &GuardSpec) -> Result<(), HostError> {
-        self.guard.guard(spec)
+        self.guard.guard(spec)?;
+        // A run with a tunnel device may have left blocks in another form.
+        self.guard.drop_links_of(&spec.selectors)?;
+        self.routing.as_mut().map_or(Ok(()), |routing| routing.unblock_adopted(&spec.selectors))
     }
 
     /// Takes the guard of one connection down.
@@ -290,7 +293,7 @@ impl KernelHost {
 
     /// What an earlier run left in force and nobody has claimed since: traffic that stays blocked.
     pub fn unclaimed(&self) -> Vec<String> {
-        self.guard.unclaimed()
+        self.guard.unclaimed().into_iter().chain(self.routing.iter().flat_map(Routing::unclaimed)).collect()
     }
 
     /// Removes what an earlier run left and nobody has claimed since; never by itself.

@@ -66,11 +66,36 @@ impl Ledger {
         self.remove_all_of(&unclaimed)
     }
 
+    /// Removes of that the blocks that differ from `key` in their link only.
+    pub(super) fn drop_links_of(&mut self, key: &PolicyKey) -> Result<(), HostError> {
+        // Links come behind addresses, protocol and ports in the order of keys, so these are neighbours.
+        let (first, last) = (PolicyKey { link: 1, user: 0, ..*key }, PolicyKey { link: u32::MAX, ..*key });
+        let near = self.installed.range(first..=last);
+        let same = near.filter(|(one, there)| {
+            PolicyKey { link: 0, ..**one } == *key && there.verdict == Verdict::Block && !self.wanted.contains_key(one)
+        });
+        let keys: Vec<_> = same.map(|(one, _)| *one).collect();
+        self.remove_all_of(&keys)
+    }
+
     /// Removes what `which` says, wanted or not.
     pub(super) fn remove_where(&mut self, which: impl Fn(&PolicyKey, &Installed) -> bool) -> Result<(), HostError> {
         let keys: Vec<_> =
             self.installed.iter().filter(|(key, there)| which(key, there)).map(|(key, _)| *key).collect();
         self.remove_all_of(&keys)
+    }
+
+    /// Takes out the policies by which a kernel backend has protected traffic. Gives how many those were.
+    pub(super) fn remove_protecting(&mut self) -> Result<usize, HostError> {
+        let all = xfrm::all(&mut self.xfrm).map_err(|refusal| refusal.on("list", "kernel policies"))?;
+        let theirs: Vec<Found> = all.into_iter().map(|(found, _)| found).collect();
+        let theirs = theirs.iter().filter(|found| xfrm::PROTECTING.contains(&found.index));
+        let mut removed = 0;
+        for Found { key, index, .. } in theirs {
+            xfrm::delete(&mut self.xfrm, key, *index).map_err(|refusal| refusal.on("delete kernel policy", key))?;
+            removed += 1;
+        }
+        Ok(removed)
     }
 
     /// Removes everything of ours.

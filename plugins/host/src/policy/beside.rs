@@ -13,7 +13,7 @@ use std::net::IpAddr;
 
 use ipsec::{AddressRange, SelectorPair};
 
-use super::{Item, Surroundings, concerns, connected, link_scope, own};
+use super::{ICMPV6, Item, Surroundings, concerns, connected, link_scope, own};
 use crate::prefix::{Family, Prefix};
 use crate::xfrm::{PolicyKey, PortMask, Verdict, Way};
 
@@ -26,9 +26,23 @@ pub(in super::super) fn exemptions(pair: &SelectorPair, priority: u32, surroundi
     let family = if pair.local.addresses.is_ipv4() { Family::V4 } else { Family::V6 };
     let mut first = link_scope(family);
     first.extend(own(family, &surroundings.interfaces));
-    let first = first.into_iter().filter(|key| concerns(pair, key)).map(|key| allow(key, FIRST));
+    let near = has_neighbours(pair, surroundings);
+    let needed = |key: &PolicyKey| concerns(pair, key) && (near || !is_discovery(key));
+    let first = first.into_iter().filter(needed).map(|key| allow(key, FIRST));
     let near = connected(pair, surroundings).into_iter().map(|key| allow(key, priority.saturating_sub(1)));
     first.chain(near).collect()
+}
+
+/// Whether the far side holds anybody who is on a link of ours: neighbours are nowhere else.
+fn has_neighbours(pair: &SelectorPair, surroundings: &Surroundings) -> bool {
+    let link_local = Prefix::new([0xfe80, 0, 0, 0, 0, 0, 0, 0].into(), 10);
+    let mut near = surroundings.interfaces.connected(None).into_iter().map(|near| near.subnet).chain([link_local]);
+    near.any(|subnet| subnet.intersects(pair.remote.addresses))
+}
+
+/// Neighbour solicitations and advertisements.
+fn is_discovery(key: &PolicyKey) -> bool {
+    key.protocol == ICMPV6 && matches!(key.source_port.value, 135 | 136)
 }
 
 /// The same in a device: what is about other links is not.

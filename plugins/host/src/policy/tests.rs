@@ -293,6 +293,16 @@ fn a_policy_for_everything_has_the_neighbourhood_before_it() {
 }
 
 #[test]
+fn neighbour_discovery_goes_around_what_has_neighbours() {
+    let discovery = |remote: &str| {
+        let items = beside::exemptions(&pair("2001:db8:1::/64", remote), 1, &surroundings());
+        items.iter().any(|item| (item.key.protocol, item.key.source_port.value) == (ICMPV6, 135))
+    };
+    assert!(discovery("::/0") && discovery("2001:db8:1::7/128") && discovery("fe80::/64"));
+    assert!(!discovery("2001:db8:2::/64"), "nobody there is on a link of ours");
+}
+
+#[test]
 fn ike_goes_through_a_device_for_our_addresses_and_ports_only() {
     const DEVICE: u32 = 12;
     let own: Vec<IpAddr> = vec!["192.0.2.1".parse().unwrap(), "2001:db8:1::1".parse().unwrap()];

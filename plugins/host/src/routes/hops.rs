@@ -12,7 +12,7 @@ use ipsec::{AddressRange, SelectorPair};
 use super::super::error::HostError;
 use super::super::kernel::Routed;
 use super::super::links;
-use super::super::prefix::Prefix;
+use super::super::prefix::{Prefix, prefixes};
 use super::super::probe::{Lookup, Probe, Way};
 use super::{Lead, Routing, Target};
 
@@ -59,6 +59,16 @@ impl Routing {
         }
         let outcome = self.unprotect(pair);
         outcome.and(if by_peer { self.forget_outer(ends.0, ends.1) } else { Ok(()) })
+    }
+
+    /// A guard of policies stands for these selectors: the routes by which an earlier run has blocked them in our table go.
+    pub(in super::super) fn unblock_adopted(&mut self, pair: &SelectorPair) -> Result<(), HostError> {
+        for prefix in prefixes(pair.remote.addresses) {
+            if self.unclaimed.remove(&prefix) {
+                self.apply_block(prefix)?;
+            }
+        }
+        Ok(())
     }
 
     /// Routes of others have changed: the ways to peers may have.

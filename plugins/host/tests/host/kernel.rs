@@ -287,6 +287,34 @@ fn what_has_no_peer_yet_keeps_its_way_and_gets_a_source() {
     assert_eq!(our_rules(&lab), 4, "no rules remain beside the basic ones");
 }
 
+/// Either backend may be started after the other one was killed.
+#[test]
+fn what_the_other_backend_has_left_is_not_in_the_way() {
+    let lab = Lab::new();
+    let (tun, host) = lab.gateway.inside(|| super::start(&[V4, V6]));
+    super::crash(tun, host);
+    assert!(lab.gateway.ip("-6 route show table 220").contains("unreachable 2001:db8:2::/64"));
+    let mut host = open(&lab);
+    assert_eq!(sends_everything(&lab), 0, "still blocked");
+    assert!(host.unclaimed().iter().any(|line| line.contains("2001:db8:2::/64")), "{:?}", host.unclaimed());
+    for ends in [V4, V6] {
+        host.guard(&spec(ends)).unwrap();
+        host.protect(&taking(ends)).unwrap();
+    }
+    assert_eq!(host.unclaimed(), Vec::<String>::new());
+    assert!(!lab.gateway.ip("-6 route show table 220").contains("unreachable"), "traffic is led to the peer");
+    assert_eq!(sends_everything(&lab), 0, "the policies of the guard hold");
+    drop(host);
+    // And back: what protects is of no use beside a tunnel device.
+    let ours = "xfrm policy add src 10.1.0.0/16 dst 10.2.0.0/16 dir out index 1140850689 priority 202000";
+    lab.gateway.ip(&format!("{ours} tmpl src 192.0.2.1 dst 192.0.2.2 proto esp reqid 7 mode tunnel"));
+    lab.gateway.ip("xfrm policy add src 10.7.0.0/16 dst 10.8.0.0/16 dir out tmpl proto esp reqid 9 mode tunnel");
+    let (tun, _host) = lab.gateway.inside(|| super::start(&[V4, V6]));
+    let policies = lab.gateway.ip("xfrm policy");
+    assert!(!policies.contains("reqid 7") && policies.contains("reqid 9"), "{policies}");
+    super::assert_carries(&lab, &tun);
+}
+
 fn link_index(lab: &Lab, name: &str) -> u32 {
     let text = lab.gateway.ip(&format!("-o link show {name}"));
     text.split(':').next().unwrap().parse().unwrap()
