@@ -380,6 +380,8 @@ fn u32_at(octets: &[u8], at: usize) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn error_message(code: i32, flags: u16, tail: &[u8]) -> Vec<u8> {
@@ -426,5 +428,34 @@ mod tests {
             let _ = attribute_text(&octets);
         }
         assert_eq!(attribute_text(&[0, 0, 9, 0]), None);
+    }
+
+    /// Reads everything that a datagram may hold.
+    fn read(datagram: &[u8]) -> usize {
+        let read = |part: Part<'_>| {
+            let _ = status(&part);
+            attributes(part.body).count() + attribute_text(part.body).map_or(0, |text| text.len())
+        };
+        parts(datagram).flatten().map(read).sum()
+    }
+
+    proptest! {
+        #[test]
+        fn no_octets_make_the_reader_panic(datagram in prop::collection::vec(any::<u8>(), 0..400)) {
+            read(&datagram);
+        }
+
+        #[test]
+        fn no_answer_with_broken_lengths_makes_the_reader_panic(
+            code: i32, flags: u16, kind in 1_u16..5, tail in prop::collection::vec(any::<u8>(), 0..60),
+            at in 0_usize..100, octet: u8, cut in 0_usize..100,
+        ) {
+            let mut answer = error_message(code, flags, &tail);
+            answer[4..6].copy_from_slice(&kind.to_ne_bytes());
+            let length = answer.len();
+            answer[at % length] = octet;
+            read(&answer);
+            read(&answer[..cut.min(length)]);
+        }
     }
 }
