@@ -189,7 +189,7 @@ static bool permitted(struct cygnic *nic, struct cygnic_sa *sa, const struct cyg
 		*why = C_drop_rx_selector;
 		return false;
 	}
-	policy = cygnic_policy_find(nic, XFRM_DEV_OFFLOAD_IN, flow);
+	policy = cygnic_policy_find_for(nic, sa, flow);
 	*why = C_drop_rx_policy;
 	if (!policy)
 		return sa->mode == XFRM_MODE_TRANSPORT;

@@ -241,6 +241,7 @@ int cygnic_policy_add(struct xfrm_policy *xp, struct netlink_ext_ack *extack);
 void cygnic_policy_delete(struct xfrm_policy *xp);
 void cygnic_policy_free(struct xfrm_policy *xp);
 struct cygnic_policy *cygnic_policy_find(struct cygnic *nic, u8 dir, const struct cygnic_flow *flow);
+struct cygnic_policy *cygnic_policy_find_for(struct cygnic *nic, const struct cygnic_sa *sa, const struct cygnic_flow *flow);
 bool cygnic_policy_names(const struct cygnic_policy *policy, const struct cygnic_sa *sa);
 void cygnic_policy_forget(struct cygnic *nic);
 

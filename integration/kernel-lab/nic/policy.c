@@ -159,6 +159,31 @@ struct cygnic_policy *cygnic_policy_find(struct cygnic *nic, u8 dir, const struc
 	return NULL;
 }
 
+/*
+ * The policy that decides on a packet that came through an SA. The device matches selector and reqid together, so a policy that
+ * protects by other SAs yields to a later one that names this. Under RCU.
+ */
+struct cygnic_policy *cygnic_policy_find_for(struct cygnic *nic, const struct cygnic_sa *sa, const struct cygnic_flow *flow)
+{
+	struct cygnic_policy *policy, *other = NULL;
+
+	list_for_each_entry_rcu(policy, &nic->policies[0], node) {
+		if (policy->sel.family != flow->family)
+			continue;
+		if (policy->sel.ifindex && policy->sel.ifindex != nic->dev->ifindex)
+			continue;
+		if (!cygnic_selects(&policy->sel, flow))
+			continue;
+		if (policy->protects && !cygnic_policy_names(policy, sa)) {
+			other = other ?: policy;
+			continue;
+		}
+		atomic64_inc(&policy->packets);
+		return policy;
+	}
+	return other;
+}
+
 /* Whether the SA is one that the policy's template asks for, addresses aside. */
 bool cygnic_policy_names(const struct cygnic_policy *policy, const struct cygnic_sa *sa)
 {

@@ -11,6 +11,18 @@
 //!
 //! What the kernel is told is little more than what it has to know: limits of time, first use of an inbound SA and idle time are watched here, on a
 //! clock that does not step. The kernel's own time limit is a backstop behind ours, for SAs that outlive the process.
+//!
+//! # What the kernel does that one may not expect
+//!
+//! Each seen on 6.12, in the kernel lab:
+//! - An inbound policy in a device is the only check of what came through the device's SAs; the kernel does not look at templates again. So each
+//!   group (reqid) has an inbound policy of its own there, told apart by the selector's `user`, and none leaves the group open.
+//! - Devices (mlx5) take no policy without template for everything of a family; what is to stay closed gets a template that no SA fits.
+//! - A second after an SA's install the kernel looks at its age for the first time, by the wall clock. A clock that is set forward past the hard time
+//!   within that second ends the SA; set later it does not, because the next look is then due in time that has passed, not at an hour.
+//! - A policy for everything to everything that is to check what is forwarded out of a tunnel also meets what is forwarded into it, and drops
+//!   it: such a tunnel carries what the gateways themselves send and receive, or needs an interface id.
+//! - A packet socket on the outer link sees what the kernel has decrypted a second time, as if it had come in clear.
 
 pub mod commands;
 pub mod netlink;

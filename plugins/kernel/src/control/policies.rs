@@ -32,6 +32,8 @@ use crate::xfrm::{Policy, Template};
 const INDEXES: RangeInclusive<u32> = 0x4400_0000..=0x44ff_ffff;
 /// Groups in the templates of traps. They are of no SA: what waits for one must not lie beside SAs in the kernel's tables.
 const TRAP_GROUPS: u32 = 0x4400_0000;
+/// Selector users of inbound policies in devices, so that no group is taken for the guard's user.
+const GROUP_USERS: u32 = 0x8000_0000;
 /// Kernel policies that one of the core's may be split into: address and port ranges are made of prefixes.
 const MOST_KEYS: usize = 4_096;
 
@@ -435,6 +437,21 @@ impl Control {
         Err(OffloadError::Invalid(format!("{pair}: such a policy finds no such SA")))
     }
 
+    /// A device holds what comes through an SA against the group that the policy names, and the kernel does not look again: for each group a
+    /// policy of its own, beside those of equal selectors, so that the SAs before and after a change are both heard.
+    fn user(&self, spec: &PolicySpec) -> u32 {
+        match spec.action {
+            PolicyAction::Protect { reqid, .. }
+                if spec.direction == Direction::Inbound && self.link_holding(spec).is_some() =>
+            {
+                GROUP_USERS | reqid.0
+            }
+            PolicyAction::Protect { .. } | PolicyAction::Bypass | PolicyAction::Discard | PolicyAction::Trap { .. } => {
+                0
+            }
+        }
+    }
+
     /// The kernel policies that a policy of the core consists of.
     fn keys(&self, spec: &PolicySpec) -> Result<Arc<[PolicyKey]>, OffloadError> {
         let way = match spec.direction {
@@ -443,8 +460,8 @@ impl Control {
             Direction::Forward => Way::Forward,
         };
         let keys = policy_keys(&spec.selectors).into_iter().filter(|key| key.way == way);
-        let (mark, if_id) = (shown(spec.tags.mark), spec.tags.if_id);
-        let keys: Vec<PolicyKey> = keys.map(|key| PolicyKey { mark, if_id, ..key }).collect();
+        let (mark, if_id, user) = (shown(spec.tags.mark), spec.tags.if_id, self.user(spec));
+        let keys: Vec<PolicyKey> = keys.map(|key| PolicyKey { mark, if_id, user, ..key }).collect();
         if keys.len() > MOST_KEYS {
             return Err(OffloadError::Unsupported {
                 device: Arc::clone(&self.devices.get(spec.device)?.name),

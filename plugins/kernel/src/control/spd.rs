@@ -193,9 +193,9 @@ impl Control {
         };
         match &owner.spec.action {
             PolicyAction::Bypass => policy(Verdict::Allow, None),
-            PolicyAction::Discard => policy(Verdict::Block, None),
+            PolicyAction::Discard => closed(policy, key, SaMode::Tunnel, owner.group),
             PolicyAction::Trap { mode, .. } => policy(Verdict::Allow, Some(trap_template(key, *mode, owner.group))),
-            PolicyAction::Protect { .. } if owner.spec.direction == Direction::Outbound => {
+            PolicyAction::Protect { mode, .. } if owner.spec.direction == Direction::Outbound => {
                 match owner.active.and_then(|sa| self.sas.get(sa)).filter(|sa| sa.hard.is_none() && !sa.astray) {
                     Some(sa) => {
                         let template = Template {
@@ -208,7 +208,7 @@ impl Control {
                         };
                         policy(Verdict::Allow, Some(template))
                     }
-                    None => policy(Verdict::Block, None),
+                    None => closed(policy, key, *mode, owner.group),
                 }
             }
             // A device wants to know the group: there the last one installed is heard.
@@ -236,6 +236,17 @@ impl Control {
         }
         self.reports.event(Event::Acquire { policy, packet });
     }
+}
+
+/// A policy that lets nothing pass. A device takes none without template for everything of a family (mlx5 wants an address or a protocol): there it
+/// asks for an SA that nobody makes.
+fn closed(policy: impl Fn(Verdict, Option<Template>) -> Policy, key: &PolicyKey, mode: SaMode, group: u32) -> Policy {
+    let blocking = policy(Verdict::Block, None);
+    let everything = key.source.length() == 0 && key.destination.length() == 0 && key.protocol == 0;
+    if blocking.device.is_none() || !everything {
+        return blocking;
+    }
+    policy(Verdict::Allow, Some(trap_template(key, mode, group)))
 }
 
 /// Names no SA and no address, so that what waits for one lies beside no SA, and goes by itself. Without an address the kernel would look for a route.

@@ -155,7 +155,11 @@ impl Xfrm for Memory {
         }
         world.policies.remove(key);
         world.waiting.remove(key);
-        world.gaps.push(*key);
+        // Those of other groups go on.
+        let selector = |key: &PolicyKey| PolicyKey { user: 0, ..*key };
+        if !world.policies.keys().any(|other| selector(other) == selector(key)) {
+            world.gaps.push(*key);
+        }
         world.events.push_back(KernelEvent::PolicyDeleted(*key));
         Ok(true)
     }
@@ -349,7 +353,12 @@ impl World {
 
     /// The policy that a packet meets.
     fn policy_for(&self, way: Way, packet: &PacketSelectors) -> Option<Policy> {
+        self.policy_of(way, packet, |_| true)
+    }
+
+    fn policy_of(&self, way: Way, packet: &PacketSelectors, decides: impl Fn(&Policy) -> bool) -> Option<Policy> {
         let met = self.policies.values().filter(|policy| policy.key.way == way && matches(&policy.key, packet));
+        let met = met.filter(|policy| decides(policy));
         met.copied().min_by_key(|policy| (policy.device.is_none(), policy.priority, policy.index))
     }
 
@@ -522,11 +531,16 @@ impl World {
         if self.carry(&id, octets(packet, mode)).is_none() {
             return false;
         }
-        let Some(policy) = self.policy_for(Way::In, &selectors) else { return false };
-        let fits = policy.template.is_some_and(|template| {
-            [0, reqid].contains(&template.reqid.0) && (template.source.is_unspecified() || template.source == source)
-        });
-        policy.verdict == Verdict::Allow && fits && selector.is_none_or(|key| matches(&key, &selectors))
+        let names = |policy: &Policy| {
+            policy.template.is_some_and(|template| {
+                [0, reqid].contains(&template.reqid.0)
+                    && (template.source.is_unspecified() || template.source == source)
+            })
+        };
+        // A device matches selector and group together: what protects by other SAs is passed over.
+        let decides = |policy: &Policy| policy.device.is_none() || policy.template.is_none() || names(policy);
+        let Some(policy) = self.policy_of(Way::In, &selectors, decides) else { return false };
+        policy.verdict == Verdict::Allow && names(&policy) && selector.is_none_or(|key| matches(&key, &selectors))
     }
 
     /// Whether a packet in clear that comes from outside is delivered.

@@ -341,3 +341,41 @@ fn a_guard_that_stood_before_stays_when_a_request_is_refused() {
     assert!(subject.host.books().guards.contains(&guard("one")));
     assert!(!subject.host.books().guards.contains(&guard("other")));
 }
+
+/// A device that looks for the group itself takes none that leaves it open.
+#[test]
+fn in_a_device_each_group_has_an_inbound_policy_of_its_own() {
+    let mut subject = subject();
+    let children = [10, 20].map(|group| Child::new(&subject, group, PACKET, networks()));
+    for child in &children {
+        subject.apply(child.up()).unwrap();
+    }
+    let groups = |subject: &InMemory| {
+        let world = subject.memory.world();
+        let held = world.policies.values().filter(|policy| policy.key.way == Way::In && policy.device.is_some());
+        held.filter_map(|policy| policy.template).map(|template| template.reqid.0).collect::<Vec<_>>()
+    };
+    assert_eq!(groups(&subject), [10, 20]);
+    let [first, second] = children;
+    subject.apply(first.remove()).unwrap();
+    assert_eq!(groups(&subject), [20]);
+    subject.apply(second.remove()).unwrap();
+    assert!(subject.memory.is_empty());
+}
+
+/// Devices want an address, a protocol or a template.
+#[test]
+fn in_a_device_everything_is_closed_by_a_template_of_no_sa() {
+    let everything = TrafficSelector::all(AddressRange::ANY_V4);
+    let pair = SelectorPair { local: everything, remote: everything };
+    for rung in [NO, PACKET] {
+        let mut subject = subject();
+        let child = Child::new(&subject, 10, rung, pair);
+        subject.apply(child.install()).unwrap();
+        let [policy] = outbound(&subject)[..] else { panic!("{:?}", outbound(&subject)) };
+        assert_eq!(policy.template.is_some(), rung == PACKET, "{policy:?}");
+        assert!(!matches!(subject.send(&packet()), Sent::Esp(..) | Sent::Clear), "{rung:?}");
+        subject.apply(child.activate()).unwrap();
+        assert!(matches!(subject.send(&packet()), Sent::Esp(..)), "{rung:?}");
+    }
+}
