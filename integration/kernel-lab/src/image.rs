@@ -147,12 +147,13 @@ fn applets(archive: &mut Archive, busybox: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Modules in the order in which they are loaded, the test NIC last.
+/// Modules in the order in which they are loaded, one a line with its parameters, the test NIC last.
 fn modules(archive: &mut Archive, distribution: &[Module], nic: &[Module]) -> anyhow::Result<()> {
     let mut order = String::new();
     for module in distribution.iter().chain(nic) {
         add(archive, &module.path, &format!("lab/modules.d/{}", module.name))?;
-        order += &format!("{}\n", module.name);
+        order += format!("{} {}", module.name, module.parameters).trim_end();
+        order.push('\n');
     }
     archive.file("lab/modules", false, order.as_bytes())?;
     Ok(())

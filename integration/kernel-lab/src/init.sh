@@ -21,9 +21,10 @@ port() {
 }
 
 failed=
-for module in $(cat /lab/modules); do
-    insmod "/lab/modules.d/$module" || failed="$failed $module"
-done
+while read -r module parameters; do
+    # The parameters are words.
+    insmod "/lab/modules.d/$module" $parameters || failed="$failed $module"
+done </lab/modules
 
 share=$1
 shift

@@ -44,7 +44,9 @@ pub(crate) struct Plan {
 impl Plan {
     fn command(&self, share: &str) -> Command {
         let words = self.words.join(" ");
-        let mut command = Command::new(QEMU);
+        // However this program ends, its machines end with it.
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", QEMU]);
         let clock: &[&str] = if self.real_time { &REAL_TIME } else { &VIRTUAL_TIME };
         command.args(MACHINE).args(clock).arg("-kernel").arg(&self.kernel).arg("-initrd").arg(&self.initrd);
         command.arg("-append").arg(format!("{KERNEL_WORDS} -- {share} {words}"));
@@ -57,6 +59,7 @@ impl Plan {
 /// # Errors
 /// QEMU cannot be started.
 pub(crate) fn shell(plan: &Plan) -> anyhow::Result<bool> {
+    check()?;
     let mut command = plan.command("shell");
     command.args(["-smp", "2", "-serial", "mon:stdio"]);
     let status = command.status().map_err(|error| tool::explain(&command, &error))?;
@@ -68,6 +71,7 @@ pub(crate) fn shell(plan: &Plan) -> anyhow::Result<bool> {
 /// # Errors
 /// QEMU cannot be started.
 pub(crate) fn run(plan: &Plan) -> anyhow::Result<bool> {
+    check()?;
     // What the last run left.
     let _ = fs::remove_dir_all(&plan.directory);
     let mut machines = Vec::new();
@@ -86,6 +90,11 @@ pub(crate) fn run(plan: &Plan) -> anyhow::Result<bool> {
         passed &= machine.report(plan.console)?;
     }
     Ok(passed)
+}
+
+/// Whether there is a QEMU at all; later only its wrapper would know.
+fn check() -> anyhow::Result<()> {
+    tool::output(Command::new(QEMU).arg("--version")).map(drop)
 }
 
 /// One running machine.

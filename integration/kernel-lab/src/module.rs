@@ -44,11 +44,16 @@ const WANTED: [&str; 30] = [
     "xfrm_user",
 ];
 
+/// Enough pairs for a gateway with two devices.
+const NIC_PARAMETERS: &str = "pairs=2";
+
 /// A module's file, uncompressed.
 #[derive(Debug)]
 pub(crate) struct Module {
     /// Its file name, `esp4.ko`.
     pub(crate) name: String,
+    /// What it is loaded with.
+    pub(crate) parameters: &'static str,
     /// Where its octets are.
     pub(crate) path: PathBuf,
 }
@@ -70,7 +75,7 @@ pub(crate) fn distribution(packages: &Packages, store: &Path) -> anyhow::Result<
             let octets = uncompressed(&folder.join(&path))?;
             fs::write(&target, octets)?;
         }
-        modules.push(Module { name, path: target });
+        modules.push(Module { name, parameters: "", path: target });
     }
     Ok(modules)
 }
@@ -155,10 +160,7 @@ impl Index {
 /// It does not compile, or a tool is missing.
 pub(crate) fn build(packages: &Packages, store: &Path) -> anyhow::Result<Vec<Module>> {
     let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("nic");
-    if !sources.is_dir() {
-        println!("kernel-lab: no test NIC: {} is missing", sources.display());
-        return Ok(Vec::new());
-    }
+    ensure!(sources.is_dir(), "the test NIC's sources are missing: {}", sources.display());
     let folder = store.join("nic").join(&packages.release);
     if !is_copy(&sources, &folder)? || objects(&folder)?.is_empty() {
         compile(packages, &sources, &folder)?;
@@ -198,7 +200,10 @@ fn objects(folder: &Path) -> anyhow::Result<Vec<Module>> {
     let files = if folder.is_dir() { tool::files_below(folder)? } else { Vec::new() };
     let modules = files.into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "ko"));
     Ok(modules
-        .map(|path| Module { name: path.file_name().unwrap_or_default().to_string_lossy().into_owned(), path })
+        .map(|path| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            Module { name, parameters: NIC_PARAMETERS, path }
+        })
         .collect())
 }
 

@@ -17,14 +17,22 @@ pub const CHILDREN: [&str; 2] = ["net4", "net6"];
 /// # Errors
 /// It did not come true, or a daemon does not answer.
 pub fn establish(pair: &Pair<'_>, from: Side) -> Result<()> {
-    for child in CHILDREN {
+    establish_all(pair, from, &CHILDREN)
+}
+
+/// The same for other children.
+///
+/// # Errors
+/// It did not come true, or a daemon does not answer.
+pub fn establish_all(pair: &Pair<'_>, from: Side, children: &[&str]) -> Result<()> {
+    for child in children {
         pair.side(from).swanctl(&["--initiate", "--child", child, "--timeout", "10"])?;
     }
     for side in [Side::A, Side::B] {
         pair.side(side).wait_for(
-            "one IKE SA with both children",
+            "one IKE SA with the children",
             SOON,
-            |sas| matches!(sas, [sa] if sa.carries(&CHILDREN)),
+            |sas| matches!(sas, [sa] if sa.carries(children)),
         )?;
     }
     Ok(())
@@ -72,12 +80,20 @@ pub fn rekey_child(pair: &Pair<'_>, from: Side, child: &str) -> Result<()> {
 /// # Errors
 /// It did not come true, or a daemon does not answer.
 pub fn rekey_ike(pair: &Pair<'_>, from: Side) -> Result<()> {
+    rekey_ike_with(pair, from, &CHILDREN)
+}
+
+/// The same for an IKE SA with other children.
+///
+/// # Errors
+/// It did not come true, or a daemon does not answer.
+pub fn rekey_ike_with(pair: &Pair<'_>, from: Side, children: &[&str]) -> Result<()> {
     let before = only_ike_sa(pair, from)?.spis;
     pair.side(from).swanctl(&["--rekey", "--ike", "site"])?;
     settle(&format!("IKE SA rekeyed by {from:?}"), || {
         let (own, other) = (only_ike_sa(pair, from), only_ike_sa(pair, from.other()));
         let (Ok(own), Ok(other)) = (own, other) else { return Ok(false) };
-        Ok(own.spis != before && own.spis == other.spis && own.carries(&CHILDREN) && other.carries(&CHILDREN))
+        Ok(own.spis != before && own.spis == other.spis && own.carries(children) && other.carries(children))
     })
 }
 

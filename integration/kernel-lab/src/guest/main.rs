@@ -7,9 +7,14 @@ mod bench;
 mod conformance;
 mod explain;
 mod facts;
+mod ground;
+mod interop;
 mod libreswan;
 mod netlink;
+mod nic;
 mod peers;
+mod trouble;
+mod tunnel;
 
 use std::process::ExitCode;
 
@@ -23,6 +28,10 @@ fn trials() -> Vec<Trial> {
         facts::trials(),
         netlink::trials(),
         peers::trials(),
+        tunnel::trials(),
+        trouble::trials(),
+        interop::trials(),
+        // The last: they keep their places, and the NIC in them, from one test to the next.
         conformance::trials(),
     ];
     all.into_iter().flatten().collect()
