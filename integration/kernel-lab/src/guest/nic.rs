@@ -13,7 +13,7 @@ use lab::topology::Side;
 
 const KNOBS: &str = "/sys/kernel/debug/cygnic";
 /// Every knob with its value before anybody turns it.
-const DEFAULTS: [(&str, &str); 10] = [
+const DEFAULTS: [(&str, &str); 11] = [
     ("sa_table_size", "4096"),
     ("policy_table_size", "4096"),
     ("refuse_next", "\n"),
@@ -24,6 +24,7 @@ const DEFAULTS: [(&str, &str); 10] = [
     ("any_protocol", "N"),
     ("refuse_acquire", "N"),
     ("leak", "N"),
+    ("accept_clear", "N"),
 ];
 
 /// What the devices offload.
