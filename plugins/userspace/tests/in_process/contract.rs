@@ -95,7 +95,8 @@ fn render() -> String {
            mistake breaks exactly the behaviours it should (`daemon/ipsec/src/conformance/tests/faults.rs`).\n\
          - *recorder*: the scripted double of the scenarios, which carries no packets and does what it is told.\n\
          - *userspace*: the ESP datapath, fed by hand; then posing as a NIC without limits, as two, as a small mlx5 with packet offload, and as one with crypto offload.\n  \
-           Guard, routes and IKE beside them are shown on a real host in `plugins/userspace/tests/namespaces/contract.rs`.\n\n",
+           Guard, routes and IKE beside them are shown on a real host in `plugins/userspace/tests/namespaces/contract.rs`.\n\n\
+         The kernel backend needs a real kernel, so it has a table of its own: `plugins/kernel/BEHAVIOURS.md`.\n\n",
     );
     let names: Vec<&str> = COLUMNS.iter().map(|(name, ..)| *name).collect();
     let _ = writeln!(out, "| Behaviour | Rule | {} |\n|---|---|{}", names.join(" | "), "---|".repeat(COLUMNS.len()));

@@ -26,6 +26,11 @@ pub(super) fn refuse_next(_bed: &Bed) -> anyhow::Result<bool> {
     Ok(true)
 }
 
+/// Has the NIC send in clear what it is to protect, or not.
+pub(super) fn leak(on: bool) -> anyhow::Result<()> {
+    Ok(fs::write(format!("/sys/kernel/debug/cygnic/{NIC}/leak"), if on { "1" } else { "0" })?)
+}
+
 /// What the NIC holds and has counted; nothing where there is none.
 pub(super) fn shown(bed: &Bed) -> String {
     if bed.link == Link::Plain {

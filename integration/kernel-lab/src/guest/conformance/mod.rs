@@ -16,9 +16,9 @@ mod wire;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::{bail, ensure};
+use anyhow::{Context, bail, ensure};
 use ipsec::OffloadMode;
-use ipsec::conformance::{BEHAVIOURS, Behaviour};
+use ipsec::conformance::{BEHAVIOURS, Behaviour, Verdict};
 use libtest_mimic::Trial;
 
 use crate::bench::{ip, trial, trial_within};
@@ -43,11 +43,32 @@ pub(crate) fn trials() -> Vec<Trial> {
             trial_within(LONGEST, &name, move || check(behaviour, mode, link))
         }));
     }
+    all.push(trial("conformance::a_nic_that_leaks_is_found_out", a_nic_that_leaks_is_found_out));
     all
 }
 
 /// The bed of the last test: the next one mostly wants the same.
 static BED: Mutex<Option<Bed>> = Mutex::new(None);
+
+/// Does something on a bed: that of the last test, if it has this link.
+fn on_bed<T>(link: Link, work: impl FnOnce(&Bed) -> anyhow::Result<T>) -> anyhow::Result<T> {
+    let mut slot = BED.lock().unwrap_or_else(PoisonError::into_inner);
+    if slot.as_ref().is_none_or(|bed| bed.link != link) {
+        *slot = None;
+        *slot = Some(Bed::new(link)?);
+    }
+    work(slot.as_ref().context("the bed was just made")?)
+}
+
+/// How a behaviour ended; with a verdict, what kernel and device say at that moment.
+type Ended = Result<(), (Verdict, String)>;
+
+fn run(bed: &Bed, behaviour: &Behaviour, mode: OffloadMode) -> anyhow::Result<Ended> {
+    let mut subject = InKernel::start(bed)?;
+    let before = subject.refusals()?;
+    let ended = behaviour.check(&mut subject, mode);
+    Ok(ended.map_err(|verdict| (verdict, seen(bed, &before, &subject.refusals().unwrap_or_default()))))
+}
 
 /// What kernel and device say at the end: for whoever looks for the reason of a verdict.
 fn seen(bed: &Bed, before: &str, after: &str) -> String {
@@ -62,18 +83,7 @@ fn seen(bed: &Bed, before: &str, after: &str) -> String {
 
 /// Runs a behaviour and holds how it ends against what is written of it.
 fn check(behaviour: &Behaviour, mode: OffloadMode, link: Link) -> anyhow::Result<()> {
-    let mut slot = BED.lock().unwrap_or_else(PoisonError::into_inner);
-    if slot.as_ref().is_none_or(|bed| bed.link != link) {
-        *slot = None;
-        *slot = Some(Bed::new(link)?);
-    }
-    let Some(bed) = slot.as_ref() else { bail!("the bed was just made") };
-    let ended = {
-        let mut subject = InKernel::start(bed)?;
-        let before = subject.refusals()?;
-        let ended = behaviour.check(&mut subject, mode);
-        ended.map_err(|verdict| (verdict, seen(bed, &before, &subject.refusals().unwrap_or_default())))
-    };
+    let ended = on_bed(link, |bed| run(bed, behaviour, mode))?;
     let expected = differences::of(behaviour.name, mode);
     match (ended, expected) {
         (Ok(()), None) => Ok(()),
@@ -84,4 +94,22 @@ fn check(behaviour: &Behaviour, mode: OffloadMode, link: Link) -> anyhow::Result
             Ok(())
         }
     }
+}
+
+/// Most behaviours need a packet to leave protected: a device that leaks has to show.
+fn a_nic_that_leaks_is_found_out() -> anyhow::Result<()> {
+    on_bed(Link::Packet, |bed| {
+        let carries = BEHAVIOURS.iter().find(|behaviour| behaviour.name == "counters_stand_still_for_refused_packets");
+        let carries = carries.context("the behaviour has another name")?;
+        knobs::leak(true)?;
+        let ended = run(bed, carries, OffloadMode::Packet);
+        knobs::leak(false)?;
+        match ended? {
+            Err((Verdict::Broken(said), _)) => ensure!(said.contains("in clear"), "it leaks, and seen was: {said}"),
+            other => bail!("it leaks, and seen was: {other:?}"),
+        }
+        let ended = run(bed, carries, OffloadMode::Packet)?;
+        ensure!(ended.is_ok(), "it leaks no more, and seen was: {ended:?}");
+        Ok(())
+    })
 }
