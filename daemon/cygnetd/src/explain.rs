@@ -10,11 +10,14 @@ use ike_model::{ChildMode, Connection, config::FailClosed};
 use ipsec::{AddressRange, DeviceId, SelectorPair};
 use offload_host::HostError;
 use offload_host::probe::{KernelPolicy, OwnAddress, Probe, SeenRule, TableRoute};
-use swanctl_compat::explain::{Block, Held, Surroundings, blocks};
+use swanctl_compat::explain::{Block, Surroundings, blocks};
 
 use crate::backend::Nature;
 use crate::core::Core;
 use crate::why::ends;
+
+#[cfg(feature = "kernel")]
+use self::kernel::Tables;
 
 /// The blocks of a connection, child by child.
 ///
@@ -61,9 +64,12 @@ fn cannot(connection: &Connection, child: &str, reason: &str) -> Block {
     Block { of, state: "planned", about, commands: vec![format!("# {reason}")] }
 }
 
+const HIDDEN: &str = "the kernel does not show its SAs and policies";
+
 /// What the host kernel holds of ours.
 struct Host {
     nature: Nature,
+    tables: Option<Tables>,
     probe: Probe,
     guard: Vec<KernelPolicy>,
     rules: Vec<SeenRule>,
@@ -78,7 +84,8 @@ impl Host {
         guard.sort_by_key(KernelPolicy::order);
         let (rules, routes) = (probe.rules()?, probe.routes(nature.table)?);
         let addresses = probe.addresses()?;
-        Ok(Self { nature, probe, guard, rules, routes, addresses })
+        let tables = tables(&nature);
+        Ok(Self { nature, tables, probe, guard, rules, routes, addresses })
     }
 
     /// What concerns one child.
@@ -95,7 +102,8 @@ impl Host {
             let planned = guards.iter().filter_map(|pair| self.probe.guard_of(pair, tunnel, install_routes).ok());
             guard = planned.flatten().collect();
         }
-        let held = if self.nature.is_kernel() && specs.origin != Origin::Planned { held(specs) } else { None };
+        let tables = self.tables.as_mut().filter(|_| specs.origin != Origin::Planned);
+        let held = tables.and_then(|all| all.held(specs).inspect_err(|error| tracing::warn!(%error, "{HIDDEN}")).ok());
         let guard = guard.iter().map(|one| if one.is_writable() { Ok(one.to_string()) } else { Err(one.to_string()) });
         Surroundings { guard: guard.collect(), routing: self.routing(&pairs), held, ..around }
     }
@@ -134,16 +142,27 @@ impl Host {
     }
 }
 
+/// The kernel's tables, where they are the backend's.
 #[cfg(feature = "kernel")]
-fn held(specs: &ChildSpecs) -> Option<Held> {
-    let held = kernel::held(specs);
-    held.inspect_err(|error| tracing::warn!(%error, "the kernel does not show its SAs and policies")).ok()
+fn tables(nature: &Nature) -> Option<Tables> {
+    let tables = nature.is_kernel().then(Tables::read)?;
+    tables.inspect_err(|error| tracing::warn!(%error, "{HIDDEN}")).ok()
+}
+
+#[cfg(not(feature = "kernel"))]
+fn tables(_nature: &Nature) -> Option<Tables> {
+    None
 }
 
 /// No other backend keeps anything in the kernel.
 #[cfg(not(feature = "kernel"))]
-fn held(_specs: &ChildSpecs) -> Option<Held> {
-    None
+enum Tables {}
+
+#[cfg(not(feature = "kernel"))]
+impl Tables {
+    fn held(&mut self, _specs: &ChildSpecs) -> Result<swanctl_compat::explain::Held, HostError> {
+        match *self {}
+    }
 }
 
 fn is_link_local(address: IpAddr) -> bool {

@@ -152,11 +152,16 @@ fn direction(state: &State, names: Names<'_>) -> String {
     }
 }
 
-/// `ip xfrm policy add`, or a comment where `ip` has no word for something: masks of ports, acquires of each CPU.
+/// `ip xfrm policy add`, or a comment where `ip` has no word for something: masks of ports, acquires of each CPU, a selector
+/// that differs from others only in its user.
 pub fn policy(policy: &Policy, names: Names<'_>) -> String {
     let key = &policy.key;
     let masked = [key.source_port, key.destination_port].iter().any(|port| !matches!(port.mask, 0 | u16::MAX));
-    let wordless = [(masked, "its masks of ports"), (policy.per_cpu, "its acquires of each CPU")];
+    let wordless = [
+        (masked, "its masks of ports"),
+        (policy.per_cpu, "its acquires of each CPU"),
+        (key.user != 0, "its selector's user"),
+    ];
     let command = written_policy(policy, names);
     comment_where(wordless, if masked { format!("{command} ({key})") } else { command })
 }
