@@ -12,6 +12,17 @@
 //! What the kernel is told is little more than what it has to know: limits of time, first use of an inbound SA and idle time are watched here, on a
 //! clock that does not step. The kernel's own time limit is a backstop behind ours, for SAs that outlive the process.
 //!
+//! # What `ip xfrm` shows
+//!
+//! - Policies of ours have an index of `0x44......`, the guard's `0x43......`. Several of the core's with equal selectors are one, and a selector with
+//!   ranges is several.
+//! - An outbound policy names its SA by the SPI; without one it blocks. A trap's template names no SA that there is (127.0.0.1 to 0.0.0.0, or `::1` to
+//!   `::`, with a reqid of its own), so that what the kernel keeps for an acquire lies beside no SA.
+//! - Where a device holds SAs there is one more inbound state of their reqid in software, which nothing ever passes: without it states of software
+//!   could hide those of the device from the kernel.
+//! - An inbound SA in software carries the negotiated selector, if that is one.
+//! - A move to other addresses or ports is a rekey: a state moved by the kernel is another state with the same key.
+//!
 //! # What the kernel does that one may not expect
 //!
 //! Each seen on 6.12, in the kernel lab:

@@ -136,7 +136,9 @@ fn lacking(device: &Device, wanted: OffloadMode) -> OffloadError {
     };
     let offloads = device.rungs.iter().filter(|rung| rung.mode.mode != OffloadMode::No).map(|rung| rung.mode.mode);
     let reason = match offloads.collect::<Vec<_>>().as_slice() {
-        [] => "traffic leaves by a link whose driver does no ESP, or whose offload is off (ethtool -k: esp-hw-offload)",
+        [] => {
+            "traffic leaves through a VLAN or a bond, or by a link whose driver does no ESP or has it off (ethtool -k: esp-hw-offload)"
+        }
         [OffloadMode::Packet] => "its driver does packet offload, or nothing",
         _ => "its driver does crypto offload, or nothing",
     };
