@@ -7,7 +7,8 @@
 //!
 //! A protecting outbound policy whose SA is active points at it by its SPI. One without an SA blocks: a template that points nowhere would have the
 //! kernel ask for an SA with each packet and keep a state to come in its place, and such a state hides SAs in a device. Inbound and forward policies
-//! name the group of their SAs; where several claim one key in software, what they differ in is left open, so that old and new SAs are both heard.
+//! name the group of their SAs; where several claim one key, what they differ in is left open, so that old and new SAs are both heard. In a device each
+//! group has a key of its own.
 //!
 //! Ours carry an index inside [`INDEXES`]. The kernel hands indexes out from below, so no foreign policy gets one by chance, and the kernel's own
 //! table is the journal: what a crashed process left is found there and taken over in place.

@@ -211,10 +211,6 @@ impl Control {
                     None => closed(policy, key, *mode, owner.group),
                 }
             }
-            // A device wants to know the group: there the last one installed is heard.
-            PolicyAction::Protect { .. } if device.is_some() => {
-                policy(Verdict::Allow, inbound_template(&[owner], None))
-            }
             PolicyAction::Protect { .. } => policy(Verdict::Allow, inbound_template(claims, left)),
         }
     }

@@ -39,11 +39,10 @@ fn what_a_crash_leaves_carries_on_until_it_is_replaced_without_a_gap() {
             let number = world.states.get(&child.inbound_id()).map_or(0, |held| held.state.received_sequence + 1);
             world.receive((outer.remote, outer.local), child.inbound.spi.get(), number, &back).is_some()
         };
-        // A device hears one group only: there the new one.
-        assert_eq!((hear(&subject, &old), hear(&subject, &new)), (rung == OffloadMode::No, true), "{rung:?}");
+        assert!(hear(&subject, &old) && hear(&subject, &new), "{rung:?}: both are heard");
         subject.apply(new.activate()).unwrap();
         assert!(matches!(subject.send(&packet()), Sent::Esp(id, _) if id == new.id()), "{rung:?}");
-        assert_eq!(hear(&subject, &old), rung == OffloadMode::No, "{rung:?}: what is on its way still comes in");
+        assert!(hear(&subject, &old), "{rung:?}: what is on its way still comes in");
         subject.wait(31 * SECOND, SECOND);
         assert!(!hear(&subject, &old) && hear(&subject, &new));
         let anchors = usize::from(rung == OffloadMode::Packet);

@@ -89,22 +89,6 @@ fn both_of_two_children_with_equal_selectors_are_heard() {
     }
 }
 
-/// Devices refuse templates without a group, and what a device does not take must not keep a child from coming up.
-#[test]
-fn a_device_hears_the_last_of_two_groups_with_equal_selectors() {
-    let mut subject = subject();
-    let (first, second) = (Child::new(&subject, 10, PACKET, networks()), Child::new(&subject, 20, PACKET, networks()));
-    let group = |subject: &InMemory| {
-        let world = subject.memory.world();
-        let inbound = world.policies.values().find(|policy| policy.key.way == Way::In);
-        inbound.and_then(|policy| policy.template).map(|template| template.reqid.0)
-    };
-    for (ops, heard) in [(first.up(), 10), (second.up(), 20), (second.remove(), 10)] {
-        subject.apply(ops).unwrap();
-        assert_eq!(group(&subject), Some(heard));
-    }
-}
-
 /// A template that points nowhere would have the kernel ask with each packet, and keep the name of an SA to come.
 #[test]
 fn what_has_no_sa_blocks_and_asks_for_none() {
