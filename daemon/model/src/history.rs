@@ -6,6 +6,7 @@
 use std::future::Future;
 use std::pin::Pin;
 
+pub use ipsec::{Limits, TrafficSelector};
 use serde::Serialize;
 
 use crate::event::EventRecord;
@@ -213,7 +214,7 @@ pub struct Generation {
     /// Remote selectors.
     pub remote_ts: String,
     /// Soft and hard limits.
-    pub limits: ipsec::Limits,
+    pub limits: Limits,
     /// What it received, as last told.
     pub carried_in: Carried,
     /// What it sent, as last told.

@@ -1,6 +1,177 @@
-//! The durable past: events go to a [`spool`] before what they describe is released.
+//! The durable past: who was up when, over which SAs, and why it ended.
+//!
+//! Events go to a [`spool`] before what they describe is released. A thread of its own takes them over into a database, SQLite or PostgreSQL, in
+//! batches, each event once: rows of IKE SAs and of every generation of every CHILD SA, the events themselves, and what is to be delivered to
+//! webhooks, all in one transaction. A database that is away or full holds up nobody; events wait in the spool meanwhile. No table and no record
+//! has room for key material.
 
+mod keeper;
 pub mod spool;
+mod sql;
+mod store;
+mod told;
 
 #[cfg(test)]
+mod cluster;
+#[cfg(test)]
+mod fixture;
+#[cfg(test)]
 mod scratch;
+
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use ike_model::history::{
+    Answer, Backlog, ChildTotal, Delivery, Generation, HistoryError, NotRecorded, Outbox, PastEvent, PastIkeSa,
+    Subscription, Timeline, Verdict, Wanted,
+};
+use ike_model::{Recorder, Rfc3339};
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+
+use keeper::Keeper;
+use spool::Spool;
+pub use store::Retention;
+use store::{Location, Store};
+
+/// How the past is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// `sqlite:///PATH` or `postgres://...`.
+    pub url: String,
+    /// Name of this gateway, by which several share a PostgreSQL.
+    pub gateway: String,
+    /// How much is kept.
+    pub retention: Retention,
+    /// The spool.
+    pub spool: spool::Options,
+    /// What goes to webhooks.
+    pub subscriptions: Vec<Subscription>,
+}
+
+/// Why the history cannot be kept at all. A database that is away is no such reason.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The URL means nothing.
+    #[error("history.url {0}")]
+    Url(String),
+    /// The spool cannot be used.
+    #[error(transparent)]
+    Spool(#[from] spool::OpenError),
+    /// The beginning of this run could not be taken down.
+    #[error("the spool does not take events: {0}")]
+    Boot(#[from] NotRecorded),
+    /// No thread.
+    #[error("cannot start the history's thread: {0}")]
+    Thread(#[from] std::io::Error),
+}
+
+/// Says what is wrong with a URL.
+///
+/// # Errors
+/// What is wrong.
+pub fn check_url(url: &str) -> Result<(), String> {
+    Location::parse(url).map(|_| ())
+}
+
+/// The past, being kept.
+#[derive(Debug)]
+pub struct History {
+    spool: Arc<Spool>,
+    keeper: Arc<Keeper>,
+    runtime: Handle,
+    stop: watch::Sender<bool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl History {
+    /// Begins a run that is known as `boot_id`.
+    ///
+    /// # Errors
+    /// The URL is wrong or the spool cannot be used.
+    pub fn start(options: &Options, boot_id: &str, now: Rfc3339) -> Result<Self, StartError> {
+        let location = Location::parse(&options.url).map_err(StartError::Url)?;
+        let (spool, reader) = spool::open(&options.spool)?;
+        spool.boot(&options.gateway, boot_id, now.0)?;
+        let spool = Arc::new(spool);
+        let keeper = Arc::new(Keeper::new(location, options, Arc::clone(&spool)));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let handle = runtime.handle().clone();
+        let (stop, stopping) = watch::channel(false);
+        let working = Arc::clone(&keeper);
+        let thread = thread::Builder::new()
+            .name("history".into())
+            .spawn(move || runtime.block_on(working.run(reader, stopping)))?;
+        Ok(Self { spool, keeper, runtime: handle, stop, thread: Some(thread) })
+    }
+
+    /// Where events are taken down.
+    pub fn recorder(&self) -> Arc<dyn Recorder> {
+        Arc::<Spool>::clone(&self.spool)
+    }
+
+    /// Ends it: what has been taken down is taken over as far as that goes quickly; the rest waits for the next run.
+    pub fn stop(mut self) {
+        // Without a receiver the thread has ended already.
+        let _ = self.stop.send(true);
+        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the history's thread ended in a panic");
+        }
+    }
+
+    /// Has the database answer, on the thread that it belongs to.
+    fn ask<'a, T, F>(&'a self, question: impl FnOnce(Arc<Store>) -> F + Send + 'a) -> Answer<'a, T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, HistoryError>> + Send + 'static,
+    {
+        Box::pin(async move {
+            let store = self.keeper.store()?;
+            let answer = self.runtime.spawn(question(store));
+            answer.await.unwrap_or_else(|_| Err(HistoryError::Unreachable("the history is stopping".into())))
+        })
+    }
+}
+
+impl Timeline for History {
+    fn generations<'a>(&'a self, wanted: &'a Wanted) -> Answer<'a, Vec<Generation>> {
+        let wanted = wanted.clone();
+        self.ask(|store| async move { store.generations(&wanted).await })
+    }
+
+    fn totals<'a>(&'a self, wanted: &'a Wanted) -> Answer<'a, Vec<ChildTotal>> {
+        let wanted = wanted.clone();
+        self.ask(|store| async move { store.totals(&wanted).await })
+    }
+
+    fn ike_sas<'a>(&'a self, wanted: &'a Wanted) -> Answer<'a, Vec<PastIkeSa>> {
+        let wanted = wanted.clone();
+        self.ask(|store| async move { store.ike_sas(&wanted).await })
+    }
+
+    fn events<'a>(&'a self, wanted: &'a Wanted) -> Answer<'a, Vec<PastEvent>> {
+        let wanted = wanted.clone();
+        self.ask(|store| async move { store.events(&wanted).await })
+    }
+}
+
+impl Outbox for History {
+    fn claim<'a>(&'a self, endpoint: &'a str, lease_ms: u64, limit: u32) -> Answer<'a, Vec<Delivery>> {
+        let endpoint = endpoint.to_owned();
+        self.ask(move |store| async move { store.claim(&endpoint, keeper::now_ms(), lease_ms, limit).await })
+    }
+
+    fn settle<'a>(&'a self, delivery: &'a Delivery, verdict: Verdict) -> Answer<'a, ()> {
+        let delivery = delivery.clone();
+        self.ask(|store| async move { store.settle(&delivery, keeper::now_ms(), &verdict).await })
+    }
+
+    fn redeliver<'a>(&'a self, endpoint: Option<&'a str>) -> Answer<'a, u64> {
+        let endpoint = endpoint.map(str::to_owned);
+        self.ask(|store| async move { store.redeliver(endpoint.as_deref(), keeper::now_ms()).await })
+    }
+
+    fn backlog(&self) -> Answer<'_, Vec<Backlog>> {
+        self.ask(|store| async move { store.backlog().await })
+    }
+}

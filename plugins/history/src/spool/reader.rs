@@ -25,6 +25,8 @@ const CHUNK: usize = 256 << 10;
 pub struct Reader {
     shared: Arc<Shared>,
     at: Position,
+    /// Everything before has been taken over.
+    taken_over: Position,
     /// The segment being read, and its octets from `at` on.
     open: Option<(u64, File)>,
     ahead: Vec<u8>,
@@ -33,12 +35,12 @@ pub struct Reader {
 
 impl Reader {
     pub(super) fn begin(shared: Arc<Shared>, at: Position) -> Self {
-        Self { shared, at, open: None, ahead: Vec::new(), consumed: 0 }
+        Self { shared, at, taken_over: at, open: None, ahead: Vec::new(), consumed: 0 }
     }
 
     /// Waits until there is something to read.
     pub async fn ready(&self) {
-        while self.at >= self.written() {
+        while !self.has_more() {
             self.shared.more.notified().await;
         }
     }
@@ -75,6 +77,7 @@ impl Reader {
     /// The file system refused. Nothing is lost, at most read again.
     pub fn taken_over(&mut self) -> io::Result<()> {
         let draft = self.shared.directory.join("position.new");
+        self.taken_over = self.at;
         let mut file = private().create(true).truncate(true).write(true).open(&draft)?;
         io::Write::write_all(&mut file, format!("{} {}\n", self.at.segment, self.at.offset).as_bytes())?;
         fs::rename(&draft, self.shared.directory.join("position"))?;
@@ -88,8 +91,17 @@ impl Reader {
         Ok(())
     }
 
-    /// Goes back to `position`, at which an earlier call of [`Self::read`] began.
-    pub fn rewind(&mut self, position: Position) {
+    /// Goes back to what was not yet taken over.
+    pub fn start_over(&mut self) {
+        self.rewind(self.taken_over);
+    }
+
+    /// There is something to read.
+    pub fn has_more(&self) -> bool {
+        self.at < self.written()
+    }
+
+    fn rewind(&mut self, position: Position) {
         self.at = position;
         self.open = None;
         self.ahead.clear();

@@ -74,7 +74,7 @@ fn a_run_that_died_is_read_on_by_the_next() {
     assert_eq!(reader.position(), read_again);
     spool.record(&records(5..=5)).unwrap();
     assert_eq!(numbers(&mut reader), [3, 4, 5]);
-    reader.rewind(read_again);
+    reader.start_over();
     assert_eq!(numbers(&mut reader), [3, 4, 5], "until it is taken over");
     reader.taken_over().unwrap();
     drop((spool, reader));

@@ -27,6 +27,8 @@ pub struct Spool {
     current: Mutex<Current>,
     /// The last write failed.
     failing: AtomicBool,
+    /// Nobody will ever read it.
+    closed: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -46,6 +48,7 @@ impl Spool {
             shared,
             current: Mutex::new(Current { file, at, buffer: Vec::new() }),
             failing: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
         })
     }
 
@@ -63,12 +66,20 @@ impl Spool {
         (*self.shared.used.lock().unwrap_or_else(PoisonError::into_inner), self.size)
     }
 
+    /// Nobody will take over anything any more: nothing is written from now on, and nobody is held up by that.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
+    }
+
     /// What is beyond this is kept for SAs that stand.
     fn reserve(&self) -> u64 {
         self.size / 8
     }
 
     fn write(&self, fill: impl FnOnce(&mut Vec<u8>) -> bool) -> Result<(), NotRecorded> {
+        if self.closed.load(Ordering::Relaxed) {
+            return Ok(());
+        }
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         let outcome = self.append(&mut current, fill);
         self.failing.store(outcome.is_err(), Ordering::Relaxed);
@@ -131,6 +142,9 @@ impl Recorder for Spool {
     }
 
     fn has_room(&self) -> bool {
+        if self.closed.load(Ordering::Relaxed) {
+            return true;
+        }
         !self.failing.load(Ordering::Relaxed) && self.fill().0 + self.reserve() <= self.size
     }
 }

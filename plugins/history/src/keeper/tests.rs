@@ -1,0 +1,131 @@
+//! The way from the spool into a database that comes and goes.
+
+use std::time::Instant;
+
+use ike_model::history::{Timeline as _, Wanted};
+use ike_model::{EventBody, Rfc3339};
+
+use super::*;
+use crate::cluster::Cluster;
+use crate::fixture::{Place, Run};
+use crate::scratch::Scratch;
+use crate::{History, spool};
+
+const PATIENT: Duration = Duration::from_secs(60);
+
+fn options(url: &str, scratch: &Scratch) -> Options {
+    Options {
+        url: url.into(),
+        gateway: "gw".into(),
+        retention: Retention { days: 0, rows: 0 },
+        spool: spool::Options { directory: scratch.path().join("spool"), size: 16 << 20, fsync: false },
+        subscriptions: Vec::new(),
+    }
+}
+
+fn loaded(name: u64) -> EventBody {
+    EventBody::ConfigLoaded { connection: format!("c{name}") }
+}
+
+/// How many events the database has; nothing while it does not answer.
+fn kept(history: &History) -> Option<usize> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(history.events(&Wanted::default())).ok().map(|events| events.len())
+}
+
+fn wait_for(history: &History, events: usize) {
+    let begin = Instant::now();
+    while kept(history) != Some(events) {
+        assert!(begin.elapsed() < PATIENT, "{:?} of {events} events after {PATIENT:?}", kept(history));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn what_was_taken_down_is_in_the_database_soon_and_at_the_latest_after_the_next_start() {
+    for place in Place::both() {
+        let scratch = Scratch::new();
+        let options = options(&place.url, &scratch);
+        let history = History::start(&options, "b1", Rfc3339(1)).unwrap();
+        let mut daemon = Run::new("b1", 1000);
+        for number in 0..600 {
+            history.recorder().record(&[daemon.record(loaded(number))]).unwrap();
+        }
+        wait_for(&history, 600);
+        history.recorder().record(&[daemon.record(loaded(600))]).unwrap();
+        history.stop();
+        let history = History::start(&options, "b2", Rfc3339(2)).unwrap();
+        wait_for(&history, 601);
+        history.stop();
+    }
+}
+
+#[test]
+fn a_database_that_cannot_be_opened_yet_holds_up_nobody() {
+    let scratch = Scratch::new();
+    let obstacle = scratch.path().join("data");
+    std::fs::write(&obstacle, "a file where a directory should be").unwrap();
+    let options = options(&format!("sqlite://{}/history.db", obstacle.display()), &scratch);
+    let history = History::start(&options, "b1", Rfc3339(1)).unwrap();
+    let mut daemon = Run::new("b1", 1000);
+    for number in 0..100 {
+        history.recorder().record(&[daemon.record(loaded(number))]).unwrap();
+    }
+    assert_eq!(kept(&history), None);
+    std::fs::remove_file(&obstacle).unwrap();
+    wait_for(&history, 100);
+    history.stop();
+}
+
+#[test]
+fn a_server_that_goes_and_comes_back_misses_nothing() {
+    let mut cluster = Cluster::start();
+    let scratch = Scratch::new();
+    let options = options(&cluster.database(), &scratch);
+    let history = History::start(&options, "b1", Rfc3339(1)).unwrap();
+    let mut daemon = Run::new("b1", 1000);
+    let mut tell = |count: u64| {
+        let begin = Instant::now();
+        for number in 0..count {
+            history.recorder().record(&[daemon.record(loaded(number))]).unwrap();
+        }
+        assert!(begin.elapsed() < Duration::from_secs(5), "nobody waits for a database");
+    };
+    tell(300);
+    wait_for(&history, 300);
+    cluster.pause();
+    tell(300);
+    assert_eq!(kept(&history), None);
+    cluster.resume();
+    wait_for(&history, 600);
+    tell(10);
+    wait_for(&history, 610);
+    history.stop();
+}
+
+#[test]
+fn an_older_release_keeps_no_history_and_stops_nobody() {
+    let place = Place::sqlite();
+    let scratch = Scratch::new();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let store = place.store().await;
+        store.do_it("INSERT INTO cygnet_schema (version, compatible_from) VALUES (9, 9)").await;
+        store.close().await;
+    });
+    let mut options = options(&place.url, &scratch);
+    options.spool.size = 8 << 10;
+    let history = History::start(&options, "b1", Rfc3339(1)).unwrap();
+    let mut daemon = Run::new("b1", 1000);
+    let begin = Instant::now();
+    // Far more than the spool holds, once it is known that nobody will read it.
+    let mut taken = 0;
+    while taken < 1000 {
+        assert!(begin.elapsed() < PATIENT);
+        let record = daemon.record(loaded(taken));
+        taken += u64::from(history.recorder().record(&[record]).is_ok());
+    }
+    assert!(history.recorder().has_room());
+    assert_eq!(kept(&history), None);
+    history.stop();
+}

@@ -1,0 +1,177 @@
+//! The database: SQLite or PostgreSQL, one set of statements for both.
+
+mod migrate;
+mod outbox;
+mod query;
+mod retain;
+mod write;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::sync::Once;
+use std::time::Duration;
+
+use ike_model::history::{HistoryError, Subscription};
+use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
+use sqlx::{AnyConnection, AnyPool, Executor as _};
+
+pub use retain::Retention;
+pub(crate) use write::Applied;
+
+/// How long to wait for a connection.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Connections for questions, besides the one that writes.
+const READERS: u32 = 3;
+
+/// Which of the two it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Engine {
+    Sqlite,
+    Postgres,
+}
+
+/// Where the history is kept.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Location {
+    engine: Engine,
+    url: String,
+    /// The file, of SQLite.
+    file: Option<PathBuf>,
+}
+
+impl std::fmt::Debug for Location {
+    /// A URL may hold a password.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Location").field("engine", &self.engine).field("file", &self.file).finish_non_exhaustive()
+    }
+}
+
+impl Location {
+    /// Understands `sqlite:///PATH` and `postgres://...`.
+    pub(crate) fn parse(url: &str) -> Result<Self, String> {
+        if let Some(path) = url.strip_prefix("sqlite://") {
+            if !path.starts_with('/') || path.contains(['?', '#']) {
+                return Err(format!("must be `sqlite://` and an absolute path, not `{url}`"));
+            }
+            let file = Some(PathBuf::from(path));
+            return Ok(Self { engine: Engine::Sqlite, url: format!("{url}?mode=rwc"), file });
+        }
+        if url.starts_with("postgres://") || url.starts_with("postgresql://") {
+            install_drivers();
+            // The reason may repeat the URL, and with it the password.
+            AnyConnectOptions::from_str(url).map_err(|_| "is no URL of a PostgreSQL database".to_owned())?;
+            return Ok(Self { engine: Engine::Postgres, url: url.into(), file: None });
+        }
+        Err("must begin with `sqlite://` or `postgres://`".into())
+    }
+}
+
+fn install_drivers() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(sqlx::any::install_default_drivers);
+}
+
+/// An open database whose schema is ours.
+#[derive(Debug)]
+pub(crate) struct Store {
+    engine: Engine,
+    /// One connection: SQLite has one writer anyway, and the events of one gateway come from one spool.
+    writer: AnyPool,
+    readers: AnyPool,
+    gateway: String,
+    subscriptions: Vec<Subscription>,
+}
+
+impl Store {
+    /// Opens the database and brings its schema up to date.
+    pub(crate) async fn open(
+        location: &Location,
+        gateway: &str,
+        subscriptions: Vec<Subscription>,
+    ) -> Result<Self, OpenError> {
+        install_drivers();
+        if let Some(directory) = location.file.as_ref().and_then(|file| file.parent()) {
+            std::fs::create_dir_all(directory).map_err(|error| sqlx::Error::Io(error))?;
+        }
+        let writer = pool(location, 1).await?;
+        migrate::run(location, &writer, migrate::STEPS).await?;
+        let readers = pool(location, READERS).await?;
+        Ok(Self { engine: location.engine, writer, readers, gateway: gateway.into(), subscriptions })
+    }
+
+    /// Carries out a statement of a test.
+    #[cfg(test)]
+    pub(crate) async fn do_it(&self, statement: &'static str) {
+        self.writer.execute(statement).await.unwrap();
+    }
+
+    /// Waits for statements under way and closes all connections.
+    pub(crate) async fn close(&self) {
+        self.readers.close().await;
+        self.writer.close().await;
+    }
+}
+
+/// Why a database cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum OpenError {
+    /// It may be there later.
+    #[error("{0}")]
+    Database(#[from] sqlx::Error),
+    /// A newer release has changed it in a way that this one does not understand.
+    #[error("its schema is {found}, which asks for a release that knows {needed} or later; this one knows {known}")]
+    TooNew { found: i64, needed: i64, known: i64 },
+}
+
+async fn pool(location: &Location, connections: u32) -> Result<AnyPool, sqlx::Error> {
+    let options = AnyConnectOptions::from_str(&location.url)?;
+    let engine = location.engine;
+    AnyPoolOptions::new()
+        .max_connections(connections)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .after_connect(move |connection, _| Box::pin(prepare(engine, connection)))
+        .connect_with(options)
+        .await
+}
+
+/// Settings of each connection.
+async fn prepare(engine: Engine, connection: &mut AnyConnection) -> Result<(), sqlx::Error> {
+    let settings: &[&'static str] = match engine {
+        // What is deleted gives its pages back; that can only be asked for before the first table.
+        Engine::Sqlite => &[
+            "PRAGMA busy_timeout = 5000",
+            "PRAGMA auto_vacuum = INCREMENTAL",
+            "PRAGMA journal_mode = WAL",
+            "PRAGMA synchronous = NORMAL",
+        ],
+        Engine::Postgres => &["SET application_name = 'cygnetd'"],
+    };
+    for setting in settings {
+        connection.execute(*setting).await?;
+    }
+    Ok(())
+}
+
+/// The database is away or out of room, as opposed to something being wrong with what it was told.
+pub(crate) fn may_pass(error: &sqlx::Error) -> bool {
+    match error.as_database_error() {
+        // Classes 22 and 23 of SQLSTATE; constraint, type and size of SQLite's primary result codes.
+        Some(database) => !database.code().is_some_and(|code| {
+            let sqlite = code.parse::<u32>().ok().map(|code| code & 0xFF).filter(|_| code.len() < 5);
+            code.len() == 5 && (code.starts_with("22") || code.starts_with("23")) || matches!(sqlite, Some(18..=20))
+        }),
+        None => !matches!(error, sqlx::Error::Encode(_) | sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_)),
+    }
+}
+
+fn failed(error: sqlx::Error) -> HistoryError {
+    match error {
+        sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::Tls(_) => {
+            HistoryError::Unreachable(error.to_string())
+        }
+        other => HistoryError::Failed(other.to_string()),
+    }
+}

@@ -1,0 +1,404 @@
+//! The tables, on both engines.
+
+use ike_model::history::{Backlog, Subscription, Verdict, Wanted};
+use ike_model::snapshot::Carried;
+use ike_model::{Cause, CauseKind, EventBody};
+use sqlx::Row as _;
+
+use super::*;
+use crate::fixture::{Place, Run, child_sa, ike_sa};
+use crate::spool::Entry;
+use crate::sql::Sql;
+
+const NOON: u64 = 1_790_000_000_000;
+
+fn run<T>(test: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test)
+}
+
+fn carried(bytes: u64) -> Carried {
+    Carried { bytes, packets: bytes / 100 }
+}
+
+async fn count(store: &Store, what: &str) -> i64 {
+    let sql = Sql::new(&format!("SELECT COUNT(*) FROM {what}"));
+    sql.fetch(&store.readers).await.unwrap()[0].try_get(0).unwrap()
+}
+
+#[test]
+fn each_generation_is_a_row_with_all_that_was_negotiated() {
+    for place in Place::both() {
+        run(async {
+            let store = place.store().await;
+            let mut daemon = Run::new("b1", NOON);
+            let mut entries = vec![daemon.boot()];
+            entries.extend(daemon.life("site", "net", 1, 3));
+            let applied = store.apply(&entries).await.unwrap();
+            assert_eq!((applied.events, applied.known, applied.unreadable), (7, 0, 0), "{}", place.url);
+            let all = store.generations(&Wanted::default()).await.unwrap();
+            let ends: Vec<_> =
+                all.iter().map(|row| (row.unique_id, row.generation, row.lineage, row.cause.as_deref())).collect();
+            let rekeyed = Some("rekeyed");
+            assert_eq!(ends, [(4, 3, 1, Some("operator")), (3, 2, 1, rekeyed), (2, 1, 1, rekeyed), (1, 0, 1, rekeyed)]);
+            let sa = child_sa("net", 2, 1, 1000);
+            let row = &all[2];
+            assert_eq!((row.spi_in, row.spi_out), (sa.spi_in.map(|spi| spi.get()), sa.spi_out.map(|spi| spi.get())));
+            assert_eq!(row.algorithms, sa.algorithms);
+            assert_eq!((&*row.local_ts, &*row.remote_ts, &*row.mode), ("10.1.0.0/16", "10.2.0.0/16", "tunnel"));
+            assert_eq!((row.device.as_deref(), &*row.offload, row.reqid, row.encap), (Some("eth0"), "packet", 7, true));
+            assert_eq!((row.limits.soft, row.limits.hard.time), (sa.limits.soft, sa.limits.hard.time));
+            assert_eq!(row.limits.hard.packets, Some(u64::try_from(i64::MAX).unwrap()), "both engines end there");
+            assert_eq!((row.carried_in, row.carried_out), (carried(1000), carried(1000)));
+            assert_eq!((row.installed_ms, row.removed_ms), (NOON + 3000, Some(NOON + 4000)));
+            let totals = store.totals(&Wanted::default()).await.unwrap();
+            assert_eq!(totals.len(), 1);
+            assert_eq!((totals[0].generations, totals[0].carried_in, totals[0].up), (4, carried(4000), false));
+            let ikes = store.ike_sas(&Wanted::default()).await.unwrap();
+            assert_eq!(ikes.len(), 1);
+            assert_eq!((&*ikes[0].initiator_spi, &*ikes[0].responder_spi), ("fedcba9876543210", "0000000000000001"));
+            assert_eq!((&*ikes[0].local_id, ikes[0].cause.as_deref()), ("a.example", Some("operator")));
+            assert_eq!(ikes[0].algorithms, ike_sa("site", 1).algorithms);
+            store.close().await;
+        });
+    }
+}
+
+#[test]
+fn what_is_told_twice_is_kept_once() {
+    for place in Place::both() {
+        run(async {
+            let store = place.store().await;
+            let mut daemon = Run::new("b1", NOON);
+            let mut entries = vec![daemon.boot()];
+            entries.extend(daemon.life("site", "net", 1, 2));
+            // Every cut: what was read again after a crash begins before and ends after what is known.
+            for end in 1..=entries.len() {
+                store.apply(&entries[..end]).await.unwrap();
+            }
+            assert_eq!(count(&store, "event").await, 6);
+            assert_eq!(count(&store, "child_sa").await, 3);
+            let again = store.apply(&entries).await.unwrap();
+            assert_eq!((again.events, again.known), (0, 6));
+            assert_eq!(count(&store, "child_sa WHERE removed_us IS NULL").await, 0);
+            store.close().await;
+        });
+    }
+}
+
+#[test]
+fn what_a_dead_daemon_left_open_is_closed_by_the_next_start() {
+    for place in Place::both() {
+        run(async {
+            let store = place.store().await;
+            let mut other = Run::of("other", "o1", NOON);
+            let mut entries = vec![other.boot()];
+            entries.extend(other.life("site", "net", 1, 0).drain(..2));
+            let mut daemon = Run::new("b1", NOON);
+            entries.push(daemon.boot());
+            entries.extend(daemon.life("site", "net", 1, 1).drain(..3));
+            store.apply(&entries).await.unwrap();
+            assert!(store.totals(&Wanted::default()).await.unwrap()[0].up);
+            let mut next = Run::new("b2", NOON + 60_000);
+            let boot = next.boot();
+            store.apply(std::slice::from_ref(&boot)).await.unwrap();
+            store.apply(&next.life("site", "net", 1, 0)[..2]).await.unwrap();
+            // Read again after all: it must not close what is up now.
+            store.apply(&[daemon.boot(), boot]).await.unwrap();
+            let all = store.generations(&Wanted::default()).await.unwrap();
+            let ends: Vec<_> =
+                all.iter().map(|row| (&*row.boot_id, row.generation, row.cause.as_deref(), row.removed_ms)).collect();
+            let died = ("b1", 1, Some("daemon-died"), Some(NOON + 60_000));
+            assert_eq!(ends, [("b2", 0, None, None), died, ("b1", 0, Some("rekeyed"), Some(NOON + 3000))]);
+            let elsewhere = Wanted { gateway: Some("other".into()), ..Wanted::default() };
+            assert!(store.totals(&elsewhere).await.unwrap()[0].up, "another gateway's is not ours to close");
+            let ikes = store.ike_sas(&Wanted::default()).await.unwrap();
+            assert_eq!(ikes.iter().map(|ike| ike.cause.as_deref()).collect::<Vec<_>>(), [None, Some("daemon-died")]);
+            store.close().await;
+        });
+    }
+}
+
+#[test]
+fn a_part_of_the_past_can_be_asked_for() {
+    for place in Place::both() {
+        run(async {
+            let store = place.store().await;
+            let mut daemon = Run::new("b1", NOON);
+            let mut entries = daemon.life("site", "net", 1, 2);
+            entries.extend(daemon.life("site", "voice", 11, 0));
+            entries.extend(daemon.life("branch", "net", 21, 0));
+            store.apply(&entries).await.unwrap();
+            let numbers = async |wanted: Wanted| {
+                store.generations(&wanted).await.unwrap().iter().map(|row| row.unique_id).collect::<Vec<_>>()
+            };
+            let wanted = Wanted::default;
+            let (site, net) = (Some("site".to_owned()), Some("net".to_owned()));
+            assert_eq!(numbers(wanted()).await, [21, 11, 3, 2, 1]);
+            assert_eq!(numbers(Wanted { child: net.clone(), ..wanted() }).await, [21, 3, 2, 1]);
+            assert_eq!(numbers(Wanted { connection: site.clone(), child: net, ..wanted() }).await, [3, 2, 1]);
+            assert_eq!(numbers(Wanted { limit: 2, ..wanted() }).await, [21, 11]);
+            // 1 was up from 2 s to 3 s, 2 to 4 s, 3 to 5 s.
+            let between = |since: u64, until: u64| Wanted {
+                since_ms: Some(NOON + since),
+                until_ms: Some(NOON + until),
+                connection: site.clone(),
+                ..wanted()
+            };
+            assert_eq!(numbers(between(3500, 4000)).await, [2]);
+            assert_eq!(numbers(between(3000, 4001)).await, [3, 2, 1]);
+            assert_eq!(numbers(between(100_000, 200_000)).await, [0_u32; 0]);
+            let events = store.events(&Wanted { event: Some("child-sa.rekeyed".into()), ..wanted() }).await.unwrap();
+            assert_eq!(events.iter().map(|event| event.time_ms).collect::<Vec<_>>(), [NOON + 4000, NOON + 3000]);
+            let record: serde_json::Value = serde_json::from_str(&events[0].record).unwrap();
+            assert_eq!(
+                (record["type"].as_str(), record["ulid"].as_str()),
+                (Some("child-sa.rekeyed"), Some(&*events[0].ulid))
+            );
+            store.close().await;
+        });
+    }
+}
+
+fn to(endpoint: &str, events: &[&str]) -> Subscription {
+    let events = events.iter().map(|event| (*event).to_owned()).collect();
+    Subscription { endpoint: endpoint.into(), events, connections: Vec::new() }
+}
+
+#[test]
+fn deliveries_are_claimed_once_and_come_back_until_they_are_settled() {
+    for place in Place::both() {
+        run(async {
+            let subscriptions = vec![to("all", &[]), to("ends", &["child-sa.closed"])];
+            let store = place.store_of("gw", subscriptions.clone()).await;
+            store.apply(&Run::new("b1", NOON).life("site", "net", 1, 1)).await.unwrap();
+            let waits = |endpoint: &str, waiting, dead| Backlog { endpoint: endpoint.into(), waiting, dead };
+            assert_eq!(store.backlog().await.unwrap(), [waits("all", 5, 0), waits("ends", 1, 0)]);
+            let now = NOON + 100_000;
+            let first = store.claim("all", now, 30_000, 2).await.unwrap();
+            assert_eq!(
+                first.iter().map(|due| &*due.event).collect::<Vec<_>>(),
+                ["ike-sa.established", "child-sa.installed"]
+            );
+            let rest = store.claim("all", now, 30_000, 9).await.unwrap();
+            assert_eq!(rest.len(), 3, "the first two are somebody's");
+            store.settle(&first[0], now, &Verdict::Delivered).await.unwrap();
+            let retry = Verdict::Retry { at_ms: now + 60_000, error: "503".into() };
+            store.settle(&first[1], now, &retry).await.unwrap();
+            store.settle(&rest[0], now, &Verdict::Dead { error: "410".into() }).await.unwrap();
+            // Whoever claimed the other two has died.
+            let back = store.claim("all", now + 30_000, 30_000, 9).await.unwrap();
+            assert_eq!(back.iter().map(|due| &due.ulid).collect::<Vec<_>>(), [&rest[1].ulid, &rest[2].ulid]);
+            let later = store.claim("all", now + 60_000, 0, 9).await.unwrap();
+            assert!(later.iter().any(|due| due.ulid == first[1].ulid && due.attempts == 1));
+            assert_eq!(store.backlog().await.unwrap(), [waits("all", 3, 1), waits("ends", 1, 0)]);
+            assert_eq!(store.redeliver(Some("ends"), now).await.unwrap(), 0);
+            assert_eq!(store.redeliver(None, now).await.unwrap(), 1);
+            let again = store.claim("all", now, 30_000, 1).await.unwrap();
+            assert_eq!((&again[0].ulid, again[0].attempts), (&rest[0].ulid, 0));
+            // Too late: it has been delivered by somebody else meanwhile.
+            store.settle(&first[0], now, &Verdict::Dead { error: "slow".into() }).await.unwrap();
+            assert_eq!(count(&store, "delivery WHERE state = 'delivered'").await, 1);
+            store.close().await;
+        });
+    }
+}
+
+#[test]
+fn two_that_claim_at_once_share_the_deliveries() {
+    let place = Place::postgres();
+    run(async {
+        let (one, other) = (place.store_of("gw", vec![to("all", &[])]).await, place.store().await);
+        let mut daemon = Run::new("b1", NOON);
+        let entries: Vec<Entry> = (0..40).flat_map(|at| daemon.life("site", "net", at * 10, 1)).collect();
+        one.apply(&entries).await.unwrap();
+        let mut seen = Vec::new();
+        loop {
+            let now = NOON + 1_000_000;
+            let (a, b) = tokio::join!(one.claim("all", now, 30_000, 7), other.claim("all", now, 30_000, 7));
+            let claimed = [a.unwrap(), b.unwrap()].concat();
+            if claimed.is_empty() {
+                break;
+            }
+            seen.extend(claimed.into_iter().map(|due| due.ulid));
+        }
+        let all = seen.len();
+        seen.sort();
+        seen.dedup();
+        assert_eq!((seen.len(), all), (200, 200), "each exactly once");
+        one.close().await;
+        other.close().await;
+    });
+}
+
+#[test]
+fn what_is_old_or_too_much_is_forgotten_unless_it_is_still_needed() {
+    const DAY: u64 = 86_400_000;
+    for place in Place::both() {
+        run(async {
+            let store = place.store_of("gw", vec![to("ends", &["child-sa.closed"])]).await;
+            let mut daemon = Run::new("b1", NOON);
+            let mut entries = daemon.life("site", "old", 1, 1);
+            entries.extend(daemon.life("site", "up", 11, 0).drain(..2));
+            store.apply(&entries).await.unwrap();
+            let mut young = Run::new("b2", NOON + 10 * DAY);
+            store.apply(&young.life("site", "young", 1, 0)).await.unwrap();
+            let keep = Retention { days: 5, rows: 0 };
+            store.forget(keep, NOON + 4 * DAY).await.unwrap();
+            assert_eq!(count(&store, "event").await, 11, "nothing is that old");
+            store.forget(keep, NOON + 11 * DAY).await.unwrap();
+            let children = store.generations(&Wanted::default()).await.unwrap();
+            let names: Vec<_> = children.iter().map(|row| &*row.child).collect();
+            assert_eq!(names, ["young", "up"], "what is up stays, however old");
+            let old = format!("event WHERE time_us < {}", (NOON + DAY) * 1000);
+            assert_eq!(count(&store, &old).await, 1, "what is to be delivered stays");
+            let due = store.claim("ends", NOON + 11 * DAY, 0, 1).await.unwrap();
+            store.settle(&due[0], NOON + 11 * DAY, &Verdict::Delivered).await.unwrap();
+            store.forget(keep, NOON + 11 * DAY).await.unwrap();
+            assert_eq!((count(&store, &old).await, count(&store, "delivery").await), (0, 1));
+            assert_eq!(count(&store, "event").await, 4);
+            store.forget(Retention { days: 0, rows: 1 }, NOON + 11 * DAY).await.unwrap();
+            assert_eq!(count(&store, "event").await, 2, "the newest, and the one to be delivered");
+            store.close().await;
+        });
+    }
+}
+
+#[test]
+fn an_index_answers_every_question() {
+    for place in Place::both() {
+        run(async {
+            let store = place.store().await;
+            let mut daemon = Run::new("b1", NOON);
+            for connection in 0..20 {
+                let entries: Vec<Entry> = (0..40)
+                    .flat_map(|child| {
+                        daemon.life(&format!("c{connection}"), &format!("n{child}"), connection * 1000 + child * 10, 4)
+                    })
+                    .collect();
+                store.apply(&entries).await.unwrap();
+            }
+            Sql::new("ANALYZE").execute(&store.writer).await.unwrap();
+            let child = Wanted { child: Some("n7".into()), limit: 100, ..Wanted::default() };
+            let of = Wanted { connection: Some("c3".into()), ..child.clone() };
+            let late = Wanted {
+                since_ms: Some(NOON + 5_000_000),
+                until_ms: Some(NOON + 5_010_000),
+                limit: 10,
+                ..Wanted::default()
+            };
+            let connection = Wanted { connection: Some("c3".into()), limit: 10, ..Wanted::default() };
+            let questions = [
+                (store.generations_sql(&child), "child_sa_child"),
+                (store.generations_sql(&of), "child_sa_connection"),
+                (store.totals_sql(&of), "child_sa_connection"),
+                (store.events_sql(&late), "event_time"),
+                (store.events_sql(&connection), "event_connection"),
+                (store.ike_sas_sql(&connection), "ike_sa_connection"),
+            ];
+            for (question, index) in questions {
+                let plan = explain(&store, question).await;
+                assert!(plan.contains(index), "{}: no {index} in\n{plan}", place.url);
+                assert!(!plan.contains("Seq Scan") && !plan.contains("SCAN child_sa\n"), "{plan}");
+            }
+            store.close().await;
+        });
+    }
+}
+
+async fn explain(store: &Store, question: Sql) -> String {
+    let (prefix, column) = match store.engine {
+        Engine::Sqlite => ("EXPLAIN QUERY PLAN ", 3),
+        Engine::Postgres => ("EXPLAIN ", 0),
+    };
+    let rows = question.after(prefix).fetch(&store.readers).await.unwrap();
+    rows.iter().map(|row| row.try_get::<String, _>(column).unwrap() + "\n").collect()
+}
+
+#[test]
+fn the_release_before_goes_on_writing_and_an_older_one_refuses() {
+    let additive = migrate::Step {
+        statements: "ALTER TABLE event ADD COLUMN weight BIGINT NOT NULL DEFAULT 1",
+        compatible_from: 1,
+    };
+    let breaking = migrate::Step { statements: "ALTER TABLE event ADD COLUMN more TEXT", compatible_from: 3 };
+    let first = || migrate::Step { statements: migrate::STEPS[0].statements, compatible_from: 1 };
+    for place in Place::both() {
+        run(async {
+            let store = place.store().await;
+            let mut daemon = Run::new("b1", NOON);
+            store.apply(&daemon.life("site", "net", 1, 1)).await.unwrap();
+            let location = place.location();
+            let newer = pool(&location, 1).await.unwrap();
+            let two = [first(), migrate::Step { ..additive }];
+            migrate::run(&location, &newer, &two).await.unwrap();
+            // Taken once; the release before neither minds at its start nor while it runs.
+            migrate::run(&location, &newer, &two).await.unwrap();
+            store.apply(&daemon.life("site", "net", 11, 1)).await.unwrap();
+            let restarted = place.store().await;
+            assert_eq!(count(&restarted, "event WHERE weight = 1").await, 10);
+            restarted.close().await;
+            if let Some(file) = &location.file {
+                let copy = migrate::copy_path(file, 1);
+                let kept = Location::parse(&format!("sqlite://{}", copy.display())).unwrap();
+                let kept = Store::open(&kept, "gw", Vec::new()).await.unwrap();
+                assert_eq!(count(&kept, "event").await, 5, "as it was before");
+                kept.close().await;
+            }
+            let [one, two] = two;
+            migrate::run(&location, &newer, &[one, two, migrate::Step { ..breaking }]).await.unwrap();
+            let refused = Store::open(&location, "gw", Vec::new()).await.unwrap_err();
+            assert!(matches!(refused, OpenError::TooNew { found: 3, needed: 3, known: 1 }), "{refused}");
+            newer.close().await;
+            store.close().await;
+        });
+    }
+}
+
+#[test]
+fn gateways_that_start_together_make_one_schema() {
+    let place = Place::postgres();
+    run(async {
+        let (a, b, c) = tokio::join!(place.store(), place.store_of("b", Vec::new()), place.store_of("c", Vec::new()));
+        assert_eq!(count(&a, "cygnet_schema").await, 1);
+        for store in [a, b, c] {
+            store.close().await;
+        }
+    });
+}
+
+#[test]
+fn what_a_peer_chose_does_no_harm() {
+    for place in Place::both() {
+        run(async {
+            let store = place.store().await;
+            let mut daemon = Run::new("b1", NOON);
+            let mut ike = ike_sa("site", 1);
+            ike.remote_id = ike_model::Identity::Fqdn("a'; DROP TABLE event; --\0\u{1F9A2}".into());
+            let cause = Cause::new(CauseKind::PeerError, "$1 ? \0 \u{7}");
+            let told = [
+                daemon.told(EventBody::IkeSaEstablished { ike: Box::new(ike.clone()) }),
+                daemon.told(EventBody::IkeSaClosed { ike: Box::new(ike), cause }),
+                Entry { kind: crate::spool::Kind::Record, payload: b"{}".to_vec() },
+                Entry { kind: crate::spool::Kind::Boot, payload: vec![0xFF] },
+            ];
+            let applied = store.apply(&told).await.unwrap();
+            assert_eq!((applied.events, applied.unreadable), (2, 2));
+            let ikes = store.ike_sas(&Wanted::default()).await.unwrap();
+            assert!(ikes[0].remote_id.contains("DROP TABLE"), "{ikes:?}");
+            assert_eq!(store.events(&Wanted::default()).await.unwrap().len(), 2);
+            store.close().await;
+        });
+    }
+}
+
+#[test]
+fn a_url_says_what_it_means() {
+    for good in ["sqlite:///var/lib/x.db", "postgres://u:p@h/db", "postgresql://h/db?sslmode=require"] {
+        assert_eq!(crate::check_url(good), Ok(()), "{good}");
+    }
+    for bad in ["", "history.db", "sqlite://x.db", "sqlite::memory:", "mysql://h/db", "sqlite:///x?mode=ro"] {
+        assert!(crate::check_url(bad).is_err(), "{bad}");
+    }
+    let location = Location::parse("postgres://u:hunter2@h/db").unwrap();
+    assert!(!format!("{location:?}").contains("hunter2"));
+}
