@@ -55,6 +55,8 @@ pub enum CauseKind {
     DeviceLost,
     /// A name did not resolve or no route leads to the peer.
     NoAddress,
+    /// No event of anything new can be taken down.
+    HistoryFull,
     /// The daemon stops.
     Shutdown,
     /// A defect in this program.

@@ -29,6 +29,7 @@ mod tables;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ike_crypto::{CryptoProvider, SecureRandom};
@@ -111,6 +112,8 @@ impl From<IpAddr> for Peer {
 #[derive(Debug, Default)]
 pub struct Admission {
     state: Mutex<State>,
+    /// Nothing new may begin.
+    held: AtomicBool,
     tables: Arc<TableSpace>,
 }
 
@@ -140,6 +143,16 @@ impl Admission {
     /// Nobody has come yet.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Whether nothing new may begin for now, neither peers' IKE SAs nor ours; those that stand go on, and are rekeyed.
+    pub fn hold(&self, held: bool) {
+        self.held.store(held, Ordering::Relaxed);
+    }
+
+    /// Nothing new may begin for now.
+    pub(crate) fn is_held(&self) -> bool {
+        self.held.load(Ordering::Relaxed)
     }
 
     /// Half-open IKE SAs of all shards.
@@ -181,6 +194,9 @@ impl Admission {
 
     /// Whether this peer may begin an IKE SA. `proven` = it has shown a valid COOKIE.
     pub(crate) fn decide(&self, gate: &Gate<'_>, peer: IpAddr, proven: bool, established: usize) -> Decision {
+        if self.is_held() {
+            return Decision::Refuse("nothing new is begun for now");
+        }
         let state = self.lock();
         let settings = gate.settings;
         let reached = |count: usize, limit: u32| limit != 0 && count >= usize::try_from(limit).unwrap_or(usize::MAX);

@@ -74,6 +74,7 @@ fn failure_alert(kind: CauseKind) -> Option<&'static str> {
         | CauseKind::ProtocolViolation
         | CauseKind::OffloadFailed
         | CauseKind::DeviceLost
+        | CauseKind::HistoryFull
         | CauseKind::Shutdown
         | CauseKind::Internal => None,
     }

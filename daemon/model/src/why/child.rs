@@ -110,6 +110,11 @@ fn remedy(facts: &Facts, child: &ChildFacts, kind: CauseKind) -> (Code, String) 
         CauseKind::Reload | CauseKind::Rekeyed | CauseKind::CollisionLost | CauseKind::Shutdown => {
             (Code::Failed, start)
         }
+        CauseKind::HistoryFull => {
+            let fix =
+                "make room for the spool of the history, or have its database take events (history.url, see the log)";
+            (Code::Failed, fix.to_owned())
+        }
         CauseKind::Internal => (Code::Failed, "see the log and report what it says".to_owned()),
     }
 }

@@ -318,6 +318,12 @@ impl Endpoint {
 
     fn initiate_new(&mut self, context: &Context<'_>, connection: &Arc<Connection>, request: Option<ChildRequest>) {
         let child = request.as_ref().map(|request| request.child.clone());
+        if self.admission.is_held() {
+            let cause =
+                Cause::new(CauseKind::HistoryFull, "the history cannot take down what happens: nothing new is begun");
+            let connection = connection.clone();
+            return self.shared.notices.push_back(Notice::ChildFailed { connection, child, cause });
+        }
         let requests = request.into_iter().collect();
         match IkeSa::initiate(&mut self.shared.turn(context), connection.clone(), requests) {
             Ok(ike) => {
@@ -409,7 +415,8 @@ impl Endpoint {
             | CauseKind::Inactive
             | CauseKind::Rekeyed
             | CauseKind::CollisionLost => (false, false),
-            CauseKind::NoProposal
+            CauseKind::HistoryFull
+            | CauseKind::NoProposal
             | CauseKind::SelectorsUnacceptable
             | CauseKind::AuthenticationFailed
             | CauseKind::NoSecret
@@ -619,6 +626,7 @@ fn is_failure(kind: CauseKind) -> bool {
         | CauseKind::Inactive
         | CauseKind::Shutdown => false,
         CauseKind::PeerDeleted
+        | CauseKind::HistoryFull
         | CauseKind::HardLimit
         | CauseKind::PeerUnreachable
         | CauseKind::NoProposal

@@ -16,6 +16,7 @@ mod faults;
 mod fragmentation;
 mod handshake;
 mod harness;
+mod held;
 mod hostile;
 mod inactivity;
 mod install;
