@@ -24,6 +24,9 @@ pub(crate) use file::load;
 /// Where the settings are looked for unless `--config` names a file.
 pub(crate) const DEFAULT_PATH: &str = "/etc/cygnet/cygnetd.toml";
 
+/// Where the history is kept unless another place is named.
+const HISTORY_URL: &str = "sqlite:///var/lib/cygnet/history.db";
+
 /// All settings of the daemon.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Config {
@@ -37,6 +40,8 @@ pub(crate) struct Config {
     pub(crate) swanctl: Swanctl,
     /// `[vici]`
     pub(crate) vici: Vici,
+    /// `[history]`
+    pub(crate) history: History,
     /// `[log]`
     pub(crate) log: Log,
 }
@@ -187,6 +192,54 @@ pub(crate) struct Vici {
 impl Default for Vici {
     fn default() -> Self {
         Self { socket: "/run/charon.vici".into(), group: "root".into() }
+    }
+}
+
+/// `[history]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct History {
+    /// `sqlite:///PATH` or `postgres://...`; empty = no history.
+    pub(crate) url: String,
+    /// Days for which what has ended is kept; 0 = for ever.
+    pub(crate) retain_days: u32,
+    /// Rows of each kind that are kept; 0 = any number.
+    pub(crate) retain_rows: u64,
+    /// Directory of the spool; empty = beside the SQLite file, and in `/var/lib/cygnet` for PostgreSQL.
+    pub(crate) spool: PathBuf,
+    /// Octets that the spool may take.
+    pub(crate) spool_size: u64,
+    /// Have events reach the disk before what they describe is let out.
+    pub(crate) fsync: bool,
+}
+
+impl Default for History {
+    fn default() -> Self {
+        Self {
+            url: HISTORY_URL.into(),
+            retain_days: 90,
+            retain_rows: 0,
+            spool: PathBuf::new(),
+            spool_size: 64 << 20,
+            fsync: false,
+        }
+    }
+}
+
+impl History {
+    /// It is somebody's choice: not to be able to use it is an error.
+    pub(crate) fn is_chosen(&self) -> bool {
+        self.url != HISTORY_URL
+    }
+
+    /// Directory of the spool.
+    #[cfg(any(feature = "history", test))]
+    pub(crate) fn spool(&self) -> PathBuf {
+        if !self.spool.as_os_str().is_empty() {
+            return self.spool.clone();
+        }
+        let file = self.url.strip_prefix("sqlite://").map(PathBuf::from);
+        let directory = file.and_then(|file| file.parent().map(PathBuf::from));
+        directory.unwrap_or_else(|| "/var/lib/cygnet".into()).join("spool")
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ike_model::snapshot::{BackendSaOwner, BackendSaSnapshot, Carried, PolicySnapshot, Traffic};
-use ike_model::{ChildSaSnapshot, ChildSpecs, ConfiguredChildStatus, IkeSaSnapshot};
+use ike_model::{ChildSaSnapshot, ChildSpecs, ConfiguredChildStatus, IkeSaSnapshot, Timeline};
 use ike_sa::Counts;
 use ipsec::fault::Simulate;
 use ipsec::{Answer, Instant, Request, SaHandle, SaStatus, Scope};
@@ -36,6 +36,8 @@ pub(crate) struct Core {
     pub(crate) store: Store,
     /// VICI clients.
     pub(crate) subscribers: Arc<Subscribers>,
+    /// Who can be asked about the past.
+    pub(crate) timeline: Option<Arc<dyn Timeline>>,
     /// The backend where it simulates NICs, for orders to them.
     pub(crate) simulator: Option<Arc<Userspace>>,
     /// What the backend is.

@@ -20,6 +20,7 @@ use crate::commands::Commands;
 use crate::config::Config;
 use crate::core::Core;
 use crate::events::{self, Hub, Origin};
+use crate::history::Past;
 use crate::net::{Options, Receiver, Screen, Sockets};
 use crate::router::{Message, Router};
 use crate::shard::{self, Shared};
@@ -122,6 +123,7 @@ struct Daemon {
     receiver: Receiver,
     surroundings: Surroundings,
     shards: Vec<JoinHandle<()>>,
+    past: Past,
 }
 
 impl Daemon {
@@ -149,7 +151,8 @@ impl Daemon {
             backend: kind.name(),
             random: provider.random,
         };
-        let hub = Hub::new(origin, None, events::sinks(&subscribers));
+        let past = Past::start(config, &origin)?;
+        let hub = Hub::new(origin, past.recorder.clone(), events::sinks(&subscribers));
         let shared = Arc::new(Shared {
             config: ArcSwap::from_pointee(ConfigSnapshot { settings: settings.clone(), ..ConfigSnapshot::default() }),
             backend,
@@ -165,15 +168,22 @@ impl Daemon {
         let numbers = (0..shared.router.shards()).map(Shard);
         let shards = numbers.map(|number| shard::start(number, Arc::clone(&shared))).collect::<Result<_, _>>();
         let shards = shards.context("cannot start the shards' threads")?;
-        let screen = Screen { admission, provider, settings: settings.clone(), router: Arc::clone(&shared.router) };
+        let screen = Screen {
+            admission,
+            provider,
+            settings: settings.clone(),
+            router: Arc::clone(&shared.router),
+            events: Arc::clone(&shared.events),
+        };
         let receiver = Receiver::start(sockets, nat_reader == NatReader::Daemon, reports, screen)
             .context("cannot start the receiving threads")?;
         let surroundings =
             Surroundings::start(nature.tunnel.as_deref(), &config.ike.listen, Arc::clone(&shared.router))?;
         let store = Store::new(Arc::clone(&shared), settings.clone(), backend::expected_devices(Some(kind), config));
         let config = config.clone();
-        let core = Arc::new(Core { shared, store, subscribers, simulator, nature, config, started });
-        Ok(Self { core, receiver, surroundings, shards })
+        let timeline = past.timeline.clone();
+        let core = Arc::new(Core { shared, store, subscribers, timeline, simulator, nature, config, started });
+        Ok(Self { core, receiver, surroundings, shards, past })
     }
 
     /// Closes all SAs in good order; the wait for peers is bounded.
@@ -185,7 +195,7 @@ impl Daemon {
     }
 
     fn stop(self, config: &Config) {
-        let Self { core, receiver, surroundings, shards } = self;
+        let Self { core, receiver, surroundings, shards, past } = self;
         drop(surroundings);
         core.shared.router.tell_all(|| Message::Stop);
         for shard in shards {
@@ -194,6 +204,7 @@ impl Daemon {
             }
         }
         drop(receiver);
+        past.stop();
         core.shared.backend.shut_down(config.backend.on_stop);
     }
 }

@@ -57,6 +57,16 @@ impl Hub {
         Self { origin, recorder, sinks, numbering: Mutex::default() }
     }
 
+    /// Identifies this run in every record.
+    pub(crate) fn boot_id(&self) -> &str {
+        &self.origin.boot_id
+    }
+
+    /// Events of new IKE SAs can be taken down.
+    pub(crate) fn has_room(&self) -> bool {
+        self.recorder.as_ref().is_none_or(|recorder| recorder.has_room())
+    }
+
     /// Publishes one event.
     pub(crate) fn publish(&self, body: EventBody) {
         self.publish_all([body]);

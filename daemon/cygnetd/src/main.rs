@@ -21,6 +21,7 @@ mod doctor;
 mod events;
 mod explain;
 mod firsts;
+mod history;
 mod inbox;
 mod load;
 mod log;

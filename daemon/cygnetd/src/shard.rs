@@ -227,6 +227,7 @@ impl Driver {
             devices: &devices,
             config: &config,
         };
+        self.shared.admission.hold(!self.shared.events.has_room());
         self.endpoint.handle(&context, input);
         let mut events = Vec::new();
         while let Some(output) = self.endpoint.poll_output() {

@@ -120,6 +120,11 @@ impl Subscribers {
         self.log_wanted.load(Ordering::Relaxed).checked_sub(1)
     }
 
+    /// Somebody registered for this event.
+    pub(crate) fn anybody_wants(&self, event: &str) -> bool {
+        self.clients().iter().any(|client| client.registrations(event) > 0)
+    }
+
     /// Queues an event for all who registered.
     pub(crate) fn emit(&self, event: &str, message: &Message) {
         self.emit_where(event, message, |_| true);

@@ -166,7 +166,9 @@ pub struct Wanted {
     pub since_ms: Option<u64>,
     /// What was up or happened before this time.
     pub until_ms: Option<u64>,
-    /// At most so many.
+    /// Only what is up.
+    pub up: bool,
+    /// At most so many; 0 = as many as are given at once.
     pub limit: u32,
 }
 
@@ -219,6 +221,10 @@ pub struct Generation {
     pub carried_in: Carried,
     /// What it sent, as last told.
     pub carried_out: Carried,
+    /// What all generations of its line of rekeys up to this one received, as last told.
+    pub total_in: Carried,
+    /// What they sent.
+    pub total_out: Carried,
     /// When it was up.
     pub installed_ms: u64,
     /// When it was replaced or ended.

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use crate::{Failure, Outcome, build};
 
 /// The one package list. Each line: the package, what uses it.
-const PACKAGES: [(&str, &str); 18] = [
+const PACKAGES: [(&str, &str); 19] = [
     ("iproute2", "namespaces, links, routes"),
     ("iputils-ping", "reachability"),
     ("nftables", "address translation between the gateways"),
@@ -26,6 +26,7 @@ const PACKAGES: [(&str, &str); 18] = [
     ("make", "the kernel lab: building its test NIC"),
     ("qemu-system-x86", "the kernel lab: its virtual machines"),
     ("xz-utils", "the kernel lab: the kernel's modules are compressed"),
+    ("postgresql", "the history on a server; the tests start their own"),
     ("python3-venv", "the VICI client below"),
 ];
 

@@ -18,7 +18,7 @@ mod fixture;
 #[cfg(test)]
 mod scratch;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use ike_model::history::{
@@ -81,7 +81,7 @@ pub struct History {
     keeper: Arc<Keeper>,
     runtime: Handle,
     stop: watch::Sender<bool>,
-    thread: Option<JoinHandle<()>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl History {
@@ -102,7 +102,7 @@ impl History {
         let thread = thread::Builder::new()
             .name("history".into())
             .spawn(move || runtime.block_on(working.run(reader, stopping)))?;
-        Ok(Self { spool, keeper, runtime: handle, stop, thread: Some(thread) })
+        Ok(Self { spool, keeper, runtime: handle, stop, thread: Mutex::new(Some(thread)) })
     }
 
     /// Where events are taken down.
@@ -111,10 +111,11 @@ impl History {
     }
 
     /// Ends it: what has been taken down is taken over as far as that goes quickly; the rest waits for the next run.
-    pub fn stop(mut self) {
+    pub fn stop(&self) {
         // Without a receiver the thread has ended already.
         let _ = self.stop.send(true);
-        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if thread.is_some_and(|thread| thread.join().is_err()) {
             tracing::error!("the history's thread ended in a panic");
         }
     }

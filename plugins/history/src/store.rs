@@ -94,7 +94,7 @@ impl Store {
     ) -> Result<Self, OpenError> {
         install_drivers();
         if let Some(directory) = location.file.as_ref().and_then(|file| file.parent()) {
-            std::fs::create_dir_all(directory).map_err(|error| sqlx::Error::Io(error))?;
+            std::fs::create_dir_all(directory).map_err(sqlx::Error::Io)?;
         }
         let writer = pool(location, 1).await?;
         migrate::run(location, &writer, migrate::STEPS).await?;
@@ -168,10 +168,10 @@ pub(crate) fn may_pass(error: &sqlx::Error) -> bool {
 }
 
 fn failed(error: sqlx::Error) -> HistoryError {
-    match error {
-        sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::Tls(_) => {
-            HistoryError::Unreachable(error.to_string())
-        }
-        other => HistoryError::Failed(other.to_string()),
+    use sqlx::Error::{Io, PoolClosed, PoolTimedOut, Tls};
+    if matches!(error, Io(_) | PoolTimedOut | PoolClosed | Tls(_)) {
+        HistoryError::Unreachable(error.to_string())
+    } else {
+        HistoryError::Failed(error.to_string())
     }
 }

@@ -170,7 +170,7 @@ fn set_interface_ids(m: &mut Message, inbound: u32, outbound: u32) {
     }
 }
 
-fn set_some(m: &mut Message, key: &str, value: Option<impl std::fmt::Display>) {
+pub(super) fn set_some(m: &mut Message, key: &str, value: Option<impl std::fmt::Display>) {
     if let Some(value) = value {
         m.set_display(key, value);
     }

@@ -4,6 +4,7 @@
 //! waiting, is left to the daemon; the answers are made by [`crate::render`].
 
 mod filter;
+mod history;
 mod shared;
 pub mod simulate;
 mod why;
@@ -13,6 +14,7 @@ mod tests;
 
 use std::time::Duration;
 
+use ike_model::history::Wanted;
 use ike_model::{Connection, Selector, SharedSecret};
 
 pub use filter::{PolicyFilter, SaFilter};
@@ -25,7 +27,7 @@ use crate::units;
 use crate::vici::Message;
 
 /// Every event that a client may register for.
-pub const EVENTS: [&str; 19] = [
+pub const EVENTS: [&str; 23] = [
     "log",
     "control-log",
     "list-sa",
@@ -45,6 +47,10 @@ pub const EVENTS: [&str; 19] = [
     "cygnet-block",
     "cygnet-device",
     "cygnet-check",
+    "cygnet-generation",
+    "cygnet-total",
+    "cygnet-past-ike",
+    "cygnet-event",
 ];
 
 /// How long a client wants to wait for an outcome.
@@ -196,6 +202,17 @@ pub enum Request {
         /// Only this child.
         child: Option<String>,
     },
+    /// `cygnet-history`; streams `cygnet-total` ([`render::cygnet_total`]) and `cygnet-generation` ([`render::cygnet_generation`]), or with
+    /// `ike-sas=yes` `cygnet-past-ike` ([`render::cygnet_past_ike`]), then an empty answer.
+    CygnetHistory {
+        /// Which part.
+        wanted: Wanted,
+        /// IKE SAs rather than CHILD SAs.
+        ike_sas: bool,
+    },
+    /// `cygnet-events`: events of the past; streams `cygnet-event` ([`render::cygnet_event`]), the oldest first, then an empty answer. What
+    /// happens from now on comes to those who registered for `cygnet-event`.
+    CygnetEvents(Wanted),
 }
 
 /// Why a command is not carried out.
@@ -299,6 +316,9 @@ impl Request {
             "cygnet-explain" => required(message, "ike", "missing configuration name")
                 .map(|ike| Self::CygnetExplain { ike, child: text(message, "child") }),
             "cygnet-why" => WhyQuestion::parse(message).map(Self::CygnetWhy),
+            "cygnet-history" => history::wanted(message)
+                .and_then(|wanted| Ok(Self::CygnetHistory { wanted, ike_sas: flag(message, "ike-sas")? })),
+            "cygnet-events" => history::wanted(message).map(Self::CygnetEvents),
             "cygnet-status" => Ok(Self::CygnetStatus { ike: text(message, "ike") }),
             _ => Err(RequestError::Unknown),
         }

@@ -173,3 +173,26 @@ fn a_packet_to_walk() {
     let mixed = ask(&[("src", "10.1.0.10"), ("dst", "2001:db8::2")]);
     assert_eq!(mixed, Err("source and destination are of different address families".into()));
 }
+
+#[test]
+fn a_part_of_the_past() {
+    let ask = |pairs: &[(&str, &str)]| {
+        let mut message = m();
+        pairs.iter().for_each(|(key, value)| message.set(*key, *value));
+        parse("cygnet-history", message)
+    };
+    let all = Wanted::default();
+    assert_eq!(ask(&[]), Ok(Request::CygnetHistory { wanted: all.clone(), ike_sas: false }));
+    let some = [("child", "net"), ("ike", "site"), ("since", "1700000000000"), ("limit", "5"), ("ike-sas", "yes")];
+    let wanted = Wanted {
+        child: Some("net".into()),
+        connection: Some("site".into()),
+        since_ms: Some(1_700_000_000_000),
+        limit: 5,
+        ..all.clone()
+    };
+    assert_eq!(ask(&some), Ok(Request::CygnetHistory { wanted, ike_sas: true }));
+    assert_eq!(ask(&[("until", "noon")]), Err("invalid number for: until".into()));
+    let event = Wanted { event: Some("config.loaded".into()), ..all };
+    assert_eq!(parse("cygnet-events", m().with("type", "config.loaded")), Ok(Request::CygnetEvents(event)));
+}

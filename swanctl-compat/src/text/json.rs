@@ -6,7 +6,7 @@ use super::show;
 use crate::vici::{Element, Message};
 
 /// Keys whose values are decimal numbers.
-const NUMBERS: [&str; 64] = [
+const NUMBERS: [&str; 71] = [
     "uniqueid",
     "reqid",
     "local-port",
@@ -71,6 +71,13 @@ const NUMBERS: [&str; 64] = [
     "warnings",
     "sa-table",
     "policy-table",
+    "ike-uniqueid",
+    "lineage",
+    "generations",
+    "first",
+    "installed",
+    "removed",
+    "closed",
 ];
 
 /// A message as an object.

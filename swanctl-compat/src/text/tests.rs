@@ -230,3 +230,102 @@ fn status_lines() {
     let refused = Message::new().with("state", "refused").with("reason", "no NIC");
     assert_eq!(cygnet_child(&event(refused), 0, 5), "c/net  refused: no NIC\n");
 }
+
+fn generation() -> ike_model::history::Generation {
+    use ike_model::history::{Generation, Limits};
+    use ike_model::proposal::EspAlgorithms;
+    use ike_model::snapshot::Carried;
+    let carried = |bytes| Carried { bytes, packets: bytes / 100 };
+    Generation {
+        gateway: "gw".into(),
+        boot_id: "b1".into(),
+        connection: "site".into(),
+        child: "net".into(),
+        unique_id: 4,
+        ike_unique_id: 1,
+        lineage: 1,
+        generation: 3,
+        mode: "tunnel".into(),
+        encap: false,
+        reqid: 7,
+        spi_in: Some(0xC000_0004),
+        spi_out: Some(0x1000),
+        algorithms: Some(EspAlgorithms {
+            encryption: 20,
+            key_bits: Some(128),
+            integrity: None,
+            key_exchange: Some(31),
+            esn: true,
+        }),
+        backend: "kernel".into(),
+        offload: "packet".into(),
+        device: Some("eth0".into()),
+        simulated: false,
+        local_ts: "10.1.0.0/16".into(),
+        remote_ts: "10.2.0.0/16".into(),
+        limits: Limits::default(),
+        carried_in: carried(1000),
+        carried_out: carried(0),
+        total_in: carried(4000),
+        total_out: carried(0),
+        installed_ms: 1_700_000_000_000,
+        removed_ms: Some(1_700_003_552_000),
+        cause: Some("rekeyed".into()),
+        cause_text: Some("replaced by {5}".into()),
+    }
+}
+
+#[test]
+fn generations_and_totals_of_the_past() {
+    let event = crate::render::cygnet_generation(&generation());
+    assert_eq!(
+        cygnet_generation(&event),
+        "2023-11-14T22:13:20.000Z +59m12s  site/net{4} #3  c0000004_i 00001000_o  AES_GCM_16-128/CURVE_25519/ESN  \
+         kernel tunnel, packet offload on eth0  in 1000 bytes, 10 packets  out 0 bytes, 0 packets  rekeyed: replaced by {5}\n"
+    );
+    let json = cygnet_json(&event).unwrap();
+    assert_eq!((&json["spi-in"], &json["removed"]), (&"c0000004".into(), &1_700_003_552_000_u64.into()));
+    assert_eq!((&json["bytes-total-in"], &json["generation"]), (&4000.into(), &3.into()));
+    let up = ike_model::history::Generation { removed_ms: None, cause: None, cause_text: None, ..generation() };
+    assert!(
+        cygnet_generation(&crate::render::cygnet_generation(&up))
+            .starts_with("2023-11-14T22:13:20.000Z up  site/net{4}")
+    );
+    let total = ike_model::history::ChildTotal {
+        gateway: "gw".into(),
+        connection: "site".into(),
+        child: "net".into(),
+        generations: 1,
+        carried_in: up.carried_in,
+        carried_out: up.carried_out,
+        first_ms: 0,
+        up: true,
+    };
+    assert_eq!(
+        cygnet_total(&crate::render::cygnet_total(&total)),
+        "site/net  up  1 generation since 1970-01-01T00:00:00.000Z  in 1000 bytes, 10 packets  out 0 bytes, 0 packets\n"
+    );
+}
+
+#[test]
+fn event_lines() {
+    let line = |json: &str| cygnet_event_line(&serde_json::from_str(json).unwrap());
+    assert_eq!(
+        line(
+            r#"{"time":"T","type":"child-sa.rekeyed","ike":{"connection":"site"},"old":{"name":"net","unique_id":1,"spi_in":256,"spi_out":null},
+               "new":{"name":"net","unique_id":2,"spi_in":257,"spi_out":4096}}"#
+        ),
+        "T  child-sa.rekeyed  site/net {1} 00000100_i -_o -> {2} 00000101_i 00001000_o\n"
+    );
+    assert_eq!(
+        line(r#"{"time":"T","type":"policy.acquire","connection":"a","child":"b"}"#),
+        "T  policy.acquire  a/b\n"
+    );
+    assert_eq!(line(r#"{"time":"T","type":"offload.device-up","name":"eth0"}"#), "T  offload.device-up  eth0\n");
+    assert_eq!(
+        line(
+            r#"{"time":"T","type":"ike-sa.closed","ike":{"connection":"a"},"cause":{"kind":"x","text":"by\u001bpeer"}}"#
+        ),
+        "T  ike-sa.closed  a  by\u{FFFD}peer\n"
+    );
+}

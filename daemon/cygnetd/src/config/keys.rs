@@ -15,18 +15,20 @@ use super::{BackendKind, Config, LogFormat};
 pub(super) type Set = fn(&mut Config, &DeValue<'_>) -> Result<(), String>;
 
 /// Sections this build has.
-pub(super) const SECTIONS: [&str; 9] =
-    ["gateway", "ike", "backend", "backend.userspace", LIMITS, KERNEL, "swanctl", "vici", "log"];
+pub(super) const SECTIONS: [&str; 10] =
+    ["gateway", "ike", "backend", "backend.userspace", LIMITS, KERNEL, "swanctl", "vici", HISTORY, "log"];
 const KERNEL: &str = "backend.kernel";
+const HISTORY: &str = "history";
 
 /// Sections that belong to parts a build may not have, with the part's name and whether this one has it.
 const PARTS: [(&str, &str, bool); 4] = [
-    ("history", "the SA history", false),
+    (HISTORY, "the SA history", HAS_HISTORY),
     ("webhook", "webhooks", false),
     ("http", "the HTTP server", false),
     (KERNEL, "the kernel backend", HAS_KERNEL),
 ];
 const HAS_KERNEL: bool = cfg!(feature = "kernel");
+const HAS_HISTORY: bool = cfg!(feature = "history");
 
 const PORT_MAX: i64 = 65_535;
 const U32_MAX: i64 = u32::MAX as i64;
@@ -34,6 +36,9 @@ const U32_MAX: i64 = u32::MAX as i64;
 const RATE_MAX: i64 = 1_000_000;
 /// Jobs of one shard; each holds some hundred octets.
 const JOBS_MAX: i64 = 65_536;
+/// Octets of the spool: the events of some hundred rekeys at least.
+const SPOOL_MIN: i64 = 1 << 20;
+const SPOOL_MAX: i64 = 1 << 40;
 const SPI_RANGE: &str = "cannot be set: SPIs are derived from a table of the backend, from the whole range above 255";
 
 /// Every key. All of them apply at restart; connections and secrets, which apply at reload, are not here.
@@ -106,6 +111,12 @@ const KEYS: &[(&str, Set)] = &[
     ("swanctl.load", |c, v| boolean(v).map(|yes| c.swanctl.load = yes)),
     ("vici.socket", |c, v| socket(v).map(|path| c.vici.socket = path)),
     ("vici.group", |c, v| text(v).map(|group| c.vici.group = group.into())),
+    ("history.url", |c, v| history_url(v).map(|url| c.history.url = url)),
+    ("history.retain_days", |c, v| number(v, 0, 36_500).map(|days| c.history.retain_days = days)),
+    ("history.retain_rows", |c, v| number(v, 0, i64::MAX).map(|rows| c.history.retain_rows = rows)),
+    ("history.spool", |c, v| text(v).map(|path| c.history.spool = path.into())),
+    ("history.spool_size", |c, v| number(v, SPOOL_MIN, SPOOL_MAX).map(|octets| c.history.spool_size = octets)),
+    ("history.fsync", |c, v| boolean(v).map(|yes| c.history.fsync = yes)),
     ("log.level", |c, v| log_level(v).map(|level| c.log.level = level)),
     ("log.format", |c, v| {
         word(v, &[("text", LogFormat::Text), ("json", LogFormat::Json)]).map(|format| c.log.format = format)
@@ -221,6 +232,16 @@ fn socket(value: &DeValue<'_>) -> Result<PathBuf, String> {
         return Ok(path.into());
     }
     Err(format!("must be `unix://` and an absolute path of less than 108 octets, not `{given}`"))
+}
+
+/// Empty = no history.
+fn history_url(value: &DeValue<'_>) -> Result<String, String> {
+    let url = text(value)?;
+    #[cfg(feature = "history")]
+    if !url.is_empty() {
+        sa_history::check_url(url)?;
+    }
+    Ok(url.into())
 }
 
 fn log_level(value: &DeValue<'_>) -> Result<String, String> {

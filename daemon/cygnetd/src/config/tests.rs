@@ -84,6 +84,12 @@ fn every_documented_key_is_taken() {
         load = false
         [vici]
         socket = "unix:///run/x.vici"
+        [history]
+        url = "sqlite:///tmp/h/history.db"
+        retain_days = 7
+        retain_rows = 1000
+        spool_size = 1_048_576
+        fsync = true
         [log]
         level = "debug,ike_sa=trace"
         format = "json"
@@ -96,6 +102,8 @@ fn every_documented_key_is_taken() {
     assert_eq!(config.ike.settings.half_open_timeout, Duration::from_secs(120));
     assert_eq!((config.ike.shards, config.ike.listen.len(), config.ike.settings.fragment_size), (4, 2, 0));
     assert_eq!(config.vici.socket, Path::new("/run/x.vici"));
+    assert_eq!((config.history.retain_days, config.history.retain_rows, config.history.fsync), (7, 1000, true));
+    assert_eq!((config.history.spool(), config.history.is_chosen()), (PathBuf::from("/tmp/h/spool"), true));
     assert!(config.backend.userspace.simulate_packet_device && !config.swanctl.load);
 }
 
@@ -106,7 +114,10 @@ fn errors_name_file_line_column_and_remedy() {
         ("[ikee]\n", "c.toml:1:2: error: unknown section [ikee]; did you mean [ike]?"),
         ("[ike]\nport = 70000\n", "c.toml:2:8: error: `ike.port` must be a whole number from 0 to 65535"),
         ("[ike]\nport = \"500\"\n", "c.toml:2:8: error: `ike.port` must be a whole number from 0 to 65535"),
-        ("[history]\nurl = \"\"\n", "c.toml:1:2: error: [history]: this build does not have the SA history"),
+        (
+            "[history]\nurl = \"history.db\"\n",
+            "c.toml:2:7: error: `history.url` must begin with `sqlite://` or `postgres://`",
+        ),
         ("[[webhook]]\nname = \"x\"\n", "c.toml:1:3: error: [webhook]: this build does not have webhooks"),
         ("[http]\n", "c.toml:1:2: error: [http]: this build does not have the HTTP server"),
         (

@@ -23,5 +23,10 @@ impl EventSink for ViciSink {
         if let Some((name, message)) = render::event(&record.body) {
             self.subscribers.emit(name, &message);
         }
+        if self.subscribers.anybody_wants("cygnet-event")
+            && let Ok(json) = serde_json::to_string(record)
+        {
+            self.subscribers.emit("cygnet-event", &render::cygnet_event(&record.ulid.to_string(), &json));
+        }
     }
 }

@@ -17,6 +17,7 @@ use rustix::event::{PollFd, PollFlags};
 use super::Sockets;
 use super::message::Batch;
 use crate::clock;
+use crate::events::Hub;
 use crate::router::Router;
 
 /// At least this long between two log lines about dropped requests.
@@ -32,11 +33,15 @@ pub(crate) struct Screen {
     pub(crate) settings: IkeSettings,
     /// The way to the shards.
     pub(crate) router: Arc<Router>,
+    /// Where the events of what is begun go.
+    pub(crate) events: Arc<Hub>,
 }
 
 impl Screen {
     /// Takes one request. Gives the answer, if it is to be answered at once.
     pub(super) fn take(&self, path: Path, octets: &[u8]) -> Option<Vec<u8>> {
+        // What could not be taken down is not begun: the peer asks again.
+        self.admission.hold(!self.events.has_room());
         let gate =
             Gate { now: clock::now(), rng: self.provider.random, provider: self.provider, settings: &self.settings };
         match self.admission.screen(&gate, path, octets) {

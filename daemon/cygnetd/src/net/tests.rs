@@ -12,6 +12,7 @@ use ike_wire::{Flags, Header, IkeSpi, Message, MessageId, Nonce, Notify, Payload
 use ipsec::{Answer, Event, OffloadError, Path, Reports, Tag};
 
 use super::{Options, Receiver, Screen, Sockets, message};
+use crate::events::{Hub, Origin};
 use crate::router::Router;
 
 struct Queue(Mutex<mpsc::Sender<(Path, Vec<u8>)>>);
@@ -41,7 +42,14 @@ fn open(port: u16, nat_port: u16) -> anyhow::Result<Sockets> {
 fn screen(cookie_threshold: u32) -> Screen {
     let settings = IkeSettings { cookie_threshold, ..IkeSettings::default() };
     let router = Arc::new(Router::new(1).unwrap());
-    Screen { admission: Arc::default(), provider: ike_crypto::ring_provider(), settings, router }
+    let origin = Origin {
+        gateway: "gw".into(),
+        boot_id: "b".into(),
+        backend: "userspace",
+        random: ike_crypto::ring_provider().random,
+    };
+    let events = Arc::new(Hub::new(origin, None, Vec::new()));
+    Screen { admission: Arc::default(), provider: ike_crypto::ring_provider(), settings, router, events }
 }
 
 /// An IKE_SA_INIT request with a nonce and, where there is one, a cookie in front.

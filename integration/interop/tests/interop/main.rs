@@ -24,6 +24,7 @@ mod limits;
 mod matrix;
 mod moving;
 mod offload;
+mod past;
 mod peers;
 mod python;
 mod secrets;
@@ -74,6 +75,7 @@ fn main() -> ExitCode {
         explain::trials(),
         why::trials(),
         offload::trials(),
+        past::trials(),
         limits::trials(),
         kernel::trials(),
     ]

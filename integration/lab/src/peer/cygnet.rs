@@ -54,8 +54,13 @@ fn prepare(directory: &Path, backend: &str, extra: &str, log: &str) -> anyhow::R
     let socket = directory.join("cygnet.vici");
     let settings = directory.join("cygnetd.toml");
     let level = if log.is_empty() { "info" } else { log };
+    // Each daemon keeps its own past.
+    let history = match extra.contains("[history]") {
+        true => String::new(),
+        false => format!("[history]\nurl = \"sqlite://{}\"\n", directory.join("history/history.db").display()),
+    };
     let text = format!(
-        "[backend]\nkind = \"{backend}\"\n[swanctl]\ndirectory = \"{}\"\n[vici]\nsocket = \"unix://{}\"\n[log]\nlevel = \"{level}\"\n{extra}",
+        "[backend]\nkind = \"{backend}\"\n[swanctl]\ndirectory = \"{}\"\n[vici]\nsocket = \"unix://{}\"\n[log]\nlevel = \"{level}\"\n{history}{extra}",
         directory.join("swanctl").display(),
         socket.display(),
     );

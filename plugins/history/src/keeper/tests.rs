@@ -54,6 +54,7 @@ fn what_was_taken_down_is_in_the_database_soon_and_at_the_latest_after_the_next_
         wait_for(&history, 600);
         history.recorder().record(&[daemon.record(loaded(600))]).unwrap();
         history.stop();
+        drop(history);
         let history = History::start(&options, "b2", Rfc3339(2)).unwrap();
         wait_for(&history, 601);
         history.stop();

@@ -45,7 +45,7 @@ pub(super) async fn run(location: &Location, writer: &AnyPool, steps: &[Step]) -
             transaction.execute(statement).await?;
         }
         let mut note = Sql::new("INSERT INTO cygnet_schema (version, compatible_from) VALUES (");
-        note.list([i64::from(number).into(), step.compatible_from.into()]).push(")");
+        note.list([number.into(), step.compatible_from.into()]).push(")");
         note.execute(&mut *transaction).await?;
     }
     transaction.commit().await?;

@@ -17,7 +17,7 @@ const LIMIT_MAX: u32 = 10_000;
 const GENERATION: &str = "SELECT gateway, boot_id, connection, child, unique_id, ike_unique_id, lineage, generation, mode, encap, reqid, \
      spi_in, spi_out, encryption, key_bits, integrity, key_exchange, esn, backend, offload, device, simulated, local_ts, remote_ts, \
      soft_seconds, soft_bytes, soft_packets, hard_seconds, hard_bytes, hard_packets, bytes_in, packets_in, bytes_out, packets_out, \
-     installed_us, removed_us, cause, cause_text FROM child_sa";
+     total_bytes_in, total_packets_in, total_bytes_out, total_packets_out, installed_us, removed_us, cause, cause_text FROM child_sa";
 
 /// A line of rekeys has carried what its newest generation was told to have, or what its generations were, whichever is more.
 const TOTAL: &str = "SELECT gateway, connection, child, CAST(SUM(generations) AS BIGINT) AS generations, \
@@ -98,6 +98,9 @@ impl Store {
         if let Some(until) = wanted.until_ms {
             sql.push(" AND ").push(begin).push(" < ").value(until.saturating_mul(1000));
         }
+        if let Some(end) = end.filter(|_| wanted.up) {
+            sql.push(" AND ").push(end).push(" IS NULL");
+        }
         match (wanted.since_ms, end) {
             (Some(since), Some(end)) => {
                 let since = since.saturating_mul(1000);
@@ -150,8 +153,8 @@ impl Columns<'_> {
         Ok(self.maybe::<u64>(column)?.map(|us| us / 1000))
     }
 
-    fn carried(&self, direction: &str) -> Result<Carried, sqlx::Error> {
-        let (bytes, packets) = (format!("bytes_{direction}"), format!("packets_{direction}"));
+    fn carried(&self, prefix: &str, direction: &str) -> Result<Carried, sqlx::Error> {
+        let (bytes, packets) = (format!("{prefix}bytes_{direction}"), format!("{prefix}packets_{direction}"));
         Ok(Carried { bytes: self.number(&bytes)?, packets: self.number(&packets)? })
     }
 }
@@ -200,8 +203,10 @@ fn generation(row: &AnyRow) -> Result<Generation, sqlx::Error> {
         local_ts: row.text("local_ts")?,
         remote_ts: row.text("remote_ts")?,
         limits,
-        carried_in: row.carried("in")?,
-        carried_out: row.carried("out")?,
+        carried_in: row.carried("", "in")?,
+        carried_out: row.carried("", "out")?,
+        total_in: row.carried("total_", "in")?,
+        total_out: row.carried("total_", "out")?,
         installed_ms: row.ms("installed_us")?,
         removed_ms: row.maybe_ms("removed_us")?,
         cause: row.maybe_text("cause")?,
@@ -216,8 +221,8 @@ fn total(row: &AnyRow) -> Result<ChildTotal, sqlx::Error> {
         connection: row.text("connection")?,
         child: row.text("child")?,
         generations: row.number("generations")?,
-        carried_in: row.carried("in")?,
-        carried_out: row.carried("out")?,
+        carried_in: row.carried("", "in")?,
+        carried_out: row.carried("", "out")?,
         first_ms: row.ms("first_us")?,
         up: row.truth("open")?,
     })

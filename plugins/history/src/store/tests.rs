@@ -402,3 +402,41 @@ fn a_url_says_what_it_means() {
     let location = Location::parse("postgres://u:hunter2@h/db").unwrap();
     assert!(!format!("{location:?}").contains("hunter2"));
 }
+
+/// How fast events are taken down and over: `cargo test -p sa-history --lib -- --ignored --nocapture events_per_second`.
+#[test]
+#[ignore = "a measurement"]
+fn events_per_second() {
+    const LIVES: u32 = 1000;
+    const BATCH: usize = 256;
+    for place in Place::both() {
+        run(async {
+            let store = place.store().await;
+            let mut daemon = Run::new("b1", NOON);
+            let entries: Vec<Entry> = (0..LIVES).flat_map(|life| daemon.life("site", "net", life * 20, 10)).collect();
+            let begin = std::time::Instant::now();
+            for batch in entries.chunks(BATCH) {
+                store.apply(batch).await.unwrap();
+            }
+            let took = begin.elapsed().as_secs_f64();
+            let rate = entries.len() as f64 / took;
+            println!("{:?}: {} events in {took:.2} s, {rate:.0} events/s", store.engine, entries.len());
+            assert_eq!(count(&store, "event").await, i64::try_from(entries.len()).unwrap());
+            store.close().await;
+        });
+    }
+    let scratch = crate::scratch::Scratch::new();
+    let options = crate::spool::Options { directory: scratch.path().into(), size: 1 << 30, fsync: false };
+    let (spool, _reader) = crate::spool::open(&options).unwrap();
+    let mut daemon = Run::new("b1", NOON);
+    let ike = || Box::new(ike_sa("site", 1));
+    let child = || Box::new(child_sa("net", 1, 0, 0));
+    let records: Vec<_> = (0..20_000)
+        .map(|_| daemon.record(EventBody::ChildSaRekeyed { ike: ike(), old: child(), new: child() }))
+        .collect();
+    let begin = std::time::Instant::now();
+    for record in &records {
+        ike_model::Recorder::record(&spool, std::slice::from_ref(record)).unwrap();
+    }
+    println!("spool: {:.1} us for each event", begin.elapsed().as_secs_f64() * 1e6 / records.len() as f64);
+}

@@ -5,8 +5,11 @@ mod backend_sas;
 #[path = "../shared/connect.rs"]
 mod connect;
 mod doctor;
+mod events;
 mod explain;
 mod guards;
+mod history;
+mod past;
 mod simulate;
 mod status;
 mod why;
@@ -51,6 +54,11 @@ enum Command {
     /// Print the `ip xfrm` commands equal to what is installed for a connection, or would be where it is not up: guard, policies, SAs (keys
     /// are masked), and the routes and rules that lead traffic into the tunnel. In order of installation, each block with the reason for it.
     Explain(explain::Arguments),
+    /// Show the past: what each child has carried over all its rekeys and runs of the daemon, then each generation of its CHILD SAs, the newest
+    /// first, with SPIs, algorithms, the mode really in use, counters and why it ended.
+    History(history::Arguments),
+    /// Show what has happened, the oldest first, or with --follow what happens.
+    Events(events::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -66,7 +74,11 @@ fn main() -> ExitCode {
                 Command::Status(_) | Command::BackendSas(_) | Command::Guards(_) | Command::Simulate(_) => {
                     ExitCode::from(error.exit_code())
                 }
-                Command::Why(_) | Command::Explain(_) | Command::Doctor(_) => ExitCode::from(why::UNANSWERED),
+                Command::Why(_)
+                | Command::Explain(_)
+                | Command::Doctor(_)
+                | Command::History(_)
+                | Command::Events(_) => ExitCode::from(why::UNANSWERED),
             }
         }
     }
@@ -82,5 +94,7 @@ fn run(arguments: &Arguments) -> Result<u8, ClientError> {
         Command::Why(arguments) => why::run(&mut client, arguments),
         Command::Doctor(arguments) => doctor::run(&mut client, arguments),
         Command::Explain(arguments) => explain::run(&mut client, arguments),
+        Command::History(arguments) => history::run(&mut client, arguments),
+        Command::Events(arguments) => events::run(&mut client, arguments),
     }
 }
