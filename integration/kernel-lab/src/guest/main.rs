@@ -8,6 +8,7 @@ mod conformance;
 mod explain;
 mod facts;
 mod ground;
+mod host;
 mod interop;
 mod libreswan;
 mod netlink;
@@ -26,6 +27,7 @@ fn trials() -> Vec<Trial> {
         anchors::trials(),
         explain::trials(),
         facts::trials(),
+        host::trials(),
         netlink::trials(),
         peers::trials(),
         tunnel::trials(),
