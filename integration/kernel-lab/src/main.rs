@@ -12,6 +12,7 @@
 
 mod archive;
 mod elf;
+mod foreign;
 mod image;
 mod machine;
 mod module;
@@ -96,7 +97,11 @@ fn run(arguments: &Arguments) -> anyhow::Result<bool> {
         // A human at the keyboard is slower than a clock that skips all waiting.
         real_time: arguments.real_time || arguments.shell,
     };
-    if arguments.shell { machine::shell(&plan) } else { machine::run(&plan) }
+    if arguments.shell {
+        return machine::shell(&plan);
+    }
+    let passed = machine::run(&plan)?;
+    Ok(foreign::judge(&plan.directory)? && passed)
 }
 
 /// Where everything is kept: `kernel-lab` in the target directory.

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, bail};
 
 /// Programs that are used and the Debian package of each.
-const PACKAGES: [(&str, &str); 9] = [
+const PACKAGES: [(&str, &str); 10] = [
     ("apt-get", "apt"),
     ("apt-cache", "apt"),
     ("dpkg", "dpkg"),
@@ -17,6 +17,7 @@ const PACKAGES: [(&str, &str); 9] = [
     ("readelf", "binutils"),
     ("strip", "binutils"),
     ("qemu-system-x86_64", "qemu-system-x86"),
+    ("tshark", "tshark"),
 ];
 
 /// Runs a command and returns what it printed.

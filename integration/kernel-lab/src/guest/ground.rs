@@ -126,7 +126,7 @@ impl Ground {
     }
 
     /// What the kernel holds on both sides, for the words of a failed test.
-    fn tables(&self) -> String {
+    pub(crate) fn tables(&self) -> String {
         let mut text = String::new();
         for site in [&self.lab.a, &self.lab.b] {
             for table in ["state", "policy"] {

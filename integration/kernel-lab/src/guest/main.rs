@@ -5,17 +5,21 @@
 mod anchors;
 mod bench;
 mod conformance;
+mod device;
+mod esp_keys;
 mod explain;
 mod facts;
 mod ground;
 mod host;
 mod interop;
+mod judge;
 mod libreswan;
 mod netlink;
 mod nic;
 mod peers;
 mod trouble;
 mod tunnel;
+mod wired;
 
 use std::process::ExitCode;
 
@@ -30,6 +34,8 @@ fn trials() -> Vec<Trial> {
         host::trials(),
         netlink::trials(),
         peers::trials(),
+        device::trials(),
+        judge::trials(),
         tunnel::trials(),
         trouble::trials(),
         interop::trials(),

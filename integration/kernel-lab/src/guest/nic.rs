@@ -58,14 +58,7 @@ impl Nic {
                 nic.turn(side, knob, value)?;
             }
             nic.turn(side, "stats_delay_ms", "0")?;
-            let word = match mode {
-                Mode::Packet => "packet",
-                Mode::Crypto => "crypto",
-                Mode::None => "none",
-            };
-            // States of an earlier test may still be on their way out.
-            let turned = wait_until(Duration::from_secs(5), || nic.turn(side, "mode", word).is_ok());
-            ensure!(turned, "{} cannot go to mode {word}", nic.name(side));
+            nic.to_mode(side, mode)?;
         }
         let wire = nic.wire();
         command("ip", &["link", "set", wire.as_str(), "netns", nic.tap.name()])?;
@@ -87,11 +80,26 @@ impl Nic {
         fs::write(&path, value).with_context(|| format!("writing {value} to {}", path.display()))
     }
 
+    /// Has an end offload that. States that were deleted may still be on their way out.
+    pub(crate) fn to_mode(&self, side: Side, mode: Mode) -> Result<()> {
+        let word = match mode {
+            Mode::Packet => "packet",
+            Mode::Crypto => "crypto",
+            Mode::None => "none",
+        };
+        let turned = wait_until(Duration::from_secs(5), || self.turn(side, "mode", word).is_ok());
+        ensure!(turned, "{} cannot go to mode {word}", self.name(side));
+        Ok(())
+    }
+
     /// A counter of an end.
     pub(crate) fn counter(&self, side: Side, name: &str) -> Result<u64> {
-        let text = self.read(side, "counters")?;
-        let value = text.lines().find_map(|line| line.trim().strip_prefix(name)?.trim().parse().ok());
-        value.with_context(|| format!("no counter {name} in:\n{text}"))
+        counter(&self.counters(side)?, name)
+    }
+
+    /// All counters of an end, a line each.
+    pub(crate) fn counters(&self, side: Side) -> Result<String> {
+        self.read(side, "counters")
     }
 
     /// The SAs and policies of an end.
@@ -134,6 +142,12 @@ impl Nic {
             Side::B => b,
         }
     }
+}
+
+/// A counter out of the lines of all.
+pub(crate) fn counter(counters: &str, name: &str) -> Result<u64> {
+    let value = counters.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok());
+    value.with_context(|| format!("no counter {name} in:\n{counters}"))
 }
 
 impl Drop for Nic {
