@@ -13,13 +13,14 @@ use lab::peer::Daemon;
 use lab::peer::conf::Tunnel;
 use lab::peer::cygnet::CygnetOn;
 use lab::process::wait_until;
-use lab::topology::{FAMILIES, Lab, Middle, Side};
+use lab::topology::{FAMILIES, Lab, Middle, OUTER, Side};
 use libtest_mimic::Trial;
 use offload_kernel::commands;
 use offload_kernel::netlink::esp::every_algorithm;
 use offload_kernel::xfrm::{NewState, Xfrm};
 
 use crate::bench::{ip, start, trial};
+use crate::ground::{Ground, Rung};
 use crate::netlink;
 
 const KERNEL: CygnetOn = CygnetOn { backend: "kernel", extra: String::new(), log: String::new() };
@@ -47,6 +48,8 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("explain::its_commands_make_what_the_kernel_holds", || {
             with_pair(&Middle::Direct, [&KERNEL, &KERNEL], configured, its_commands_make_what_the_kernel_holds)
         }),
+        trial("explain::offload_is_what_ip_shows::crypto", || offload_is_what_ip_shows(Rung::Crypto)),
+        trial("explain::offload_is_what_ip_shows::packet", || offload_is_what_ip_shows(Rung::Packet)),
         trial("explain::commands_of_every_algorithm_and_option", commands_of_every_algorithm_and_option),
     ]
 }
@@ -65,7 +68,7 @@ fn its_commands_make_what_the_kernel_holds(lab: &Lab, pair: &mut Pair<'_>) -> Re
     std::thread::sleep(Duration::from_millis(500));
     life::establish(pair, Side::A)?;
     for ((side, place), monitor) in [Side::A, Side::B].into_iter().zip(gateways).zip(&monitors) {
-        let text = explained(pair.side(side))?;
+        let text = explained(pair.side(side), &["site"])?;
         let copy = Namespace::new(&format!("copy-{}", side.letter()))?;
         let (states, policies) = repeat(&copy, &text)?;
         ensure!(
@@ -83,6 +86,60 @@ fn its_commands_make_what_the_kernel_holds(lab: &Lab, pair: &mut Pair<'_>) -> Re
         }
     }
     Ok(())
+}
+
+/// Over the test NIC: device and mode are as `ip` shows them, and without them the commands make the same in software.
+fn offload_is_what_ip_shows(rung: Rung) -> Result<()> {
+    let ground = Ground::new(rung)?;
+    ground.with_pair([&KERNEL, &KERNEL], |_, tunnel| tunnel, offloaded)
+}
+
+fn offloaded(ground: &Ground, pair: &mut Pair<'_>) -> Result<()> {
+    life::establish_all(pair, Side::A, &CHILDREN[..1])?;
+    for (side, place) in [(Side::A, &ground.lab.a.gateway), (Side::B, &ground.lab.b.gateway)] {
+        let text = explained(pair.side(side), &["site", CHILDREN[0]])?;
+        let word = ground.rung.name();
+        let device = format!(" offload {word} dev {OUTER}");
+        let of_sas: Vec<&str> = text.lines().filter(|line| line.starts_with("ip xfrm state add ")).collect();
+        ensure!(of_sas.len() == 2 && of_sas.iter().all(|line| line.contains(&device)), "{text}");
+        let told = |line: &&str| line.split(" spi ").nth(1).and_then(|rest| rest.split(' ').next()).map(str::to_owned);
+        let spis: Vec<String> = of_sas.iter().filter_map(told).collect();
+        // What keeps SAs in devices findable belongs to no child.
+        let of_child = |block: &String| spis.iter().any(|spi| block.contains(&format!(" spi {spi}(")));
+        let there: BTreeSet<String> = states(place)?.into_iter().filter(of_child).collect();
+        for way in ["in", "out"] {
+            let shown = format!("dev {OUTER} dir {way} mode {word}");
+            ensure!(there.iter().filter(|block| block.contains(&shown)).count() == 1, "no '{shown}' in {there:#?}");
+            let written = format!("{device} dir {way}");
+            ensure!(of_sas.iter().filter(|line| line.contains(&written)).count() == 1, "no '{written}' in:\n{text}");
+        }
+        let offloaded =
+            policies(place)?.iter().filter(|block| block.contains(&format!("dev {OUTER} mode packet"))).count();
+        let lines = text.lines().filter(|line| line.contains("xfrm policy add") && is_protecting(line));
+        let written = lines.filter(|line| line.contains(&device)).count();
+        let expected = if ground.rung == Rung::Packet { 2 } else { 0 };
+        ensure!(
+            (offloaded, written) == (expected, expected),
+            "{offloaded} policies in a device, {written} written:\n{text}"
+        );
+
+        let copy = Namespace::new(&format!("software-{}", side.letter()))?;
+        let plain = text.replace(&device, "").replace("# ip cannot write its selector's user: ", "");
+        ensure!(repeat(&copy, &plain)? == (2, 3), "{plain}");
+        equal("SAs", &in_software(there), &in_software(states(&copy)?), &text)?;
+        equal("policies", &in_software(policies(place)?), &in_software(policies(&copy)?), &text)?;
+    }
+    Ok(())
+}
+
+/// Without what only a device or `ip` knows of: where it is done, and the user of a selector.
+fn in_software(blocks: BTreeSet<String>) -> BTreeSet<String> {
+    let line = |line: &str| line.split(" uid ").next().unwrap_or_default().to_owned();
+    let kept = |block: String| {
+        let lines = block.lines().filter(|line| !line.contains("offload parameters"));
+        lines.map(line).collect::<Vec<_>>().join("\n")
+    };
+    blocks.into_iter().map(kept).collect()
 }
 
 /// The command written for an SA makes one that `ip` shows alike.
@@ -133,8 +190,8 @@ fn with_keys(command: &str, algorithm: EspAlgorithm) -> String {
     }
 }
 
-fn explained(daemon: &Daemon<'_>) -> Result<String> {
-    let output = daemon.cygnet(&["explain", "site"])?;
+fn explained(daemon: &Daemon<'_>, what: &[&str]) -> Result<String> {
+    let output = daemon.cygnet(&[&["explain"], what].concat())?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     ensure!(output.status.success() && text.contains("installed"), "{}: {text}", output.status);
     Ok(text)
