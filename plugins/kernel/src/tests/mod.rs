@@ -5,6 +5,7 @@ mod contract;
 mod devices;
 mod memory;
 mod orphans;
+mod packet;
 mod policies;
 mod sas;
 mod subject;
