@@ -20,6 +20,9 @@ use lab::frame::Mac;
 use lab::netns::Namespace;
 use lab::packet::PacketSocket;
 use lab::process::wait_until;
+use lab::topology::Side;
+
+use crate::nic::{Mode, Nic};
 
 /// Outer addresses of the gateway, as the kit has them.
 pub(super) const LOCAL: &str = "192.0.2.1";
@@ -28,7 +31,6 @@ pub(super) const LOCAL_V6: &str = "2001:db8::1";
 
 /// The end of the test NIC that is the gateway's; its name is that of its knobs.
 pub(super) const NIC: &str = "nic0a";
-const FAR_NIC: &str = "nic0b";
 
 /// What carries the outer link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +45,8 @@ pub(super) enum Link {
 
 /// The places and the sockets on their links.
 pub(super) struct Bed {
+    /// They go home before their places go.
+    _nics: Vec<Nic>,
     pub(super) gateway: Namespace,
     pub(super) lan: End,
     pub(super) behind: End,
@@ -50,7 +54,7 @@ pub(super) struct Bed {
     pub(super) link: Link,
     is_down: Cell<bool>,
     _inside: Namespace,
-    outside: Namespace,
+    _outside: Namespace,
 }
 
 /// The far end of one of the gateway's links.
@@ -98,13 +102,14 @@ impl Bed {
         for (name, place) in [("lan", &inside), ("behind", &inside)] {
             veth(&gateway, place, name)?;
         }
-        match link {
-            Link::Plain => veth(&gateway, &outside, "wan")?,
-            Link::Crypto | Link::Packet => nic(&gateway, &outside, link)?,
+        let nics = nics(&gateway, &outside, link)?;
+        if nics.is_empty() {
+            veth(&gateway, &outside, "wan")?;
+            quiet(&gateway, &["wan"])?;
+            quiet(&outside, &["wan"])?;
         }
-        quiet(&gateway, &["lan", "behind", "wan"])?;
+        quiet(&gateway, &["lan", "behind"])?;
         quiet(&inside, &["lan", "behind"])?;
-        quiet(&outside, &["wan"])?;
         for (parameter, value) in [
             ("net/ipv4/ip_forward", "1"),
             ("net/ipv6/conf/all/forwarding", "1"),
@@ -128,7 +133,17 @@ impl Bed {
             Ok(End { socket: PacketSocket::open(place, name)?, gateway: mac(&gateway, name)? })
         };
         let (lan, behind, wan) = (end(&inside, "lan")?, end(&inside, "behind")?, end(&outside, "wan")?);
-        let bed = Self { lan, behind, wan, gateway, _inside: inside, link, outside, is_down: Cell::new(true) };
+        let bed = Self {
+            _nics: nics,
+            lan,
+            behind,
+            wan,
+            gateway,
+            _inside: inside,
+            link,
+            _outside: outside,
+            is_down: Cell::new(true),
+        };
         bed.clean()?;
         Ok(bed)
     }
@@ -196,7 +211,7 @@ fn veth(gateway: &Namespace, other: &Namespace, name: &str) -> anyhow::Result<()
 fn quiet(place: &Namespace, links: &[&str]) -> anyhow::Result<()> {
     for link in links {
         place.sysctl(&format!("net/ipv6/conf/{link}/addr_gen_mode"), "1")?;
-        let mtu = if *link == "wan" { "1500" } else { "9000" };
+        let mtu = if matches!(*link, "lan" | "behind") { "9000" } else { "1500" };
         place.ip(&["link", "set", link, "mtu", mtu, "arp", "off", "multicast", "off", "up"])?;
     }
     Ok(())
@@ -209,29 +224,23 @@ fn mac(place: &Namespace, interface: &str) -> anyhow::Result<Mac> {
     octets.try_into().ok().with_context(|| format!("{interface} has no Ethernet address: {text}"))
 }
 
-/// Moves both ends of the test NIC's pair to their places, in the wanted mode.
-fn nic(gateway: &Namespace, outside: &Namespace, link: Link) -> anyhow::Result<()> {
-    let mode = if link == Link::Packet { "packet" } else { "crypto" };
-    for (place, end) in [(gateway, NIC), (outside, FAR_NIC)] {
-        lab::netns::command("ip", &["link", "set", end, "netns", place.name(), "name", "wan"])
-            .context("the test NIC")?;
+/// Puts the ends of pairs of the test NIC into both places. At the far ends nothing protects: what is on the wire is what is captured there.
+fn nics(gateway: &Namespace, outside: &Namespace, link: Link) -> anyhow::Result<Vec<Nic>> {
+    let (mode, names): (Mode, &[&str]) = match link {
+        Link::Plain => return Ok(Vec::new()),
+        Link::Crypto => (Mode::Crypto, &["wan"]),
+        // The second one is there to be kept apart from the first.
+        Link::Packet => (Mode::Packet, &["wan", "other"]),
+    };
+    let mut all = Vec::new();
+    for (number, name) in names.iter().enumerate() {
+        let mut nic = Nic::take(number, mode)?;
+        nic.turn(Side::B, "mode", "none")?;
+        nic.put(Side::A, gateway, name)?;
+        nic.put(Side::B, outside, name)?;
+        quiet(gateway, &[name])?;
+        quiet(outside, &[name])?;
+        all.push(nic);
     }
-    std::fs::write(format!("/sys/kernel/debug/cygnic/{NIC}/mode"), mode)?;
-    // Nothing protects at the far end: what is on the wire is what is captured there.
-    std::fs::write(format!("/sys/kernel/debug/cygnic/{FAR_NIC}/mode"), "none")?;
-    Ok(())
-}
-
-/// Gives the ends of the NIC back to where they came from: namespaces that go would rename them.
-fn give_back(place: &Namespace, end: &str) {
-    let _ = place.ip(&["link", "set", "wan", "down", "name", end, "netns", "1"]);
-}
-
-impl Drop for Bed {
-    fn drop(&mut self) {
-        if self.link != Link::Plain {
-            give_back(&self.gateway, NIC);
-            give_back(&self.outside, FAR_NIC);
-        }
-    }
+    Ok(all)
 }

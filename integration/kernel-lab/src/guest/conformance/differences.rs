@@ -94,7 +94,6 @@ pub(super) static DIFFERENCES: &[Difference] = &[
         "The kernel's own tables are bounded by memory only, and it does not tell how much a device holds.",
     ),
     not_claimed("a_policy_uses_no_sa_of_another_device", IN_CORE, ONE_TABLE),
-    not_claimed("a_policy_uses_no_sa_of_another_device", IN_DEVICE, "The gateway has one NIC."),
     not_claimed(
         "a_policy_uses_no_sa_of_another_rung",
         IN_CORE,
