@@ -17,8 +17,7 @@ const REAL_TIME: [&str; 2] = ["-accel", "tcg,thread=multi"];
 /// Time is counted in instructions, four nanoseconds each, and jumps to whatever is due next when nothing runs: what waits costs nothing, and
 /// how busy this machine is does not show inside.
 const VIRTUAL_TIME: [&str; 4] = ["-accel", "tcg,thread=single", "-icount", "shift=2,sleep=off"];
-const KERNEL_WORDS: &str =
-    "console=ttyS0 panic=-1 oops=panic mitigations=off tsc=reliable random.trust_cpu=on loglevel=6 net.ifnames=0";
+const KERNEL_WORDS: &str = "console=ttyS0 panic=-1 oops=panic mitigations=off tsc=reliable random.trust_cpu=on cryptomgr.notests loglevel=6 net.ifnames=0";
 
 /// What is to be run.
 #[derive(Debug)]

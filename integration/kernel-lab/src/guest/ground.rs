@@ -62,6 +62,17 @@ impl Rung {
     }
 }
 
+/// Where `ip xfrm state` shows an SA; nothing where it does not show it.
+pub(crate) fn rung_of(states: &str, spi: &str) -> Option<Rung> {
+    let named = format!("spi 0x{spi} ");
+    let entry = states.split("\nsrc ").find(|entry| entry.contains(&named))?;
+    Some(match (entry.contains("mode packet"), entry.contains("mode crypto")) {
+        (true, _) => Rung::Packet,
+        (false, true) => Rung::Crypto,
+        (false, false) => Rung::Software,
+    })
+}
+
 /// The child of a family.
 pub(crate) fn child(family: Family) -> &'static str {
     match family {

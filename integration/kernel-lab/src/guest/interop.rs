@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use lab::life;
+use lab::pair::Pair;
 use lab::peer::Peer;
 use lab::peer::charon::KernelCharon;
 use lab::peer::conf::Tunnel;
@@ -11,8 +12,8 @@ use lab::topology::{Family, Side};
 use lab::traffic::stream::{self, Load};
 use libtest_mimic::Trial;
 
-use crate::bench::trial;
-use crate::ground::{Ground, RUNGS, Rung, child, ours};
+use crate::bench::{ip, trial};
+use crate::ground::{Ground, RUNGS, Rung, child, ours, rung_of};
 use crate::peers::{self, life_with_libreswan, with_libreswan};
 use crate::tunnel::only_esp;
 
@@ -48,6 +49,9 @@ fn with_charon(own: Rung, its: Rung) -> Result<()> {
         for initiator in [Side::A, Side::B] {
             let wire = ground.wire()?;
             life::establish_all(pair, initiator, &children)?;
+            for (side, rung) in [(Side::A, own), (Side::B, its)] {
+                holds(ground, pair, side, rung)?;
+            }
             peers::carries(&ground.lab, &families)?;
             let loads: Vec<Load> =
                 families.iter().map(|family| Load { octets: 400, rate: 40.0, family: *family }).collect();
@@ -65,4 +69,15 @@ fn with_charon(own: Rung, its: Rung) -> Result<()> {
         }
         Ok(())
     })
+}
+
+/// The kernel of a side has the SAs of its children on this rung.
+fn holds(ground: &Ground, pair: &Pair<'_>, side: Side, rung: Rung) -> Result<()> {
+    let states = ip(&ground.lab.site(side).gateway, "xfrm state")?;
+    for sa in pair.side(side).sas()?.iter().flat_map(|sa| &sa.children) {
+        for spi in [&sa.spi_in, &sa.spi_out] {
+            ensure!(rung_of(&states, spi) == Some(rung), "{spi} of {side:?} is not on {rung:?}:\n{states}");
+        }
+    }
+    Ok(())
 }

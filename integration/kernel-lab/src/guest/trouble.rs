@@ -14,8 +14,8 @@ use lab::traffic::stream::{self, Load, Report};
 use libtest_mimic::Trial;
 
 use crate::bench::{ip, trial};
-use crate::ground::{Ground, RUNGS, Rung, ours};
-use crate::nic::Mode;
+use crate::ground::{Ground, RUNGS, Rung, ours, rung_of};
+use crate::nic::{Mode, Nic};
 use crate::peers;
 use crate::tunnel::only_esp;
 
@@ -29,6 +29,8 @@ pub(crate) fn trials() -> Vec<Trial> {
     let mut trials = Vec::new();
     for rung in RUNGS {
         trials.push(trial(&format!("trouble::{}::kill_9_under_traffic", rung.name()), move || kill_9(rung)));
+    }
+    for rung in [Rung::Software, Rung::Packet] {
         trials.push(trial(&format!("trouble::{}::clocks_step_by_hours", rung.name()), move || clocks_step(rung)));
     }
     for rung in [Rung::Crypto, Rung::Packet] {
@@ -36,9 +38,10 @@ pub(crate) fn trials() -> Vec<Trial> {
     }
     trials.extend([
         trial("trouble::packet::a_device_that_leaks_is_seen", a_device_that_leaks_is_seen),
-        trial("trouble::packet::the_device_forgets_everything", the_device_forgets_everything),
+        trial("trouble::packet::sas_that_somebody_flushes_are_made_anew", sas_that_somebody_flushes_are_made_anew),
         trial("trouble::packet::the_device_is_full", the_device_is_full),
         trial("trouble::packet::sas_and_policies_are_on_one_device", sas_and_policies_are_on_one_device),
+        trial("trouble::packet::each_device_has_its_own_tunnel", each_device_has_its_own_tunnel),
         trial("trouble::software::foreign_sas_survive", foreign_sas_survive),
     ]);
     for (name, mode, esp, listed) in AUTO {
@@ -197,8 +200,8 @@ fn a_device_that_leaks_is_seen() -> Result<()> {
     )
 }
 
-/// The device loses all SAs and policies without a word: the next look at it finds that out, and the tunnel is made anew.
-fn the_device_forgets_everything() -> Result<()> {
+/// Somebody empties the kernel's table of SAs, and with it the device: that is noticed, and the tunnel is made anew with other keys.
+fn sas_that_somebody_flushes_are_made_anew() -> Result<()> {
     let ground = Ground::new(Rung::Packet)?;
     ground.with_pair(
         [&ours(), &ours()],
@@ -206,7 +209,6 @@ fn the_device_forgets_everything() -> Result<()> {
         |ground, pair| {
             life::establish_all(pair, Side::A, &[NET4])?;
             let before = spis(pair, Side::A)?;
-            // As by somebody else's hand: the kernel's own tables lose them, too.
             ground.lab.a.gateway.ip(&["xfrm", "state", "flush"])?;
             life::settle("another SA", || Ok(spis(pair, Side::A)?[1] != before[1]))?;
             peers::carries(&ground.lab, &[Family::V4])
@@ -251,14 +253,73 @@ fn sas_and_policies_are_on_one_device() -> Result<()> {
                 let lines: Vec<&str> =
                     states.lines().chain(policies.lines()).filter(|line| line.contains("offload")).collect();
                 ensure!(lines.iter().all(|line| line.contains(&on) && line.contains("packet")), "{lines:#?}");
-                ensure!(
-                    states.matches("proto esp").count() == states.matches("offload").count(),
-                    "an SA in software:\n{states}"
-                );
+                for spi in spis(pair, site.side)? {
+                    ensure!(rung_of(&states, &spi) == Some(Rung::Packet), "{spi} is in software:\n{states}");
+                }
             }
             Ok(())
         },
     )
+}
+
+/// The second link between the gateways.
+const SECOND: &str = "wan1";
+
+/// Two peers' addresses behind two devices: what belongs to a tunnel is in the device that reaches its peer, SAs and policies alike.
+fn each_device_has_its_own_tunnel() -> Result<()> {
+    let ground = Ground::new(Rung::Packet)?;
+    let mut second = Nic::take(1, Mode::Packet)?;
+    for (side, host) in [(Side::A, 1), (Side::B, 2)] {
+        let gateway = &ground.lab.site(side).gateway;
+        second.put(side, gateway, SECOND)?;
+        ip(gateway, &format!("address add 198.51.100.{host}/24 dev {SECOND}"))?;
+        ip(gateway, &format!("link set {SECOND} up"))?;
+    }
+    let other = |side| {
+        let mut tunnel = only(ground.tunnel(side, Family::V4));
+        let (own, far) = if side == Side::A { (1, 2) } else { (2, 1) };
+        (tunnel.local, tunnel.remote) = (format!("198.51.100.{own}"), format!("198.51.100.{far}"));
+        tunnel.name = "second".into();
+        for child in &mut tunnel.children {
+            (child.local_ts, child.remote_ts) = (format!("10.{own}1.0.0/24"), format!("10.{far}1.0.0/24"));
+            child.name = "far".into();
+        }
+        tunnel
+    };
+    ground.with_pair(
+        [&ours(), &ours()],
+        |_, tunnel| only(tunnel),
+        |ground, pair| {
+            for side in [Side::A, Side::B] {
+                pair.side(side).write_tunnels(&[only(ground.tunnel(side, Family::V4)), other(side)])?;
+                pair.side(side).load()?;
+            }
+            for child in [NET4, "far"] {
+                pair.a.swanctl(&["--initiate", "--child", child, "--timeout", "20"])?;
+            }
+            peers::carries(&ground.lab, &[Family::V4])?;
+            for site in [&ground.lab.a, &ground.lab.b] {
+                for (peer, device) in [("192.0.2.", OUTER), ("198.51.100.", SECOND)] {
+                    is_all_on(&ip(&site.gateway, "xfrm state")?, peer, device, 2)?;
+                    is_all_on(&ip(&site.gateway, "xfrm policy")?, peer, device, 2)?;
+                }
+            }
+            Ok(())
+        },
+    )
+}
+
+/// What a table of `ip xfrm` has in devices for the peers of a prefix: at least so many entries, all of them in this device.
+fn is_all_on(table: &str, peer: &str, device: &str, least: usize) -> Result<()> {
+    let entries = table.split("\nsrc ").filter(|entry| entry.contains("proto esp") && entry.contains("offload"));
+    let of_peer: Vec<&str> =
+        entries.filter(|entry| entry.lines().any(|line| line.contains("dst ") && line.contains(peer))).collect();
+    let on = format!("offload parameters: dev {device} ");
+    ensure!(
+        of_peer.len() >= least && of_peer.iter().all(|entry| entry.contains(&on)),
+        "not all on {device}: {of_peer:#?}"
+    );
+    Ok(())
 }
 
 /// SAs that others made survive everything that ours do: a flush at the end of a connection, the end of the daemon, a start after a crash.
