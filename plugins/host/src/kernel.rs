@@ -135,6 +135,8 @@ struct Held {
     entries: usize,
     /// It has lost what it held.
     lost: bool,
+    /// What it cannot hold has been told.
+    told: bool,
     /// IKE through it.
     ike: Vec<Item>,
 }

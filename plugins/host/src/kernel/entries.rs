@@ -160,7 +160,12 @@ impl KernelHost {
         let ledger = self.guard.ledger();
         ledger.want_all(&items)?;
         let refused = ledger.want_possible(&wished);
-        if let Some((item, error)) = refused.first().filter(|_| new) {
+        // Once for each device: it is the same for every child of the same shape.
+        let told = taking.device.and_then(|device| self.devices.get_mut(&device)).map(|held| &mut held.told);
+        if let Some((item, error)) = refused.first()
+            && let Some(told) = told.filter(|_| new)
+            && !std::mem::replace(told, true)
+        {
             tracing::warn!(
                 refused = refused.len(), first = %item.key, %error, pair = %taking.pair,
                 "the device cannot hold exemptions beside what it protects: neighbour discovery and connected subnets may be cut off"
