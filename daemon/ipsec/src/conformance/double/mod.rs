@@ -1,7 +1,7 @@
 //! A backend in memory that carries packets and keeps every rule, or breaks one on purpose.
 //!
 //! It is what the kit is tested with: every behaviour passes on it, and each [`Fault`] makes exactly those fail that it breaks. Its ESP is a toy
-//! ([`esp`]): the right header, sequence numbers, padding and next header, the payload in clear, and a keyed checksum in place of an ICV. Time
+//! (`esp.rs`): the right header, sequence numbers, padding and next header, the payload in clear, and a keyed checksum in place of an ICV. Time
 //! is virtual. Nothing is lent from the backends that do real work, so that kit and backend cannot be wrong in the same way.
 //!
 //! Its surroundings are a host in miniature: addresses of its own, a guard, and the bypass for IKE.
