@@ -44,6 +44,8 @@ pub struct Opening {
     pub subnet: String,
     /// Further keys of the connection.
     pub options: Vec<String>,
+    /// Whether gateway A keeps a history.
+    pub history: bool,
 }
 
 impl<'lab> Ground<'lab> {
@@ -56,7 +58,8 @@ impl<'lab> Ground<'lab> {
         lab.b.gateway.ip(&["address", "add", &address, "dev", OUTER])?;
         let site = |side| Tunnel::between(lab, side, Family::V4);
         let start = |side: Side, log: &str, tunnels: &[Tunnel]| {
-            let peer = Cygnet { extra: TIMERS.into(), log: log.into() };
+            let history = if side == Side::B || opening.history { "" } else { "[history]\nurl = \"\"\n" };
+            let peer = Cygnet { extra: format!("{TIMERS}{history}"), log: log.into() };
             Daemon::start(&peer, &lab.site(side).gateway, &lab.directory().join(side.letter()), tunnels)
         };
         let a = start(Side::A, log, &[site(Side::A), hostile(lab, opening)])?;
@@ -182,7 +185,7 @@ impl Default for Opening {
         // Several attackers share one identity; what they abandon is found by liveness checks.
         // They send fragments and read none.
         let options = vec!["unique = never".into(), "dpd_delay = 4s".into(), "fragmentation = accept".into()];
-        Opening { id: "attacker.example".into(), subnet: "10.66.0.0/16".into(), options }
+        Opening { id: "attacker.example".into(), subnet: "10.66.0.0/16".into(), options, history: true }
     }
 }
 

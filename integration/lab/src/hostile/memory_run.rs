@@ -1,4 +1,6 @@
 //! What an established IKE SA with a CHILD SA costs the running daemon: the slope of its resident memory.
+//!
+//! The history is off unless asked for: its database fills caches of a fixed size first, which would be taken for memory of SAs.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -29,6 +31,9 @@ pub struct Options {
     /// Everything random follows from it
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
+    /// Keep a history meanwhile
+    #[arg(long)]
+    pub history: bool,
 }
 
 /// Runs it; true when a pair costs no more than it may.
@@ -41,6 +46,7 @@ pub fn run(options: &Options) -> Result<bool> {
         id: "%any".into(),
         subnet: "10.64.0.0/10".into(),
         options: vec!["unique = never".into(), "dpd_delay = 0s".into()],
+        history: options.history,
     };
     let mut ground = Ground::new(&lab, "error", &opening)?;
     let mut dice = Dice::new(options.seed);
