@@ -8,7 +8,6 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use ipsec::sa::HeaderCopy;
 use ipsec::{
     Capabilities, Direction, EspAlgorithm, KeyMaterial, LimitUnits, OffloadMode, ReplayWindows, Reqid, SaMode,
     SelectorSupport, Spi, Tags, UdpEncapsulation,
@@ -227,26 +226,8 @@ fn key(algorithm: EspAlgorithm) -> KeyMaterial {
 }
 
 fn base(key: &KeyMaterial, direction: Direction) -> NewState<'_> {
-    NewState {
-        id: StateId { destination: DESTINATION, spi: SPI, mark: None },
-        source: SOURCE,
-        direction,
-        reqid: REQID,
-        mode: SaMode::Tunnel,
-        algorithm: EspAlgorithm::AES_256_GCM,
-        key,
-        esn: false,
-        replay_window: if direction == Direction::Inbound { 32 } else { 0 },
-        initial_sequence: 0,
-        encapsulation: None,
-        original_source: None,
-        copy: HeaderCopy::default(),
-        tags: Tags::NONE,
-        // A trial that is cut short does not stay.
-        limits: KernelLimits { hard_time: Some(Duration::from_secs(60)), ..KernelLimits::default() },
-        offload: None,
-        cpu: None,
-        nat_keepalive: None,
-        selector: None,
-    }
+    let id = StateId { destination: DESTINATION, spi: SPI, mark: None };
+    // A trial that is cut short does not stay.
+    let limits = KernelLimits { hard_time: Some(Duration::from_secs(60)), ..KernelLimits::default() };
+    NewState { limits, ..NewState::plain(id, SOURCE, direction, REQID, EspAlgorithm::AES_256_GCM, key) }
 }

@@ -92,6 +92,40 @@ pub struct NewState<'k> {
     pub selector: Option<PolicyKey>,
 }
 
+impl<'k> NewState<'k> {
+    /// A state in software and tunnel mode with nothing beyond what every state has; inbound it has a window of 32 packets.
+    pub fn plain(
+        id: StateId,
+        source: IpAddr,
+        direction: Direction,
+        reqid: Reqid,
+        algorithm: EspAlgorithm,
+        key: &'k KeyMaterial,
+    ) -> Self {
+        Self {
+            id,
+            source,
+            direction,
+            reqid,
+            mode: SaMode::Tunnel,
+            algorithm,
+            key,
+            esn: false,
+            replay_window: if direction == Direction::Inbound { 32 } else { 0 },
+            initial_sequence: 0,
+            encapsulation: None,
+            original_source: None,
+            copy: HeaderCopy::default(),
+            tags: Tags::NONE,
+            limits: KernelLimits::default(),
+            offload: None,
+            cpu: None,
+            nat_keepalive: None,
+            selector: None,
+        }
+    }
+}
+
 /// A state as the kernel has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct State {

@@ -55,27 +55,9 @@ pub(crate) fn sa(
     spi: u32,
     direction: Direction,
 ) -> NewState<'_> {
-    NewState {
-        id: StateId { destination, spi: Spi::new(spi).unwrap_or(LEAST), mark: None },
-        source,
-        direction,
-        reqid: REQID,
-        mode: SaMode::Transport,
-        algorithm: EspAlgorithm::AES_256_GCM,
-        key,
-        esn: false,
-        replay_window: if direction == Direction::Inbound { 32 } else { 0 },
-        initial_sequence: 0,
-        encapsulation: None,
-        original_source: None,
-        copy: HeaderCopy::default(),
-        tags: Tags::NONE,
-        limits: KernelLimits::default(),
-        offload: None,
-        cpu: None,
-        nat_keepalive: None,
-        selector: None,
-    }
+    let id = StateId { destination, spi: Spi::new(spi).unwrap_or(LEAST), mark: None };
+    let mode = SaMode::Transport;
+    NewState { mode, ..NewState::plain(id, source, direction, REQID, EspAlgorithm::AES_256_GCM, key) }
 }
 
 const LEAST: Spi = match Spi::new(256) {

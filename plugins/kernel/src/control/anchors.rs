@@ -11,14 +11,13 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use ipsec::sa::HeaderCopy;
-use ipsec::{Direction, KeyMaterial, OffloadMode, OuterAddresses, Reqid, SaMode, Tags};
+use ipsec::{Direction, KeyMaterial, OffloadMode, OuterAddresses, Reqid};
 use rustix::rand::{GetRandomFlags, getrandom};
 use zeroize::Zeroizing;
 
 use super::Control;
 use super::sas::Sa;
-use crate::xfrm::{KernelLimits, NewState, StateId};
+use crate::xfrm::{NewState, StateId};
 
 /// By what the kernel chooses a list; addresses count alike in both directions.
 type Place = (IpAddr, IpAddr, Reqid);
@@ -85,27 +84,7 @@ impl Control {
         let key = KeyMaterial::new(&encryption, integrity.flatten().as_ref().map(|key| key.as_slice()));
         let spi = self.shared.reserve_spi(self.now()).ok()?;
         let id = StateId { destination: outer.local, spi, mark: None };
-        let state = NewState {
-            id,
-            source: outer.remote,
-            direction: Direction::Inbound,
-            reqid,
-            mode: SaMode::Tunnel,
-            algorithm,
-            key: &key,
-            esn: false,
-            replay_window: 32,
-            initial_sequence: 0,
-            encapsulation: None,
-            original_source: None,
-            copy: HeaderCopy::default(),
-            tags: Tags::NONE,
-            limits: KernelLimits::default(),
-            offload: None,
-            cpu: None,
-            nat_keepalive: None,
-            selector: None,
-        };
+        let state = NewState::plain(id, outer.remote, Direction::Inbound, reqid, algorithm, &key);
         self.journal.added(id, Direction::Inbound, reqid.0);
         match self.xfrm.add_state(&state) {
             Ok(()) => Some(id),

@@ -9,8 +9,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use ipsec::sa::HeaderCopy;
-use ipsec::{Direction, EspAlgorithm, EspEncryption, KeyMaterial, Reqid, SaMode, Spi, Tags};
+use ipsec::{Direction, EspAlgorithm, EspEncryption, KeyMaterial, Reqid, Spi};
 use offload_host::{Family, HostError};
 use rustix::rand::{GetRandomFlags, getrandom};
 use zeroize::Zeroizing;
@@ -208,27 +207,9 @@ fn trial(xfrm: &mut dyn Xfrm, ends: [IpAddr; 2], algorithm: EspAlgorithm) -> Res
 /// A state that no packet finds. It is inbound: no policy looks for those.
 fn throw_away(ends: [IpAddr; 2], algorithm: EspAlgorithm, key: &KeyMaterial) -> Result<NewState<'_>, XfrmError> {
     let [source, destination] = ends;
-    Ok(NewState {
-        id: StateId { destination, spi: random_spi()?, mark: None },
-        source,
-        direction: Direction::Inbound,
-        reqid: REQID,
-        mode: SaMode::Tunnel,
-        algorithm,
-        key,
-        esn: false,
-        replay_window: 32,
-        initial_sequence: 0,
-        encapsulation: None,
-        original_source: None,
-        copy: HeaderCopy::default(),
-        tags: Tags::NONE,
-        limits: KernelLimits { hard_time: Some(Duration::from_secs(60)), ..KernelLimits::default() },
-        offload: None,
-        cpu: None,
-        nat_keepalive: None,
-        selector: None,
-    })
+    let id = StateId { destination, spi: random_spi()?, mark: None };
+    let limits = KernelLimits { hard_time: Some(Duration::from_secs(60)), ..KernelLimits::default() };
+    Ok(NewState { limits, ..NewState::plain(id, source, Direction::Inbound, REQID, algorithm, key) })
 }
 
 fn random_spi() -> Result<Spi, XfrmError> {

@@ -34,31 +34,10 @@ fn key(algorithm: EspAlgorithm) -> KeyMaterial {
 }
 
 fn a_state(key: &KeyMaterial, algorithm: EspAlgorithm, direction: Direction) -> NewState<'_> {
-    NewState {
-        id: StateId {
-            destination: "192.0.2.2".parse().unwrap(),
-            spi: Spi::new(0xc000_0001).unwrap(),
-            mark: Some(Mark::new(7, 0xff)),
-        },
-        source: "192.0.2.1".parse().unwrap(),
-        direction,
-        reqid: Reqid(9),
-        mode: SaMode::Tunnel,
-        algorithm,
-        key,
-        esn: false,
-        replay_window: 0,
-        initial_sequence: 0,
-        encapsulation: None,
-        original_source: None,
-        copy: HeaderCopy::default(),
-        tags: Tags::NONE,
-        limits: KernelLimits::default(),
-        offload: None,
-        cpu: None,
-        nat_keepalive: None,
-        selector: None,
-    }
+    let destination = "192.0.2.2".parse().unwrap();
+    let id = StateId { destination, spi: Spi::new(0xc000_0001).unwrap(), mark: Some(Mark::new(7, 0xff)) };
+    let source = "192.0.2.1".parse().unwrap();
+    NewState { replay_window: 0, ..NewState::plain(id, source, direction, Reqid(9), algorithm, key) }
 }
 
 fn limits() -> impl Strategy<Value = KernelLimits> {
