@@ -1,0 +1,3 @@
+//! Signed delivery of events to webhooks, from a durable outbox.
+
+pub mod signature;
