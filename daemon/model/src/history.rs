@@ -1,7 +1,16 @@
 //! What is kept of the past: who takes events down, who hands them on, who can be asked.
 //!
-//! Three traits, implemented by the history plugin. The daemon records through [`Recorder`]; webhooks see only [`Outbox`]; the status page and the
-//! command line ask [`Timeline`]. Times are milliseconds since the epoch throughout.
+//! Four traits, implemented by the history plugin. The daemon records through [`Recorder`]; webhooks see only [`Outbox`]; the status page and the
+//! command line ask [`Timeline`]; metrics look at [`Keeping`]. Times are milliseconds since the epoch throughout.
+
+mod keeping;
+mod outbox;
+
+pub use keeping::{Database, Keeping, KeepingFigures};
+pub use outbox::{
+    Backlog, Delivery, DeliveryCursor, DeliveryState, Disabled, NoCursor, Outbox, PastDelivery, Redelivery,
+    Subscription, Verdict, WantedDeliveries,
+};
 
 use std::future::Future;
 use std::pin::Pin;
@@ -48,92 +57,6 @@ pub enum HistoryError {
     /// It refuses, or holds what this program does not understand.
     #[error("the history database failed: {0}")]
     Failed(String),
-}
-
-/// Which events go to one webhook.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Subscription {
-    /// Name of the webhook.
-    pub endpoint: String,
-    /// Names of events, `*` at the end standing for any rest; empty = all.
-    pub events: Vec<String>,
-    /// Connections; empty = all, also events of no connection.
-    pub connections: Vec<String>,
-}
-
-impl Subscription {
-    /// An event of this name and connection goes there.
-    pub fn takes(&self, event: &str, connection: Option<&str>) -> bool {
-        let named = |pattern: &String| match pattern.strip_suffix('*') {
-            Some(prefix) => event.starts_with(prefix),
-            None => event == pattern,
-        };
-        let of_event = self.events.is_empty() || self.events.iter().any(named);
-        let concerned = |name: &str| self.connections.iter().any(|wanted| wanted == name);
-        of_event && (self.connections.is_empty() || connection.is_some_and(concerned))
-    }
-}
-
-/// Events that have to reach their webhooks at least once.
-pub trait Outbox: Send + Sync {
-    /// Up to `limit` deliveries to `endpoint` that are due, oldest first. Nobody else gets them until `lease_ms` have passed.
-    fn claim<'a>(&'a self, endpoint: &'a str, lease_ms: u64, limit: u32) -> Answer<'a, Vec<Delivery>>;
-
-    /// Tells what became of a delivery that was claimed.
-    fn settle<'a>(&'a self, delivery: &'a Delivery, verdict: Verdict) -> Answer<'a, ()>;
-
-    /// Makes dead deliveries due again; tells how many. Without an endpoint, those of all.
-    fn redeliver<'a>(&'a self, endpoint: Option<&'a str>) -> Answer<'a, u64>;
-
-    /// How many deliveries wait and how many are dead, by endpoint.
-    fn backlog(&self) -> Answer<'_, Vec<Backlog>>;
-}
-
-/// One event on its way to one webhook.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Delivery {
-    /// The event's ULID; the same at each attempt.
-    pub ulid: String,
-    /// Name of the webhook.
-    pub endpoint: String,
-    /// Name of the event.
-    pub event: String,
-    /// When it happened.
-    pub time_ms: u64,
-    /// The record, JSON.
-    pub record: String,
-    /// Attempts that have failed.
-    pub attempts: u32,
-}
-
-/// What became of an attempt.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// The webhook has it.
-    Delivered,
-    /// To be tried again.
-    Retry {
-        /// Not before.
-        at_ms: u64,
-        /// What went wrong.
-        error: String,
-    },
-    /// Given up; kept to be redelivered by hand.
-    Dead {
-        /// What went wrong.
-        error: String,
-    },
-}
-
-/// What waits for one webhook.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Backlog {
-    /// Name of the webhook.
-    pub endpoint: String,
-    /// Deliveries that are due or wait for their next attempt.
-    pub waiting: u64,
-    /// Deliveries that were given up.
-    pub dead: u64,
 }
 
 /// What can be asked about the past.
@@ -306,21 +229,4 @@ pub struct PastEvent {
     pub event: String,
     /// The record, JSON.
     pub record: String,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_subscription_takes_what_it_names() {
-        let mut to = Subscription { endpoint: "ops".into(), events: Vec::new(), connections: Vec::new() };
-        assert!(to.takes("child-sa.closed", None));
-        to.events = vec!["child-sa.*".into(), "config.rejected".into()];
-        assert!(to.takes("child-sa.closed", Some("a")) && to.takes("config.rejected", None));
-        assert!(!to.takes("ike-sa.closed", Some("a")) && !to.takes("config.rejected2", None));
-        to.connections = vec!["a".into()];
-        assert!(to.takes("child-sa.closed", Some("a")));
-        assert!(!to.takes("child-sa.closed", Some("b")) && !to.takes("child-sa.closed", None));
-    }
 }

@@ -29,7 +29,7 @@ pub use config::{
     FailClosed, Fragmentation, HostSpec, IkeSettings, Unique,
 };
 pub use event::{EventBody, EventRecord};
-pub use history::{Outbox, Recorder, Timeline};
+pub use history::{Keeping, Outbox, Recorder, Timeline};
 pub use identity::Identity;
 pub use proposal::{Encryption, EspProposal, IkeProposal};
 pub use secret::{Secret, SharedSecret};

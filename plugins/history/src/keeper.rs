@@ -3,16 +3,20 @@
 #[cfg(test)]
 mod tests;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use ike_model::history::{HistoryError, Subscription};
+use ike_model::Rfc3339;
+use ike_model::history::{KeepingFigures, Recorder as _, Subscription};
+use serde::Deserialize;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::Options;
-use crate::spool::{Reader, Spool};
-use crate::store::{Location, OpenError, Retention, Store, may_pass};
+use crate::spool::{Entry, Reader, Spool};
+use crate::status::{Status, count};
+use crate::store::{Applied, Location, OpenError, Retention, Store, may_pass};
 
 /// Events in one transaction at most.
 const BATCH: usize = 256;
@@ -36,7 +40,7 @@ pub(crate) struct Keeper {
     retention: Retention,
     subscriptions: Vec<Subscription>,
     spool: Arc<Spool>,
-    state: Mutex<Result<Arc<Store>, String>>,
+    status: Status,
 }
 
 impl Keeper {
@@ -47,17 +51,33 @@ impl Keeper {
             retention: options.retention,
             subscriptions: options.subscriptions.clone(),
             spool,
-            state: Mutex::new(Err("it is being opened".into())),
+            status: Status::default(),
         }
     }
 
-    /// The database, once it is open.
-    pub(crate) fn store(&self) -> Result<Arc<Store>, HistoryError> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).clone().map_err(HistoryError::Unreachable)
+    pub(crate) fn status(&self) -> &Status {
+        &self.status
     }
 
-    fn now_is(&self, state: Result<Arc<Store>, String>) {
-        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = state;
+    pub(crate) fn figures(&self) -> KeepingFigures {
+        let (spool_used, spool_size) = self.spool.fill();
+        let (database, last_error) = self.status.database();
+        KeepingFigures {
+            engine: self.location.engine().name(),
+            spool_used,
+            spool_size,
+            has_room: self.spool.has_room(),
+            waiting: self.spool.waiting(),
+            // That the file cannot be read is told where it is read to be taken over.
+            oldest_ms: self.spool.oldest().ok().flatten().as_ref().and_then(time_of),
+            taken_over: self.status.taken_over.load(Ordering::Relaxed),
+            left_out: self.status.left_out.load(Ordering::Relaxed),
+            forgotten: self.status.forgotten.load(Ordering::Relaxed),
+            database,
+            last_error,
+            retain_days: self.retention.days,
+            retain_rows: self.retention.rows,
+        }
     }
 
     /// Works until it is told to stop.
@@ -78,7 +98,7 @@ impl Keeper {
         }
         // An attempt that was cut off was rolled back, and is made again.
         reader.start_over();
-        if timeout(FAREWELL, drain(&store, &mut reader)).await.is_err() {
+        if timeout(FAREWELL, self.drain(&store, &mut reader)).await.is_err() {
             tracing::info!(
                 "the history database is slow: the rest of the events waits in the spool for the next start"
             );
@@ -92,17 +112,17 @@ impl Keeper {
             match Store::open(&self.location, &self.gateway, self.subscriptions.clone()).await {
                 Ok(store) => {
                     let store = Arc::new(store);
-                    self.now_is(Ok(Arc::clone(&store)));
+                    self.status.opened(&store);
                     return Some(store);
                 }
                 Err(error @ OpenError::TooNew { .. }) => {
                     tracing::error!("the history database was made by a newer release: {error}; no history is kept");
-                    self.now_is(Err(error.to_string()));
+                    self.status.too_new(error.to_string());
                     self.spool.close();
                     return None;
                 }
                 Err(OpenError::Database(error)) => {
-                    self.now_is(Err(error.to_string()));
+                    self.status.away(error.to_string());
                     trouble.met(&error).await;
                 }
             }
@@ -114,14 +134,23 @@ impl Keeper {
         let mut forget_at = Instant::now();
         loop {
             tokio::select! {
-                () = reader.ready() => match take_over(store, reader).await {
-                    Ok(events) => trouble.over(events),
-                    Err(error) => trouble.met(&error).await,
+                () = reader.ready() => match self.take_over(store, reader).await {
+                    Ok(events) => {
+                        self.status.back();
+                        trouble.over(events);
+                    }
+                    Err(error) => {
+                        self.status.away(error.to_string());
+                        trouble.met(&error).await;
+                    }
                 },
                 () = sleep_until(forget_at) => {
                     match store.forget(self.retention, now_ms()).await {
                         Ok(0) => {}
-                        Ok(rows) => tracing::debug!(rows, "old history was forgotten"),
+                        Ok(rows) => {
+                            count(&self.status.forgotten, rows);
+                            tracing::debug!(rows, "old history was forgotten");
+                        }
                         Err(error) => tracing::debug!(%error, "old history cannot be forgotten now"),
                     }
                     forget_at = Instant::now() + FORGET_EVERY;
@@ -129,44 +158,65 @@ impl Keeper {
             }
         }
     }
-}
-
-/// Takes over one batch; tells how many events that were.
-async fn take_over(store: &Store, reader: &mut Reader) -> Result<u64, sqlx::Error> {
-    let entries = reader.read(BATCH).map_err(sqlx::Error::Io)?;
-    let applied = match store.apply(&entries).await {
-        Ok(applied) => applied,
-        Err(error) if may_pass(&error) => {
-            reader.start_over();
-            return Err(error);
-        }
-        Err(_) => {
-            let mut sum = crate::store::Applied::default();
-            for entry in entries.chunks(1) {
-                match store.apply(entry).await {
-                    Ok(applied) => sum.events += applied.events,
-                    Err(error) if may_pass(&error) => {
-                        reader.start_over();
-                        return Err(error);
-                    }
-                    Err(error) => tracing::error!(%error, "the history database refuses an event, which is left out"),
-                }
+    /// Takes over one batch; tells how many events that were.
+    async fn take_over(&self, store: &Store, reader: &mut Reader) -> Result<u64, sqlx::Error> {
+        let entries = reader.read(BATCH).map_err(sqlx::Error::Io)?;
+        let applied = match store.apply(&entries).await {
+            Err(error) if !may_pass(&error) => one_by_one(store, &entries).await,
+            applied => applied,
+        };
+        let applied = match applied {
+            Ok(applied) => applied,
+            Err(error) => {
+                reader.start_over();
+                return Err(error);
             }
-            sum
+        };
+        if applied.unreadable > 0 {
+            tracing::error!(events = applied.unreadable, "events in the spool cannot be understood and are left out");
         }
-    };
-    if applied.unreadable > 0 {
-        tracing::error!(events = applied.unreadable, "events in the spool cannot be understood and are left out");
+        // Read twice, they are recognised.
+        if let Err(error) = reader.taken_over() {
+            tracing::warn!(%error, "the spool's position cannot be noted down");
+        }
+        count(&self.status.taken_over, applied.events);
+        count(&self.status.left_out, applied.unreadable + applied.refused);
+        if applied.deliveries > 0 {
+            self.status.tell();
+        }
+        Ok(applied.events)
     }
-    // Read twice, they are recognised.
-    if let Err(error) = reader.taken_over() {
-        tracing::warn!(%error, "the spool's position cannot be noted down");
+
+    async fn drain(&self, store: &Store, reader: &mut Reader) {
+        while reader.has_more() && self.take_over(store, reader).await.is_ok() {}
     }
-    Ok(applied.events)
 }
 
-async fn drain(store: &Store, reader: &mut Reader) {
-    while reader.has_more() && take_over(store, reader).await.is_ok() {}
+/// Takes over a batch of which something is refused, without what is.
+async fn one_by_one(store: &Store, entries: &[Entry]) -> Result<Applied, sqlx::Error> {
+    let mut sum = Applied::default();
+    for entry in entries.chunks(1) {
+        match store.apply(entry).await {
+            Ok(applied) => sum += applied,
+            Err(error) if may_pass(&error) => return Err(error),
+            Err(error) => {
+                sum.refused += 1;
+                tracing::error!(%error, "the history database refuses an event, which is left out");
+            }
+        }
+    }
+    Ok(sum)
+}
+
+/// When what lies in the spool happened.
+fn time_of(entry: &Entry) -> Option<u64> {
+    #[derive(Deserialize)]
+    struct Times {
+        time: Option<String>,
+        time_ms: Option<u64>,
+    }
+    let times: Times = serde_json::from_slice(&entry.payload).ok()?;
+    times.time_ms.or_else(|| Rfc3339::parse(&times.time?).map(|time| time.0))
 }
 
 /// A database that is away: told once, tried again ever more slowly.

@@ -5,9 +5,11 @@
 //! webhooks, all in one transaction. A database that is away or full holds up nobody; events wait in the spool meanwhile. No table and no record
 //! has room for key material.
 
+mod answers;
 mod keeper;
 pub mod spool;
 mod sql;
+mod status;
 mod store;
 mod told;
 
@@ -21,10 +23,7 @@ mod scratch;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
-use ike_model::history::{
-    Answer, Backlog, ChildTotal, Delivery, Generation, HistoryError, NotRecorded, Outbox, PastEvent, PastIkeSa,
-    Subscription, Timeline, Verdict, Wanted,
-};
+use ike_model::history::{Answer, HistoryError, NotRecorded, Subscription};
 use ike_model::{Recorder, Rfc3339};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -127,52 +126,9 @@ impl History {
         F: Future<Output = Result<T, HistoryError>> + Send + 'static,
     {
         Box::pin(async move {
-            let store = self.keeper.store()?;
+            let store = self.keeper.status().store()?;
             let answer = self.runtime.spawn(question(store));
             answer.await.unwrap_or_else(|_| Err(HistoryError::Unreachable("the history is stopping".into())))
         })
-    }
-}
-
-impl Timeline for History {
-    fn generations<'a>(&'a self, wanted: &'a Wanted) -> Answer<'a, Vec<Generation>> {
-        let wanted = wanted.clone();
-        self.ask(|store| async move { store.generations(&wanted).await })
-    }
-
-    fn totals<'a>(&'a self, wanted: &'a Wanted) -> Answer<'a, Vec<ChildTotal>> {
-        let wanted = wanted.clone();
-        self.ask(|store| async move { store.totals(&wanted).await })
-    }
-
-    fn ike_sas<'a>(&'a self, wanted: &'a Wanted) -> Answer<'a, Vec<PastIkeSa>> {
-        let wanted = wanted.clone();
-        self.ask(|store| async move { store.ike_sas(&wanted).await })
-    }
-
-    fn events<'a>(&'a self, wanted: &'a Wanted) -> Answer<'a, Vec<PastEvent>> {
-        let wanted = wanted.clone();
-        self.ask(|store| async move { store.events(&wanted).await })
-    }
-}
-
-impl Outbox for History {
-    fn claim<'a>(&'a self, endpoint: &'a str, lease_ms: u64, limit: u32) -> Answer<'a, Vec<Delivery>> {
-        let endpoint = endpoint.to_owned();
-        self.ask(move |store| async move { store.claim(&endpoint, keeper::now_ms(), lease_ms, limit).await })
-    }
-
-    fn settle<'a>(&'a self, delivery: &'a Delivery, verdict: Verdict) -> Answer<'a, ()> {
-        let delivery = delivery.clone();
-        self.ask(|store| async move { store.settle(&delivery, keeper::now_ms(), &verdict).await })
-    }
-
-    fn redeliver<'a>(&'a self, endpoint: Option<&'a str>) -> Answer<'a, u64> {
-        let endpoint = endpoint.map(str::to_owned);
-        self.ask(|store| async move { store.redeliver(endpoint.as_deref(), keeper::now_ms()).await })
-    }
-
-    fn backlog(&self) -> Answer<'_, Vec<Backlog>> {
-        self.ask(|store| async move { store.backlog().await })
     }
 }

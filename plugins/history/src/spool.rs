@@ -68,15 +68,18 @@ pub fn open(options: &Options) -> Result<(Spool, Reader), OpenError> {
     let last = segments.last().map(|(number, _)| *number).max(noted.map(|noted| noted.segment));
     let number = last.map_or(1, |last| last + 1);
     let oldest = Position { segment: segments.first().map_or(number, |(oldest, _)| *oldest), offset: 0 };
+    let begin = noted.unwrap_or_default().max(oldest);
+    let waiting = reader::count(directory, begin).map_err(failed)?;
     let shared = Arc::new(Shared {
         directory: directory.clone(),
         used: Mutex::new(used),
-        written: Mutex::new(Position { segment: number, offset: 0 }),
+        written: Mutex::new(Written { end: Position { segment: number, offset: 0 }, waiting }),
+        taken_over: Mutex::new(begin),
         more: Notify::new(),
         _lock: lock,
     });
     let spool = Spool::begin(options, Arc::clone(&shared), number).map_err(failed)?;
-    Ok((spool, Reader::begin(shared, noted.unwrap_or_default().max(oldest))))
+    Ok((spool, Reader::begin(shared, begin)))
 }
 
 /// What both ends see.
@@ -85,12 +88,21 @@ struct Shared {
     directory: PathBuf,
     /// Octets of all segments.
     used: Mutex<u64>,
-    /// Up to here everything is written.
-    written: Mutex<Position>,
+    written: Mutex<Written>,
+    /// Everything before has been taken over.
+    taken_over: Mutex<Position>,
     /// More has been written.
     more: Notify,
     /// Locked as long as either end lives.
     _lock: File,
+}
+
+#[derive(Debug)]
+struct Written {
+    /// Up to here everything is written.
+    end: Position,
+    /// Frames that are not yet taken over.
+    waiting: u64,
 }
 
 fn private() -> OpenOptions {

@@ -1,5 +1,6 @@
 //! The database: SQLite or PostgreSQL, one set of statements for both.
 
+mod deliveries;
 mod migrate;
 mod outbox;
 mod query;
@@ -49,7 +50,21 @@ impl std::fmt::Debug for Location {
     }
 }
 
+impl Engine {
+    /// Its name, as the scheme of its URL has it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Sqlite => "sqlite",
+            Self::Postgres => "postgres",
+        }
+    }
+}
+
 impl Location {
+    pub(crate) fn engine(&self) -> Engine {
+        self.engine
+    }
+
     /// Understands `sqlite:///PATH` and `postgres://...`.
     pub(crate) fn parse(url: &str) -> Result<Self, String> {
         if let Some(path) = url.strip_prefix("sqlite://") {
@@ -99,7 +114,9 @@ impl Store {
         let writer = pool(location, 1).await?;
         migrate::run(location, &writer, migrate::STEPS).await?;
         let readers = pool(location, READERS).await?;
-        Ok(Self { engine: location.engine, writer, readers, gateway: gateway.into(), subscriptions })
+        let store = Self { engine: location.engine, writer, readers, gateway: gateway.into(), subscriptions };
+        store.note_endpoints().await?;
+        Ok(store)
     }
 
     /// Carries out a statement of a test.

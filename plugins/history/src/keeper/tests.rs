@@ -2,7 +2,9 @@
 
 use std::time::Instant;
 
-use ike_model::history::{Timeline as _, Wanted};
+use ike_model::history::{
+    Database, Keeping as _, Outbox as _, Redelivery, Timeline as _, Verdict, Wanted, WantedDeliveries,
+};
 use ike_model::{EventBody, Rfc3339};
 
 use super::*;
@@ -128,5 +130,75 @@ fn an_older_release_keeps_no_history_and_stops_nobody() {
     }
     assert!(history.recorder().has_room());
     assert_eq!(kept(&history), None);
+    history.stop();
+}
+
+#[test]
+fn who_waits_for_deliveries_is_woken_by_them() {
+    for place in Place::both() {
+        let scratch = Scratch::new();
+        let mut options = options(&place.url, &scratch);
+        options.subscriptions =
+            vec![Subscription { endpoint: "ops".into(), events: Vec::new(), connections: Vec::new() }];
+        let history = History::start(&options, "b1", Rfc3339(1)).unwrap();
+        let mut daemon = Run::new("b1", 1000);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let patiently = async |seen| timeout(PATIENT, history.news(seen)).await.expect("news").unwrap();
+            let mut seen = patiently(0).await;
+            assert_eq!(history.next_due("ops").await, Ok(None), "open, and nothing to do yet");
+            assert!(timeout(Duration::from_millis(50), history.news(seen)).await.is_err());
+            history.recorder().record(&[daemon.record(loaded(1))]).unwrap();
+            seen = patiently(seen).await;
+            let due = history.claim("ops", 30_000, 9).await.unwrap();
+            assert_eq!(due.len(), 1);
+            let dead = Verdict::Dead { error: "404".into() };
+            history.settle_all(&[(due[0].clone(), dead)]).await.unwrap();
+            assert_eq!(history.redeliver(&Redelivery::default()).await, Ok(1));
+            seen = patiently(seen).await;
+            history.disable("ops", "410").await.unwrap();
+            assert_eq!(history.claim("ops", 30_000, 9).await, Ok(Vec::new()));
+            assert_eq!(history.enable("ops").await, Ok(true));
+            patiently(seen).await;
+            let again = history.claim("ops", 30_000, 9).await.unwrap();
+            assert_eq!(again, due);
+            history.settle(&again[0], Verdict::Delivered).await.unwrap();
+            assert_eq!(history.deliveries(&WantedDeliveries::default()).await.unwrap()[0].attempts, 1);
+        });
+        history.stop();
+    }
+}
+
+#[test]
+fn figures_tell_what_waits_and_why() {
+    let scratch = Scratch::new();
+    let obstacle = scratch.path().join("data");
+    std::fs::write(&obstacle, "a file where a directory should be").unwrap();
+    let options = options(&format!("sqlite://{}/history.db", obstacle.display()), &scratch);
+    let history = History::start(&options, "b1", Rfc3339(1)).unwrap();
+    let mut daemon = Run::new("b1", 5000);
+    for number in 0..100 {
+        history.recorder().record(&[daemon.record(loaded(number))]).unwrap();
+    }
+    let begin = Instant::now();
+    while !matches!(history.figures().database, Database::Away { .. }) {
+        assert!(begin.elapsed() < PATIENT, "{:?}", history.figures());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let figures = history.figures();
+    let Database::Away { error, .. } = &figures.database else { panic!("{figures:?}") };
+    assert_eq!(figures.last_error.as_ref(), Some(error));
+    // The first is that the run begins.
+    assert_eq!((figures.engine, figures.waiting, figures.oldest_ms), ("sqlite", 101, Some(1)));
+    assert!(figures.has_room && figures.spool_used > 100 * 100 && figures.spool_size == 16 << 20, "{figures:?}");
+    history.stop();
+    drop(history);
+    let history = History::start(&options, "b2", Rfc3339(2)).unwrap();
+    assert_eq!(history.figures().waiting, 102, "what an earlier run left counts");
+    std::fs::remove_file(&obstacle).unwrap();
+    wait_for(&history, 100);
+    let figures = history.figures();
+    assert_eq!((figures.waiting, figures.oldest_ms, figures.taken_over, figures.left_out), (0, None, 100, 0));
+    assert_eq!(figures.database, Database::Open);
     history.stop();
 }

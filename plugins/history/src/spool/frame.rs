@@ -57,10 +57,15 @@ pub(super) enum Decoded {
     Broken,
 }
 
+/// The length of the payload that follows a header.
+pub(super) fn payload_length([l0, l1, l2, l3, ..]: [u8; HEADER]) -> usize {
+    usize::try_from(u32::from_le_bytes([l0, l1, l2, l3])).unwrap_or(usize::MAX)
+}
+
 pub(super) fn decode(octets: &[u8]) -> Decoded {
     let Some((header, rest)) = octets.split_first_chunk::<HEADER>() else { return Decoded::Short };
-    let [l0, l1, l2, l3, c0, c1, c2, c3, kind] = *header;
-    let length = usize::try_from(u32::from_le_bytes([l0, l1, l2, l3])).unwrap_or(usize::MAX);
+    let length = payload_length(*header);
+    let [_, _, _, _, c0, c1, c2, c3, kind] = *header;
     let Some(known) = Kind::from_octet(kind).filter(|_| length <= PAYLOAD_MAX) else { return Decoded::Broken };
     let Some(payload) = rest.get(..length) else { return Decoded::Short };
     if checksum(kind, payload) != u32::from_le_bytes([c0, c1, c2, c3]) {

@@ -1,11 +1,11 @@
 //! The end to read from.
 
 use std::fs::{self, File};
-use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::io::{self, BufReader, Read as _, Seek as _, SeekFrom};
 use std::path::Path;
 use std::sync::{Arc, PoisonError};
 
-use super::frame::{Decoded, Entry, decode};
+use super::frame::{Decoded, Entry, HEADER, PAYLOAD_MAX, decode, payload_length};
 use super::{Shared, private, segment_path, segments};
 
 /// A place between two frames.
@@ -27,6 +27,8 @@ pub struct Reader {
     at: Position,
     /// Everything before has been taken over.
     taken_over: Position,
+    /// Frames read since.
+    frames: u64,
     /// The segment being read, and its octets from `at` on.
     open: Option<(u64, File)>,
     ahead: Vec<u8>,
@@ -35,7 +37,7 @@ pub struct Reader {
 
 impl Reader {
     pub(super) fn begin(shared: Arc<Shared>, at: Position) -> Self {
-        Self { shared, at, taken_over: at, open: None, ahead: Vec::new(), consumed: 0 }
+        Self { shared, at, taken_over: at, frames: 0, open: None, ahead: Vec::new(), consumed: 0 }
     }
 
     /// Waits until there is something to read.
@@ -51,6 +53,12 @@ impl Reader {
     /// The file system refused; nothing is skipped.
     pub fn read(&mut self, limit: usize) -> io::Result<Vec<Entry>> {
         let mut entries = Vec::new();
+        let outcome = self.read_into(&mut entries, limit);
+        self.frames += entries.len() as u64;
+        outcome.map(|()| entries)
+    }
+
+    fn read_into(&mut self, entries: &mut Vec<Entry>, limit: usize) -> io::Result<()> {
         while entries.len() < limit {
             // Looked at once: what is written meanwhile is not to be mistaken for nothing.
             let written = self.written();
@@ -68,7 +76,7 @@ impl Reader {
                 }
             }
         }
-        Ok(entries)
+        Ok(())
     }
 
     /// Everything read so far has been taken over: notes the position down and deletes segments that are done with.
@@ -78,6 +86,7 @@ impl Reader {
     pub fn taken_over(&mut self) -> io::Result<()> {
         let draft = self.shared.directory.join("position.new");
         self.taken_over = self.at;
+        self.shared.taken_over(self.at, std::mem::take(&mut self.frames));
         let mut file = private().create(true).truncate(true).write(true).open(&draft)?;
         io::Write::write_all(&mut file, format!("{} {}\n", self.at.segment, self.at.offset).as_bytes())?;
         fs::rename(&draft, self.shared.directory.join("position"))?;
@@ -93,6 +102,7 @@ impl Reader {
 
     /// Goes back to what was not yet taken over.
     pub fn start_over(&mut self) {
+        self.frames = 0;
         self.rewind(self.taken_over);
     }
 
@@ -114,7 +124,7 @@ impl Reader {
     }
 
     fn written(&self) -> Position {
-        *self.shared.written.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared.written.lock().unwrap_or_else(PoisonError::into_inner).end
     }
 
     /// Reads further octets of the segment; `false` at its end, for now or for ever.
@@ -170,4 +180,51 @@ pub(super) fn noted(directory: &Path) -> Option<Position> {
     let text = fs::read_to_string(directory.join("position")).ok()?;
     let (segment, offset) = text.trim().split_once(' ')?;
     Some(Position { segment: segment.parse().ok()?, offset: offset.parse().ok()? })
+}
+
+impl Shared {
+    /// Notes that `frames` more have been taken over, up to `end`.
+    fn taken_over(&self, end: Position, frames: u64) {
+        *self.taken_over.lock().unwrap_or_else(PoisonError::into_inner) = end;
+        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        // At the end nothing waits, whatever the count of a torn segment was.
+        written.waiting = if end >= written.end { 0 } else { written.waiting.saturating_sub(frames) };
+    }
+}
+
+/// How many frames there are from `begin` on, by their lengths alone.
+pub(super) fn count(directory: &Path, begin: Position) -> io::Result<u64> {
+    let mut frames = 0;
+    for (number, length) in segments(directory)?.into_iter().filter(|(number, _)| *number >= begin.segment) {
+        let mut at = if number == begin.segment { begin.offset } else { 0 };
+        let mut file = BufReader::new(File::open(segment_path(directory, number))?);
+        file.seek(SeekFrom::Start(at))?;
+        let mut header = [0; HEADER];
+        while at + HEADER as u64 <= length {
+            file.read_exact(&mut header)?;
+            let payload = payload_length(header);
+            at += HEADER as u64 + payload as u64;
+            if at > length || payload > PAYLOAD_MAX {
+                break;
+            }
+            frames += 1;
+            file.seek_relative(i64::try_from(payload).unwrap_or(i64::MAX))?;
+        }
+    }
+    Ok(frames)
+}
+
+/// The first frame from `begin` on.
+pub(super) fn first(directory: &Path, begin: Position) -> io::Result<Option<Entry>> {
+    for (number, _) in segments(directory)?.into_iter().filter(|(number, _)| *number >= begin.segment) {
+        let at = if number == begin.segment { begin.offset } else { 0 };
+        let mut file = File::open(segment_path(directory, number))?;
+        file.seek(SeekFrom::Start(at))?;
+        let mut octets = Vec::new();
+        file.take((HEADER + PAYLOAD_MAX) as u64).read_to_end(&mut octets)?;
+        if let Decoded::Frame(entry, _) = decode(&octets) {
+            return Ok(Some(entry));
+        }
+    }
+    Ok(None)
 }

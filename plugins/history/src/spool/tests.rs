@@ -50,10 +50,16 @@ fn what_is_taken_down_is_read_in_order_and_then_gone() {
     spool.record(&records(101..=103)).unwrap();
     assert!(files(&options).len() > 3, "several segments");
     assert_eq!(spool.fill().0, files(&options).iter().map(|(_, length)| length).sum::<u64>());
+    assert_eq!(spool.waiting(), 104);
     assert_eq!(reader.read(1).unwrap()[0].kind, Kind::Boot);
+    assert_eq!(spool.oldest().unwrap().map(|first| first.kind), Some(Kind::Boot), "until it is taken over");
+    reader.taken_over().unwrap();
+    assert_eq!(spool.oldest().unwrap().map(|first| first.kind), Some(Kind::Record));
+    assert_eq!(spool.waiting(), 103);
     assert_eq!(numbers(&mut reader), (1..=103).collect::<Vec<_>>());
     reader.taken_over().unwrap();
     assert_eq!(files(&options).len(), 1);
+    assert_eq!((spool.waiting(), spool.oldest().unwrap()), (0, None));
     spool.record(&records(104..=104)).unwrap();
     assert_eq!(numbers(&mut reader), [104]);
 }

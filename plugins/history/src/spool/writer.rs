@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::frame::{self, Kind};
 use super::reader::Position;
-use super::{Options, Shared, private, segment_path};
+use super::{Entry, Options, Shared, private, reader, segment_path};
 
 /// Segments a full spool consists of.
 const SEGMENTS: u64 = 16;
@@ -58,12 +58,26 @@ impl Spool {
     /// As for events.
     pub fn boot(&self, gateway: &str, boot_id: &str, time_ms: u64) -> Result<(), NotRecorded> {
         let marker = json!({ "gateway": gateway, "boot_id": boot_id, "time_ms": time_ms });
-        self.write(|buffer| frame::encode(Kind::Boot, marker.to_string().as_bytes(), buffer))
+        self.write(1, |buffer| frame::encode(Kind::Boot, marker.to_string().as_bytes(), buffer))
     }
 
     /// Octets of what is not yet taken over, and how many there may be.
     pub fn fill(&self) -> (u64, u64) {
         (*self.shared.used.lock().unwrap_or_else(PoisonError::into_inner), self.size)
+    }
+
+    /// How many events are not yet taken over.
+    pub fn waiting(&self) -> u64 {
+        self.shared.written.lock().unwrap_or_else(PoisonError::into_inner).waiting
+    }
+
+    /// The first of them. Reads the file.
+    ///
+    /// # Errors
+    /// The file system refused.
+    pub fn oldest(&self) -> io::Result<Option<Entry>> {
+        let begin = *self.shared.taken_over.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.waiting() == 0 { Ok(None) } else { reader::first(&self.shared.directory, begin) }
     }
 
     /// Nobody will take over anything any more: nothing is written from now on, and nobody is held up by that.
@@ -76,17 +90,22 @@ impl Spool {
         self.size / 8
     }
 
-    fn write(&self, fill: impl FnOnce(&mut Vec<u8>) -> bool) -> Result<(), NotRecorded> {
+    fn write(&self, frames: u64, fill: impl FnOnce(&mut Vec<u8>) -> bool) -> Result<(), NotRecorded> {
         if self.closed.load(Ordering::Relaxed) {
             return Ok(());
         }
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        let outcome = self.append(&mut current, fill);
+        let outcome = self.append(&mut current, frames, fill);
         self.failing.store(outcome.is_err(), Ordering::Relaxed);
         outcome
     }
 
-    fn append(&self, current: &mut Current, fill: impl FnOnce(&mut Vec<u8>) -> bool) -> Result<(), NotRecorded> {
+    fn append(
+        &self,
+        current: &mut Current,
+        frames: u64,
+        fill: impl FnOnce(&mut Vec<u8>) -> bool,
+    ) -> Result<(), NotRecorded> {
         current.buffer.clear();
         if !fill(&mut current.buffer) {
             return Err(NotRecorded::Io("an event is too long".into()));
@@ -108,7 +127,10 @@ impl Spool {
         }
         current.at.offset += length;
         *self.shared.used.lock().unwrap_or_else(PoisonError::into_inner) += length;
-        *self.shared.written.lock().unwrap_or_else(PoisonError::into_inner) = current.at;
+        let mut written = self.shared.written.lock().unwrap_or_else(PoisonError::into_inner);
+        written.end = current.at;
+        written.waiting += frames;
+        drop(written);
         self.shared.more.notify_one();
         Ok(())
     }
@@ -126,14 +148,14 @@ impl Spool {
             File::open(&self.shared.directory)?.sync_all()?;
         }
         current.at = Position { segment: number, offset: 0 };
-        *self.shared.written.lock().unwrap_or_else(PoisonError::into_inner) = current.at;
+        self.shared.written.lock().unwrap_or_else(PoisonError::into_inner).end = current.at;
         Ok(())
     }
 }
 
 impl Recorder for Spool {
     fn record(&self, records: &[EventRecord]) -> Result<(), NotRecorded> {
-        self.write(|buffer| {
+        self.write(records.len() as u64, |buffer| {
             records.iter().all(|record| match serde_json::to_vec(record) {
                 Ok(json) => frame::encode(Kind::Record, &json, buffer),
                 Err(_) => false,

@@ -8,13 +8,17 @@ use super::{Engine, Location, OpenError};
 use crate::sql::Sql;
 
 /// One step: its statements, and the oldest schema whose releases can still write afterwards.
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Step {
     pub(super) statements: &'static str,
     pub(super) compatible_from: i64,
 }
 
 /// The steps in order; the first makes schema 1.
-pub(super) const STEPS: &[Step] = &[Step { statements: include_str!("../schema/0001.sql"), compatible_from: 1 }];
+pub(super) const STEPS: &[Step] = &[
+    Step { statements: include_str!("../schema/0001.sql"), compatible_from: 1 },
+    Step { statements: include_str!("../schema/0002.sql"), compatible_from: 1 },
+];
 
 /// The lock that gateways sharing a PostgreSQL take turns with: "cygnet" in ASCII.
 const LOCK: i64 = 0x6379_676e_6574;

@@ -1,7 +1,7 @@
-//! Deliveries: claimed for a while, settled, redelivered.
+//! Deliveries: claimed for a while, settled, redelivered; endpoints that nothing is sent to.
 
-use ike_model::history::{Backlog, Delivery, HistoryError, Verdict};
-use sqlx::{Connection as _, Row as _};
+use ike_model::history::{Backlog, Delivery, Disabled, HistoryError, Redelivery, Verdict};
+use sqlx::{AnyConnection, Connection as _, Row as _};
 
 use super::{Engine, Store, failed};
 use crate::sql::Sql;
@@ -15,9 +15,7 @@ impl Store {
         lease_ms: u64,
         limit: u32,
     ) -> Result<Vec<Delivery>, HistoryError> {
-        self.try_claim(endpoint, now_ms.saturating_mul(1000), lease_ms.saturating_mul(1000), limit)
-            .await
-            .map_err(failed)
+        self.try_claim(endpoint, micros(now_ms), micros(lease_ms), limit).await.map_err(failed)
     }
 
     async fn try_claim(&self, endpoint: &str, now: u64, lease: u64, limit: u32) -> Result<Vec<Delivery>, sqlx::Error> {
@@ -29,6 +27,7 @@ impl Store {
         );
         sql.value(&*self.gateway).push(" AND delivery.endpoint = ").value(endpoint);
         sql.push(" AND delivery.due_us <= ").value(now);
+        self.unless_disabled(&mut sql, endpoint);
         sql.push(" ORDER BY delivery.due_us, delivery.ulid LIMIT ").value(limit);
         if self.engine == Engine::Postgres {
             sql.push(" FOR UPDATE OF delivery SKIP LOCKED");
@@ -53,33 +52,66 @@ impl Store {
         Ok(claimed)
     }
 
-    pub(crate) async fn settle(&self, delivery: &Delivery, now_ms: u64, verdict: &Verdict) -> Result<(), HistoryError> {
-        let mut sql = Sql::new("UPDATE delivery SET attempts = attempts + 1, ");
-        match verdict {
-            Verdict::Delivered => {
-                sql.push("state = 'delivered', last_error = NULL, delivered_us = ").value(now_ms.saturating_mul(1000));
-            }
-            Verdict::Retry { at_ms, error } => {
-                sql.push("due_us = ").value(at_ms.saturating_mul(1000)).push(", last_error = ").value(&**error);
-            }
-            Verdict::Dead { error } => {
-                sql.push("state = 'dead', last_error = ").value(&**error);
-            }
-        }
-        of(&mut sql, delivery);
-        // Whoever was slower than its lease does not undo what somebody else has achieved.
-        sql.push(" AND state = 'waiting'");
-        sql.execute(&self.writer).await.map_err(failed)?;
-        Ok(())
+    /// Settles deliveries, all or none.
+    pub(crate) async fn settle(&self, settled: &[(Delivery, Verdict)], now_ms: u64) -> Result<(), HistoryError> {
+        self.try_settle(settled, now_ms).await.map_err(failed)
     }
 
-    pub(crate) async fn redeliver(&self, endpoint: Option<&str>, now_ms: u64) -> Result<u64, HistoryError> {
-        let mut sql = Sql::new("UPDATE delivery SET state = 'waiting', attempts = 0, due_us = ");
-        sql.value(now_ms.saturating_mul(1000)).push(" WHERE state = 'dead' AND gateway = ").value(&*self.gateway);
-        if let Some(endpoint) = endpoint {
-            sql.push(" AND endpoint = ").value(endpoint);
+    async fn try_settle(&self, settled: &[(Delivery, Verdict)], now_ms: u64) -> Result<(), sqlx::Error> {
+        let mut connection = self.writer.acquire().await?;
+        let mut transaction = connection.begin().await?;
+        for (delivery, verdict) in settled {
+            settle_one(&mut transaction, delivery, now_ms, verdict).await?;
+        }
+        transaction.commit().await
+    }
+
+    pub(crate) async fn redeliver(&self, which: &Redelivery, now_ms: u64) -> Result<u64, HistoryError> {
+        let mut sql = Sql::new("UPDATE delivery SET state = 'waiting', attempts = 0, delivered_us = NULL, due_us = ");
+        sql.value(micros(now_ms)).push(" WHERE gateway = ").value(&*self.gateway);
+        match &which.ulid {
+            Some(ulid) => sql.push(" AND ulid = ").value(&**ulid),
+            None => sql.push(" AND state = 'dead'"),
+        };
+        if let Some(endpoint) = &which.endpoint {
+            sql.push(" AND endpoint = ").value(&**endpoint);
         }
         sql.execute(&self.writer).await.map_err(failed)
+    }
+
+    pub(crate) async fn next_due(&self, endpoint: &str) -> Result<Option<u64>, HistoryError> {
+        let mut sql = Sql::new("SELECT due_us FROM delivery WHERE state = 'waiting' AND gateway = ");
+        sql.value(&*self.gateway).push(" AND endpoint = ").value(endpoint);
+        self.unless_disabled(&mut sql, endpoint);
+        sql.push(" ORDER BY due_us LIMIT 1");
+        let found = sql.fetch(&self.readers).await.map_err(failed)?;
+        let due: Option<i64> = found.first().map(|row| row.try_get(0)).transpose().map_err(failed)?;
+        Ok(due.map(millis))
+    }
+
+    pub(crate) async fn disable(&self, endpoint: &str, reason: &str, now_ms: u64) -> Result<(), HistoryError> {
+        let mut sql = Sql::new("INSERT INTO endpoint (gateway, endpoint, disabled_us, reason) VALUES (");
+        sql.list([(&*self.gateway).into(), endpoint.into(), micros(now_ms).into(), reason.into()]);
+        // The first reason stays: what comes after it follows from it.
+        sql.push(") ON CONFLICT (gateway, endpoint) DO UPDATE SET disabled_us = excluded.disabled_us, ");
+        sql.push("reason = excluded.reason WHERE endpoint.disabled_us IS NULL");
+        sql.execute(&self.writer).await.map(drop).map_err(failed)
+    }
+
+    pub(crate) async fn enable(&self, endpoint: &str) -> Result<bool, HistoryError> {
+        let mut sql = Sql::new("UPDATE endpoint SET disabled_us = NULL, reason = NULL WHERE gateway = ");
+        sql.value(&*self.gateway).push(" AND endpoint = ").value(endpoint).push(" AND disabled_us IS NOT NULL");
+        sql.execute(&self.writer).await.map(|rows| rows > 0).map_err(failed)
+    }
+
+    pub(crate) async fn disabled(&self, endpoint: &str) -> Result<Option<Disabled>, HistoryError> {
+        let mut sql = Sql::new("SELECT disabled_us, reason FROM endpoint WHERE disabled_us IS NOT NULL AND gateway = ");
+        sql.value(&*self.gateway).push(" AND endpoint = ").value(endpoint);
+        let found = sql.fetch(&self.readers).await.map_err(failed)?;
+        let Some(row) = found.first() else { return Ok(None) };
+        let since_ms = millis(row.try_get(0).map_err(failed)?);
+        let reason: Option<String> = row.try_get(1).map_err(failed)?;
+        Ok(Some(Disabled { since_ms, reason: reason.unwrap_or_default() }))
     }
 
     pub(crate) async fn backlog(&self) -> Result<Vec<Backlog>, HistoryError> {
@@ -102,8 +134,59 @@ impl Store {
         }
         Ok(all)
     }
+
+    /// Keeps a list of this gateway's endpoints, so that deliveries can be listed by them.
+    pub(super) async fn note_endpoints(&self) -> Result<(), sqlx::Error> {
+        for subscription in &self.subscriptions {
+            let mut sql = Sql::new("INSERT INTO endpoint (gateway, endpoint) VALUES (");
+            sql.list([(&*self.gateway).into(), (&*subscription.endpoint).into()]);
+            sql.push(") ON CONFLICT (gateway, endpoint) DO NOTHING");
+            sql.execute(&self.writer).await?;
+        }
+        Ok(())
+    }
+
+    fn unless_disabled(&self, sql: &mut Sql, endpoint: &str) {
+        sql.push(
+            " AND NOT EXISTS (SELECT 1 FROM endpoint WHERE endpoint.disabled_us IS NOT NULL AND endpoint.gateway = ",
+        );
+        sql.value(&*self.gateway).push(" AND endpoint.endpoint = ").value(endpoint).push(")");
+    }
+}
+
+async fn settle_one(
+    connection: &mut AnyConnection,
+    delivery: &Delivery,
+    now_ms: u64,
+    verdict: &Verdict,
+) -> Result<(), sqlx::Error> {
+    let mut sql = Sql::new("UPDATE delivery SET attempts = attempts + 1, ");
+    match verdict {
+        Verdict::Delivered => {
+            sql.push("state = 'delivered', last_error = NULL, delivered_us = ").value(micros(now_ms));
+        }
+        Verdict::Retry { at_ms, error } => {
+            sql.push("due_us = ").value(micros(*at_ms)).push(", last_error = ").value(&**error);
+        }
+        Verdict::Dead { error } => {
+            sql.push("state = 'dead', last_error = ").value(&**error);
+        }
+    }
+    of(&mut sql, delivery);
+    // Whoever was slower than its lease does not undo what somebody else has achieved.
+    sql.push(" AND state = 'waiting'");
+    sql.execute(connection).await?;
+    Ok(())
 }
 
 fn of(sql: &mut Sql, delivery: &Delivery) {
     sql.push(" WHERE ulid = ").value(&*delivery.ulid).push(" AND endpoint = ").value(&*delivery.endpoint);
+}
+
+fn micros(ms: u64) -> u64 {
+    ms.saturating_mul(1000)
+}
+
+fn millis(us: i64) -> u64 {
+    u64::try_from(us).unwrap_or(0) / 1000
 }

@@ -12,7 +12,7 @@ use super::{Store, failed};
 use crate::sql::Sql;
 
 /// Nothing gives more rows than this at once.
-const LIMIT_MAX: u32 = 10_000;
+pub(super) const LIMIT_MAX: u32 = 10_000;
 
 const GENERATION: &str = "SELECT gateway, boot_id, connection, child, unique_id, ike_unique_id, lineage, generation, mode, encap, reqid, \
      spi_in, spi_out, encryption, key_bits, integrity, key_exchange, esn, backend, offload, device, simulated, local_ts, remote_ts, \
@@ -120,46 +120,46 @@ fn newest(sql: &mut Sql, wanted: &Wanted, order: &str) {
 }
 
 /// Reading columns by name, as the types the values have.
-struct Columns<'a>(&'a AnyRow);
+pub(super) struct Columns<'a>(pub(super) &'a AnyRow);
 
 impl Columns<'_> {
-    fn text(&self, column: &str) -> Result<String, sqlx::Error> {
+    pub(super) fn text(&self, column: &str) -> Result<String, sqlx::Error> {
         self.0.try_get(column)
     }
 
-    fn maybe_text(&self, column: &str) -> Result<Option<String>, sqlx::Error> {
+    pub(super) fn maybe_text(&self, column: &str) -> Result<Option<String>, sqlx::Error> {
         self.0.try_get(column)
     }
 
     /// A number that was written as one of the same type: anything else is damage.
-    fn number<T: TryFrom<i64>>(&self, column: &str) -> Result<T, sqlx::Error> {
+    pub(super) fn number<T: TryFrom<i64>>(&self, column: &str) -> Result<T, sqlx::Error> {
         self.maybe(column)?.ok_or_else(|| damaged(column))
     }
 
-    fn maybe<T: TryFrom<i64>>(&self, column: &str) -> Result<Option<T>, sqlx::Error> {
+    pub(super) fn maybe<T: TryFrom<i64>>(&self, column: &str) -> Result<Option<T>, sqlx::Error> {
         let value: Option<i64> = self.0.try_get(column)?;
         value.map(|value| T::try_from(value).map_err(|_| damaged(column))).transpose()
     }
 
-    fn truth(&self, column: &str) -> Result<bool, sqlx::Error> {
+    pub(super) fn truth(&self, column: &str) -> Result<bool, sqlx::Error> {
         Ok(self.number::<i64>(column)? != 0)
     }
 
-    fn ms(&self, column: &str) -> Result<u64, sqlx::Error> {
+    pub(super) fn ms(&self, column: &str) -> Result<u64, sqlx::Error> {
         Ok(self.number::<u64>(column)? / 1000)
     }
 
-    fn maybe_ms(&self, column: &str) -> Result<Option<u64>, sqlx::Error> {
+    pub(super) fn maybe_ms(&self, column: &str) -> Result<Option<u64>, sqlx::Error> {
         Ok(self.maybe::<u64>(column)?.map(|us| us / 1000))
     }
 
-    fn carried(&self, prefix: &str, direction: &str) -> Result<Carried, sqlx::Error> {
+    pub(super) fn carried(&self, prefix: &str, direction: &str) -> Result<Carried, sqlx::Error> {
         let (bytes, packets) = (format!("{prefix}bytes_{direction}"), format!("{prefix}packets_{direction}"));
         Ok(Carried { bytes: self.number(&bytes)?, packets: self.number(&packets)? })
     }
 }
 
-fn damaged(column: &str) -> sqlx::Error {
+pub(super) fn damaged(column: &str) -> sqlx::Error {
     sqlx::Error::Decode(format!("column {column} holds no such value").into())
 }
 

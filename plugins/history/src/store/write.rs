@@ -18,10 +18,24 @@ const ROWS: usize = 100;
 pub(crate) struct Applied {
     /// Events that are new.
     pub(crate) events: u64,
+    /// Deliveries that were made for them.
+    pub(crate) deliveries: u64,
     /// Events that had been taken over before.
     pub(crate) known: u64,
     /// What could not be understood.
     pub(crate) unreadable: u64,
+    /// What the database refused.
+    pub(crate) refused: u64,
+}
+
+impl std::ops::AddAssign for Applied {
+    fn add_assign(&mut self, more: Self) {
+        self.events += more.events;
+        self.deliveries += more.deliveries;
+        self.known += more.known;
+        self.unreadable += more.unreadable;
+        self.refused += more.refused;
+    }
 }
 
 /// Events and deliveries of a batch, with the last number of each run.
@@ -105,6 +119,7 @@ impl Store {
         ]);
         for wanted in self.subscriptions.iter().filter(|wanted| wanted.takes(&record.event, record.connection())) {
             let endpoint = &*wanted.endpoint;
+            applied.deliveries += 1;
             rows.deliveries.push(vec![ulid.into(), endpoint.into(), gateway.into(), "waiting".into(), at.into()]);
         }
         Change { connection, record, at, engine: self.engine }.carry_out().await
