@@ -78,7 +78,7 @@ pub fn open(options: &Options) -> Result<(Spool, Reader), OpenError> {
         more: Notify::new(),
         _lock: lock,
     });
-    let spool = Spool::begin(options, Arc::clone(&shared), number).map_err(failed)?;
+    let spool = Spool::begin(options, Arc::clone(&shared), number);
     Ok((spool, Reader::begin(shared, begin)))
 }
 

@@ -3,7 +3,7 @@
 /// Octets before the payload.
 pub(super) const HEADER: usize = 9;
 /// Nothing longer is written, and a length beyond it is none.
-pub(super) const PAYLOAD_MAX: usize = 1 << 20;
+pub(super) const PAYLOAD_MAX: usize = 16 << 20;
 
 /// What a frame holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

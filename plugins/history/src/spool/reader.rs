@@ -84,20 +84,31 @@ impl Reader {
     /// # Errors
     /// The file system refused. Nothing is lost, at most read again.
     pub fn taken_over(&mut self) -> io::Result<()> {
-        let draft = self.shared.directory.join("position.new");
         self.taken_over = self.at;
         self.shared.taken_over(self.at, std::mem::take(&mut self.frames));
+        let noted = self.note();
+        // On a full disk it is this that makes room for the note.
+        let deleted = self.delete()?;
+        if noted.is_err() && deleted { self.note() } else { noted }
+    }
+
+    fn note(&self) -> io::Result<()> {
+        let draft = self.shared.directory.join("position.new");
         let mut file = private().create(true).truncate(true).write(true).open(&draft)?;
         io::Write::write_all(&mut file, format!("{} {}\n", self.at.segment, self.at.offset).as_bytes())?;
-        fs::rename(&draft, self.shared.directory.join("position"))?;
-        for (number, length) in
-            segments(&self.shared.directory)?.into_iter().filter(|(number, _)| *number < self.at.segment)
-        {
-            fs::remove_file(segment_path(&self.shared.directory, number))?;
+        fs::rename(&draft, self.shared.directory.join("position"))
+    }
+
+    /// Deletes the segments before this one; tells whether there were any.
+    fn delete(&self) -> io::Result<bool> {
+        let directory = &self.shared.directory;
+        let done: Vec<_> = segments(directory)?.into_iter().filter(|(number, _)| *number < self.at.segment).collect();
+        for (number, length) in &done {
+            fs::remove_file(segment_path(directory, *number))?;
             let mut used = self.shared.used.lock().unwrap_or_else(PoisonError::into_inner);
-            *used = used.saturating_sub(length);
+            *used = used.saturating_sub(*length);
         }
-        Ok(())
+        Ok(!done.is_empty())
     }
 
     /// Goes back to what was not yet taken over.

@@ -142,8 +142,27 @@ fn a_full_spool_refuses_and_has_room_again_once_it_was_read() {
     assert!(files(&options).iter().map(|(_, length)| length).sum::<u64>() <= options.size);
     assert_eq!(numbers(&mut reader), (1..=taken).collect::<Vec<_>>());
     reader.taken_over().unwrap();
-    assert!(!spool.has_room(), "the last write was refused");
+    assert!(spool.has_room());
     spool.record(&records(1..=1)).unwrap();
+}
+
+#[test]
+fn a_run_begins_in_a_full_spool() {
+    let scratch = Scratch::new();
+    let options = options(&scratch, 8 << 10);
+    let (spool, reader) = open(&options).unwrap();
+    let taken = records(1..=1000).into_iter().take_while(|record| spool.record(std::slice::from_ref(record)).is_ok());
+    let taken = taken.count() as u64;
+    // As after kill -9.
+    drop((spool, reader));
+    let (spool, mut reader) = open(&options).unwrap();
+    spool.boot("gw", "b2", 5).unwrap();
+    assert!(!spool.has_room(), "but no handshake does");
+    assert_eq!(spool.record(&records(1..=1)), Err(NotRecorded::Full));
+    let entries = reader.read(usize::MAX).unwrap();
+    assert_eq!(entries.len() as u64, taken + 1);
+    assert_eq!(entries.last().unwrap().kind, Kind::Boot);
+    reader.taken_over().unwrap();
     assert!(spool.has_room());
 }
 

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ike_model::history::NotRecorded;
 use ike_model::{EventRecord, Recorder};
@@ -25,7 +25,7 @@ pub struct Spool {
     fsync: bool,
     shared: Arc<Shared>,
     current: Mutex<Current>,
-    /// The last write failed.
+    /// The file system refused the last write.
     failing: AtomicBool,
     /// Nobody will ever read it.
     closed: AtomicBool,
@@ -33,32 +33,58 @@ pub struct Spool {
 
 #[derive(Debug)]
 struct Current {
-    file: File,
+    /// Made with the first write: a full disk does not keep a run from beginning.
+    file: Option<File>,
     at: Position,
     buffer: Vec<u8>,
+    /// The frame that tells that this run began.
+    marker: Vec<u8>,
+    /// It is written.
+    begun: bool,
 }
 
 impl Spool {
-    pub(super) fn begin(options: &Options, shared: Arc<Shared>, number: u64) -> io::Result<Self> {
-        let file = private().create_new(true).append(true).open(segment_path(&shared.directory, number))?;
+    pub(super) fn begin(options: &Options, shared: Arc<Shared>, number: u64) -> Self {
         let at = Position { segment: number, offset: 0 };
-        Ok(Self {
+        let current = Current { file: None, at, buffer: Vec::new(), marker: Vec::new(), begun: true };
+        Self {
             size: options.size,
             fsync: options.fsync,
             shared,
-            current: Mutex::new(Current { file, at, buffer: Vec::new() }),
+            current: Mutex::new(current),
             failing: AtomicBool::new(false),
             closed: AtomicBool::new(false),
-        })
+        }
     }
 
-    /// Notes that a run of the daemon begins: what an earlier one left open was ended by its death.
+    /// Notes that a run of the daemon begins: what an earlier one left open was ended by its death. It finds room in a full spool; where the file
+    /// system refuses, it goes before the first event that is taken down.
     ///
     /// # Errors
-    /// As for events.
+    /// The file system refused.
     pub fn boot(&self, gateway: &str, boot_id: &str, time_ms: u64) -> Result<(), NotRecorded> {
-        let marker = json!({ "gateway": gateway, "boot_id": boot_id, "time_ms": time_ms });
-        self.write(1, |buffer| frame::encode(Kind::Boot, marker.to_string().as_bytes(), buffer))
+        let text = json!({ "gateway": gateway, "boot_id": boot_id, "time_ms": time_ms }).to_string();
+        let mut current = self.current();
+        current.marker.clear();
+        frame::encode(Kind::Boot, text.as_bytes(), &mut current.marker);
+        current.begun = false;
+        self.append(&mut current, 0, |_| true)
+    }
+
+    /// The file system refused the last write.
+    pub fn is_failing(&self) -> bool {
+        self.failing.load(Ordering::Relaxed)
+    }
+
+    /// Where the last write failed, tries whether there is room again, by telling once more that this run has begun: without new handshakes
+    /// nothing else might ever be written. Tells whether there is.
+    pub fn try_again(&self) -> bool {
+        if !self.is_failing() {
+            return true;
+        }
+        let mut current = self.current();
+        current.begun = current.marker.is_empty();
+        self.append(&mut current, 0, |_| true).is_ok() && !self.is_failing()
     }
 
     /// Octets of what is not yet taken over, and how many there may be.
@@ -90,14 +116,15 @@ impl Spool {
         self.size / 8
     }
 
+    fn current(&self) -> MutexGuard<'_, Current> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn write(&self, frames: u64, fill: impl FnOnce(&mut Vec<u8>) -> bool) -> Result<(), NotRecorded> {
         if self.closed.load(Ordering::Relaxed) {
             return Ok(());
         }
-        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        let outcome = self.append(&mut current, frames, fill);
-        self.failing.store(outcome.is_err(), Ordering::Relaxed);
-        outcome
+        self.append(&mut self.current(), frames, fill)
     }
 
     fn append(
@@ -107,49 +134,71 @@ impl Spool {
         fill: impl FnOnce(&mut Vec<u8>) -> bool,
     ) -> Result<(), NotRecorded> {
         current.buffer.clear();
+        if !current.begun {
+            current.buffer.extend_from_slice(&current.marker);
+        }
+        let marker = current.buffer.len();
         if !fill(&mut current.buffer) {
             return Err(NotRecorded::Io("an event is too long".into()));
         }
         let length = current.buffer.len() as u64;
-        if self.fill().0 + length > self.size {
+        // However full it is, a run may begin.
+        if current.buffer.len() > marker && self.fill().0 + length > self.size {
             return Err(NotRecorded::Full);
         }
-        let failed = |error: io::Error| NotRecorded::Io(error.to_string());
         if current.at.offset > 0 && current.at.offset + length > (self.size / SEGMENTS).min(SEGMENT_MAX) {
-            self.next_segment(current).map_err(failed)?;
+            self.next_segment(current);
         }
-        if let Err(error) = self.put(current) {
-            // What was written in part is taken back, or else left behind: nothing can follow a torn frame.
-            if current.file.set_len(current.at.offset).is_err() {
-                self.next_segment(current).map_err(failed)?;
-            }
-            return Err(failed(error));
+        let outcome = self.put(current);
+        self.failing.store(outcome.is_err(), Ordering::Relaxed);
+        if let Err(error) = outcome {
+            self.take_back(current);
+            return Err(NotRecorded::Io(error.to_string()));
         }
+        current.begun = true;
         current.at.offset += length;
         *self.shared.used.lock().unwrap_or_else(PoisonError::into_inner) += length;
-        let mut written = self.shared.written.lock().unwrap_or_else(PoisonError::into_inner);
-        written.end = current.at;
-        written.waiting += frames;
-        drop(written);
-        self.shared.more.notify_one();
+        self.publish(current.at, frames + u64::from(marker > 0));
         Ok(())
     }
 
     fn put(&self, current: &mut Current) -> io::Result<()> {
-        current.file.write_all(&current.buffer)?;
-        if self.fsync { current.file.sync_data() } else { Ok(()) }
+        let file = match &mut current.file {
+            Some(file) => file,
+            none @ None => {
+                let path = segment_path(&self.shared.directory, current.at.segment);
+                let file = private().create_new(true).append(true).open(path)?;
+                if self.fsync {
+                    File::open(&self.shared.directory)?.sync_all()?;
+                }
+                none.insert(file)
+            }
+        };
+        file.write_all(&current.buffer)?;
+        if self.fsync { file.sync_data() } else { Ok(()) }
     }
 
-    fn next_segment(&self, current: &mut Current) -> io::Result<()> {
-        let number = current.at.segment + 1;
-        let path = segment_path(&self.shared.directory, number);
-        current.file = private().create_new(true).append(true).open(path)?;
-        if self.fsync {
-            File::open(&self.shared.directory)?.sync_all()?;
+    /// Takes back what was written in part, or else leaves it behind: nothing can follow a torn frame. What is whole is left to be taken over and
+    /// deleted, which gives the disk some room.
+    fn take_back(&self, current: &mut Current) {
+        let Some(file) = &current.file else { return };
+        if file.set_len(current.at.offset).is_err() || current.at.offset > 0 {
+            self.next_segment(current);
         }
-        current.at = Position { segment: number, offset: 0 };
-        self.shared.written.lock().unwrap_or_else(PoisonError::into_inner).end = current.at;
-        Ok(())
+    }
+
+    fn next_segment(&self, current: &mut Current) {
+        current.file = None;
+        current.at = Position { segment: current.at.segment + 1, offset: 0 };
+        self.publish(current.at, 0);
+    }
+
+    fn publish(&self, end: Position, frames: u64) {
+        let mut written = self.shared.written.lock().unwrap_or_else(PoisonError::into_inner);
+        written.end = end;
+        written.waiting += frames;
+        drop(written);
+        self.shared.more.notify_one();
     }
 }
 
@@ -167,6 +216,6 @@ impl Recorder for Spool {
         if self.closed.load(Ordering::Relaxed) {
             return true;
         }
-        !self.failing.load(Ordering::Relaxed) && self.fill().0 + self.reserve() <= self.size
+        !self.is_failing() && self.fill().0 + self.reserve() <= self.size
     }
 }
