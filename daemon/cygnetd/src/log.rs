@@ -12,12 +12,16 @@ use tracing_subscriber::{EnvFilter, Layer as _, fmt};
 use crate::config::{Log, LogFormat};
 use crate::subscribers::Subscribers;
 
+/// What the history says once of its database, its library would say at each attempt.
+const QUIET: &str = "sqlx_core=off";
+
 /// Sends everything that is logged from now on to standard error and to VICI clients.
 ///
 /// # Errors
 /// When the level is no filter.
 pub(crate) fn start(log: &Log, subscribers: &Arc<Subscribers>) -> anyhow::Result<()> {
-    let filter = || EnvFilter::builder().parse(&log.level);
+    let level = if log.level.contains("sqlx") { log.level.clone() } else { format!("{},{QUIET}", log.level) };
+    let filter = || EnvFilter::builder().parse(&level);
     let terminal = std::io::stderr().is_terminal();
     let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(terminal);
     let lines = match log.format {

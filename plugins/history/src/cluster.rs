@@ -39,13 +39,28 @@ impl Cluster {
     /// URL of a new database.
     pub(crate) fn database(&self) -> String {
         let name = format!("history{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        let url = format!("postgres://cygnet@127.0.0.1:{}/{name}", self.port);
+        self.create_database(&url);
+        url
+    }
+
+    /// Makes the database of this URL.
+    pub(crate) fn create_database(&self, url: &str) {
+        self.administrate("createdb", &[name(url)]);
+    }
+
+    /// Drops the database of this URL, whoever uses it.
+    pub(crate) fn drop_database(&self, url: &str) {
+        self.administrate("dropdb", &["--force", name(url)]);
+    }
+
+    fn administrate(&self, program: &str, arguments: &[&str]) {
         let port = self.port.to_string();
-        let created = Command::new(self.programs.join("createdb"))
-            .args(["-h", "127.0.0.1", "-p", &port, "-U", "cygnet", &name])
-            .status()
-            .expect("createdb runs");
-        assert!(created.success(), "createdb ended with {created}");
-        format!("postgres://cygnet@127.0.0.1:{port}/{name}")
+        let ended = Command::new(self.programs.join(program))
+            .args(["-h", "127.0.0.1", "-p", &port, "-U", "cygnet"])
+            .args(arguments)
+            .status();
+        assert!(ended.as_ref().is_ok_and(std::process::ExitStatus::success), "{program} ended with {ended:?}");
     }
 
     /// Stops the server, until [`Self::resume`].
@@ -90,6 +105,11 @@ impl Drop for Cluster {
         // It has been told; nothing else can be done about it here.
         let _ = self.server.wait();
     }
+}
+
+/// Name of the database of a URL.
+fn name(url: &str) -> &str {
+    url.rsplit('/').next().unwrap_or_default()
 }
 
 /// Starts the server below a shell that ends it when this process ends, and waits until it takes connections.

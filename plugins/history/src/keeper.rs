@@ -3,6 +3,7 @@
 #[cfg(test)]
 mod tests;
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -10,18 +11,28 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use ike_model::Rfc3339;
 use ike_model::history::{KeepingFigures, Recorder as _, Subscription};
 use serde::Deserialize;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::Options;
 use crate::spool::{Entry, Reader, Spool};
 use crate::status::{Status, count};
-use crate::store::{Applied, Location, OpenError, Retention, Store, may_pass};
+use crate::store::{Applied, Location, OpenError, Retention, Store, in_time, may_pass};
 
 /// Events in one transaction at most.
 const BATCH: usize = 256;
 /// First and longest wait for a database that is away.
-const PATIENCE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
+const PATIENCE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+/// A database that has not taken a batch by then is taken for one that is away, and is opened anew.
+const APPLY_TIME: Duration = Duration::from_secs(10);
+/// The same for an answer that somebody waits for.
+pub(crate) const ANSWER_TIME: Duration = Duration::from_secs(8);
+/// Nobody waits for the connections of a database that was given up.
+const CLOSE_TIME: Duration = Duration::from_secs(5);
+/// How often a spool that the file system refuses is tried again.
+const RETRY_EVERY: Duration = Duration::from_secs(1);
+/// How long forgetting may take.
+const FORGET_TIME: Duration = Duration::from_secs(120);
 /// How often what is too old is forgotten.
 const FORGET_EVERY: Duration = Duration::from_secs(600);
 /// How long taking over the rest may hold up the end.
@@ -41,6 +52,8 @@ pub(crate) struct Keeper {
     subscriptions: Vec<Subscription>,
     spool: Arc<Spool>,
     status: Status,
+    /// Somebody waited for an answer in vain.
+    doubt: Notify,
 }
 
 impl Keeper {
@@ -52,11 +65,17 @@ impl Keeper {
             subscriptions: options.subscriptions.clone(),
             spool,
             status: Status::default(),
+            doubt: Notify::new(),
         }
     }
 
     pub(crate) fn status(&self) -> &Status {
         &self.status
+    }
+
+    /// Somebody waited for an answer in vain: look after the database.
+    pub(crate) fn doubt(&self) {
+        self.doubt.notify_one();
     }
 
     pub(crate) fn figures(&self) -> KeepingFigures {
@@ -82,28 +101,54 @@ impl Keeper {
 
     /// Works until it is told to stop.
     pub(crate) async fn run(self: Arc<Self>, mut reader: Reader, mut stop: watch::Receiver<bool>) {
+        let trying = tokio::spawn(try_again(Arc::clone(&self.spool)));
+        self.work(&mut reader, &mut stop).await;
+        trying.abort();
+    }
+
+    async fn work(&self, reader: &mut Reader, stop: &mut watch::Receiver<bool>) {
         let mut trouble = Trouble::default();
-        let store = tokio::select! {
-            store = self.open(&mut trouble) => store,
-            _ = stop.wait_for(|stop| *stop) => return,
-        };
-        let Some(store) = store else {
-            // Nothing to do; questions are answered by the reason.
-            let _ = stop.wait_for(|stop| *stop).await;
-            return;
-        };
-        tokio::select! {
-            () = self.feed(&store, &mut reader, &mut trouble) => {}
-            _ = stop.wait_for(|stop| *stop) => {}
+        loop {
+            let store = tokio::select! {
+                store = self.open(&mut trouble) => store,
+                _ = stop.wait_for(|stop| *stop) => return,
+            };
+            let Some(store) = store else {
+                // Nothing to do; questions are answered by the reason.
+                let _ = stop.wait_for(|stop| *stop).await;
+                return;
+            };
+            if !reader.has_more() {
+                self.status.back();
+                trouble.over(0);
+            }
+            let error = tokio::select! {
+                error = self.feed(&store, reader, &mut trouble) => Some(error),
+                _ = stop.wait_for(|stop| *stop) => None,
+            };
+            // An attempt that was cut off was rolled back, and is made again.
+            reader.start_over();
+            let Some(error) = error else { return self.farewell(&store, reader).await };
+            self.status.away(error.to_string());
+            tokio::select! {
+                () = trouble.met(&error) => {}
+                _ = stop.wait_for(|stop| *stop) => return,
+            }
         }
-        // An attempt that was cut off was rolled back, and is made again.
-        reader.start_over();
-        if timeout(FAREWELL, self.drain(&store, &mut reader)).await.is_err() {
+    }
+
+    /// Takes over the rest as far as that goes quickly.
+    async fn farewell(&self, store: &Store, reader: &mut Reader) {
+        let rest = async {
+            let mut trouble = Trouble::default();
+            while reader.has_more() && self.take_over(store, reader, &mut trouble).await.is_ok() {}
+        };
+        if timeout(FAREWELL, rest).await.is_err() {
             tracing::info!(
                 "the history database is slow: the rest of the events waits in the spool for the next start"
             );
         }
-        store.close().await;
+        let _ = timeout(CLOSE_TIME, store.close()).await;
     }
 
     /// Opens the database, as often as it takes; `None` when that can never succeed.
@@ -112,7 +157,9 @@ impl Keeper {
             match Store::open(&self.location, &self.gateway, self.subscriptions.clone()).await {
                 Ok(store) => {
                     let store = Arc::new(store);
-                    self.status.opened(&store);
+                    if let Some(old) = self.status.opened(&store) {
+                        tokio::spawn(timeout(CLOSE_TIME, async move { old.close().await }));
+                    }
                     return Some(store);
                 }
                 Err(error @ OpenError::TooNew { .. }) => {
@@ -129,23 +176,26 @@ impl Keeper {
         }
     }
 
-    /// Takes over batch after batch, and forgets what is too old in between.
-    async fn feed(&self, store: &Store, reader: &mut Reader, trouble: &mut Trouble) {
+    /// Takes over batch after batch, and forgets what is too old in between, until the database fails. It is opened anew then: it may be another
+    /// one, or an empty one.
+    async fn feed(&self, store: &Store, reader: &mut Reader, trouble: &mut Trouble) -> sqlx::Error {
         let mut forget_at = Instant::now();
         loop {
             tokio::select! {
-                () = reader.ready() => match self.take_over(store, reader).await {
+                () = reader.ready() => match in_time(APPLY_TIME, self.take_over(store, reader, trouble)).await {
                     Ok(events) => {
                         self.status.back();
                         trouble.over(events);
                     }
-                    Err(error) => {
-                        self.status.away(error.to_string());
-                        trouble.met(&error).await;
-                    }
+                    Err(error) => return error,
                 },
+                () = self.doubt.notified() => {
+                    if let Err(error) = in_time(ANSWER_TIME, store.check()).await {
+                        return error;
+                    }
+                }
                 () = sleep_until(forget_at) => {
-                    match store.forget(self.retention, now_ms()).await {
+                    match in_time(FORGET_TIME, store.forget(self.retention, now_ms())).await {
                         Ok(0) => {}
                         Ok(rows) => {
                             count(&self.status.forgotten, rows);
@@ -159,7 +209,7 @@ impl Keeper {
         }
     }
     /// Takes over one batch; tells how many events that were.
-    async fn take_over(&self, store: &Store, reader: &mut Reader) -> Result<u64, sqlx::Error> {
+    async fn take_over(&self, store: &Store, reader: &mut Reader, trouble: &mut Trouble) -> Result<u64, sqlx::Error> {
         let entries = reader.read(BATCH).map_err(sqlx::Error::Io)?;
         let applied = match store.apply(&entries).await {
             Err(error) if !may_pass(&error) => one_by_one(store, &entries).await,
@@ -175,10 +225,7 @@ impl Keeper {
         if applied.unreadable > 0 {
             tracing::error!(events = applied.unreadable, "events in the spool cannot be understood and are left out");
         }
-        // Read twice, they are recognised.
-        if let Err(error) = reader.taken_over() {
-            tracing::warn!(%error, "the spool's position cannot be noted down");
-        }
+        trouble.noted(reader.taken_over());
         count(&self.status.taken_over, applied.events);
         count(&self.status.left_out, applied.unreadable + applied.refused);
         if applied.deliveries > 0 {
@@ -186,9 +233,15 @@ impl Keeper {
         }
         Ok(applied.events)
     }
+}
 
-    async fn drain(&self, store: &Store, reader: &mut Reader) {
-        while reader.has_more() && self.take_over(store, reader).await.is_ok() {}
+/// Has a spool that the file system refused be tried again: while no new handshakes are begun, there may be no event that would.
+async fn try_again(spool: Arc<Spool>) {
+    loop {
+        sleep(RETRY_EVERY).await;
+        if spool.is_failing() && spool.try_again() {
+            tracing::info!("the spool takes events again");
+        }
     }
 }
 
@@ -223,6 +276,8 @@ fn time_of(entry: &Entry) -> Option<u64> {
 #[derive(Debug, Default)]
 struct Trouble {
     failures: u32,
+    /// The last position could not be noted down.
+    unnoted: bool,
 }
 
 impl Trouble {
@@ -238,6 +293,16 @@ impl Trouble {
     fn over(&mut self, events: u64) {
         if std::mem::take(&mut self.failures) > 0 {
             tracing::info!(events, "the history database takes events again");
+        }
+    }
+
+    /// A position that is not noted down costs time only: what is read twice is recognised.
+    fn noted(&mut self, outcome: io::Result<()>) {
+        let was_unnoted = std::mem::replace(&mut self.unnoted, outcome.is_err());
+        if let Err(error) = outcome
+            && !was_unnoted
+        {
+            tracing::warn!(%error, "the spool's position cannot be noted down");
         }
     }
 }

@@ -23,7 +23,7 @@ mod scratch;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
-use ike_model::history::{Answer, HistoryError, NotRecorded, Subscription};
+use ike_model::history::{Answer, HistoryError, Subscription};
 use ike_model::{Recorder, Rfc3339};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -57,9 +57,6 @@ pub enum StartError {
     /// The spool cannot be used.
     #[error(transparent)]
     Spool(#[from] spool::OpenError),
-    /// The beginning of this run could not be taken down.
-    #[error("the spool does not take events: {0}")]
-    Boot(#[from] NotRecorded),
     /// No thread.
     #[error("cannot start the history's thread: {0}")]
     Thread(#[from] std::io::Error),
@@ -91,7 +88,9 @@ impl History {
     pub fn start(options: &Options, boot_id: &str, now: Rfc3339) -> Result<Self, StartError> {
         let location = Location::parse(&options.url).map_err(StartError::Url)?;
         let (spool, reader) = spool::open(&options.spool)?;
-        spool.boot(&options.gateway, boot_id, now.0)?;
+        if let Err(error) = spool.boot(&options.gateway, boot_id, now.0) {
+            tracing::warn!(%error, "the spool takes no events: no new handshakes are begun until it does");
+        }
         let spool = Arc::new(spool);
         let keeper = Arc::new(Keeper::new(location, options, Arc::clone(&spool)));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -127,8 +126,16 @@ impl History {
     {
         Box::pin(async move {
             let store = self.keeper.status().store()?;
-            let answer = self.runtime.spawn(question(store));
-            answer.await.unwrap_or_else(|_| Err(HistoryError::Unreachable("the history is stopping".into())))
+            let status = self.keeper.status();
+            match self.runtime.spawn(tokio::time::timeout(keeper::ANSWER_TIME, question(store))).await {
+                Ok(Ok(answer)) => answer.map_err(|error| status.trouble().unwrap_or(error)),
+                Ok(Err(_)) => {
+                    self.keeper.doubt();
+                    let late = format!("no answer within {} s", keeper::ANSWER_TIME.as_secs());
+                    Err(status.trouble().unwrap_or(HistoryError::Unreachable(late)))
+                }
+                Err(_) => Err(HistoryError::Unreachable("the history is stopping".into())),
+            }
         })
     }
 }

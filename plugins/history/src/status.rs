@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use ike_model::Rfc3339;
 use ike_model::history::{Database, HistoryError};
 use tokio::sync::watch;
 
@@ -40,14 +41,22 @@ impl Default for Status {
 }
 
 impl Status {
-    /// The database to ask.
+    /// The database to ask. One that takes nothing may still answer.
     pub(crate) fn store(&self) -> Result<Arc<Store>, HistoryError> {
-        let now = self.now();
-        let reason = || match &now.database {
-            Database::Opening | Database::Open => "it is being opened",
-            Database::Away { error, .. } | Database::TooNew { error } => error,
-        };
-        now.store.clone().ok_or_else(|| HistoryError::Unreachable(reason().into()))
+        let store = self.now().store.clone();
+        store.ok_or_else(|| self.trouble().unwrap_or_else(|| HistoryError::Unreachable("it is being opened".into())))
+    }
+
+    /// Why the database takes nothing at present.
+    pub(crate) fn trouble(&self) -> Option<HistoryError> {
+        match &self.now().database {
+            Database::Opening | Database::Open => None,
+            Database::Away { since_ms, error } => {
+                let since = Rfc3339(*since_ms);
+                Some(HistoryError::Unreachable(format!("{error} (since {since}; events wait in the spool meanwhile)")))
+            }
+            Database::TooNew { error } => Some(HistoryError::Unreachable(error.clone())),
+        }
     }
 
     /// What the database does, and what it said last.
@@ -56,13 +65,16 @@ impl Status {
         (now.database.clone(), now.last_error.clone())
     }
 
-    /// The database is there, with its schema up to date.
-    pub(crate) fn opened(&self, store: &Arc<Store>) {
+    /// The database is there, with its schema up to date; gives the one of before. After trouble, only [`Self::back`] tells that it takes events.
+    pub(crate) fn opened(&self, store: &Arc<Store>) -> Option<Arc<Store>> {
         let mut now = self.now();
-        now.store = Some(Arc::clone(store));
-        now.database = Database::Open;
+        let old = now.store.replace(Arc::clone(store));
+        if now.database == Database::Opening {
+            now.database = Database::Open;
+        }
         drop(now);
         self.tell();
+        old
     }
 
     /// The database takes events again.
@@ -85,6 +97,7 @@ impl Status {
     pub(crate) fn too_new(&self, error: String) {
         let mut now = self.now();
         now.last_error = Some(error.clone());
+        now.store = None;
         now.database = Database::TooNew { error };
     }
 

@@ -10,14 +10,15 @@ mod write;
 #[cfg(test)]
 mod tests;
 
-use std::path::PathBuf;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Once;
 use std::time::Duration;
 
 use ike_model::history::{HistoryError, Subscription};
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
-use sqlx::{AnyConnection, AnyPool, Executor as _};
+use sqlx::{AnyConnection, AnyPool, ConnectOptions as _, Connection as _, Executor as _};
 
 pub use retain::Retention;
 pub(crate) use write::Applied;
@@ -108,9 +109,10 @@ impl Store {
         subscriptions: Vec<Subscription>,
     ) -> Result<Self, OpenError> {
         install_drivers();
-        if let Some(directory) = location.file.as_ref().and_then(|file| file.parent()) {
-            std::fs::create_dir_all(directory).map_err(sqlx::Error::Io)?;
+        if let Some(file) = &location.file {
+            make_private(file).map_err(sqlx::Error::Io)?;
         }
+        reach(location).await?;
         let writer = pool(location, 1).await?;
         migrate::run(location, &writer, migrate::STEPS).await?;
         let readers = pool(location, READERS).await?;
@@ -123,6 +125,11 @@ impl Store {
     #[cfg(test)]
     pub(crate) async fn do_it(&self, statement: &'static str) {
         self.writer.execute(statement).await.unwrap();
+    }
+
+    /// It answers.
+    pub(crate) async fn check(&self) -> Result<(), sqlx::Error> {
+        self.writer.execute("SELECT 1").await.map(drop)
     }
 
     /// Waits for statements under way and closes all connections.
@@ -143,12 +150,42 @@ pub(crate) enum OpenError {
     TooNew { found: i64, needed: i64, known: i64 },
 }
 
+/// How to connect. What a failure means is told by us, once; how long statements take, by nobody.
+fn connect_options(location: &Location) -> Result<AnyConnectOptions, sqlx::Error> {
+    Ok(AnyConnectOptions::from_str(&location.url)?.disable_statement_logging())
+}
+
+/// Tries one connection: a pool would say no more than that it waited in vain.
+async fn reach(location: &Location) -> Result<(), sqlx::Error> {
+    let options = connect_options(location)?;
+    let attempt = async move { options.connect().await?.close().await };
+    in_time(ACQUIRE_TIMEOUT, attempt).await
+}
+
+/// Gives up waiting after `limit`.
+pub(crate) async fn in_time<T>(
+    limit: Duration,
+    work: impl Future<Output = Result<T, sqlx::Error>>,
+) -> Result<T, sqlx::Error> {
+    let late = || std::io::Error::new(std::io::ErrorKind::TimedOut, format!("no answer within {} s", limit.as_secs()));
+    tokio::time::timeout(limit, work).await.unwrap_or_else(|_| Err(sqlx::Error::Io(late())))
+}
+
+/// Makes a file and its directory, unless they are there, so that only we and our group can read what is kept: SQLite would let everybody.
+fn make_private(file: &Path) -> std::io::Result<()> {
+    if let Some(directory) = file.parent() {
+        std::fs::DirBuilder::new().recursive(true).mode(0o750).create(directory)?;
+    }
+    std::fs::OpenOptions::new().append(true).create(true).mode(0o640).open(file).map(drop)
+}
+
 async fn pool(location: &Location, connections: u32) -> Result<AnyPool, sqlx::Error> {
-    let options = AnyConnectOptions::from_str(&location.url)?;
+    let options = connect_options(location)?;
     let engine = location.engine;
     AnyPoolOptions::new()
         .max_connections(connections)
         .acquire_timeout(ACQUIRE_TIMEOUT)
+        .acquire_slow_threshold(ACQUIRE_TIMEOUT * 2)
         .after_connect(move |connection, _| Box::pin(prepare(engine, connection)))
         .connect_with(options)
         .await

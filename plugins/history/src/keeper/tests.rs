@@ -31,8 +31,14 @@ fn loaded(name: u64) -> EventBody {
 
 /// How many events the database has; nothing while it does not answer.
 fn kept(history: &History) -> Option<usize> {
+    ask(history).ok()
+}
+
+/// The same, or why it does not answer.
+fn ask(history: &History) -> Result<usize, String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(history.events(&Wanted::default())).ok().map(|events| events.len())
+    let events = runtime.block_on(history.events(&Wanted::default()));
+    events.map(|events| events.len()).map_err(|error| error.to_string())
 }
 
 fn wait_for(history: &History, events: usize) {
@@ -200,5 +206,35 @@ fn figures_tell_what_waits_and_why() {
     let figures = history.figures();
     assert_eq!((figures.waiting, figures.oldest_ms, figures.taken_over, figures.left_out), (0, None, 100, 0));
     assert_eq!(figures.database, Database::Open);
+    history.stop();
+}
+
+#[test]
+fn a_database_that_was_made_anew_gets_its_tables_and_goes_on() {
+    let cluster = Cluster::start();
+    let scratch = Scratch::new();
+    let url = cluster.database();
+    let options = options(&url, &scratch);
+    let history = History::start(&options, "b1", Rfc3339(1)).unwrap();
+    let mut daemon = Run::new("b1", 1000);
+    for number in 0..10 {
+        history.recorder().record(&[daemon.record(loaded(number))]).unwrap();
+    }
+    wait_for(&history, 10);
+    cluster.drop_database(&url);
+    for number in 0..10 {
+        history.recorder().record(&[daemon.record(loaded(number))]).unwrap();
+    }
+    let begin = Instant::now();
+    let reason = loop {
+        match ask(&history) {
+            Err(reason) if reason.contains("does not exist") => break reason,
+            other => assert!(begin.elapsed() < PATIENT, "{other:?}"),
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    assert!(reason.contains("events wait in the spool"), "{reason}");
+    cluster.create_database(&url);
+    wait_for(&history, 10);
     history.stop();
 }

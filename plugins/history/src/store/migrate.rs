@@ -83,9 +83,11 @@ async fn keep_copy(location: &Location, connection: &mut AnyConnection, known: i
         return Ok(());
     }
     let copy = copy_path(file, found);
-    if copy.exists() {
+    // One that is empty was begun and not finished.
+    if copy.metadata().is_ok_and(|copy| copy.len() > 0) {
         return Ok(());
     }
+    super::make_private(&copy).map_err(sqlx::Error::Io)?;
     let mut sql = Sql::new("VACUUM INTO ");
     sql.value(&*copy.to_string_lossy());
     sql.execute(connection).await?;
