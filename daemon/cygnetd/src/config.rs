@@ -4,6 +4,7 @@
 //! table of every key.
 
 mod file;
+pub(crate) mod http;
 mod keys;
 mod nic;
 mod value;
@@ -20,6 +21,7 @@ use offload_userspace::nic::Simulation;
 use serde::Serialize;
 
 pub(crate) use file::load;
+pub(crate) use http::Http;
 
 /// Where the settings are looked for unless `--config` names a file.
 pub(crate) const DEFAULT_PATH: &str = "/etc/cygnet/cygnetd.toml";
@@ -42,6 +44,8 @@ pub(crate) struct Config {
     pub(crate) vici: Vici,
     /// `[history]`
     pub(crate) history: History,
+    /// `[http]`
+    pub(crate) http: Http,
     /// `[log]`
     pub(crate) log: Log,
 }

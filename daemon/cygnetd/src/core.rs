@@ -11,11 +11,13 @@ use ipsec::fault::Simulate;
 use ipsec::{Answer, Instant, Request, SaHandle, SaStatus, Scope};
 use offload_userspace::Userspace;
 use swanctl_compat::render::Stats;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
+use tokio::time::timeout_at;
 
 use crate::backend::{Kind, Nature};
 use crate::clock;
 use crate::config::Config;
+use crate::inbox::Inbox;
 use crate::router::{Message, Question};
 use crate::shard::Shared;
 use crate::store::Store;
@@ -46,6 +48,19 @@ pub(crate) struct Core {
     pub(crate) config: Config,
     /// When the daemon started.
     pub(crate) started: (Instant, Duration),
+    /// How far it has come.
+    pub(crate) phase: watch::Sender<Phase>,
+}
+
+/// How far the daemon has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// What is configured is being loaded.
+    Starting,
+    /// Everything is loaded.
+    Running,
+    /// SAs are being closed.
+    Stopping,
 }
 
 impl Core {
@@ -104,30 +119,76 @@ impl Core {
 
     /// All IKE SAs of all shards by unique id, with counters from the backend.
     pub(crate) async fn ike_sas(&self) -> Vec<IkeSaSnapshot> {
-        let mut all: Vec<IkeSaSnapshot> = self.ask(Question::IkeSas).await.into_iter().flatten().collect();
+        self.ike_sas_within(ASK_TIMEOUT).await.0
+    }
+
+    /// The same, as far as each part of it comes within `limit`; and whether all of it came.
+    pub(crate) async fn ike_sas_within(&self, limit: Duration) -> (Vec<IkeSaSnapshot>, bool) {
+        let (shards, all_shards) = self.ask_within(limit, Question::IkeSas).await;
+        let mut all: Vec<IkeSaSnapshot> = shards.into_iter().flatten().collect();
         all.sort_by_key(|ike| ike.unique_id);
         if all.iter().all(|ike| ike.children.is_empty()) {
-            return all;
+            return (all, all_shards);
         }
-        let states = self.installed().await;
+        let listed = self.list_within(limit.min(LIST_TIMEOUT)).await;
+        if let Err(error) = &listed {
+            tracing::warn!(%error, "the backend does not say what is installed: counters are shown as zero");
+        }
+        let has_counters = listed.is_ok();
+        let states = listed.unwrap_or_default().into_iter().map(|state| (state.sa, state)).collect();
         for child in all.iter_mut().flat_map(|ike| &mut ike.children) {
             self.complete(child, &states);
         }
-        all
+        (all, all_shards && has_counters)
     }
 
     /// The state of every configured child, refused ones included.
     pub(crate) async fn configured(&self, connection: Option<&str>) -> Vec<ConfiguredChildStatus> {
-        let mut all: Vec<ConfiguredChildStatus> = self.ask(Question::Configured).await.into_iter().flatten().collect();
+        let mut all = self.configured_within(ASK_TIMEOUT).await.0;
         all.retain(|status| connection.is_none_or(|name| name == status.connection));
-        all.extend(self.store.refused(connection));
-        all.sort_by(|a, b| (&a.connection, &a.child).cmp(&(&b.connection, &b.child)));
         all
+    }
+
+    /// That of all of them, as far as it comes within `limit`; and whether all of it came.
+    pub(crate) async fn configured_within(&self, limit: Duration) -> (Vec<ConfiguredChildStatus>, bool) {
+        let (shards, all_shards) = self.ask_within(limit, Question::Configured).await;
+        let mut all: Vec<ConfiguredChildStatus> = shards.into_iter().flatten().collect();
+        all.extend(self.store.refused(None));
+        all.sort_by(|a, b| (&a.connection, &a.child).cmp(&(&b.connection, &b.child)));
+        (all, all_shards)
     }
 
     /// All traps and shunts.
     pub(crate) async fn policies(&self) -> Vec<PolicySnapshot> {
         self.ask(Question::Policies).await.into_iter().flatten().collect()
+    }
+
+    /// The same, as far as it comes within `limit`; and whether all of it came.
+    #[cfg(feature = "telemetry")]
+    pub(crate) async fn policies_within(&self, limit: Duration) -> (Vec<PolicySnapshot>, bool) {
+        let (shards, all_shards) = self.ask_within(limit, Question::Policies).await;
+        (shards.into_iter().flatten().collect(), all_shards)
+    }
+
+    /// Whether every shard takes from its inbox.
+    ///
+    /// # Errors
+    /// Which does not within `limit`.
+    #[cfg(feature = "telemetry")]
+    pub(crate) async fn alive(&self, limit: Duration) -> Result<(), String> {
+        let deadline = tokio::time::Instant::now() + limit;
+        for (number, answer) in self.questions(Question::Counts).into_iter().enumerate() {
+            if !matches!(timeout_at(deadline, answer).await, Ok(Ok(_))) {
+                return Err(format!("shard {number} does not answer within {} s", limit.as_secs()));
+            }
+        }
+        Ok(())
+    }
+
+    /// How far the daemon has come.
+    #[cfg(feature = "telemetry")]
+    pub(crate) fn phase(&self) -> Phase {
+        *self.phase.borrow()
     }
 
     /// What CHILD SAs, traps and shunts have the backend hold.
@@ -157,20 +218,38 @@ impl Core {
 
     /// Asks every shard.
     async fn ask<T>(&self, question: impl Fn(oneshot::Sender<T>) -> Question) -> Vec<T> {
-        let mut answers = Vec::new();
-        for inbox in self.shared.router.inboxes() {
-            let (sender, answer) = oneshot::channel();
-            inbox.control(Message::Ask(question(sender)));
-            answers.push(answer);
-        }
-        let mut all = Vec::new();
-        for answer in answers {
-            match tokio::time::timeout(ASK_TIMEOUT, answer).await {
-                Ok(answer) => all.extend(answer.ok()),
-                Err(_) => tracing::error!("a shard does not answer: what is listed is incomplete"),
-            }
+        let (all, complete) = self.ask_within(ASK_TIMEOUT, question).await;
+        if !complete {
+            tracing::error!("a shard does not answer: what is listed is incomplete");
         }
         all
+    }
+
+    /// Asks every shard; tells whether all answered in time.
+    async fn ask_within<T>(
+        &self,
+        limit: Duration,
+        question: impl Fn(oneshot::Sender<T>) -> Question,
+    ) -> (Vec<T>, bool) {
+        let deadline = tokio::time::Instant::now() + limit;
+        let mut all = Vec::new();
+        let mut complete = true;
+        for answer in self.questions(question) {
+            match timeout_at(deadline, answer).await {
+                Ok(answer) => all.extend(answer.ok()),
+                Err(_) => complete = false,
+            }
+        }
+        (all, complete)
+    }
+
+    fn questions<T>(&self, question: impl Fn(oneshot::Sender<T>) -> Question) -> Vec<oneshot::Receiver<T>> {
+        let ask = |inbox: &Arc<Inbox<Message>>| {
+            let (sender, answer) = oneshot::channel();
+            inbox.control(Message::Ask(question(sender)));
+            answer
+        };
+        self.shared.router.inboxes().map(ask).collect()
     }
 
     /// Every SA that the backend holds, by handle, with the CHILD SA that it belongs to.
@@ -192,24 +271,20 @@ impl Core {
         Ok(all)
     }
 
-    async fn installed(&self) -> HashMap<SaHandle, SaStatus> {
-        let states = self.list().await.unwrap_or_else(|error| {
-            tracing::warn!(%error, "the backend does not say what is installed: counters are shown as zero");
-            Vec::new()
-        });
-        states.into_iter().map(|state| (state.sa, state)).collect()
-    }
-
     /// What the backend itself says that it holds.
     pub(crate) async fn list(&self) -> Result<Vec<SaStatus>, String> {
+        self.list_within(LIST_TIMEOUT).await
+    }
+
+    async fn list_within(&self, limit: Duration) -> Result<Vec<SaStatus>, String> {
         let (tag, answer) = self.shared.router.query();
         self.shared.backend.submit(tag, Request::List(Scope::All));
-        match tokio::time::timeout(LIST_TIMEOUT, answer).await {
+        match tokio::time::timeout(limit, answer).await {
             Ok(Ok(Ok(Answer::Installed(installed)))) => Ok(installed.sas),
             Ok(Ok(Ok(Answer::Applied(_) | Answer::Status(_)))) => Err("it answered another question".into()),
             Ok(Ok(Err(error))) => Err(error.to_string()),
             Ok(Err(_)) => Err("it has stopped".into()),
-            Err(_) => Err(format!("no answer in {} s", LIST_TIMEOUT.as_secs())),
+            Err(_) => Err(format!("no answer in {} s", limit.as_secs())),
         }
     }
 

@@ -1,6 +1,6 @@
 //! Starting and stopping everything in the right order.
 //!
-//! Start: a look at the VICI socket, UDP sockets, backend, shards, receiver, first load, then clients are served. What fails first is what costs
+//! Start: a look at the VICI socket, the HTTP and UDP sockets, backend, shards, receiver, first load, then clients are served. What fails first is what costs
 //! least to undo, and every failure is one sentence. Stop: the shards close their SAs and are waited for, for a few seconds; then the other way round.
 
 use std::sync::Arc;
@@ -14,11 +14,12 @@ use ike_sa::Admission;
 use ipsec::{NatReader, OffloadBackend, Reports, Shard};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 
 use crate::backend::{Nature, Started};
 use crate::commands::Commands;
 use crate::config::Config;
-use crate::core::Core;
+use crate::core::{Core, Phase};
 use crate::events::{self, Hub, Origin};
 use crate::history::Past;
 use crate::net::{Options, Receiver, Screen, Sockets};
@@ -27,6 +28,7 @@ use crate::shard::{self, Shared};
 use crate::store::Store;
 use crate::subscribers::Subscribers;
 use crate::surroundings::Surroundings;
+use crate::telemetry::Telemetry;
 use crate::vici::Listener;
 use crate::workers::Workers;
 use crate::{backend, clock, load, log};
@@ -59,6 +61,7 @@ async fn run_until_stopped(config: Config, subscribers: Arc<Subscribers>) -> any
         load::directory(&daemon.core.store, &config.swanctl.directory);
         daemon.core.store.settled().await;
     }
+    daemon.core.phase.send_replace(Phase::Running);
     let leftovers = Arc::clone(&daemon.core);
     tokio::spawn(async move { leftovers.tell_leftovers().await });
     // Whoever can connect finds everything loaded.
@@ -94,6 +97,7 @@ async fn run_until_stopped(config: Config, subscribers: Arc<Subscribers>) -> any
         }
     }
     notify(&[NotifyState::Stopping]);
+    daemon.core.phase.send_replace(Phase::Stopping);
     tracing::info!("cygnetd is stopping");
     tokio::select! {
         () = daemon.close_all() => {}
@@ -124,11 +128,13 @@ struct Daemon {
     surroundings: Surroundings,
     shards: Vec<JoinHandle<()>>,
     past: Past,
+    telemetry: Telemetry,
 }
 
 impl Daemon {
     fn start(config: &Config, subscribers: Arc<Subscribers>) -> anyhow::Result<Self> {
         let started = (clock::now(), clock::wall());
+        let mut telemetry = Telemetry::bind(&config.http, &gateway_name(config))?;
         let provider = ike_crypto::ring_provider();
         let admission = Arc::new(Admission::new());
         let router = Arc::new(Router::new(config.ike.shards).context("cannot make the shards' inboxes")?);
@@ -152,7 +158,7 @@ impl Daemon {
             random: provider.random,
         };
         let past = Past::start(config, &origin)?;
-        let hub = Hub::new(origin, past.recorder.clone(), events::sinks(&subscribers));
+        let hub = Hub::new(origin, past.recorder.clone(), events::sinks(&subscribers, &telemetry));
         let shared = Arc::new(Shared {
             config: ArcSwap::from_pointee(ConfigSnapshot { settings: settings.clone(), ..ConfigSnapshot::default() }),
             backend,
@@ -182,8 +188,10 @@ impl Daemon {
         let store = Store::new(Arc::clone(&shared), settings.clone(), backend::expected_devices(Some(kind), config));
         let config = config.clone();
         let timeline = past.timeline.clone();
-        let core = Arc::new(Core { shared, store, subscribers, timeline, simulator, nature, config, started });
-        Ok(Self { core, receiver, surroundings, shards, past })
+        let phase = watch::Sender::new(Phase::Starting);
+        let core = Arc::new(Core { shared, store, subscribers, timeline, simulator, nature, config, started, phase });
+        telemetry.serve(&core, past.outbox.clone())?;
+        Ok(Self { core, receiver, surroundings, shards, past, telemetry })
     }
 
     /// Closes all SAs in good order; the wait for peers is bounded.
@@ -195,7 +203,8 @@ impl Daemon {
     }
 
     fn stop(self, config: &Config) {
-        let Self { core, receiver, surroundings, shards, past } = self;
+        let Self { core, receiver, surroundings, shards, past, telemetry } = self;
+        telemetry.stop();
         drop(surroundings);
         core.shared.router.tell_all(|| Message::Stop);
         for shard in shards {

@@ -11,6 +11,7 @@ use ike_model::{Cause, CauseKind, ChildSaSnapshot, EventBody, EventRecord, Recor
 
 use crate::clock;
 use crate::subscribers::Subscribers;
+use crate::telemetry::Telemetry;
 
 /// Takes events. Never blocks: it is called from the threads that run IKE.
 pub(crate) trait EventSink: Send + Sync {
@@ -18,9 +19,12 @@ pub(crate) trait EventSink: Send + Sync {
     fn deliver(&self, record: &EventRecord);
 }
 
-/// All sinks of this build.
-pub(crate) fn sinks(subscribers: &Arc<Subscribers>) -> Vec<Box<dyn EventSink>> {
-    vec![Box::new(log_sink::LogSink), Box::new(vici_sink::ViciSink::new(Arc::clone(subscribers)))]
+/// All sinks of this run.
+pub(crate) fn sinks(subscribers: &Arc<Subscribers>, telemetry: &Telemetry) -> Vec<Box<dyn EventSink>> {
+    let mut sinks: Vec<Box<dyn EventSink>> =
+        vec![Box::new(log_sink::LogSink), Box::new(vici_sink::ViciSink::new(Arc::clone(subscribers)))];
+    sinks.extend(telemetry.sink());
+    sinks
 }
 
 /// Who publishes: what is the same in all records of one run.
@@ -60,6 +64,12 @@ impl Hub {
     /// Identifies this run in every record.
     pub(crate) fn boot_id(&self) -> &str {
         &self.origin.boot_id
+    }
+
+    /// Name of the gateway, in every record.
+    #[cfg(feature = "telemetry")]
+    pub(crate) fn gateway(&self) -> &str {
+        &self.origin.gateway
     }
 
     /// Events of new IKE SAs can be taken down.

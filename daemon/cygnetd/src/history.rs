@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use ike_model::history::{ChildTotal, Generation, HistoryError, Wanted};
 use ike_model::snapshot::Carried;
-use ike_model::{ChildSaSnapshot, Recorder, Timeline};
+use ike_model::{ChildSaSnapshot, Outbox, Recorder, Timeline};
 
 use crate::config::Config;
 use crate::core::Core;
@@ -19,6 +19,8 @@ pub(crate) struct Past {
     pub(crate) recorder: Option<Arc<dyn Recorder>>,
     /// Answers.
     pub(crate) timeline: Option<Arc<dyn Timeline>>,
+    /// Has what is to be delivered to webhooks.
+    pub(crate) outbox: Option<Arc<dyn Outbox>>,
     stop: Option<Box<dyn FnOnce() + Send>>,
 }
 
@@ -64,6 +66,7 @@ fn open(config: &Config, origin: &Origin) -> anyhow::Result<Past> {
     Ok(Past {
         recorder: Some(history.recorder()),
         timeline: Some(Arc::<History>::clone(&history)),
+        outbox: Some(Arc::<History>::clone(&history)),
         stop: Some(Box::new(move || history.stop())),
     })
 }

@@ -31,6 +31,11 @@ mod shard;
 mod store;
 mod subscribers;
 mod surroundings;
+#[cfg(feature = "telemetry")]
+mod telemetry;
+#[cfg(not(feature = "telemetry"))]
+#[path = "telemetry/absent.rs"]
+mod telemetry;
 mod vici;
 mod why;
 mod workers;

@@ -17,6 +17,8 @@ mod steer;
 #[cfg(test)]
 mod tests;
 
+#[cfg(feature = "telemetry")]
+pub(crate) use holder::tcp_port_holder;
 pub(crate) use holder::{process_name, udp_port_holders};
 pub(crate) use receiver::Receiver;
 pub(crate) use screen::Screen;

@@ -79,7 +79,7 @@ async fn statuses(core: &Core) -> Vec<SaStatus> {
 }
 
 /// What the data path has dropped: the kernel's own counters as they are now, where it is that.
-fn drops(core: &Core) -> Vec<(String, u64)> {
+pub(crate) fn drops(core: &Core) -> Vec<(String, u64)> {
     if core.nature.is_kernel() {
         return probe::ipsec_drops();
     }

@@ -8,6 +8,7 @@ mod asks;
 pub mod cause;
 pub mod command;
 pub mod config;
+pub mod device;
 pub mod doctor;
 pub mod event;
 pub mod history;

@@ -7,6 +7,7 @@ use ipsec::OnStop;
 use swanctl_compat::settings::did_you_mean;
 use toml::de::DeValue;
 
+use super::http;
 use super::nic::{self, LIMITS};
 use super::value::{addresses, boolean, duration, factor, number, text, word};
 use super::{BackendKind, Config, LogFormat};
@@ -15,20 +16,22 @@ use super::{BackendKind, Config, LogFormat};
 pub(super) type Set = fn(&mut Config, &DeValue<'_>) -> Result<(), String>;
 
 /// Sections this build has.
-pub(super) const SECTIONS: [&str; 10] =
-    ["gateway", "ike", "backend", "backend.userspace", LIMITS, KERNEL, "swanctl", "vici", HISTORY, "log"];
+pub(super) const SECTIONS: [&str; 11] =
+    ["gateway", "ike", "backend", "backend.userspace", LIMITS, KERNEL, "swanctl", "vici", HISTORY, HTTP, "log"];
 const KERNEL: &str = "backend.kernel";
 const HISTORY: &str = "history";
+const HTTP: &str = "http";
 
 /// Sections that belong to parts a build may not have, with the part's name and whether this one has it.
 const PARTS: [(&str, &str, bool); 4] = [
     (HISTORY, "the SA history", HAS_HISTORY),
     ("webhook", "webhooks", false),
-    ("http", "the HTTP server", false),
+    (HTTP, "the HTTP server", HAS_HTTP),
     (KERNEL, "the kernel backend", HAS_KERNEL),
 ];
 const HAS_KERNEL: bool = cfg!(feature = "kernel");
 const HAS_HISTORY: bool = cfg!(feature = "history");
+const HAS_HTTP: bool = cfg!(feature = "telemetry");
 
 const PORT_MAX: i64 = 65_535;
 const U32_MAX: i64 = u32::MAX as i64;
@@ -135,7 +138,7 @@ pub(super) fn names() -> impl Iterator<Item = &'static str> {
 }
 
 fn all() -> impl Iterator<Item = &'static (&'static str, Set)> {
-    KEYS.iter().chain(nic::KEYS)
+    KEYS.iter().chain(nic::KEYS).chain(http::KEYS)
 }
 
 /// Why a section cannot be used, when it belongs to a part that is not in this build.
@@ -183,6 +186,7 @@ pub(super) fn cross_check(config: &Config) -> Result<(), String> {
                 .into(),
         );
     }
+    http::cross_check(&config.http)?;
     nic::cross_check(config)
 }
 

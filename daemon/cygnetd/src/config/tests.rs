@@ -125,7 +125,15 @@ fn errors_name_file_line_column_and_remedy() {
             "c.toml:2:7: error: `history.url` must begin with `sqlite://` or `postgres://`",
         ),
         ("[[webhook]]\nname = \"x\"\n", "c.toml:1:3: error: [webhook]: this build does not have webhooks"),
-        ("[http]\n", "c.toml:1:2: error: [http]: this build does not have the HTTP server"),
+        (
+            "[http]\nlisten = \"localhost:80\"\n",
+            "c.toml:2:10: error: `http.listen` cannot be `localhost:80`: it is an address with a port, such as 127.0.0.1:9470 or [::1]:9470, \
+             or unix:PATH",
+        ),
+        (
+            "[http]\ntoken = \"short\"\n",
+            "c.toml:2:9: error: `http.token` must be at least 16 printable ASCII characters without blanks",
+        ),
         (
             "[backend]\nkind = \"ipsec\"\n",
             "c.toml:2:8: error: `backend.kind` must be one of userspace, kernel, auto, not `ipsec`",

@@ -88,6 +88,12 @@ pub(super) fn list<'w>(value: &DeValue<'_>, words: &[&'w str]) -> Read<Vec<&'w s
         .collect()
 }
 
+/// A list of strings.
+pub(super) fn texts(value: &DeValue<'_>) -> Read<Vec<String>> {
+    let list = value.as_array().ok_or("must be a string or a list of strings")?;
+    list.iter().map(|item| text(item.get_ref()).map(str::to_owned)).collect()
+}
+
 /// A list of addresses.
 pub(super) fn addresses(value: &DeValue<'_>) -> Read<Vec<IpAddr>> {
     let list = value.as_array().ok_or("must be a list of addresses, such as [\"192.0.2.1\"]")?;

@@ -6,7 +6,17 @@ use std::path::Path;
 
 /// `name (pid)` of the process that holds UDP `port`, as far as we may see.
 pub(super) fn udp_port_holder(port: u16) -> Option<String> {
-    let inodes: BTreeSet<String> = ["/proc/net/udp", "/proc/net/udp6"]
+    port_holder(port, ["/proc/net/udp", "/proc/net/udp6"])
+}
+
+/// The same for TCP.
+#[cfg(feature = "telemetry")]
+pub(crate) fn tcp_port_holder(port: u16) -> Option<String> {
+    port_holder(port, ["/proc/net/tcp", "/proc/net/tcp6"])
+}
+
+fn port_holder(port: u16, tables: [&str; 2]) -> Option<String> {
+    let inodes: BTreeSet<String> = tables
         .iter()
         .filter_map(|table| fs::read_to_string(table).ok())
         .flat_map(|table| inodes_of(&table, port))

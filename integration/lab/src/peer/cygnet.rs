@@ -59,8 +59,13 @@ fn prepare(directory: &Path, backend: &str, extra: &str, log: &str) -> anyhow::R
         true => String::new(),
         false => format!("[history]\nurl = \"sqlite://{}\"\n", directory.join("history/history.db").display()),
     };
+    // And several may run in one namespace.
+    let http = match extra.contains("[http]") {
+        true => String::new(),
+        false => format!("[http]\nlisten = \"unix:{}\"\n", directory.join("cygnet.http").display()),
+    };
     let text = format!(
-        "[backend]\nkind = \"{backend}\"\n[swanctl]\ndirectory = \"{}\"\n[vici]\nsocket = \"unix://{}\"\n[log]\nlevel = \"{level}\"\n{history}{extra}",
+        "[backend]\nkind = \"{backend}\"\n[swanctl]\ndirectory = \"{}\"\n[vici]\nsocket = \"unix://{}\"\n[log]\nlevel = \"{level}\"\n{history}{http}{extra}",
         directory.join("swanctl").display(),
         socket.display(),
     );
