@@ -33,8 +33,8 @@ impl Subscription {
 
 /// Events that have to reach their webhooks at least once.
 pub trait Outbox: Send + Sync {
-    /// Up to `limit` deliveries to `endpoint` that are due, oldest first. Nobody else gets them until `lease_ms` have passed. None while the
-    /// endpoint is disabled.
+    /// Up to `limit` deliveries to `endpoint` that are due, oldest first. Nobody else gets them until `lease_ms` have passed, or this gateway's
+    /// daemon starts anew. None while the endpoint is disabled.
     fn claim<'a>(&'a self, endpoint: &'a str, lease_ms: u64, limit: u32) -> Answer<'a, Vec<Delivery>>;
 
     /// Tells what became of a delivery that was claimed.
@@ -96,6 +96,13 @@ pub enum Verdict {
         /// Not before.
         at_ms: u64,
         /// What went wrong.
+        error: String,
+    },
+    /// To be tried again as if this had been no attempt: the message was not what failed.
+    Held {
+        /// Not before.
+        at_ms: u64,
+        /// What keeps it.
         error: String,
     },
     /// Given up; kept to be redelivered by hand.

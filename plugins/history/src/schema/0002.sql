@@ -10,3 +10,6 @@ INSERT INTO endpoint (gateway, endpoint) SELECT DISTINCT gateway, endpoint FROM 
 
 -- Deliveries listed, the newest event first, and counted.
 CREATE INDEX delivery_list ON delivery (gateway, endpoint, state, ulid);
+
+-- When a delivery that somebody has claimed was due before.
+ALTER TABLE delivery ADD COLUMN claimed_us BIGINT;

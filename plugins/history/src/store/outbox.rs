@@ -42,7 +42,7 @@ impl Store {
                 record: row.try_get(4)?,
                 attempts: u32::try_from(row.try_get::<i64, _>(1)?).unwrap_or(u32::MAX),
             };
-            let mut sql = Sql::new("UPDATE delivery SET due_us = ");
+            let mut sql = Sql::new("UPDATE delivery SET claimed_us = due_us, due_us = ");
             sql.value(now.saturating_add(lease));
             of(&mut sql, &delivery);
             sql.execute(&mut *transaction).await?;
@@ -67,7 +67,9 @@ impl Store {
     }
 
     pub(crate) async fn redeliver(&self, which: &Redelivery, now_ms: u64) -> Result<u64, HistoryError> {
-        let mut sql = Sql::new("UPDATE delivery SET state = 'waiting', attempts = 0, delivered_us = NULL, due_us = ");
+        let mut sql = Sql::new(
+            "UPDATE delivery SET state = 'waiting', attempts = 0, delivered_us = NULL, claimed_us = NULL, due_us = ",
+        );
         sql.value(micros(now_ms)).push(" WHERE gateway = ").value(&*self.gateway);
         match &which.ulid {
             Some(ulid) => sql.push(" AND ulid = ").value(&**ulid),
@@ -146,6 +148,15 @@ impl Store {
         Ok(())
     }
 
+    /// Gives back what an earlier run of this gateway's daemon had claimed and never settled: it is due when it was.
+    pub(super) async fn release_claims(&self) -> Result<u64, sqlx::Error> {
+        let mut sql = Sql::new(
+            "UPDATE delivery SET due_us = claimed_us, claimed_us = NULL WHERE state = 'waiting' AND gateway = ",
+        );
+        sql.value(&*self.gateway).push(" AND claimed_us IS NOT NULL");
+        sql.execute(&self.writer).await
+    }
+
     fn unless_disabled(&self, sql: &mut Sql, endpoint: &str) {
         sql.push(
             " AND NOT EXISTS (SELECT 1 FROM endpoint WHERE endpoint.disabled_us IS NOT NULL AND endpoint.gateway = ",
@@ -160,12 +171,14 @@ async fn settle_one(
     now_ms: u64,
     verdict: &Verdict,
 ) -> Result<(), sqlx::Error> {
-    let mut sql = Sql::new("UPDATE delivery SET attempts = attempts + 1, ");
+    let counts = if matches!(verdict, Verdict::Held { .. }) { "" } else { "attempts = attempts + 1, " };
+    let mut sql = Sql::new("UPDATE delivery SET claimed_us = NULL, ");
+    sql.push(counts);
     match verdict {
         Verdict::Delivered => {
             sql.push("state = 'delivered', last_error = NULL, delivered_us = ").value(micros(now_ms));
         }
-        Verdict::Retry { at_ms, error } => {
+        Verdict::Retry { at_ms, error } | Verdict::Held { at_ms, error } => {
             sql.push("due_us = ").value(micros(*at_ms)).push(", last_error = ").value(&**error);
         }
         Verdict::Dead { error } => {

@@ -51,6 +51,41 @@ fn deliveries_are_claimed_once_and_come_back_until_they_are_settled() {
 }
 
 #[test]
+fn what_is_held_is_not_an_attempt_and_what_a_dead_daemon_claimed_is_due_again() {
+    for place in Place::both() {
+        run(async {
+            let store = place.store_of("gw", vec![to("all", &[])]).await;
+            store.apply(&Run::new("b1", NOON).life("site", "net", 1, 0)).await.unwrap();
+            let now = NOON + 100_000;
+            let first = store.claim("all", now, 3_600_000, 9).await.unwrap();
+            let held = Verdict::Held { at_ms: first[0].time_ms, error: "down".into() };
+            settle(&store, &first[0], held).await;
+            let again = store.claim("all", now, 3_600_000, 9).await.unwrap();
+            assert_eq!(again.iter().map(|due| (&due.ulid, due.attempts)).collect::<Vec<_>>(), [(&first[0].ulid, 0)]);
+            let retry = Verdict::Retry { at_ms: now + 60_000, error: "503".into() };
+            settle(&store, &first[1], retry).await;
+            let other = place.store_of("other", Vec::new()).await;
+            assert_eq!(
+                store.claim("all", now, 3_600_000, 9).await.unwrap(),
+                [],
+                "another gateway's start changes nothing"
+            );
+            other.close().await;
+            store.close().await;
+            let store = place.store_of("gw", vec![to("all", &[])]).await;
+            let back = store.claim("all", now, 3_600_000, 9).await.unwrap();
+            let expected: Vec<_> = first.iter().filter(|due| due.ulid != first[1].ulid).map(|due| &due.ulid).collect();
+            assert_eq!(
+                back.iter().map(|due| &due.ulid).collect::<Vec<_>>(),
+                expected,
+                "in their order, without the one to be tried later"
+            );
+            store.close().await;
+        });
+    }
+}
+
+#[test]
 fn two_that_claim_at_once_share_the_deliveries() {
     let place = Place::postgres();
     run(async {
