@@ -1,6 +1,7 @@
 //! Identifiers that sort by the time at which they were made (ULIDs): 48 bits of milliseconds, then 80 bits that nobody guesses.
 
 use std::fmt;
+use std::str::FromStr;
 
 use serde::{Serialize, Serializer};
 
@@ -34,6 +35,26 @@ impl fmt::Display for Ulid {
             let digit = usize::try_from(self.0 >> (place * 5) & 31).unwrap_or_default();
             fmt::Write::write_char(f, DIGITS.get(digit).copied().unwrap_or('0'))
         })
+    }
+}
+
+/// A text is no ULID.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("must be 26 digits of a ULID")]
+pub struct NoUlid;
+
+impl FromStr for Ulid {
+    type Err = NoUlid;
+
+    /// Reads what `Display` writes.
+    fn from_str(text: &str) -> Result<Self, NoUlid> {
+        let digit =
+            |sign: char| DIGITS.iter().position(|digit| *digit == sign).and_then(|value| u128::try_from(value).ok());
+        // 26 digits have 130 bits: the first stands for three only.
+        if text.len() != 26 || text.chars().next().and_then(digit).is_none_or(|first| first > 7) {
+            return Err(NoUlid);
+        }
+        text.chars().try_fold(0, |value, sign| Some(value << 5 | digit(sign)?)).map(Self).ok_or(NoUlid)
     }
 }
 
@@ -71,6 +92,18 @@ impl Ulids {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_text_is_read_back() {
+        let ulid = Ulids::default().next(1_767_000_000_000, || [0xa5; 10]);
+        assert_eq!(ulid.to_string().parse(), Ok(ulid));
+        for wrong in
+            ["", "01J", "80000000000000000000000000", "0000000000000000000000000U", "0000000000000000000000000é"]
+        {
+            assert_eq!(wrong.parse::<Ulid>(), Err(NoUlid), "{wrong}");
+        }
+        assert_eq!("7ZZZZZZZZZZZZZZZZZZZZZZZZZ".parse(), Ok(Ulid(u128::MAX)));
+    }
 
     #[test]
     fn they_grow_whatever_the_clock_does() {

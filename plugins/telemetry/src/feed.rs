@@ -1,9 +1,11 @@
 //! Events on their way to whoever watches: nobody waits for a slow reader, who loses events and is told how many.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
-use ike_model::EventRecord;
+use ike_model::{EventRecord, Ulid};
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 
@@ -11,18 +13,31 @@ use tokio::sync::broadcast::error::RecvError;
 const BEHIND: usize = 1024;
 /// Readers at the same time.
 const READERS: usize = 32;
+/// Events that are kept for a reader who was interrupted.
+const RECENT: usize = 512;
+/// How long after the last reader has gone.
+const RECENT_TIME: Duration = Duration::from_secs(60);
 
 /// Where the daemon delivers its events.
 #[derive(Debug)]
 pub struct Feed {
-    /// Gone once the server stops.
-    sender: Mutex<Option<broadcast::Sender<Arc<News>>>>,
+    inner: Mutex<Inner>,
     lost: Arc<AtomicU64>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    /// Gone once the server stops.
+    sender: Option<broadcast::Sender<Arc<News>>>,
+    recent: VecDeque<Arc<News>>,
+    /// When somebody last read.
+    read: Option<Instant>,
 }
 
 impl Default for Feed {
     fn default() -> Self {
-        Self { sender: Mutex::new(Some(broadcast::channel(BEHIND).0)), lost: Arc::default() }
+        let inner = Inner { sender: Some(broadcast::channel(BEHIND).0), recent: VecDeque::new(), read: None };
+        Self { inner: Mutex::new(inner), lost: Arc::default() }
     }
 }
 
@@ -39,33 +54,76 @@ pub struct News {
     pub record: String,
 }
 
+/// What a reader missed between two subscriptions.
+#[derive(Debug, Default)]
+pub struct Missed {
+    /// What is still here of it, in the order it came.
+    pub news: Vec<Arc<News>>,
+    /// That is all.
+    pub complete: bool,
+}
+
 impl Feed {
-    /// One more event. Never waits; nothing is put in writing while nobody reads.
+    /// One more event. Never waits; nothing is put in writing while nobody has read for a while.
     pub fn deliver(&self, record: &EventRecord) {
-        let sender = self.sender.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(sender) = sender.as_ref().filter(|sender| sender.receiver_count() > 0) else { return };
+        let mut inner = self.inner();
+        let Some(readers) = inner.sender.as_ref().map(broadcast::Sender::receiver_count) else { return };
+        if readers > 0 {
+            inner.read = Some(Instant::now());
+        } else if inner.read.is_none_or(|read| read.elapsed() > RECENT_TIME) {
+            inner.recent = VecDeque::new();
+            return;
+        }
         let Ok(json) = serde_json::to_string(record) else { return };
         let news = News { seq: record.seq, ulid: record.ulid.to_string(), event: record.body.name(), record: json };
-        // The last reader may have gone meanwhile.
-        let _ = sender.send(Arc::new(news));
+        inner.push(Arc::new(news));
     }
 
     /// A reader of all events from now on; `None` when there are too many readers, or no more events.
     pub fn subscribe(&self) -> Option<Subscription> {
-        let sender = self.sender.lock().unwrap_or_else(PoisonError::into_inner);
-        let sender = sender.as_ref().filter(|sender| sender.receiver_count() < READERS)?;
-        Some(Subscription { receiver: sender.subscribe(), lost: Arc::clone(&self.lost) })
+        self.subscribe_after(None).map(|(subscription, _)| subscription)
+    }
+
+    /// The same for a reader who had everything up to an event; with what came after it and is still here.
+    pub fn subscribe_after(&self, after: Option<Ulid>) -> Option<(Subscription, Missed)> {
+        let mut inner = self.inner();
+        let sender = inner.sender.as_ref().filter(|sender| sender.receiver_count() < READERS)?;
+        let subscription = Subscription { receiver: sender.subscribe(), lost: Arc::clone(&self.lost) };
+        inner.read = Some(Instant::now());
+        let Some(after) = after.map(|ulid| ulid.to_string()) else {
+            return Some((subscription, Missed { news: Vec::new(), complete: true }));
+        };
+        let complete = inner.recent.iter().any(|news| news.ulid == after);
+        let news = inner.recent.iter().filter(|news| news.ulid > after).cloned().collect();
+        Some((subscription, Missed { news, complete }))
     }
 
     /// How many read, and how many events all readers together have lost.
     pub fn readers(&self) -> (usize, u64) {
-        let sender = self.sender.lock().unwrap_or_else(PoisonError::into_inner);
-        (sender.as_ref().map_or(0, broadcast::Sender::receiver_count), self.lost.load(Ordering::Relaxed))
+        let readers = self.inner().sender.as_ref().map_or(0, broadcast::Sender::receiver_count);
+        (readers, self.lost.load(Ordering::Relaxed))
     }
 
     /// Ends all subscriptions.
     pub(crate) fn close(&self) {
-        *self.sender.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.inner().sender = None;
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn push(&mut self, news: Arc<News>) {
+        if self.recent.len() == RECENT {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(Arc::clone(&news));
+        if let Some(sender) = &self.sender {
+            // The last reader may have gone meanwhile.
+            let _ = sender.send(news);
+        }
     }
 }
 
@@ -121,6 +179,26 @@ mod tests {
         feed.close();
         while reader.next().await.is_some() {}
         assert!(feed.subscribe().is_none());
+    }
+
+    #[test]
+    fn who_was_interrupted_gets_what_came_meanwhile() {
+        let feed = Feed::default();
+        feed.deliver(&loaded(1, "before anybody reads"));
+        let reader = feed.subscribe().unwrap();
+        (2..5).for_each(|seq| feed.deliver(&loaded(seq, "a")));
+        drop(reader);
+        feed.deliver(&loaded(5, "while nobody reads"));
+        let missed = |seq: u64| {
+            let (_, missed) = feed.subscribe_after(Some(loaded(seq, "").ulid)).unwrap();
+            (missed.news.iter().map(|news| news.seq).collect::<Vec<_>>(), missed.complete)
+        };
+        assert_eq!(missed(3), (vec![4, 5], true));
+        assert_eq!(missed(5), (vec![], true));
+        assert_eq!(missed(1), (vec![2, 3, 4, 5], false), "what was before is not known here");
+        (6..6 + RECENT as u64).for_each(|seq| feed.deliver(&loaded(seq, "many")));
+        let (news, complete) = missed(3);
+        assert_eq!((news.len(), complete), (RECENT, false));
     }
 
     #[test]

@@ -20,9 +20,10 @@ use crate::site::Site;
 /// How long the answer to a request may take to begin.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Nothing but what this server itself serves.
+/// Nothing but what this server itself serves, and no text ever becomes HTML or a script.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; font-src 'self'; \
-                      connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+                      connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
+                      require-trusted-types-for 'script'; trusted-types 'none'";
 
 /// An error as every client gets it: `{"error": {"code", "message"}}`.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -20,7 +20,7 @@ pub mod view;
 mod fixture;
 
 pub use address::{BindError, Bound, Listen};
-pub use feed::{Feed, News, Next, Subscription};
+pub use feed::{Feed, Missed, News, Next, Subscription};
 pub use server::Server;
 pub use site::{Options, Site};
 pub use view::{Condition, Daemon, Standing, View};

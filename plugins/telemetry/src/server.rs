@@ -18,9 +18,10 @@ use tokio::task::JoinSet;
 
 use crate::address::Bound;
 use crate::guard::{self, Problem};
+use crate::health;
+use crate::page::{self, Page};
 use crate::patient::Patient;
 use crate::site::Site;
-use crate::{health, page};
 
 /// Connections at the same time.
 const CONNECTIONS: usize = 128;
@@ -50,8 +51,11 @@ impl Server {
     pub fn start(bound: Bound, site: Site) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (stop, stopping) = watch::channel(false);
-        let router = router(site.clone());
+        let page = Arc::new(Page::default());
+        let router = router(site.clone(), Arc::clone(&page));
+        let sampling = page::sample(page, site.clone());
         let thread = std::thread::Builder::new().name("http".into()).spawn(move || {
+            runtime.spawn(sampling);
             if let Err(error) = runtime.block_on(serve(bound, router, stopping)) {
                 tracing::error!(%error, "the HTTP server has ended");
             }
@@ -70,8 +74,8 @@ impl Server {
     }
 }
 
-fn router(site: Site) -> Router {
-    let page = page::routes().layer(middleware::from_fn_with_state(site.clone(), guard::host));
+fn router(site: Site, page: Arc<Page>) -> Router {
+    let page = page::routes(page).layer(middleware::from_fn_with_state(site.clone(), guard::host));
     Router::new()
         .route("/healthz", routing::get(health::healthz))
         .route("/readyz", routing::get(health::readyz))

@@ -1,0 +1,304 @@
+// Webhooks and what became of their deliveries; dead ones can be sent again.
+
+import { get } from "./api.js";
+import { h, keyed, put, say } from "./dom.js";
+import { ago, amount, count, plural, time } from "./format.js";
+import * as route from "./route.js";
+import { badge } from "./states.js";
+import { change } from "./token.js";
+
+const PAGE = 50;
+const POLL_MS = 3000;
+const STATES = {
+  waiting: ["info", "wait", "waiting"],
+  delivered: ["good", "tick", "delivered"],
+  dead: ["bad", "cross", "dead"],
+};
+
+export function open(app, { query }) {
+  const filter = {
+    endpoint: query.get("endpoint") ?? "",
+    state: query.get("state") ?? "",
+    connection: query.get("connection") ?? "",
+  };
+  /** Where pages begin: the cursor of each page that was left. */
+  const cursors = [];
+  let next;
+  let timer;
+  let closed = false;
+  let actions = { allowed: true };
+
+  const said = h("p", { class: "notice", role: "status", hidden: true });
+  const readOnly = h("p", { class: "notice", hidden: true });
+  const hooks = h("div", { class: "hooks" });
+  const known = new Map();
+  const rows = new Map();
+  const body = h("tbody", { role: "rowgroup" });
+  const empty = h("p", { class: "empty", hidden: true });
+  const back = h("button", { type: "button", class: "slim", onclick: () => turn(() => cursors.pop()) }, "Newer");
+  const on = h("button", { type: "button", class: "slim", onclick: () => turn(() => cursors.push(next)) }, "Older");
+  const pager = h("nav", { class: "pager", "aria-label": "Pages" }, back, on);
+
+  const element = h(
+    "div",
+    {},
+    h("div", { class: "head" }, h("h1", { tabindex: "-1" }, "Webhook deliveries")),
+    readOnly,
+    said,
+    hooks,
+    tools(filter, () => {
+      cursors.length = 0;
+      route.remember("deliveries", [], filter);
+      load();
+    }),
+    h("div", { class: "table" }, table(body), empty),
+    pager,
+  );
+
+  function turn(step) {
+    step();
+    load();
+  }
+
+  async function act(path, request, words) {
+    try {
+      const answer = await change(path, request);
+      if (answer) tell(words(answer), "good");
+    } catch (error) {
+      tell(error.message, "bad");
+    }
+    load();
+    app.refresh();
+  }
+
+  function tell(text, tone) {
+    said.className = `notice ${tone}`;
+    said.hidden = false;
+    say(said, text);
+  }
+
+  const redeliver = (request) =>
+    act(
+      "/api/deliveries/redeliver",
+      request,
+      ({ redelivered }) => `${plural(redelivered, "delivery", "deliveries")} will be sent again`,
+    );
+  const enable = (name) =>
+    act(`/api/webhooks/${encodeURIComponent(name)}/enable`, {}, () => `${name} is enabled again`);
+
+  async function load() {
+    clearTimeout(timer);
+    try {
+      const answer = await get("/api/deliveries", { ...filter, before: cursors.at(-1), limit: PAGE });
+      if (closed) return;
+      next = answer.next;
+      keyed(
+        body,
+        rows,
+        answer.deliveries,
+        (one) => `${one.ulid}/${one.endpoint}`,
+        () => row(redeliver),
+      );
+      for (const one of answer.deliveries) rows.get(`${one.ulid}/${one.endpoint}`).draw(one, answer.time_ms, actions);
+      empty.hidden = answer.deliveries.length > 0;
+      say(empty, "No delivery fits.");
+      back.disabled = cursors.length === 0;
+      on.disabled = !next;
+      pager.hidden = cursors.length === 0 && !next;
+    } catch (error) {
+      if (closed) return;
+      rows.clear();
+      put(body);
+      empty.hidden = false;
+      pager.hidden = true;
+      say(empty, error.message);
+    }
+    timer = setTimeout(load, POLL_MS);
+  }
+
+  load();
+  return {
+    title: "Webhook deliveries",
+    element,
+    status(status) {
+      actions = status.actions;
+      readOnly.hidden = actions.allowed;
+      say(readOnly, actions.allowed ? "" : `Read only: ${actions.reason}`);
+      keyed(
+        hooks,
+        known,
+        status.webhooks,
+        ({ name }) => name,
+        () => hook(redeliver, enable),
+      );
+      for (const one of status.webhooks) known.get(one.name).draw(one, status.time_ms, actions);
+    },
+    event: () => {
+      // The delivery of what has just happened.
+      clearTimeout(timer);
+      timer = setTimeout(load, 400);
+    },
+    close() {
+      closed = true;
+      clearTimeout(timer);
+    },
+  };
+}
+
+function tools(filter, changed) {
+  const set =
+    (name) =>
+    ({ target }) => {
+      filter[name] = target.value.trim();
+      changed();
+    };
+  const states = ["", ...Object.keys(STATES)].map((state) =>
+    h("option", { value: state, selected: state === filter.state }, state || "any"),
+  );
+  return h(
+    "div",
+    { class: "tools", role: "search" },
+    h("label", {}, "State", h("select", { name: "state", onchange: set("state") }, states)),
+    h(
+      "label",
+      {},
+      "Webhook",
+      h("input", {
+        type: "search",
+        name: "endpoint",
+        value: filter.endpoint,
+        placeholder: "any",
+        onchange: set("endpoint"),
+      }),
+    ),
+    h(
+      "label",
+      {},
+      "Connection",
+      h("input", {
+        type: "search",
+        name: "connection",
+        value: filter.connection,
+        placeholder: "any",
+        onchange: set("connection"),
+      }),
+    ),
+  );
+}
+
+/** One webhook with its backlog. */
+function hook(redeliver, enable) {
+  let shown;
+  const name = h("h2");
+  const waiting = h("b");
+  const dead = h("b");
+  const stopped = h("p", { class: "small" });
+  const again = h(
+    "button",
+    { type: "button", class: "slim", onclick: () => redeliver({ endpoint: shown.name }) },
+    "Send dead ones again",
+  );
+  const on = h("button", { type: "button", class: "slim", onclick: () => enable(shown.name) }, "Enable");
+  const element = h(
+    "section",
+    { class: "card" },
+    name,
+    h(
+      "div",
+      { class: "figures" },
+      h("div", {}, waiting, h("span", { class: "muted small" }, "waiting")),
+      h("div", {}, dead, h("span", { class: "muted small" }, "dead")),
+    ),
+    stopped,
+    h("div", { class: "actions" }, again, on),
+  );
+  return {
+    element,
+    update(one) {
+      shown = one;
+      say(name, one.name);
+      say(waiting, count(one.waiting));
+      say(dead, count(one.dead));
+      again.setAttribute("aria-label", `Send dead deliveries to ${one.name} again`);
+      on.setAttribute("aria-label", `Enable ${one.name}`);
+    },
+    draw(one, now, actions) {
+      stopped.hidden = !one.disabled;
+      if (one.disabled)
+        put(stopped, badge("bad", "cross", "disabled"), ` ${ago(one.disabled.since_ms, now)}: ${one.disabled.reason}`);
+      again.hidden = one.dead === 0;
+      on.hidden = !one.disabled;
+      again.disabled = on.disabled = !actions.allowed;
+    },
+  };
+}
+
+function table(body) {
+  const head = ["Event", "Webhook", "State", "Attempts", "Last answer", ""].map((name) =>
+    h("th", { scope: "col", role: "columnheader" }, name || h("span", { class: "unseen" }, "Action")),
+  );
+  return h(
+    "table",
+    { class: "cards", role: "table", "aria-label": "Deliveries" },
+    h("thead", { role: "rowgroup" }, h("tr", { role: "row" }, head)),
+    body,
+  );
+}
+
+function row(redeliver) {
+  let shown;
+  const cell = (label, content, name = "") => h("td", { role: "cell", class: name, "data-label": label }, content);
+  const [event, about, endpoint, state, attempts, answer] = ["span", "div", "div", "div", "div", "div"].map((tag) =>
+    h(tag),
+  );
+  event.className = "mono";
+  about.className = "muted small";
+  attempts.className = "number";
+  const again = h(
+    "button",
+    { type: "button", class: "slim", onclick: () => redeliver({ ulid: shown.ulid, endpoint: shown.endpoint }) },
+    "Send again",
+  );
+  const element = h(
+    "tr",
+    { role: "row" },
+    cell("Event", h("div", {}, event, about), "lead"),
+    cell("Webhook", endpoint),
+    cell("State", state),
+    cell("Attempts", attempts),
+    cell("Last answer", answer),
+    cell("", again, "end"),
+  );
+  let drawn;
+  return {
+    element,
+    update(one) {
+      shown = one;
+    },
+    draw(one, now, actions) {
+      again.hidden = one.state !== "dead";
+      again.disabled = !actions.allowed;
+      again.setAttribute("aria-label", `Send ${one.event} to ${one.endpoint} again`);
+      say(event, one.event);
+      say(endpoint, one.endpoint);
+      say(attempts, count(one.attempts));
+      say(
+        answer,
+        one.last_error ?? (one.last_status ? `HTTP ${one.last_status}` : one.state === "delivered" ? "accepted" : "–"),
+      );
+      const due =
+        one.state === "waiting" && one.due_ms
+          ? ` next ${one.due_ms > now ? `in ${amount("seconds", (one.due_ms - now) / 1000)}` : "now"}`
+          : "";
+      const seen = `${one.state}${due}`;
+      if (seen === drawn) return;
+      drawn = seen;
+      put(about, [one.connection, one.connection ? " · " : "", time(one.time_ms)]);
+      put(
+        state,
+        badge(...(STATES[one.state] ?? ["idle", "ring", one.state])),
+        due ? h("span", { class: "small muted" }, due) : null,
+      );
+    },
+  };
+}
