@@ -8,6 +8,8 @@ pub(crate) mod http;
 mod keys;
 mod nic;
 mod value;
+#[cfg(feature = "webhook")]
+pub(crate) mod webhook;
 
 #[cfg(test)]
 mod tests;
@@ -46,8 +48,21 @@ pub(crate) struct Config {
     pub(crate) history: History,
     /// `[http]`
     pub(crate) http: Http,
+    /// `[[webhook]]`
+    #[cfg(feature = "webhook")]
+    pub(crate) webhooks: Vec<webhook::Webhook>,
     /// `[log]`
     pub(crate) log: Log,
+}
+
+impl Config {
+    /// There are webhooks, which need a history.
+    pub(crate) fn has_webhooks(&self) -> bool {
+        #[cfg(feature = "webhook")]
+        return !self.webhooks.is_empty();
+        #[cfg(not(feature = "webhook"))]
+        false
+    }
 }
 
 /// `[gateway]`

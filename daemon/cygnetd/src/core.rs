@@ -22,6 +22,7 @@ use crate::router::{Message, Question};
 use crate::shard::Shared;
 use crate::store::Store;
 use crate::subscribers::Subscribers;
+use crate::webhooks::Webhooks;
 
 /// How long a shard may take to answer a question.
 const ASK_TIMEOUT: Duration = Duration::from_secs(10);
@@ -40,6 +41,8 @@ pub(crate) struct Core {
     pub(crate) subscribers: Arc<Subscribers>,
     /// Who can be asked about the past.
     pub(crate) timeline: Option<Arc<dyn Timeline>>,
+    /// Where events are delivered to.
+    pub(crate) webhooks: Webhooks,
     /// The backend where it simulates NICs, for orders to them.
     pub(crate) simulator: Option<Arc<Userspace>>,
     /// What the backend is.

@@ -30,6 +30,7 @@ use crate::subscribers::Subscribers;
 use crate::surroundings::Surroundings;
 use crate::telemetry::Telemetry;
 use crate::vici::Listener;
+use crate::webhooks::Webhooks;
 use crate::workers::Workers;
 use crate::{backend, clock, load, log};
 
@@ -158,6 +159,7 @@ impl Daemon {
             random: provider.random,
         };
         let past = Past::start(config, &origin)?;
+        let webhooks = Webhooks::start(config, past.outbox.clone(), &origin.gateway)?;
         let hub = Hub::new(origin, past.recorder.clone(), events::sinks(&subscribers, &telemetry));
         let shared = Arc::new(Shared {
             config: ArcSwap::from_pointee(ConfigSnapshot { settings: settings.clone(), ..ConfigSnapshot::default() }),
@@ -189,7 +191,8 @@ impl Daemon {
         let config = config.clone();
         let timeline = past.timeline.clone();
         let phase = watch::Sender::new(Phase::Starting);
-        let core = Arc::new(Core { shared, store, subscribers, timeline, simulator, nature, config, started, phase });
+        let core = Core { shared, store, subscribers, timeline, webhooks, simulator, nature, config, started, phase };
+        let core = Arc::new(core);
         telemetry.serve(&core, past.outbox.clone())?;
         Ok(Self { core, receiver, surroundings, shards, past, telemetry })
     }
@@ -213,6 +216,7 @@ impl Daemon {
             }
         }
         drop(receiver);
+        core.webhooks.stop();
         past.stop();
         core.shared.backend.shut_down(config.backend.on_stop);
     }

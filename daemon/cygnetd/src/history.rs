@@ -32,7 +32,7 @@ impl Past {
         }
         match open(config, origin).context("cannot keep the history") {
             Ok(past) => Ok(past),
-            Err(error) if !config.history.is_chosen() => {
+            Err(error) if !config.history.is_chosen() && !config.has_webhooks() => {
                 tracing::warn!("{error:#}; name another place in [history], or set history.url = \"\"");
                 Ok(Self::default())
             }
@@ -53,13 +53,15 @@ fn open(config: &Config, origin: &Origin) -> anyhow::Result<Past> {
     use ike_model::Rfc3339;
     use sa_history::{History, Options, Retention, spool};
 
+    use crate::webhooks::Webhooks;
+
     let settings = &config.history;
     let options = Options {
         url: settings.url.clone(),
         gateway: origin.gateway.clone(),
         retention: Retention { days: settings.retain_days, rows: settings.retain_rows },
         spool: spool::Options { directory: settings.spool(), size: settings.spool_size, fsync: settings.fsync },
-        subscriptions: Vec::new(),
+        subscriptions: Webhooks::subscriptions(config),
     };
     let now = u64::try_from(crate::clock::wall().as_millis()).unwrap_or(u64::MAX);
     let history = Arc::new(History::start(&options, &origin.boot_id, Rfc3339(now))?);

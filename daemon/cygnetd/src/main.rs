@@ -37,6 +37,7 @@ mod telemetry;
 #[path = "telemetry/absent.rs"]
 mod telemetry;
 mod vici;
+mod webhooks;
 mod why;
 mod workers;
 

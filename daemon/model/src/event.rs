@@ -233,6 +233,35 @@ pub enum EventBody {
 }
 
 impl EventBody {
+    /// The names of all events.
+    pub const NAMES: [&'static str; 25] = [
+        "ike-sa.established",
+        "ike-sa.rekeyed",
+        "ike-sa.closed",
+        "ike-sa.auth-failed",
+        "ike-sa.failed",
+        "ike-sa.updated",
+        "ike-sa.rekey-failed",
+        "child-sa.installed",
+        "child-sa.rekeyed",
+        "child-sa.closed",
+        "child-sa.rekey-failed",
+        "child-sa.install-failed",
+        "child-sa.soft-expired",
+        "child-sa.hard-expired",
+        "policy.acquire",
+        "offload.device-down",
+        "offload.device-up",
+        "offload.degraded",
+        "offload.repaired",
+        "offload.state-lost",
+        "peer.unreachable",
+        "peer.reachable",
+        "config.loaded",
+        "config.rejected",
+        "events.gap",
+    ];
+
     /// Its frozen name.
     pub fn name(&self) -> &'static str {
         match self {
@@ -294,6 +323,13 @@ fn as_text<S: Serializer>(time: &Rfc3339, serializer: S) -> Result<S::Ok, S::Err
 mod tests {
     use super::*;
     use crate::ulid::Ulids;
+
+    #[test]
+    fn the_list_of_names_is_complete() {
+        let code = include_str!("event.rs").split("#[cfg(test)]").next().unwrap();
+        let renamed = code.split("#[serde(rename = \"").skip(1).filter_map(|rest| rest.split('"').next());
+        assert_eq!(renamed.collect::<Vec<_>>(), EventBody::NAMES);
+    }
 
     #[test]
     fn a_record_has_its_frozen_form() {

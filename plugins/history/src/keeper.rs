@@ -5,7 +5,7 @@ mod tests;
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ike_model::Rfc3339;
@@ -54,6 +54,8 @@ pub(crate) struct Keeper {
     status: Status,
     /// Somebody waited for an answer in vain.
     doubt: Notify,
+    /// What an earlier run had claimed is due again.
+    began: AtomicBool,
 }
 
 impl Keeper {
@@ -66,6 +68,7 @@ impl Keeper {
             spool,
             status: Status::default(),
             doubt: Notify::new(),
+            began: AtomicBool::new(false),
         }
     }
 
@@ -151,11 +154,25 @@ impl Keeper {
         let _ = timeout(CLOSE_TIME, store.close()).await;
     }
 
+    /// Nobody can have claimed deliveries before the first look into the database: what seems so is of a run that ended.
+    async fn begin_deliveries(&self, store: &Store) {
+        if self.began.load(Ordering::Relaxed) {
+            return;
+        }
+        match store.release_claims().await {
+            Ok(_) => self.began.store(true, Ordering::Relaxed),
+            Err(error) => {
+                tracing::debug!(%error, "deliveries that an earlier run had claimed wait until their claims run out")
+            }
+        }
+    }
+
     /// Opens the database, as often as it takes; `None` when that can never succeed.
     async fn open(&self, trouble: &mut Trouble) -> Option<Arc<Store>> {
         loop {
             match Store::open(&self.location, &self.gateway, self.subscriptions.clone()).await {
                 Ok(store) => {
+                    self.begin_deliveries(&store).await;
                     let store = Arc::new(store);
                     if let Some(old) = self.status.opened(&store) {
                         tokio::spawn(timeout(CLOSE_TIME, async move { old.close().await }));

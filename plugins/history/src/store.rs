@@ -118,7 +118,6 @@ impl Store {
         let readers = pool(location, READERS).await?;
         let store = Self { engine: location.engine, writer, readers, gateway: gateway.into(), subscriptions };
         store.note_endpoints().await?;
-        store.release_claims().await?;
         Ok(store)
     }
 

@@ -97,6 +97,13 @@ impl Reader<'_> {
 
     fn root(&mut self, config: &mut Config, root: &DeTable<'_>) {
         for (name, value) in root {
+            #[cfg(feature = "webhook")]
+            if name.get_ref() == keys::WEBHOOK {
+                for (at, message) in super::webhook::read(&mut config.webhooks, name.span(), value) {
+                    self.report(at, message);
+                }
+                continue;
+            }
             self.section(config, name.get_ref(), name.span(), value);
         }
     }

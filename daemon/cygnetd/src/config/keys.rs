@@ -21,16 +21,19 @@ pub(super) const SECTIONS: [&str; 11] =
 const KERNEL: &str = "backend.kernel";
 const HISTORY: &str = "history";
 const HTTP: &str = "http";
+/// Not a section but a list of them.
+pub(super) const WEBHOOK: &str = "webhook";
 
 /// Sections that belong to parts a build may not have, with the part's name and whether this one has it.
 const PARTS: [(&str, &str, bool); 4] = [
     (HISTORY, "the SA history", HAS_HISTORY),
-    ("webhook", "webhooks", false),
+    (WEBHOOK, "webhooks", HAS_WEBHOOK),
     (HTTP, "the HTTP server", HAS_HTTP),
     (KERNEL, "the kernel backend", HAS_KERNEL),
 ];
 const HAS_KERNEL: bool = cfg!(feature = "kernel");
 const HAS_HISTORY: bool = cfg!(feature = "history");
+const HAS_WEBHOOK: bool = cfg!(feature = "webhook");
 const HAS_HTTP: bool = cfg!(feature = "telemetry");
 
 const PORT_MAX: i64 = 65_535;
@@ -149,7 +152,9 @@ pub(super) fn absent(path: &str) -> Option<String> {
 
 /// What to say of an unknown section.
 pub(super) fn unknown_section(path: &str) -> String {
-    let hint = did_you_mean(path, SECTIONS).map(|name| format!("; did you mean [{name}]?")).unwrap_or_default();
+    let hint = did_you_mean(path, SECTIONS).map(|name| format!("; did you mean [{name}]?"));
+    let list = did_you_mean(path, [WEBHOOK]).map(|name| format!("; did you mean [[{name}]]?"));
+    let hint = hint.or(list).unwrap_or_default();
     format!("unknown section [{path}]{hint}")
 }
 
@@ -179,6 +184,12 @@ pub(super) fn cross_check(config: &Config) -> Result<(), String> {
     }
     if port == nat_port {
         return Err(format!("ike.port and ike.nat_port are both {port}: IKE needs two different ports"));
+    }
+    if config.has_webhooks() && config.history.url.is_empty() {
+        return Err(
+            "[[webhook]] needs the history, where messages wait until they are delivered, but history.url is empty"
+                .into(),
+        );
     }
     if config.backend.kind == BackendKind::Kernel && config.backend.userspace.simulate_packet_device {
         return Err(

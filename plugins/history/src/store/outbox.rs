@@ -149,7 +149,7 @@ impl Store {
     }
 
     /// Gives back what an earlier run of this gateway's daemon had claimed and never settled: it is due when it was.
-    pub(super) async fn release_claims(&self) -> Result<u64, sqlx::Error> {
+    pub(crate) async fn release_claims(&self) -> Result<u64, sqlx::Error> {
         let mut sql = Sql::new(
             "UPDATE delivery SET due_us = claimed_us, claimed_us = NULL WHERE state = 'waiting' AND gateway = ",
         );

@@ -70,9 +70,10 @@ fn what_is_held_is_not_an_attempt_and_what_a_dead_daemon_claimed_is_due_again() 
                 [],
                 "another gateway's start changes nothing"
             );
+            other.release_claims().await.unwrap();
             other.close().await;
-            store.close().await;
-            let store = place.store_of("gw", vec![to("all", &[])]).await;
+            assert_eq!(store.claim("all", now, 3_600_000, 9).await.unwrap(), []);
+            store.release_claims().await.unwrap();
             let back = store.claim("all", now, 3_600_000, 9).await.unwrap();
             let expected: Vec<_> = first.iter().filter(|due| due.ulid != first[1].ulid).map(|due| &due.ulid).collect();
             assert_eq!(
