@@ -163,6 +163,7 @@ fn children(body: &mut EventBody) -> Vec<&mut ChildSaSnapshot> {
     match body {
         EventBody::ChildSaInstalled { child, .. }
         | EventBody::ChildSaClosed { child, .. }
+        | EventBody::ChildSaRemoved { child, .. }
         | EventBody::ChildSaRekeyFailed { child, .. }
         | EventBody::ChildSaSoftExpired { child, .. }
         | EventBody::ChildSaHardExpired { child, .. }

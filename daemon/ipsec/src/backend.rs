@@ -80,7 +80,8 @@ pub enum Op {
         /// New encapsulation.
         encapsulation: Option<UdpEncapsulation>,
     },
-    /// Takes an SA out. Its SPI becomes free again after a pause, unless the same request installs another SA with it. A missing one is no error.
+    /// Takes an SA out; the answer has its last counters. Its SPI becomes free again after a pause, unless the same request installs another SA
+    /// with it. A missing one is no error.
     RemoveSa(SaHandle),
     /// Adds a policy.
     InstallPolicy(PolicySpec),
@@ -106,12 +107,22 @@ pub enum Op {
 /// A successful outcome.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// All operations stand; for each SA installed, the mode read back from the device.
-    Applied(Vec<(SaHandle, ModeInUse)>),
+    /// All operations stand.
+    Applied(Applied),
     /// State of the SA asked for.
     Status(SaStatus),
     /// State of everything that is installed.
     Installed(Installed),
+}
+
+/// What became of the SAs that operations named.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// For each SA installed, the mode read back from the device.
+    pub modes: Vec<(SaHandle, ModeInUse)>,
+    /// For each SA taken out, its last state: every packet that it has carried is counted. So this answer may come later than those to other
+    /// requests, when nothing can use the SA any more.
+    pub removed: Vec<SaStatus>,
 }
 
 /// What a backend holds, as read from the device.

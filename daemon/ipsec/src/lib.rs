@@ -27,8 +27,8 @@ pub mod time;
 
 pub use algorithm::{EspAlgorithm, EspEncryption, EspIntegrity, KeyMaterial};
 pub use backend::{
-    Answer, Event, Installed, LimitUnit, NatReader, OffloadBackend, OffloadError, OnStop, Op, Path, PolicyStatus,
-    Reports, Request, SaStatus, Scope, TableFull,
+    Answer, Applied, Event, Installed, LimitUnit, NatReader, OffloadBackend, OffloadError, OnStop, Op, Path,
+    PolicyStatus, Reports, Request, SaStatus, Scope, TableFull,
 };
 pub use capability::{
     Capabilities, Device, DeviceState, DeviceTable, LimitUnits, ReplayWindows, Rung, SelectorSupport,

@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::algorithm::EspAlgorithm;
 use crate::backend::{
-    Answer, Installed, LimitUnit, NatReader, OffloadBackend, OffloadError, OnStop, Op, PolicyStatus, Reports, Request,
-    SaStatus, Scope, TableFull,
+    Answer, Applied, Installed, LimitUnit, NatReader, OffloadBackend, OffloadError, OnStop, Op, PolicyStatus, Reports,
+    Request, SaStatus, Scope, TableFull,
 };
 use crate::capability::{
     Capabilities, Device, DeviceState, DeviceTable, LimitUnits, ReplayWindows, Rung, SelectorSupport,
@@ -362,8 +362,9 @@ impl State {
         }
         let before = self.tables.clone();
         let lines = self.log.len();
-        let mut modes = Vec::new();
+        let mut applied = Applied::default();
         for op in ops {
+            applied.removed.extend(self.removed_by(op, devices));
             let done = self.refusal(op).map_or(Ok(()), Err).and_then(|()| self.tables.apply(op, devices));
             if let Err(error) = done {
                 self.tables = before;
@@ -373,10 +374,16 @@ impl State {
             }
             self.log.push(describe(op));
             if let Op::InstallSa(sa) = op {
-                modes.push((sa.handle, self.shown(devices, sa.device, sa.offload)));
+                applied.modes.push((sa.handle, self.shown(devices, sa.device, sa.offload)));
             }
         }
-        Ok(Answer::Applied(modes))
+        Ok(Answer::Applied(applied))
+    }
+
+    /// The last state of an SA that an operation takes out.
+    fn removed_by(&self, op: &Op, devices: &DeviceTable) -> Option<SaStatus> {
+        let Op::RemoveSa(sa) = op else { return None };
+        self.tables.sas.get(sa).map(|sa| self.status(sa, devices))
     }
 
     /// What a test wants this operation to fail with.

@@ -96,6 +96,17 @@ pub enum EventBody {
         /// Why.
         cause: Cause,
     },
+    /// The data path has let go of a CHILD SA that was up, or of one that was replaced once no straggler was waited for any more. What it has
+    /// carried is told here for the last time, to the last packet.
+    #[serde(rename = "child-sa.removed")]
+    ChildSaRemoved {
+        /// Its IKE SA, without children.
+        ike: Box<IkeSaSnapshot>,
+        /// The CHILD SA, with its last counters.
+        child: Box<ChildSaSnapshot>,
+        /// Number of the CHILD SA that replaced it.
+        successor: Option<u32>,
+    },
     /// Rekeying a CHILD SA failed; it goes on.
     #[serde(rename = "child-sa.rekey-failed")]
     ChildSaRekeyFailed {
@@ -275,6 +286,7 @@ impl EventBody {
             Self::ChildSaInstalled { .. } => "child-sa.installed",
             Self::ChildSaRekeyed { .. } => "child-sa.rekeyed",
             Self::ChildSaClosed { .. } => "child-sa.closed",
+            Self::ChildSaRemoved { .. } => "child-sa.removed",
             Self::ChildSaRekeyFailed { .. } => "child-sa.rekey-failed",
             Self::ChildSaInstallFailed { .. } => "child-sa.install-failed",
             Self::ChildSaSoftExpired { .. } => "child-sa.soft-expired",

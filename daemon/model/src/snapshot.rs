@@ -137,9 +137,9 @@ pub struct ChildSaSnapshot {
     pub traffic_in: Traffic,
     /// Outbound counters.
     pub traffic_out: Traffic,
-    /// What all generations of this child have received under this IKE SA, its predecessors and successors, this one included.
+    /// What this generation of the child and those before it have received, under this IKE SA and its predecessors.
     pub total_in: Carried,
-    /// What all of them have sent.
+    /// What they have sent.
     pub total_out: Carried,
     /// Soft and hard limits in force, the bounds of cipher and sequence numbers included.
     pub limits: ipsec::Limits,

@@ -144,8 +144,10 @@ pub(crate) struct ChildSa {
     pub(crate) lost: bool,
     /// It lost a collision; whoever made it deletes it.
     pub(crate) redundant: bool,
-    /// That its successor took over is told: it has no end of its own.
-    pub(crate) replaced: bool,
+    /// The one that took over, once that is told: it has no end of its own.
+    pub(crate) successor: Option<u32>,
+    /// That it is up was told.
+    pub(crate) told_up: bool,
     /// The peer deleted it while our backend was still at it.
     pub(crate) taken_back: bool,
     /// Attempts of ours to rekey it that have come to nothing.
@@ -154,7 +156,7 @@ pub(crate) struct ChildSa {
     pub(crate) lingers_since: Option<Instant>,
     /// Counters of both SAs as last read.
     pub(crate) meter: Meter,
-    /// What all generations have carried.
+    /// What it and the generations before it have carried.
     pub(crate) totals: Arc<Totals>,
     /// Marks and interface ids; over a rekey they stay.
     pub(crate) tags: Option<Box<DrawnTags>>,
@@ -233,12 +235,13 @@ impl ChildSa {
             used: false,
             lost: false,
             redundant: false,
-            replaced: false,
+            successor: None,
+            told_up: false,
             taken_back: false,
             rekey_failures: 0,
             lingers_since: None,
             meter: Meter::after(replaces.map(|old| &old.meter)),
-            totals: replaces.map(|old| old.totals.clone()).unwrap_or_default(),
+            totals: replaces.map(|old| old.totals.successor()).unwrap_or_default(),
             tags: (!tags.is_none()).then(|| Box::new(tags)),
             claim: agreed.claim,
             raised: LimitUnits::NONE,

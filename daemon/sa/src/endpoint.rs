@@ -58,6 +58,7 @@ use crate::error::Error;
 use crate::established::{Authenticated, SnapshotContext};
 use crate::exchange::ike_sa_init::stateless;
 use crate::exchange::liveness;
+use crate::farewell;
 use crate::ike_sa::{IkeSa, Phase};
 use crate::io::{Context, Input, Output};
 use crate::notice::Notice;
@@ -323,6 +324,7 @@ impl Endpoint {
     }
 
     fn on_report(&mut self, context: &Context<'_>, tag: Tag, result: Result<Answer, OffloadError>) {
+        self.last_counters(context, tag, &result);
         let Some(purpose) = self.shared.registry.waiting.remove(&tag) else { return };
         match purpose {
             Purpose::Install(child) => {
@@ -342,9 +344,6 @@ impl Endpoint {
                 self.with_child(context, child, |ike, core, turn| {
                     ike.on_count(core, turn, (child, direction), &result)
                 });
-            }
-            Purpose::Farewell(child, direction) => {
-                Authenticated::on_farewell(&mut self.shared.turn(context), (child, direction), &result);
             }
             Purpose::Keepalive(child) => {
                 self.with_child(context, child, |ike, core, turn| liveness::on_idle(ike, core, turn, child, &result));
@@ -371,6 +370,23 @@ impl Endpoint {
                 }
             }
         }
+    }
+
+    /// A request may have taken SAs out: what they have carried is known now, and told where nothing else of their CHILD SA is left.
+    fn last_counters(&mut self, context: &Context<'_>, tag: Tag, result: &Result<Answer, OffloadError>) {
+        for sa in self.shared.registry.farewells.answered(tag) {
+            let last = farewell::last_of(result, sa);
+            if let Some(last) = last {
+                self.with_child(context, child_of(sa), |ike, _, turn| {
+                    if let Some(child) = ike.child_mut(child_of(sa)) {
+                        child.count_last(last, turn.now());
+                    }
+                });
+            }
+            let told = self.shared.registry.farewells.left(sa, last, context.now, self.shared.ids.shard());
+            self.shared.outputs.extend(told.map(Output::Event));
+        }
+        self.watch_told();
     }
 
     fn on_backend(&mut self, context: &Context<'_>, event: ipsec::Event) {

@@ -24,7 +24,7 @@
 //! | `negotiation`, `suite`, `selectors`, `transport`, `choose` | agreeing on a CHILD SA, proposals, selectors, transport mode, the connection for a peer |
 //! | `children`, `ladder`, `specs` | a CHILD SA: its entries in SAD and SPD, their order, and whether a device still has them; the rungs of a device that it may run on; how they are shown |
 //! | `window`, `retry`, `deadline`, `listing`, `collision`, `detour`, `switch`, `key_schedule`, `nat`, `mobility`, `pace`, `shaper` | one idea each, without state of others |
-//! | `gauge`, `meter`, `totals` | counters of the device: how often they are read, what they say about limits, and sums over rekeys |
+//! | `gauge`, `meter`, `totals`, `farewell` | counters of the device: how often they are read, what they say about limits, sums over rekeys, and the last ones |
 //! | `fragmentation`, `datagrams`, `reassembly` | messages that are longer than one datagram should be |
 //! | `error` | whose fault it is, and the one function that decides what goes on the wire |
 //!
@@ -47,6 +47,7 @@ mod endpoint;
 mod error;
 mod established;
 mod exchange;
+mod farewell;
 mod fragmentation;
 mod gauge;
 mod ike_sa;

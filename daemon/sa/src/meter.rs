@@ -1,16 +1,14 @@
 //! The counters of a CHILD SA: what its two SAs have carried, whether it is in use, and whether it is at a limit.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use ike_model::snapshot::Traffic;
-use ipsec::{Direction, Instant, LimitUnit, LimitUnits, Limits, Request, SaStatus};
+use ipsec::{Direction, Instant, LimitUnit, LimitUnits, Limits, SaStatus};
 
 use crate::children::{ChildSa, Outbound};
 use crate::deadline::ChildTimer;
 use crate::gauge::{Each, Gauge, SHORTEST};
-use crate::totals::Farewell;
-use crate::turn::{Purpose, Turn};
+use crate::turn::{Turn, direction_of};
 
 /// Bounds the readings of idle SAs from below, see [`Gauge::next`].
 const SUDDEN: Duration = Duration::from_secs(1);
@@ -103,17 +101,11 @@ impl ChildSa {
         turn.deadlines.set(self.timer(ChildTimer::Count), turn.after(at));
     }
 
-    /// It is about to be removed: as long as others of its line live, what it has carried counts for them to the last packet.
-    pub(crate) fn bid_farewell(&self, turn: &mut Turn<'_>) {
-        if Arc::strong_count(&self.totals) == 1 {
-            return;
-        }
-        for direction in self.installed_directions().filter(|_| self.installed_at.is_some()) {
-            let farewell = Farewell { totals: self.totals.clone(), gauge: *self.meter.gauge(direction) };
-            turn.registry.farewells.insert((self.unique_id, direction), farewell);
-            let sa = turn.ids.sa(self.unique_id, direction);
-            turn.submit(Request::Query(sa), Purpose::Farewell(self.unique_id, direction));
-        }
+    /// The last counters of one of its SAs, which the backend has taken out.
+    pub(crate) fn count_last(&mut self, last: &SaStatus, now: Instant) {
+        let direction = direction_of(last.sa);
+        let more = self.meter.read(direction, last, now);
+        self.totals.add(direction, more);
     }
 
     /// The SAs that the backend holds, the outbound one first.

@@ -5,13 +5,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use ike_model::{Connection, Identity};
-use ipsec::{Direction, GuardSpec, Instant, Op, SelectorPair, Tag};
+use ipsec::{GuardSpec, Instant, Op, SelectorPair, Tag};
 
 use crate::admission::TableSpace;
 use crate::directory::DirectoryEntry;
+use crate::farewell::Farewells;
 use crate::listing::Listing;
 use crate::switch::Switches;
-use crate::totals::Farewell;
 use crate::turn::Purpose;
 use crate::work::WorkId;
 
@@ -36,8 +36,8 @@ pub(crate) struct Registry {
     pub(crate) guards: BTreeSet<GuardSpec>,
     /// How full the tables of devices are, counted over all shards.
     pub(crate) tables: Arc<TableSpace>,
-    /// SAs that are being removed and whose last counters still count for their successors, by unique id and direction.
-    pub(crate) farewells: BTreeMap<(u32, Direction), Farewell>,
+    /// SAs that are being removed and whose last counters are still to come.
+    pub(crate) farewells: Farewells,
     /// The comparison of what the backend holds.
     pub(crate) listing: Listing,
 }

@@ -70,6 +70,9 @@ impl Turn<'_> {
             self.registry.listing.note(ops);
         }
         let tag = self.ids.tag();
+        if let Request::Apply(ops) = &request {
+            self.registry.farewells.asked(tag, ops);
+        }
         self.registry.waiting.insert(tag, purpose);
         self.outputs.push_back(Output::Offload(tag, request));
     }
@@ -122,8 +125,6 @@ pub(crate) enum Purpose {
     Inactivity(u32, Direction),
     /// To read the counters of a CHILD SA in one direction.
     Count(u32, Direction),
-    /// To read them for the last time: the CHILD SA is forgotten already.
-    Farewell(u32, Direction),
     /// To move a CHILD SA.
     Move(u32),
     /// To see whether a CHILD SA was sent on, so that no keepalive is needed.

@@ -427,6 +427,7 @@ pub fn cause(body: &EventBody) -> Option<&ike_model::Cause> {
         | EventBody::IkeSaUpdated { .. }
         | EventBody::ChildSaInstalled { .. }
         | EventBody::ChildSaRekeyed { .. }
+        | EventBody::ChildSaRemoved { .. }
         | EventBody::ChildSaSoftExpired { .. }
         | EventBody::ChildSaHardExpired { .. }
         | EventBody::PolicyAcquire { .. }

@@ -161,6 +161,11 @@ impl Oracle {
         Ok(())
     }
 
+    /// Nothing is left of which something was still to be told.
+    pub(crate) fn stories_are_complete(&self) -> Violation {
+        self.stories.values().try_for_each(Story::is_complete)
+    }
+
     /// What the events say is up, against what the core lists.
     pub(crate) fn stories_agree(&self, who: Who, ike_sas: &[IkeSaSnapshot]) -> Violation {
         self.stories.get(&who).map_or(Ok(()), |story| story.agrees(ike_sas))
@@ -293,6 +298,8 @@ pub fn describe(header: &Header) -> String {
 struct Story {
     ike_sas: BTreeSet<u32>,
     children: BTreeSet<u32>,
+    /// CHILD SAs that have ended or were replaced, and whose last counters are still to come.
+    leaving: BTreeSet<u32>,
 }
 
 impl Story {
@@ -306,10 +313,14 @@ impl Story {
             EventBody::IkeSaClosed { ike, .. } => end(&mut self.ike_sas, "IKE SA", ike.unique_id),
             EventBody::ChildSaInstalled { child, .. } => begin(&mut self.children, "CHILD SA", child.unique_id),
             EventBody::ChildSaRekeyed { old, new, .. } => {
-                end(&mut self.children, "CHILD SA", old.unique_id)?;
+                self.leaves(old.unique_id)?;
                 begin(&mut self.children, "CHILD SA", new.unique_id)
             }
-            EventBody::ChildSaClosed { child, .. } => end(&mut self.children, "CHILD SA", child.unique_id),
+            EventBody::ChildSaClosed { child, .. } => self.leaves(child.unique_id),
+            EventBody::ChildSaRemoved { child, .. } if self.leaving.remove(&child.unique_id) => Ok(()),
+            EventBody::ChildSaRemoved { child, .. } => {
+                Err(format!("CHILD SA {} is removed without an event that ends it, or twice", child.unique_id))
+            }
             EventBody::IkeSaAuthFailed { ike, .. } | EventBody::IkeSaFailed { ike, .. } => {
                 if self.ike_sas.contains(&ike.unique_id) {
                     return Err(format!("IKE SA {} failed after it was up", ike.unique_id));
@@ -333,6 +344,19 @@ impl Story {
             | EventBody::ConfigLoaded { .. }
             | EventBody::ConfigRejected { .. }
             | EventBody::EventsGap { .. } => Ok(()),
+        }
+    }
+
+    fn leaves(&mut self, child: u32) -> Violation {
+        self.leaving.insert(child);
+        end(&mut self.children, "CHILD SA", child)
+    }
+
+    /// The last counters of everything that has ended are told.
+    fn is_complete(&self) -> Violation {
+        match self.leaving.first() {
+            Some(gone) => Err(format!("CHILD SA {gone} is gone without its last counters")),
+            None => Ok(()),
         }
     }
 

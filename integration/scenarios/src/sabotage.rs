@@ -15,6 +15,8 @@ pub enum Sabotage {
     RepeatEvent,
     /// The end of a CHILD SA is not told.
     SilentClose,
+    /// What CHILD SAs that ended have carried is not told.
+    SilentRemoval,
     /// After TEMPORARY_FAILURE the exchange is begun again at once.
     NoWait,
     /// A repeated message has other octets.
@@ -25,13 +27,14 @@ pub enum Sabotage {
 
 impl Sabotage {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::DropOldInbound,
         Self::SwitchEarly,
         Self::KeepRemoved,
         Self::IgnoreDelete,
         Self::RepeatEvent,
         Self::SilentClose,
+        Self::SilentRemoval,
         Self::NoWait,
         Self::ChangedRepetition,
         Self::ForgetReply,

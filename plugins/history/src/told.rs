@@ -40,6 +40,9 @@ pub(crate) struct Record {
     old: Option<Value>,
     #[serde(default)]
     new: Option<Value>,
+    /// The CHILD SA that came after one that is removed.
+    #[serde(default)]
+    pub(crate) successor: Option<u32>,
     #[serde(default)]
     pub(crate) cause: Option<Cause>,
     #[serde(default)]

@@ -1,5 +1,6 @@
 //! The backend: one tunnel device, its threads, and the control thread that carries out requests in order.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
@@ -13,12 +14,12 @@ use arc_swap::ArcSwap;
 use ike_crypto::ring_provider;
 use ipsec::fault::Simulate;
 use ipsec::{
-    DeviceId, DeviceTable, Event, NatReader, OffloadBackend, OffloadError, OnStop, Reports, Request, Spi, TableFull,
-    Tag,
+    DeviceId, DeviceTable, Event, Instant, NatReader, OffloadBackend, OffloadError, OnStop, Reports, Request, Spi,
+    TableFull, Tag,
 };
 
 use crate::config::{StartError, UserspaceConfig};
-use crate::control::{Control, Identity};
+use crate::control::{Control, Identity, LONGEST_USE, Leaving, Outcome};
 use crate::drops::Reason;
 use crate::io::socket::{Answers, OuterSocket, set_up};
 use crate::io::transmit::Wires;
@@ -59,6 +60,9 @@ struct Common {
 
 /// Takes the outcome of a [`Userspace::simulate`].
 pub type Simulated = Box<dyn FnOnce(Result<u32, String>) + Send>;
+
+/// A request that is to be answered when its SAs are in no use any more, at the latest at this instant.
+type Parting = (Tag, Leaving, Instant);
 
 enum Message {
     Request(Tag, Request),
@@ -220,16 +224,23 @@ impl Common {
     fn run(&self, messages: &Receiver<Message>) {
         let mut refreshed = datapath_io::now();
         let mut followed = refreshed;
+        let mut leaving = VecDeque::new();
         loop {
-            match messages.recv_timeout(self.sleep()) {
-                Ok(Message::Request(tag, request)) => self.reports.done(tag, self.control.execute(&request)),
+            let sleep = leaving.front().map_or(LONGEST_SLEEP, |(_, _, until): &Parting| self.until(*until));
+            match messages.recv_timeout(self.sleep().min(sleep)) {
+                Ok(Message::Request(tag, request)) => match self.control.carry_out(&request) {
+                    Ok(Outcome::Leaving(gone)) => leaving.push_back((tag, gone, self.control.now() + LONGEST_USE)),
+                    Ok(Outcome::Answer(answer)) => self.reports.done(tag, Ok(answer)),
+                    Err(error) => self.reports.done(tag, Err(error)),
+                },
                 Ok(Message::Simulate(order, then)) => then(self.control.simulate(&order)),
                 Ok(Message::Link(change)) => self.control.link_changed(&change, true),
                 Ok(Message::DeviceLost) => self.device_lost(),
-                Ok(Message::Stop(on_stop)) => return self.stop(on_stop, messages),
-                Err(RecvTimeoutError::Disconnected) => return self.stop(OnStop::Block, messages),
+                Ok(Message::Stop(on_stop)) => return self.stop(on_stop, messages, leaving),
+                Err(RecvTimeoutError::Disconnected) => return self.stop(OnStop::Block, messages, leaving),
                 Err(RecvTimeoutError::Timeout) => {}
             }
+            self.part(&mut leaving, false);
             if self.device_is_lost.load(Relaxed) {
                 self.regain_device();
             }
@@ -248,8 +259,23 @@ impl Common {
         }
     }
 
+    /// Answers requests whose SAs are in no use any more; with `all`, every one.
+    fn part(&self, leaving: &mut VecDeque<Parting>, all: bool) {
+        while let Some((tag, gone, until)) = leaving.pop_front() {
+            let now = self.control.now();
+            if !all && now < until && !gone.is_over() {
+                return leaving.push_front((tag, gone, until));
+            }
+            self.reports.done(tag, Ok(gone.answer(now)));
+        }
+    }
+
+    fn until(&self, at: Instant) -> Duration {
+        at.saturating_since(self.control.now())
+    }
+
     fn sleep(&self) -> Duration {
-        let next = self.control.tick().map(|at| at.saturating_since(self.control.now()));
+        let next = self.control.tick().map(|at| self.until(at));
         let longest = if self.device_is_lost.load(Relaxed) {
             DEVICE_RETRY
         } else if self.wires.path_mtu_stale.load(Relaxed) {
@@ -309,8 +335,9 @@ impl Common {
         self.control.tunnel_back();
     }
 
-    fn stop(&self, on_stop: OnStop, messages: &Receiver<Message>) {
+    fn stop(&self, on_stop: OnStop, messages: &Receiver<Message>, mut leaving: VecDeque<Parting>) {
         self.control.close();
+        self.part(&mut leaving, true);
         // Senders are gone by now except those in the middle of a submit: what they post is answered too.
         while let Ok(message) = messages.recv_timeout(Duration::ZERO) {
             if let Message::Request(tag, _) = message {

@@ -36,7 +36,9 @@ pub fn event(body: &EventBody) -> Option<(&'static str, Message)> {
         EventBody::IkeSaFailed { ike, cause } => failure_alert(cause.kind).map(|kind| ("alert", alert(kind, ike))),
         EventBody::PeerUnreachable { ike, .. } => Some(("alert", alert("retransmit-send-timeout", ike))),
         EventBody::ChildSaInstallFailed { ike, .. } => Some(("alert", alert("install-child-sa-failed", ike))),
-        EventBody::IkeSaRekeyFailed { .. }
+        // Its end is known from a `child-updown` or `child-rekey` already.
+        EventBody::ChildSaRemoved { .. }
+        | EventBody::IkeSaRekeyFailed { .. }
         | EventBody::ChildSaRekeyFailed { .. }
         | EventBody::ChildSaSoftExpired { .. }
         | EventBody::ChildSaHardExpired { .. }

@@ -173,6 +173,8 @@ fn events_have_vici_names() {
         assert!(crate::request::EVENTS.contains(&found));
     }
     assert!(event(&EventBody::PeerReachable { ike: sa() }).is_none());
+    let removed = EventBody::ChildSaRemoved { ike: sa(), child: Box::new(child()), successor: None };
+    assert!(event(&removed).is_none());
 }
 
 #[test]

@@ -175,6 +175,18 @@ fn line(body: &EventBody) -> Line<'_> {
             let text = format!("CHILD SA {} closed: {cause}", title(child));
             Line::new("child-sa.closed", text).ike(ike).child(child).cause(cause)
         }
+        EventBody::ChildSaRemoved { ike, child, .. } => {
+            let (inbound, outbound) = (child.traffic_in, child.traffic_out);
+            let text = format!(
+                "CHILD SA {} is out of the data path: in {} bytes, {} packets, out {} bytes, {} packets",
+                title(child),
+                inbound.bytes,
+                inbound.packets,
+                outbound.bytes,
+                outbound.packets
+            );
+            Line::new("child-sa.removed", text).ike(ike).child(child)
+        }
         EventBody::ChildSaRekeyFailed { ike, child, cause } => {
             let text = format!("rekeying CHILD SA {} failed: {cause}", title(child));
             Line::new("child-sa.rekey-failed", text).ike(ike).child(child).cause(cause)

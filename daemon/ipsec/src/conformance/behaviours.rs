@@ -121,6 +121,7 @@ behaviours! {
     policies::a_storm_is_one_acquire_for_each_policy = "However many packets come, each policy has one acquire outstanding, and holds few.",
     policies::a_drop_is_told_once_for_each_reason = "A reason for drops is told when its counter leaves zero.",
     packets::counters_are_exact = "Packets, octets, sequence number and idle time are those of the packets carried.",
+    packets::a_removal_tells_the_last_counters = "The answer to a removal tells what the SA has carried, to the last packet.",
     packets::sequence_numbers_go_up_by_one = "Sequence numbers start at one and leave none out (RFC 4303 §2.2).",
     packets::old_and_new_inbound_sas_work_side_by_side = "Old and new inbound SAs work side by side until the old one is removed.",
     packets::a_replayed_packet_is_rejected = "A number left of the window or in it twice is rejected (RFC 4303 §3.4.3).",

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::setup::{Bench, REMOTE, UDP, network, networks};
 use super::{Kept, OuterContent, OuterPacket, Verdict, ensure};
-use crate::backend::{Event, Op};
+use crate::backend::{Answer, Event, Op};
 use crate::sa::{OuterAddresses, UdpEncapsulation};
 use crate::selector::{AddressRange, PortRange, SelectorPair, TrafficSelector};
 
@@ -96,6 +96,24 @@ pub(super) fn counters_are_exact(bench: &mut Bench<'_>) -> Kept {
     bench.pass_time(std::time::Duration::from_secs(5))?;
     let idle = bench.status(pin.inbound.handle)?.idle_seconds;
     ensure(idle == Some(5), || format!("5 seconds after the last packet the idle time is {idle:?}"))
+}
+
+/// Whoever keeps accounts sees an SA for the last time in the answer to its removal.
+pub(super) fn a_removal_tells_the_last_counters(bench: &mut Bench<'_>) -> Kept {
+    let pin = bench.connected()?;
+    let packets = pings(7);
+    let octets: usize = packets.iter().map(Vec::len).sum();
+    let sent = bench.send(&packets)?;
+    bench.receive(&sent)?;
+    let handles = [pin.outbound.handle, pin.inbound.handle];
+    let answer = bench.apply(handles.map(Op::RemoveSa).to_vec())?;
+    let Answer::Applied(applied) = answer else {
+        return Err(Verdict::Broken(format!("a removal was answered with {answer:?}")));
+    };
+    let told: Vec<_> = applied.removed.iter().map(|status| (status.sa, status.packets, status.bytes)).collect();
+    ensure(told == handles.map(|sa| (sa, 7, octets as u64)), || {
+        format!("both SAs carried 7 packets of {octets} octets, their removal told {told:?}")
+    })
 }
 
 pub(super) fn a_replayed_packet_is_rejected(bench: &mut Bench<'_>) -> Kept {

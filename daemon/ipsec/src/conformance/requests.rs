@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::setup::{Bench, HairPin, SHARD, networks, protect};
 use super::{Kept, Verdict, ensure};
 use crate::algorithm::KeyMaterial;
-use crate::backend::{Answer, OffloadError, OnStop, Op, Request, Scope};
+use crate::backend::{Answer, Applied, OffloadError, OnStop, Op, Request, Scope};
 use crate::handle::{PolicyHandle, SaHandle, Tag};
 use crate::policy::{GuardSpec, PolicySpec};
 use crate::sa::{Direction, ModeInUse, OffloadMode, SaSpec};
@@ -145,7 +145,7 @@ pub(super) fn an_install_in_its_order_is_taken(bench: &mut Bench<'_>) -> Kept {
 pub(super) fn the_mode_in_use_is_read_back(bench: &mut Bench<'_>) -> Kept {
     let pin = bench.hair_pin(networks())?;
     let answer = bench.apply(pin.everything())?;
-    let Answer::Applied(modes) = answer else {
+    let Answer::Applied(Applied { modes, .. }) = answer else {
         return Err(Verdict::Broken(format!("an install was answered with {answer:?}")));
     };
     let handles: Vec<SaHandle> = modes.iter().map(|(handle, _)| *handle).collect();

@@ -139,12 +139,21 @@ impl Endpoint {
         });
     }
 
+    /// Nothing more is to come of SAs that are gone.
+    pub(super) fn watch_told(&mut self) {
+        if self.stopping && self.shared.registry.farewells.is_over() {
+            self.note_gone(|_, _| {});
+        }
+    }
+
     fn note_gone(&mut self, change: impl Fn(&mut BTreeSet<u32>, &mut BTreeSet<u32>)) {
+        // The end of the daemon waits until everything is told.
+        let told = !self.stopping || self.shared.registry.farewells.is_over();
         let outputs = &mut self.shared.outputs;
         self.watches.retain_mut(|watch| match watch {
             Watch::Gone { id, ikes, children, matches } => {
                 change(ikes, children);
-                let done = ikes.is_empty() && children.is_empty();
+                let done = told && ikes.is_empty() && children.is_empty();
                 if done {
                     let outcome = CommandOutcome { matches: *matches, terminated: *matches };
                     outputs.push_back(Output::Reply(*id, Ok(outcome)));

@@ -20,9 +20,10 @@ impl Authenticated {
             self.tell_down(core, turn, unique_id, cause);
         }
         let mut child = self.children.swap_remove(at);
-        child.bid_farewell(turn);
         let ops = child.remove_ops(turn.ids);
         turn.apply(ops, Purpose::Remove);
+        let now = turn.now();
+        turn.farewell(|| self.snapshot_alone(core, now), child);
         turn.deadlines.clear_child(unique_id);
         turn.registry.home.remove(&unique_id);
         turn.notices.push_back(Notice::ChildGone { unique_id });
@@ -30,8 +31,8 @@ impl Authenticated {
 
     /// Tells that a CHILD SA has ended without a successor.
     pub(crate) fn tell_down(&self, core: &Core, turn: &mut Turn<'_>, unique_id: u32, cause: &Cause) {
-        let told_up = |child: &&ChildSa| child.installed_at.is_some() && !child.replaced && !child.redundant;
-        let Some(child) = self.child(unique_id).filter(told_up) else { return };
+        let up = |child: &&ChildSa| child.installed_at.is_some() && child.successor.is_none() && !child.redundant;
+        let Some(child) = self.child(unique_id).filter(up) else { return };
         log_down(core, &format!("CHILD SA {}{{{unique_id}}}", child.config.name), cause);
         let ike = Box::new(self.snapshot_alone(core, turn.now()));
         let snapshot = Box::new(child.snapshot(turn.now(), turn.ids.shard()));
@@ -84,7 +85,7 @@ impl Authenticated {
         let ended = |child: &ChildSa| {
             // One that lingers is told of already, unless its successor was still being installed.
             let up = !matches!(child.state, ChildSaState::Created | ChildSaState::Installing);
-            up && child.replaces.is_none() && !child.redundant && !child.replaced
+            up && child.replaces.is_none() && !child.redundant && child.successor.is_none()
         };
         for unique_id in all {
             let own = self.child(unique_id).filter(|child| ended(child)).map(|child| child.cause.clone());
@@ -100,7 +101,9 @@ impl Authenticated {
         }
         let snapshot = self.snapshot_alone(core, turn.now());
         turn.apply(ops, Purpose::Remove);
-        self.children.clear();
+        for child in std::mem::take(&mut self.children) {
+            turn.farewell(|| snapshot.clone(), child);
+        }
         if matches!(self.standing, Standing::Up | Standing::Deleting) {
             log_down(core, "IKE SA", &cause);
             turn.event(EventBody::IkeSaClosed { ike: Box::new(snapshot), cause });

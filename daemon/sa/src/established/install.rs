@@ -9,7 +9,7 @@ use ike_model::{Cause, CauseKind, Child, EventBody};
 use ike_wire::ids::NotifyType;
 use ike_wire::{Notify, Payload};
 use ipsec::preflight::words;
-use ipsec::{Answer, Direction, ModeInUse, OffloadError, Op, Request, SaHandle};
+use ipsec::{Answer, Direction, ModeInUse, OffloadError};
 
 use crate::children::{Agreement, ChildKeys, ChildSa, Outbound};
 use crate::core::Core;
@@ -19,7 +19,7 @@ use crate::established::{Active, Authenticated, Incoming, Intent, Pending};
 use crate::exchange::create_child;
 use crate::notice::Notice;
 use crate::switch;
-use crate::turn::{Purpose, Turn, child_of};
+use crate::turn::{Purpose, Turn};
 
 impl Authenticated {
     /// Installs the first CHILD SA as initiator.
@@ -237,6 +237,9 @@ impl Authenticated {
     /// A CHILD SA without predecessor is installed: use it.
     pub(crate) fn child_up(&mut self, core: &Core, turn: &mut Turn<'_>, unique_id: u32) {
         self.activate(turn, unique_id);
+        if let Some(child) = self.child_mut(unique_id) {
+            child.told_up = true;
+        }
         let Some(child) = self.child(unique_id) else { return };
         tracing::info!(
             conn = core.connection.name, child = child.config.name, ike = core.unique_id, peer = %core.path.remote,
@@ -275,10 +278,6 @@ impl Authenticated {
             let old = child.replaces.and_then(|id| self.children.iter_mut().find(|other| other.unique_id == id));
             let (ops, obsolete) = child.activate_ops(turn.ids, old);
             turn.apply(ops, Purpose::Activate(unique_id));
-            // From now on nothing is sent on it: these are its last counters.
-            if let Some(sa) = removed_by(&obsolete) {
-                turn.submit(Request::Query(sa), Purpose::Count(child_of(sa), Direction::Outbound));
-            }
             turn.registry.switches.takes(turn.ids.sa(unique_id, Direction::Outbound), &child.name, &child.pairs);
             turn.apply(obsolete, Purpose::Remove);
         }
@@ -311,16 +310,11 @@ impl Authenticated {
     }
 }
 
-/// The SA that operations take out, if there is one.
-fn removed_by(ops: &[Op]) -> Option<SaHandle> {
-    ops.iter().find_map(|op| if let Op::RemoveSa(sa) = op { Some(*sa) } else { None })
-}
-
 /// The mode of one SA in an answer; what is not told of is not offloaded.
 fn mode_of(answer: &Answer, sa: ipsec::SaHandle) -> ModeInUse {
     match answer {
-        Answer::Applied(modes) => {
-            modes.iter().find(|(handle, _)| *handle == sa).map_or(ModeInUse::SOFTWARE, |(_, mode)| mode.clone())
+        Answer::Applied(applied) => {
+            applied.modes.iter().find(|(handle, _)| *handle == sa).map_or(ModeInUse::SOFTWARE, |(_, mode)| mode.clone())
         }
         Answer::Status(_) | Answer::Installed(_) => ModeInUse::SOFTWARE,
     }

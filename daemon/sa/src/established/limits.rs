@@ -11,7 +11,6 @@ use crate::children::{ChildSa, Outbound, inactivity_step};
 use crate::core::Core;
 use crate::deadline::ChildTimer;
 use crate::established::{Active, Authenticated, Intent};
-use crate::gauge::Each;
 use crate::turn::{Purpose, Turn};
 
 impl Authenticated {
@@ -121,19 +120,6 @@ impl Authenticated {
         }
         if let Some(unit) = status.soft_expired.or_else(|| child.meter.soft(direction, &child.limits)) {
             self.soft_expired(core, turn, unique_id, unit);
-        }
-    }
-
-    /// The last counters of an SA whose CHILD SA is gone already.
-    pub(crate) fn on_farewell(
-        turn: &mut Turn<'_>,
-        (unique_id, direction): (u32, Direction),
-        result: &Result<Answer, OffloadError>,
-    ) {
-        let Some(mut farewell) = turn.registry.farewells.remove(&(unique_id, direction)) else { return };
-        if let Ok(Answer::Status(status)) = result {
-            let count = Each { bytes: status.bytes, packets: status.packets };
-            farewell.totals.add(direction, farewell.gauge.read(count, turn.now()));
         }
     }
 
@@ -255,10 +241,11 @@ impl Authenticated {
         if child.replaces.take().is_none() {
             return;
         }
+        child.told_up = true;
         let (new_snapshot, name) = (Box::new(child.snapshot(now, shard)), child.config.name.clone());
         let (spi_in, spi_out) = (child.spi_in, child.spi_out);
         let Some(before) = self.child_mut(old) else { return };
-        before.replaced = true;
+        before.successor = Some(new);
         let old_snapshot = Box::new(before.snapshot(now, shard));
         tracing::info!(
             conn = core.connection.name, child = name, ike = core.unique_id, peer = %core.path.remote,

@@ -21,7 +21,7 @@ impl Authenticated {
             return;
         }
         child.lost = true;
-        if child.state == ChildSaState::Deleted && child.replaced {
+        if child.state == ChildSaState::Deleted && child.successor.is_some() {
             // Only stragglers could have come on it.
             return self.remove_child(core, turn, unique_id, None);
         }

@@ -29,7 +29,7 @@ fn child_is_replaced_by_either_end() {
         world.assert_one_tunnel();
         assert_ne!(world.live(A), before);
         for side in [A, B] {
-            assert_eq!(world.types(side), ["IkeSaEstablished", "ChildSaInstalled", "ChildSaRekeyed"]);
+            assert_eq!(world.types(side), ["IkeSaEstablished", "ChildSaInstalled", "ChildSaRekeyed", "ChildSaRemoved"]);
         }
     }
 }
@@ -86,7 +86,7 @@ fn soft_limit_leads_to_rekeying_once() {
     }
     world.run(Duration::from_secs(20));
     world.assert_one_tunnel();
-    let expected = ["IkeSaEstablished", "ChildSaInstalled", "ChildSaSoftExpired", "ChildSaRekeyed"];
+    let expected = ["IkeSaEstablished", "ChildSaInstalled", "ChildSaSoftExpired", "ChildSaRekeyed", "ChildSaRemoved"];
     assert_eq!(world.types(A), expected);
 }
 

@@ -229,6 +229,7 @@ impl World {
                 &format!("{}: IKE SAs, CHILD SAs, SAs, policies left: {left:?}", letter(gateway.who)),
             );
         }
+        self.insist(self.oracle.borrow().stories_are_complete());
     }
 
     /// How many datagrams a gateway has sent.

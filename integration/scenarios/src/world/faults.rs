@@ -106,6 +106,7 @@ impl World {
         match self.sabotage {
             Some(Sabotage::RepeatEvent) if self.count.is_multiple_of(EVERY) => 2,
             Some(Sabotage::SilentClose) if matches!(body, EventBody::ChildSaClosed { .. }) => 0,
+            Some(Sabotage::SilentRemoval) if matches!(body, EventBody::ChildSaRemoved { .. }) => 0,
             Some(_) | None => 1,
         }
     }

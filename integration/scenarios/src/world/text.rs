@@ -13,7 +13,9 @@ pub(super) fn letter(who: Who) -> char {
 /// What an event is about.
 pub(super) fn subject(body: &EventBody) -> String {
     match body {
-        EventBody::ChildSaInstalled { child, .. } | EventBody::ChildSaClosed { child, .. } => {
+        EventBody::ChildSaInstalled { child, .. }
+        | EventBody::ChildSaClosed { child, .. }
+        | EventBody::ChildSaRemoved { child, .. } => {
             format!(" {}{{{}}} {:?}/{:?}", child.name, child.unique_id, child.spi_in, child.spi_out)
         }
         EventBody::ChildSaRekeyed { old, new, .. } => {

@@ -47,7 +47,7 @@ fn a_dead_peer_is_found() {
     let gone = world.run_until(Duration::from_secs(600), |world| world.gateway(A).counts().ike_sas == 0);
     assert!(gone);
     let names = world.gateway(A).event_names();
-    assert_eq!(names[2..], ["peer.unreachable", "child-sa.closed", "ike-sa.closed"]);
+    assert_eq!(names[2..], ["peer.unreachable", "child-sa.closed", "ike-sa.closed", "child-sa.removed"]);
     assert_eq!(world.gateway(A).last_cause().unwrap().kind, CauseKind::PeerUnreachable);
     // Established, silence, then the whole schedule.
     let elapsed = world.elapsed().as_secs();

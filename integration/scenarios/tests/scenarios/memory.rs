@@ -16,7 +16,8 @@ use ike_model::{Command, CommandId, ConfigSnapshot, Connection, EventBody, HostS
 use ike_sa::{Context, Endpoint, Input, Job, Output, SpiSource, WorkId};
 use ipsec::recording::RecordingBackend;
 use ipsec::{
-    Answer, DeviceId, DeviceTable, Instant, ModeInUse, OffloadBackend, Op, Path, Request, Shard, Spi, TableFull, Tag,
+    Answer, Applied, DeviceId, DeviceTable, Instant, ModeInUse, OffloadBackend, Op, Path, Request, Shard, Spi,
+    TableFull, Tag,
 };
 use scenarios::gateway::provider;
 use scenarios::{A, B, config};
@@ -169,7 +170,7 @@ fn applied(ops: &[Op]) -> Answer {
             modes.push((sa.handle, ModeInUse::SOFTWARE));
         }
     }
-    Answer::Applied(modes)
+    Answer::Applied(Applied { modes, removed: Vec::new() })
 }
 
 /// One connection for each peer at A, with an identity of its own; one for all at B.

@@ -88,6 +88,11 @@ fn a_silent_end_is_found() {
 }
 
 #[test]
+fn counters_that_are_never_told_are_found() {
+    found(Sabotage::SilentRemoval, "without its last counters");
+}
+
+#[test]
 fn a_retry_without_a_wait_is_found() {
     found(Sabotage::NoWait, "after TEMPORARY_FAILURE");
 }

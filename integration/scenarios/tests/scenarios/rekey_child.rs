@@ -43,7 +43,7 @@ fn from_either_side() {
         assert_eq!((inbound(&world, A), inbound(&world, B)), (1, 1));
         for who in [A, B] {
             let gateway = world.gateway(who);
-            assert_eq!(gateway.event_names()[2..], ["child-sa.rekeyed"]);
+            assert_eq!(gateway.event_names()[2..], ["child-sa.rekeyed", "child-sa.removed"]);
             assert_eq!(gateway.live_children(world.now())[0].generation, 1);
             let tables = gateway.tables();
             assert_eq!((tables.sas.len(), tables.policies.len()), (2, 3));

@@ -6,7 +6,7 @@
 //! undone in reverse.
 
 use ipsec::{
-    Answer, Direction, GuardSpec, ModeInUse, OffloadError, OffloadMode, Op, OuterAddresses, PolicyHandle, PolicySpec,
+    Answer, Applied, Direction, GuardSpec, OffloadError, OffloadMode, Op, OuterAddresses, PolicyHandle, PolicySpec,
     SaHandle, Spi, UdpEncapsulation,
 };
 use offload_host::xfrm::PolicyKey;
@@ -49,7 +49,7 @@ pub(super) struct Work {
     pub(super) removed: Vec<Sa>,
     /// SPIs of SAs that are gone already.
     pub(super) release: Vec<Spi>,
-    pub(super) modes: Vec<(SaHandle, ModeInUse)>,
+    pub(super) answer: Applied,
 }
 
 impl Work {
@@ -77,13 +77,14 @@ impl Control {
     ///
     /// # Errors
     /// The kernel's refusal; all is as before then.
-    pub(super) fn finish(&mut self, mut work: Work) -> Result<Vec<(SaHandle, ModeInUse)>, OffloadError> {
+    pub(super) fn finish(&mut self, mut work: Work) -> Result<Applied, OffloadError> {
         if let Err(error) = self.sync_dirty(&mut work) {
             self.undo(work);
             return Err(error);
         }
-        for sa in &work.removed {
-            self.delete_from_kernel(sa);
+        for sa in &mut work.removed {
+            let last = self.take_from_kernel(sa);
+            work.answer.removed.push(last);
         }
         let released = work.release.iter().copied().chain(work.removed.iter().filter_map(own_spi));
         self.release(released.collect());
@@ -98,7 +99,7 @@ impl Control {
         }
         self.after_activation();
         self.trim_due();
-        Ok(work.modes)
+        Ok(work.answer)
     }
 
     fn remove_guard(&mut self, guard: &GuardSpec) -> Result<(), OffloadError> {

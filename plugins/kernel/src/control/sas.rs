@@ -141,23 +141,27 @@ impl Sas {
     }
 
     pub(super) fn status(&self, handle: SaHandle, now: Instant) -> Option<SaStatus> {
-        let sa = self.sas.get(&handle)?;
-        Some(SaStatus {
-            sa: handle,
-            device: sa.device,
-            spi: sa.id.spi,
-            bytes: sa.bytes,
-            packets: sa.packets,
-            idle_seconds: sa.last_packet.map(|at| now.saturating_since(at).as_secs()),
-            sequence: sa.sequence,
-            soft_expired: sa.soft,
-            hard_expired: sa.hard,
-            mode: sa.mode.clone(),
-        })
+        Some(self.sas.get(&handle)?.status(now))
     }
 }
 
 impl Sa {
+    /// Its state as last read.
+    fn status(&self, now: Instant) -> SaStatus {
+        SaStatus {
+            sa: self.handle,
+            device: self.device,
+            spi: self.id.spi,
+            bytes: self.bytes,
+            packets: self.packets,
+            idle_seconds: self.last_packet.map(|at| now.saturating_since(at).as_secs()),
+            sequence: self.sequence,
+            soft_expired: self.soft,
+            hard_expired: self.hard,
+            mode: self.mode.clone(),
+        }
+    }
+
     /// Takes counters from the kernel. `wall` is its clock now.
     fn read(&mut self, state: &State, now: Instant, wall: u64) {
         if state.packets != self.packets {
@@ -274,7 +278,7 @@ impl Control {
         self.schedule_sa(&sa);
         self.sas.insert(sa);
         work.undo.push(Undo::DropSa(spec.handle));
-        work.modes.push((spec.handle, mode));
+        work.answer.modes.push((spec.handle, mode));
         Ok(())
     }
 
@@ -329,8 +333,9 @@ impl Control {
         let Some(at) = work.removed.iter().position(|sa| sa.id == *id && sa.hard.is_none()) else { return Ok(()) };
         // No policy may point at it without it: packets would have the kernel keep its place for a state to come.
         self.sync_dirty(work)?;
-        let sa = work.removed.remove(at);
-        self.delete_from_kernel(&sa);
+        let mut sa = work.removed.remove(at);
+        let last = self.take_from_kernel(&mut sa);
+        work.answer.removed.push(last);
         for undo in &mut work.undo {
             if matches!(undo, Undo::RestoreSa(removed) if removed.handle == sa.handle) {
                 *undo = Undo::Lost(sa.handle);
@@ -338,6 +343,19 @@ impl Control {
         }
         work.release.extend((sa.direction == Direction::Inbound).then_some(sa.id.spi));
         Ok(())
+    }
+
+    /// Reads the counters of an SA of ours for the last time and deletes it.
+    pub(super) fn take_from_kernel(&mut self, sa: &mut Sa) -> SaStatus {
+        let (now, wall) = (self.now(), (self.clock.wall)());
+        match self.xfrm.state(&sa.id) {
+            Ok(Some(state)) if sa.hard.is_none() => sa.read(&state, now, wall),
+            // What the kernel has ended or lost by itself it has no counters of any more.
+            Ok(_) => {}
+            Err(error) => tracing::debug!(child = %sa.name, spi = %sa.id.spi, %error, "no last counters of an SA"),
+        }
+        self.delete_from_kernel(sa);
+        sa.status(now)
     }
 
     /// Deletes an SA of ours; one that is gone is no error.

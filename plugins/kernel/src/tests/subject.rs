@@ -208,7 +208,7 @@ impl InMemory {
     /// Carries out operations.
     pub(super) fn apply(&mut self, ops: Vec<Op>) -> Result<Vec<(SaHandle, ModeInUse)>, OffloadError> {
         match self.ask(Request::Apply(ops))? {
-            Answer::Applied(modes) => Ok(modes),
+            Answer::Applied(applied) => Ok(applied.modes),
             other @ (Answer::Status(_) | Answer::Installed(_)) => panic!("{other:?}"),
         }
     }

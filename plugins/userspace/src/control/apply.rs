@@ -4,10 +4,11 @@ use std::cmp::Reverse;
 use std::sync::Arc;
 
 use ipsec::{
-    Answer, Direction, GuardSpec, Instant, ModeInUse, OffloadError, OffloadMode, Op, OuterAddresses, PolicyAction,
+    Direction, GuardSpec, Instant, ModeInUse, OffloadError, OffloadMode, Op, OuterAddresses, PolicyAction,
     PolicyHandle, PolicySpec, SaHandle, SaMode, SaSpec, Spi, UdpEncapsulation,
 };
 
+use super::leaving::{Departed, Leaving};
 use super::{Control, Limit, State, inner_mtu, lock};
 use crate::crypto;
 use crate::engine::Tables;
@@ -42,10 +43,11 @@ pub(super) struct Work {
     undo: Vec<Undo>,
     after: Vec<After>,
     modes: Vec<(SaHandle, ModeInUse)>,
+    removed: Vec<Departed>,
 }
 
 impl Control {
-    pub(super) fn apply(&self, ops: &[Op], now: Instant) -> Result<Answer, OffloadError> {
+    pub(super) fn apply(&self, ops: &[Op], now: Instant) -> Result<Leaving, OffloadError> {
         let mut state = self.lock();
         // Without the device nothing new is taken on; what is there can still be changed and removed.
         let installs = ops.iter().any(|op| matches!(op, Op::InstallSa(_)));
@@ -60,18 +62,17 @@ impl Control {
                 return Err(error);
             }
         }
-        let modes = self.finish(&mut state, work, now);
-        Ok(Answer::Applied(modes))
+        Ok(self.finish(&mut state, work, now))
     }
 
     /// Publishes what was done and does what follows.
-    pub(super) fn finish(&self, state: &mut State, work: Work, now: Instant) -> Vec<(SaHandle, ModeInUse)> {
+    pub(super) fn finish(&self, state: &mut State, work: Work, now: Instant) -> Leaving {
         self.publish(state);
         for after in work.after {
             self.follow(state, after, now);
         }
         state.trim_deadlines();
-        work.modes
+        Leaving::new(work.modes, work.removed)
     }
 
     fn step(&self, state: &mut State, op: &Op, work: &mut Work, now: Instant) -> Result<(), OffloadError> {
@@ -157,7 +158,9 @@ impl Control {
     }
 
     pub(super) fn remove_sa(&self, state: &mut State, handle: SaHandle, work: &mut Work) {
+        let frozen = state.frozen.get(&handle).cloned();
         let Some(sa) = state.set_sa(handle, None) else { return };
+        work.removed.push(Departed::new(&sa, frozen));
         match sa.direction {
             Direction::Inbound => {
                 if let Some(slot) = lock(&self.spis).slot_of(sa.spi) {

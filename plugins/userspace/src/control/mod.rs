@@ -5,6 +5,7 @@
 //! published as a whole, and removals at the host and of SPIs follow.
 
 mod apply;
+mod leaving;
 mod links;
 mod simulate;
 
@@ -20,6 +21,7 @@ use ipsec::{
     TableFull,
 };
 
+pub use self::leaving::{LONGEST as LONGEST_USE, Leaving, Outcome};
 use crate::drops::DropCounters;
 use crate::engine::{Shared, Tables};
 use crate::esp;
@@ -248,21 +250,35 @@ impl Control {
         lock(&self.spis).release(spi, self.now());
     }
 
-    /// Carries out a request.
+    /// Carries out a request at once, for whoever knows that no packet is under way.
     ///
     /// # Errors
     /// Why nothing of it was done.
     pub fn execute(&self, request: &Request) -> Result<Answer, OffloadError> {
+        self.carry_out(request).map(|outcome| match outcome {
+            Outcome::Answer(answer) => answer,
+            Outcome::Leaving(leaving) => leaving.answer(self.now()),
+        })
+    }
+
+    /// Carries out a request.
+    ///
+    /// # Errors
+    /// Why nothing of it was done.
+    pub fn carry_out(&self, request: &Request) -> Result<Outcome, OffloadError> {
         let now = self.now();
-        match request {
-            Request::Apply(ops) => self.apply(ops, now),
-            Request::Query(handle) => self
-                .lock()
-                .status_of(*handle, now)
-                .map(Answer::Status)
-                .ok_or_else(|| OffloadError::Missing(format!("SA {:x}", handle.raw()))),
-            Request::List(scope) => Ok(Answer::Installed(self.installed(*scope, now))),
-        }
+        let answer = match request {
+            Request::Apply(ops) => match self.apply(ops, now)? {
+                leaving if leaving.is_over() => leaving.answer(now),
+                leaving => return Ok(Outcome::Leaving(leaving)),
+            },
+            Request::Query(handle) => {
+                let status = self.lock().status_of(*handle, now);
+                Answer::Status(status.ok_or_else(|| OffloadError::Missing(format!("SA {:x}", handle.raw())))?)
+            }
+            Request::List(scope) => Answer::Installed(self.installed(*scope, now)),
+        };
+        Ok(Outcome::Answer(answer))
     }
 
     fn installed(&self, scope: Scope, now: Instant) -> Installed {
@@ -362,14 +378,7 @@ impl Control {
 impl State {
     fn status_of(&self, handle: SaHandle, now: Instant) -> Option<SaStatus> {
         let status = self.sas.get(&handle)?.status(now);
-        let Some(frozen) = self.frozen.get(&handle) else { return Some(status) };
-        Some(SaStatus {
-            bytes: frozen.bytes,
-            packets: frozen.packets,
-            idle_seconds: frozen.idle_seconds,
-            sequence: frozen.sequence,
-            ..status
-        })
+        Some(leaving::as_told(status, self.frozen.get(&handle)))
     }
 
     fn status_of_policy(&self, spec: &PolicySpec, policy: &Policy) -> PolicyStatus {

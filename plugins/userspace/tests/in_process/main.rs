@@ -12,7 +12,9 @@ mod scale;
 mod subject;
 mod transport;
 
-use ipsec::{Answer, Installed, ModeInUse, OffloadError, OffloadMode, Op, PolicyHandle, Request, SaSpec, Scope, Shard};
+use ipsec::{
+    Answer, Applied, Installed, ModeInUse, OffloadError, OffloadMode, Op, PolicyHandle, Request, SaSpec, Scope, Shard,
+};
 use offload_userspace::NoMachine;
 use subject::InProcess;
 
@@ -33,5 +35,5 @@ fn a_route_that_is_refused_undoes_the_request() {
     let sa = SaSpec { offload: OffloadMode::Packet, ..sa };
     let handle = sa.handle;
     let outcome = subject.backend.control.execute(&Request::Apply(vec![Op::InstallSa(Box::new(sa))]));
-    assert_eq!(outcome, Ok(Answer::Applied(vec![(handle, mode)])));
+    assert_eq!(outcome, Ok(Answer::Applied(Applied { modes: vec![(handle, mode)], removed: Vec::new() })));
 }

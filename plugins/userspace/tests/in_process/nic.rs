@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ipsec::conformance::{Wire, udp_v4};
 use ipsec::fault::{Fault, Refusal, Refuse, Simulate, Step, Target, Tell, Told};
 use ipsec::{
-    AddressRange, Answer, DeviceId, DeviceState, Direction, EspAlgorithm, EspEncryption, EspIntegrity, Event,
+    AddressRange, Answer, Applied, DeviceId, DeviceState, Direction, EspAlgorithm, EspEncryption, EspIntegrity, Event,
     Installed, KeyMaterial, LimitUnit, Limits, OffloadError, OffloadMode, Op, PolicySpec, PortRange, Reqid, Request,
     SaHandle, SaMode, SaSpec, SaStatus, Scope, TrafficSelector, UdpEncapsulation, Volume,
 };
@@ -272,7 +272,7 @@ fn an_sa_that_cannot_move_stays_where_it_is() {
     apply(&subject, ops).unwrap();
     let there = ipsec::OuterAddresses { remote: IpAddr::from([192, 0, 2, 9]), ..outbound.outer };
     let update = |outer| Op::UpdateSa { sa: outbound.handle, outer, encapsulation: None };
-    assert_eq!(apply(&subject, vec![update(outbound.outer)]), Ok(Answer::Applied(Vec::new())));
+    assert_eq!(apply(&subject, vec![update(outbound.outer)]), Ok(Answer::Applied(Applied::default())));
     let error = apply(&subject, vec![update(there)]).unwrap_err();
     assert!(error.to_string().ends_with("its packet offload keeps an SA as it was installed"), "{error}");
 }

@@ -39,6 +39,8 @@ pub enum Fault {
     LateActivate,
     /// Counters stay at zero.
     FrozenCounters,
+    /// What an SA has carried is forgotten with it.
+    ForgetsRemoved,
     /// Packets that are refused are counted as carried.
     CountsRefused,
     /// Without an SA a packet leaves in clear.

@@ -6,7 +6,7 @@ use super::datapath::State;
 use super::fault::Fault;
 use super::sad::Sa;
 use crate::algorithm::EspAlgorithm;
-use crate::backend::{Installed, OffloadError, Op, PolicyStatus, Scope};
+use crate::backend::{Applied, Installed, OffloadError, Op, PolicyStatus, SaStatus, Scope};
 use crate::capability::{Capabilities, Device, DeviceState, Rung, SelectorSupport};
 use crate::handle::{DeviceId, PolicyHandle, SaHandle, Spi};
 use crate::policy::{GuardSpec, PolicyAction, PolicySpec};
@@ -36,25 +36,23 @@ pub(super) struct Policy {
     pub(super) serial: u64,
 }
 
-type Modes = Vec<(SaHandle, ModeInUse)>;
-
 impl State {
     /// All or nothing.
-    pub(super) fn apply(&mut self, ops: &[Op]) -> Result<Modes, OffloadError> {
+    pub(super) fn apply(&mut self, ops: &[Op]) -> Result<Applied, OffloadError> {
         let ops = self.misread(ops);
         let before = (self.books.clone(), self.guards.clone());
-        let mut modes = Vec::new();
+        let mut applied = Applied::default();
         for op in &ops {
-            if let Err(error) = self.step(op, &mut modes) {
+            if let Err(error) = self.step(op, &mut applied) {
                 self.undo(before, &ops);
                 let swallowed = self.is(Fault::SwallowsRefusal) && matches!(error, OffloadError::System { .. });
-                return if swallowed { Ok(modes) } else { Err(error) };
+                return if swallowed { Ok(applied) } else { Err(error) };
             }
         }
         let kept: BTreeSet<Spi> = self.inbound_spis();
         let gone = before.0.sas.into_values().filter(|sa| sa.spec.direction == Direction::Inbound);
         gone.filter(|sa| !kept.contains(&sa.spec.spi)).for_each(|sa| self.spis.release(sa.spec.spi));
-        Ok(modes)
+        Ok(applied)
     }
 
     /// Goes back to what was there before these operations.
@@ -83,15 +81,15 @@ impl State {
         inbound.map(|sa| sa.spec.spi).collect()
     }
 
-    fn step(&mut self, op: &Op, modes: &mut Modes) -> Result<(), OffloadError> {
+    fn step(&mut self, op: &Op, applied: &mut Applied) -> Result<(), OffloadError> {
         self.refuses_wrongly(op)?;
         match op {
             Op::InstallSa(spec) => {
                 let mode = self.install_sa(spec)?;
-                modes.push((spec.handle, mode));
+                applied.modes.push((spec.handle, mode));
             }
             Op::UpdateSa { sa, outer, encapsulation } => self.update_sa(*sa, *outer, *encapsulation)?,
-            Op::RemoveSa(sa) => self.remove_sa(*sa),
+            Op::RemoveSa(sa) => applied.removed.extend(self.remove_sa(*sa)),
             Op::InstallPolicy(spec) => {
                 if self.books.policies.contains_key(&spec.handle) && !self.is(Fault::AcceptsTwins) {
                     return Err(OffloadError::Exists(format!("policy {}", spec.selectors)));
@@ -230,12 +228,14 @@ impl State {
         Ok(())
     }
 
-    fn remove_sa(&mut self, handle: SaHandle) {
-        self.books.sas.remove(&handle);
+    /// Gives its last state.
+    fn remove_sa(&mut self, handle: SaHandle) -> Option<SaStatus> {
+        let gone = self.books.sas.remove(&handle).map(|sa| sa.status(self.now));
         for policy in self.books.policies.values_mut() {
             policy.sa = policy.sa.filter(|sa| *sa != handle);
             policy.late = policy.late.filter(|sa| *sa != handle);
         }
+        gone
     }
 
     fn put_policy(&mut self, spec: &PolicySpec) -> Result<(), OffloadError> {

@@ -2,7 +2,7 @@
 
 use super::datapath::State;
 use super::fault::Fault;
-use crate::backend::{Answer, Event, Installed, OffloadError, Op, Request, SaStatus};
+use crate::backend::{Answer, Applied, Event, Installed, OffloadError, Op, Request, SaStatus};
 use crate::handle::{Spi, Tag};
 use crate::sa::{Direction, ModeInUse, OffloadMode};
 
@@ -68,9 +68,7 @@ impl State {
         outcome: Result<Answer, OffloadError>,
     ) -> Result<Answer, OffloadError> {
         match (outcome, request) {
-            (Ok(Answer::Applied(modes)), _) if self.is(Fault::LiesInReadBack) => {
-                Ok(Answer::Applied(modes.into_iter().map(|(sa, mode)| (sa, other(&mode))).collect()))
-            }
+            (Ok(Answer::Applied(applied)), _) => Ok(Answer::Applied(self.misread_applied(applied))),
             (Ok(Answer::Status(status)), _) => Ok(Answer::Status(self.misread_status(status))),
             (Ok(Answer::Installed(all)), _) => Ok(Answer::Installed(Installed {
                 sas: all.sas.into_iter().map(|status| self.misread_status(status)).collect(),
@@ -93,6 +91,13 @@ impl State {
             }
             (outcome, _) => outcome,
         }
+    }
+
+    fn misread_applied(&self, applied: Applied) -> Applied {
+        let lies = self.is(Fault::LiesInReadBack);
+        let modes = applied.modes.into_iter().map(|(sa, mode)| if lies { (sa, other(&mode)) } else { (sa, mode) });
+        let removed = applied.removed.into_iter().filter(|_| !self.is(Fault::ForgetsRemoved));
+        Applied { modes: modes.collect(), removed: removed.map(|status| self.misread_status(status)).collect() }
     }
 
     fn misread_status(&self, status: SaStatus) -> SaStatus {

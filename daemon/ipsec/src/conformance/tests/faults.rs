@@ -108,6 +108,7 @@ const FAULTS: &[Broken] = &[
             "a_gcm_key_protects_no_more_than_it_may",
         ],
     ),
+    (Fault::ForgetsRemoved, &["a_removal_tells_the_last_counters"]),
     (Fault::LateActivate, &["activation_switches_at_once_and_loses_nothing"]),
     (
         Fault::FrozenCounters,
@@ -116,6 +117,7 @@ const FAULTS: &[Broken] = &[
             "an_outbound_sa_carries_nothing_before_activation",
             "a_trap_asks_once_and_delivers_what_it_held",
             "counters_are_exact",
+            "a_removal_tells_the_last_counters",
             "a_replayed_packet_is_rejected",
             "an_altered_packet_is_rejected",
             "an_inner_packet_outside_the_selectors_is_dropped",

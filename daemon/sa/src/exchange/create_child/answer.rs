@@ -233,11 +233,11 @@ pub(crate) fn refused_rekey(authenticated: &mut Authenticated, core: &Core, turn
     if let Some(Active::Child(exchange)) = &mut authenticated.active {
         exchange.rival.take_if(|rival| rival.child == new);
     }
-    let given_up = |child: &&mut ChildSa| child.state == ChildSaState::Rekeyed && !child.replaced;
+    let given_up = |child: &&mut ChildSa| child.state == ChildSaState::Rekeyed && child.successor.is_none();
     if let Some(child) = authenticated.child_mut(old).filter(given_up) {
         child.state = ChildSaState::Installed;
     }
-    let ended = |child: &&ChildSa| child.state == ChildSaState::Deleted && !child.replaced;
+    let ended = |child: &&ChildSa| child.state == ChildSaState::Deleted && child.successor.is_none();
     if let Some(child) = authenticated.child(old).filter(ended) {
         let cause = child.cause.clone().unwrap_or_else(|| Cause::new(CauseKind::PeerDeleted, "deleted by the peer"));
         authenticated.remove_child(core, turn, old, Some(&cause));
