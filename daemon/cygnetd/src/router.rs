@@ -182,7 +182,7 @@ impl Reports for Router {
 
 #[cfg(test)]
 mod tests {
-    use ipsec::{DeviceId, Installed, LimitUnit, PolicyHandle};
+    use ipsec::{Applied, DeviceId, Installed, LimitUnit, PolicyHandle};
 
     use super::*;
 
@@ -193,7 +193,7 @@ mod tests {
     #[test]
     fn reports_find_the_shard_in_their_handle() {
         let router = Router::new(3).unwrap();
-        router.done(Tag::new(Shard(1), 5), Ok(Answer::Applied(Vec::new())));
+        router.done(Tag::new(Shard(1), 5), Ok(Answer::Applied(Applied::default())));
         router.event(Event::SoftExpire { sa: SaHandle::new(Shard(2), 1), unit: LimitUnit::Packets });
         let packet = ipsec::PacketSelectors {
             source: "10.1.0.1".parse().unwrap(),

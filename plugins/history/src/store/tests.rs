@@ -2,7 +2,7 @@
 
 mod outbox;
 
-use ike_model::history::{Verdict, Wanted};
+use ike_model::history::{Generation, Verdict, Wanted};
 use ike_model::snapshot::Carried;
 use ike_model::{Cause, CauseKind, EventBody};
 use sqlx::Row as _;
@@ -60,6 +60,69 @@ fn each_generation_is_a_row_with_all_that_was_negotiated() {
             assert_eq!((&*ikes[0].initiator_spi, &*ikes[0].responder_spi), ("fedcba9876543210", "0000000000000001"));
             assert_eq!((&*ikes[0].local_id, ikes[0].cause.as_deref()), ("a.example", Some("operator")));
             assert_eq!(ikes[0].algorithms, ike_sa("site", 1).algorithms);
+            store.close().await;
+        });
+    }
+}
+
+/// What a generation has carried after it was replaced, or after its end was told, is in its row and in the totals of those that came after it.
+#[test]
+fn the_last_counters_are_the_ones_that_stay() {
+    for place in Place::both() {
+        run(async {
+            let store = place.store().await;
+            let mut daemon = Run::new("b1", NOON);
+            let ike = || Box::new(ike_sa("site", 1));
+            let cause = || Cause::new(CauseKind::Operator, "terminated by command");
+            let sa = |generation: u32, bytes: u64, total: u64| {
+                let mut sa = child_sa("net", 1 + generation, generation, bytes);
+                (sa.total_in, sa.total_out) = (carried(total), carried(total));
+                Box::new(sa)
+            };
+            let bodies = [
+                EventBody::ChildSaInstalled { ike: ike(), child: sa(0, 0, 0) },
+                EventBody::ChildSaRekeyed { ike: ike(), old: sa(0, 1000, 1000), new: sa(1, 0, 1000) },
+                EventBody::ChildSaRekeyed { ike: ike(), old: sa(1, 200, 1200), new: sa(2, 0, 1200) },
+                // Stragglers of the first one, and of the second one after the end of the third one.
+                EventBody::ChildSaRemoved { ike: ike(), child: sa(0, 1300, 1300), successor: Some(2) },
+                EventBody::ChildSaClosed { ike: ike(), child: sa(2, 0, 1500), cause: cause() },
+                EventBody::ChildSaRemoved { ike: ike(), child: sa(2, 700, 2200), successor: None },
+                EventBody::ChildSaRemoved { ike: ike(), child: sa(1, 300, 1600), successor: Some(3) },
+            ];
+            let mut entries = vec![daemon.boot()];
+            entries.extend(bodies.into_iter().map(|body| daemon.told(body)));
+            store.apply(&entries).await.unwrap();
+            let row = |row: &Generation| (row.unique_id, row.carried_in, row.total_out, row.cause.clone().unwrap());
+            let rows: Vec<_> = store.generations(&Wanted::default()).await.unwrap().iter().map(row).collect();
+            let line = |id, own, total, cause: &str| (id, carried(own), carried(total), cause.to_owned());
+            let expected =
+                [line(3, 700, 2300, "operator"), line(2, 300, 1600, "rekeyed"), line(1, 1300, 1300, "rekeyed")];
+            assert_eq!(rows, expected, "{}", place.url);
+            let totals = store.totals(&Wanted::default()).await.unwrap();
+            assert_eq!((totals[0].carried_in, totals[0].up), (carried(2300), false));
+            store.close().await;
+        });
+    }
+}
+
+/// Its end may be among events that could not be taken down.
+#[test]
+fn what_is_out_of_the_data_path_is_not_up() {
+    for place in Place::both() {
+        run(async {
+            let store = place.store().await;
+            let mut daemon = Run::new("b1", NOON);
+            let ike = || Box::new(ike_sa("site", 1));
+            let sa = |bytes| Box::new(child_sa("net", 1, 0, bytes));
+            let entries = [
+                daemon.boot(),
+                daemon.told(EventBody::ChildSaInstalled { ike: ike(), child: sa(0) }),
+                daemon.told(EventBody::ChildSaRemoved { ike: ike(), child: sa(500), successor: None }),
+            ];
+            store.apply(&entries).await.unwrap();
+            let row = &store.generations(&Wanted::default()).await.unwrap()[0];
+            assert_eq!((row.removed_ms, row.cause.as_deref()), (Some(NOON + 2000), Some("internal")), "{}", place.url);
+            assert_eq!(row.carried_in, carried(500));
             store.close().await;
         });
     }

@@ -171,6 +171,25 @@ async fn last_number(connection: &mut AnyConnection, record: &Record, at: u64) -
     Ok(u64::try_from(last).unwrap_or(0))
 }
 
+/// What is told of a CHILD SA; kind and words of a cause.
+#[derive(Clone, Copy)]
+enum Told<'a> {
+    /// It is up.
+    Present,
+    /// It has ended.
+    Ended((&'a str, &'a str)),
+    /// It is out of the data path; the cause is for one whose end was never told.
+    Last((&'a str, &'a str)),
+}
+
+/// The function that gives the larger of two.
+fn larger(engine: Engine) -> &'static str {
+    match engine {
+        Engine::Sqlite => "MAX",
+        Engine::Postgres => "GREATEST",
+    }
+}
+
 /// What one event changes about SAs.
 struct Change<'a> {
     connection: &'a mut AnyConnection,
@@ -211,19 +230,24 @@ impl Change<'_> {
             "child-sa.rekeyed" => {
                 if let Some((ike, (old, new))) = self.record.ike().zip(self.record.rekeyed::<ChildSa>()) {
                     let text = format!("replaced by {{{}}}", new.unique_id);
-                    self.child_told(&old, Some(("rekeyed", &text))).await?;
+                    self.child_told(&old, Told::Ended(("rekeyed", &text))).await?;
                     self.child_up(&ike, &new, Some(old.unique_id)).await?;
                 }
             }
             "child-sa.closed" => {
                 if let Some(child) = self.record.child() {
-                    self.child_told(&child, Some(cause)).await?;
+                    self.child_told(&child, Told::Ended(cause)).await?;
+                }
+            }
+            "child-sa.removed" => {
+                if let Some(child) = self.record.child() {
+                    self.child_removed(&child).await?;
                 }
             }
             // What other events tell of a CHILD SA is its counters and its mode.
             _ => {
                 if let Some(child) = self.record.child() {
-                    self.child_told(&child, None).await?;
+                    self.child_told(&child, Told::Present).await?;
                 }
             }
         }
@@ -317,8 +341,26 @@ impl Change<'_> {
         Ok(())
     }
 
+    /// The last counters of a CHILD SA. What came late for one that was replaced was carried before its successor's totals.
+    async fn child_removed(&mut self, child: &ChildSa) -> Result<(), sqlx::Error> {
+        let Some(successor) = self.record.successor else {
+            return self.child_told(child, Told::Last(("internal", "its end was not told"))).await;
+        };
+        self.child_told(child, Told::Last(("rekeyed", &format!("replaced by {{{successor}}}")))).await?;
+        let own: [&str; 4] = ["bytes_in", "packets_in", "bytes_out", "packets_out"];
+        let before = [child.total_in, child.total_out].map(|total| [total.bytes, total.packets]);
+        let mut sql = Sql::new("UPDATE child_sa SET ");
+        for (at, (column, before)) in own.iter().zip(before.as_flattened()).enumerate() {
+            sql.push(if at > 0 { ", total_" } else { "total_" }).push(column).push(" = ").push(larger(self.engine));
+            sql.push("(total_").push(column).push(", ").push(column).push(" + ").value(*before).push(")");
+        }
+        self.of(&mut sql, successor);
+        sql.execute(&mut *self.connection).await?;
+        Ok(())
+    }
+
     /// Counters and mode of a CHILD SA, and its end if this is one. Counters never go back: what comes late was counted early.
-    async fn child_told(&mut self, child: &ChildSa, end: Option<(&str, &str)>) -> Result<(), sqlx::Error> {
+    async fn child_told(&mut self, child: &ChildSa, told: Told<'_>) -> Result<(), sqlx::Error> {
         const COLUMNS: [&str; 8] = [
             "bytes_in",
             "packets_in",
@@ -329,33 +371,35 @@ impl Change<'_> {
             "total_bytes_out",
             "total_packets_out",
         ];
-        let larger = match self.engine {
-            Engine::Sqlite => "MAX",
-            Engine::Postgres => "GREATEST",
-        };
         let mut sql = Sql::new("UPDATE child_sa SET offload = ");
         sql.value(&*child.offload.mode).push(", device = ").value(child.offload.device.as_deref());
         for (column, value) in COLUMNS.iter().zip(counters(child)) {
             sql.push(", ")
                 .push(column)
                 .push(" = ")
-                .push(larger)
+                .push(larger(self.engine))
                 .push("(")
                 .push(column)
                 .push(", ")
                 .value(value)
                 .push(")");
         }
-        if let Some((kind, text)) = end {
-            sql.push(", removed_us = ")
-                .value(self.at)
-                .push(", cause = ")
-                .value(kind)
-                .push(", cause_text = ")
-                .value(text);
+        match told {
+            Told::Present => {}
+            Told::Ended((kind, text)) => {
+                sql.push(", removed_us = ").value(self.at).push(", cause = ").value(kind);
+                sql.push(", cause_text = ").value(text);
+            }
+            Told::Last((kind, text)) => {
+                sql.push(", removed_us = COALESCE(removed_us, ").value(self.at);
+                sql.push("), cause = COALESCE(cause, ").value(kind);
+                sql.push("), cause_text = COALESCE(cause_text, ").value(text).push(")");
+            }
         }
         self.of(&mut sql, child.unique_id);
-        sql.push(" AND removed_us IS NULL");
+        if !matches!(told, Told::Last(_)) {
+            sql.push(" AND removed_us IS NULL");
+        }
         sql.execute(&mut *self.connection).await?;
         Ok(())
     }
