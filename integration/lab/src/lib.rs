@@ -7,6 +7,8 @@
 //!
 //! Everything happens inside namespaces that the program entered first ([`enter`]): when it ends, however it ends, nothing is left.
 
+pub mod away;
+pub mod busy;
 pub mod capture;
 pub mod classify;
 pub mod enter;
@@ -17,6 +19,7 @@ pub mod netns;
 pub mod packet;
 pub mod pair;
 pub mod peer;
+pub mod postgres;
 pub mod process;
 pub mod random;
 pub mod relay;

@@ -42,6 +42,8 @@ enum Task {
     },
     /// Limits that make both ends rekey every second under load, over a slow and reordering path
     SoakRekey(soak::Options),
+    /// The history's PostgreSQL goes away under load, refusing and then not answering at all
+    SoakAway(soak::away::Options),
     /// Both ends rekey at the same moment, then one every second, against Debian's charon
     SoakCharon(soak::charon::Options),
     /// Many tunnels over paths that lose IKE datagrams: how long establishing and rekeying take
@@ -55,6 +57,7 @@ fn main() -> ExitCode {
         Task::Demo(options) => demo::run(options),
         Task::FloodInit(options) => flood::run(options),
         Task::SoakRekey(options) => soak::run(options),
+        Task::SoakAway(options) => soak::away::run(options),
         Task::SoakCharon(options) => soak::charon::run(options),
         Task::SoakLoss(options) => soak::loss::run(options),
         Task::HostileIke(options) => lab::hostile::ike_run::run(options),

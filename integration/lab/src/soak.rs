@@ -4,6 +4,7 @@
 //! now and then both ask at once; or a command. A control leg without rekeys runs before and after: what it loses is the path's fault, not
 //! the rekeys'; the first one also measures what the SAs carry, from which the limits follow. In the end nothing may be left over.
 
+pub(crate) mod away;
 mod blame;
 pub(crate) mod charon;
 mod ends;

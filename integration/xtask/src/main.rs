@@ -19,6 +19,8 @@ usage: cargo xtask <task>
   soak rekey [OPTIONS]  limits that make both ends rekey every second under load, `--by packets|bytes|time`; see `soak rekey --help`
   soak charon [OPTIONS] rekeys at the same moment on both ends and every second, against Debian's charon; see `soak charon --help`
   soak loss [OPTIONS]   many tunnels that lose 30 % of their IKE datagrams: how long establishing and rekeying take; see `soak loss --help`
+  soak history-away [--seconds N]
+                        the history's PostgreSQL goes away under load, a minute refusing and a minute not answering at all
   soak flood [OPTIONS]  forged IKE_SA_INIT requests while tunnels live on; options go to the lab, see `soak flood --help`
   soak model [OPTIONS]  random schedules in memory with all invariants checked, `--schedules N --seed S`; see `soak model --help`
   soak hostile ike|esp|memory [OPTIONS]
@@ -60,6 +62,7 @@ fn main() -> ExitCode {
         ["soak", "rekey", options @ ..] => build::lab("soak-rekey", options),
         ["soak", "charon", options @ ..] => build::lab("soak-charon", options),
         ["soak", "loss", options @ ..] => build::lab("soak-loss", options),
+        ["soak", "history-away", options @ ..] => build::lab("soak-away", options),
         ["soak", "flood", options @ ..] => build::lab("flood-init", options),
         ["soak", "model", options @ ..] => build::model(options),
         ["soak", "hostile", what @ ("ike" | "esp" | "memory"), options @ ..] => {

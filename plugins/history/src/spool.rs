@@ -3,7 +3,8 @@
 //! A directory of segments, each a file of frames: length, checksum, kind, octets. Frames are written with one write(2) each time, so they survive
 //! the end of the process; power loss only with `fsync`. A run never writes into a segment of an earlier one, whose last frame may be torn: the
 //! reader stops at the first frame that does not hold, and goes on with the next segment. Segments are deleted when all of them has been
-//! taken over. What is read twice, because the position was not yet noted down, is recognised by its run and number further on.
+//! taken over; the next one is made beforehand, its room on the disk reserved. What is read twice, because the position was not yet noted down, is
+//! recognised by its run and number further on.
 
 mod frame;
 mod reader;

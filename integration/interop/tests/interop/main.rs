@@ -32,6 +32,7 @@ mod self_test;
 mod several;
 mod status;
 mod transport;
+mod trouble;
 mod why;
 
 use std::process::ExitCode;
@@ -76,6 +77,7 @@ fn main() -> ExitCode {
         why::trials(),
         offload::trials(),
         past::trials(),
+        trouble::trials(),
         limits::trials(),
         kernel::trials(),
     ]

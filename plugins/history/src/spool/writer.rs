@@ -1,12 +1,14 @@
 //! The end to write to.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Write as _};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ike_model::history::NotRecorded;
 use ike_model::{EventRecord, Recorder};
+use rustix::fs::FallocateFlags;
 use serde_json::json;
 
 use super::frame::{self, Kind};
@@ -146,7 +148,7 @@ impl Spool {
         if current.buffer.len() > marker && self.fill().0 + length > self.size {
             return Err(NotRecorded::Full);
         }
-        if current.at.offset > 0 && current.at.offset + length > (self.size / SEGMENTS).min(SEGMENT_MAX) {
+        if current.at.offset > 0 && current.at.offset + length > self.segment_length() {
             self.next_segment(current);
         }
         let outcome = self.put(current);
@@ -165,17 +167,39 @@ impl Spool {
     fn put(&self, current: &mut Current) -> io::Result<()> {
         let file = match &mut current.file {
             Some(file) => file,
-            none @ None => {
-                let path = segment_path(&self.shared.directory, current.at.segment);
-                let file = private().create_new(true).append(true).open(path)?;
-                if self.fsync {
-                    File::open(&self.shared.directory)?.sync_all()?;
-                }
-                none.insert(file)
-            }
+            none @ None => none.insert(self.begin_segment(current.at.segment)?),
         };
         file.write_all(&current.buffer)?;
         if self.fsync { file.sync_data() } else { Ok(()) }
+    }
+
+    /// Begins a segment with the spare one, whose room on the disk is reserved, and reserves the next: when something else fills the disk, the
+    /// database on it above all, there is room for a while yet.
+    fn begin_segment(&self, number: u64) -> io::Result<File> {
+        let directory = &self.shared.directory;
+        let (path, spare) = (segment_path(directory, number), directory.join("spare"));
+        if fs::rename(&spare, &path).is_err() {
+            self.reserve_room(&path)?;
+        }
+        // Without a spare, on a full disk or where room cannot be reserved, segments are made when they are due.
+        let _ = self.reserve_room(&spare);
+        let file = private().append(true).open(path)?;
+        if self.fsync {
+            File::open(directory)?.sync_all()?;
+        }
+        Ok(file)
+    }
+
+    /// Makes a file that is empty and has room to become a segment.
+    fn reserve_room(&self, path: &Path) -> io::Result<()> {
+        let file = private().create(true).truncate(true).write(true).open(path)?;
+        // A file system that cannot do so, or has no room, is found out by writing.
+        let _ = rustix::fs::fallocate(&file, FallocateFlags::KEEP_SIZE, 0, self.segment_length());
+        Ok(())
+    }
+
+    fn segment_length(&self) -> u64 {
+        (self.size / SEGMENTS).min(SEGMENT_MAX)
     }
 
     /// Takes back what was written in part, or else leaves it behind: nothing can follow a torn frame. What is whole is left to be taken over and
