@@ -1,6 +1,7 @@
 //! The tables, on both engines.
 
 mod outbox;
+mod release;
 
 use ike_model::history::{Generation, Verdict, Wanted};
 use ike_model::snapshot::Carried;
