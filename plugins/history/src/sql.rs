@@ -6,11 +6,15 @@ use sqlx::any::{AnyArguments, AnyRow};
 use sqlx::query::Query;
 use sqlx::{Any, AssertSqlSafe, Executor};
 
+use crate::store::Engine;
+
 /// A statement with its values. Text comes from this program only; what comes from outside is always a value.
 #[derive(Debug, Default)]
 pub(crate) struct Sql {
     text: String,
     values: Vec<Value>,
+    /// Parameters have no numbers.
+    unnumbered: bool,
 }
 
 /// A value of a statement.
@@ -22,7 +26,12 @@ pub(crate) enum Value {
 
 impl Sql {
     pub(crate) fn new(text: &str) -> Self {
-        Self { text: text.into(), values: Vec::new() }
+        Self { text: text.into(), values: Vec::new(), unnumbered: false }
+    }
+
+    /// One of very many parameters: SQLite searches the list of all numbers for each of them, unless they have none.
+    pub(crate) fn long(text: &str, engine: Engine) -> Self {
+        Self { unnumbered: engine == Engine::Sqlite, ..Self::new(text) }
     }
 
     /// Appends text.
@@ -34,8 +43,12 @@ impl Sql {
     /// Appends a parameter.
     pub(crate) fn value(&mut self, value: impl Into<Value>) -> &mut Self {
         self.values.push(value.into());
-        // Writing to a string does not fail.
-        let _ = write!(self.text, "${}", self.values.len());
+        if self.unnumbered {
+            self.text.push('?');
+        } else {
+            // Writing to a string does not fail.
+            let _ = write!(self.text, "${}", self.values.len());
+        }
         self
     }
 

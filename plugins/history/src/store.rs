@@ -1,10 +1,12 @@
 //! The database: SQLite or PostgreSQL, one set of statements for both.
 
+mod batch;
 mod deliveries;
 mod migrate;
 mod outbox;
 mod query;
 mod retain;
+mod rows;
 mod write;
 
 #[cfg(test)]

@@ -8,16 +8,26 @@ use super::{Engine, Location, OpenError};
 use crate::sql::Sql;
 
 /// One step: its statements, and the oldest schema whose releases can still write afterwards.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Step {
+    /// Both engines take them.
     pub(super) statements: &'static str,
+    /// What only SQLite takes, before; statements are set off from each other by lines of four dashes.
+    pub(super) sqlite: &'static str,
+    /// The same of PostgreSQL.
+    pub(super) postgres: &'static str,
     pub(super) compatible_from: i64,
 }
 
 /// The steps in order; the first makes schema 1.
 pub(super) const STEPS: &[Step] = &[
-    Step { statements: include_str!("../schema/0001.sql"), compatible_from: 1 },
-    Step { statements: include_str!("../schema/0002.sql"), compatible_from: 1 },
+    Step { statements: include_str!("../schema/0001.sql"), sqlite: "", postgres: "", compatible_from: 1 },
+    Step {
+        statements: include_str!("../schema/0002.sql"),
+        sqlite: include_str!("../schema/0002.sqlite.sql"),
+        postgres: include_str!("../schema/0002.postgres.sql"),
+        compatible_from: 1,
+    },
 ];
 
 /// The lock that gateways sharing a PostgreSQL take turns with: "cygnet" in ASCII.
@@ -45,7 +55,12 @@ pub(super) async fn run(location: &Location, writer: &AnyPool, steps: &[Step]) -
         return Err(OpenError::TooNew { found, needed, known });
     }
     for (step, number) in steps.iter().zip(1..).filter(|(_, number)| *number > found) {
-        for statement in step.statements.split(';').filter(|statement| has_code(statement)) {
+        let own = match location.engine {
+            Engine::Sqlite => step.sqlite,
+            Engine::Postgres => step.postgres,
+        };
+        let statements = own.split("\n----\n").chain(step.statements.split(";\n"));
+        for statement in statements.filter(|statement| has_code(statement)) {
             transaction.execute(statement).await?;
         }
         let mut note = Sql::new("INSERT INTO cygnet_schema (version, compatible_from) VALUES (");

@@ -315,8 +315,13 @@ fn the_release_before_goes_on_writing_and_an_older_one_refuses() {
     let additive = migrate::Step {
         statements: "ALTER TABLE event ADD COLUMN weight BIGINT NOT NULL DEFAULT 1",
         compatible_from: 1,
+        ..migrate::Step::default()
     };
-    let breaking = migrate::Step { statements: "ALTER TABLE event ADD COLUMN more TEXT", compatible_from: known + 2 };
+    let breaking = migrate::Step {
+        statements: "ALTER TABLE event ADD COLUMN more TEXT",
+        compatible_from: known + 2,
+        ..migrate::Step::default()
+    };
     for place in Place::both() {
         run(async {
             let store = place.store().await;
