@@ -64,7 +64,7 @@ pub trait Timeline: Send + Sync {
     /// Generations of CHILD SAs, the newest first.
     fn generations<'a>(&'a self, wanted: &'a Wanted) -> Answer<'a, Vec<Generation>>;
 
-    /// What each child has carried, over all its generations, those of earlier runs included.
+    /// What each child has carried, over all its generations: those of earlier runs included and, of the whole past, those that were forgotten.
     fn totals<'a>(&'a self, wanted: &'a Wanted) -> Answer<'a, Vec<ChildTotal>>;
 
     /// IKE SAs, the newest first.

@@ -11,6 +11,10 @@ INSERT INTO endpoint (gateway, endpoint) SELECT DISTINCT gateway, endpoint FROM 
 -- Deliveries listed, the newest event first, and counted.
 CREATE INDEX delivery_list ON delivery (gateway, endpoint, state, ulid);
 
+-- What is due in its order, also where much of it is due at the same time.
+DROP INDEX delivery_due;
+CREATE INDEX delivery_due ON delivery (gateway, endpoint, due_us, ulid) WHERE state = 'waiting';
+
 -- When a delivery that somebody has claimed was due before.
 ALTER TABLE delivery ADD COLUMN claimed_us BIGINT;
 

@@ -12,23 +12,26 @@ use crate::sql::Sql;
 pub(super) struct Step {
     /// Both engines take them.
     pub(super) statements: &'static str,
-    /// What only SQLite takes, before; statements are set off from each other by lines of four dashes.
-    pub(super) sqlite: &'static str,
+    /// What only SQLite takes, before and after; statements are set off from each other by lines of four dashes.
+    pub(super) sqlite: [&'static str; 2],
     /// The same of PostgreSQL.
-    pub(super) postgres: &'static str,
+    pub(super) postgres: [&'static str; 2],
     pub(super) compatible_from: i64,
 }
 
 /// The steps in order; the first makes schema 1.
 pub(super) const STEPS: &[Step] = &[
-    Step { statements: include_str!("../schema/0001.sql"), sqlite: "", postgres: "", compatible_from: 1 },
+    Step { statements: include_str!("../schema/0001.sql"), sqlite: [""; 2], postgres: [""; 2], compatible_from: 1 },
     Step {
         statements: include_str!("../schema/0002.sql"),
-        sqlite: include_str!("../schema/0002.sqlite.sql"),
-        postgres: include_str!("../schema/0002.postgres.sql"),
+        sqlite: [include_str!("../schema/0002.sqlite.sql"), include_str!("../schema/0002.after.sqlite.sql")],
+        postgres: [include_str!("../schema/0002.postgres.sql"), ""],
         compatible_from: 1,
     },
 ];
+
+/// What sets off statements that have `;` in them.
+const ALONE: &str = "\n----\n";
 
 /// The lock that gateways sharing a PostgreSQL take turns with: "cygnet" in ASCII.
 const LOCK: i64 = 0x6379_676e_6574;
@@ -55,11 +58,11 @@ pub(super) async fn run(location: &Location, writer: &AnyPool, steps: &[Step]) -
         return Err(OpenError::TooNew { found, needed, known });
     }
     for (step, number) in steps.iter().zip(1..).filter(|(_, number)| *number > found) {
-        let own = match location.engine {
+        let [before, after] = match location.engine {
             Engine::Sqlite => step.sqlite,
             Engine::Postgres => step.postgres,
         };
-        let statements = own.split("\n----\n").chain(step.statements.split(";\n"));
+        let statements = before.split(ALONE).chain(step.statements.split(";\n")).chain(after.split(ALONE));
         for statement in statements.filter(|statement| has_code(statement)) {
             transaction.execute(statement).await?;
         }

@@ -4,7 +4,10 @@ use ike_model::history::{Backlog, Delivery, Disabled, HistoryError, Redelivery, 
 use sqlx::{AnyConnection, Connection as _, Row as _};
 
 use super::{Engine, Store, failed};
-use crate::sql::Sql;
+use crate::sql::{Sql, Value};
+
+/// Deliveries changed by one statement.
+const TOGETHER: usize = 100;
 
 impl Store {
     /// Claims deliveries by moving the time at which they are due behind the lease: a claimer that dies gives them back by that alone.
@@ -21,6 +24,30 @@ impl Store {
     async fn try_claim(&self, endpoint: &str, now: u64, lease: u64, limit: u32) -> Result<Vec<Delivery>, sqlx::Error> {
         let mut connection = self.writer.acquire().await?;
         let mut transaction = connection.begin().await?;
+        let sql = self.due_sql(endpoint, now, limit);
+        let mut claimed = Vec::new();
+        for row in sql.fetch(&mut *transaction).await? {
+            let delivery = Delivery {
+                ulid: row.try_get(0)?,
+                endpoint: endpoint.into(),
+                event: row.try_get(2)?,
+                time_ms: u64::try_from(row.try_get::<i64, _>(3)?).unwrap_or(0) / 1000,
+                record: row.try_get(4)?,
+                attempts: u32::try_from(row.try_get::<i64, _>(1)?).unwrap_or(u32::MAX),
+            };
+            claimed.push(delivery);
+        }
+        for part in claimed.chunks(TOGETHER) {
+            let mut sql = Sql::new("UPDATE delivery SET claimed_us = due_us, due_us = ");
+            sql.value(now.saturating_add(lease));
+            of(&mut sql, endpoint, part.iter());
+            sql.execute(&mut *transaction).await?;
+        }
+        transaction.commit().await?;
+        Ok(claimed)
+    }
+
+    pub(super) fn due_sql(&self, endpoint: &str, now: u64, limit: u32) -> Sql {
         let mut sql = Sql::new(
             "SELECT delivery.ulid, delivery.attempts, event.type, event.time_us, event.data FROM delivery JOIN event ON \
              event.ulid = delivery.ulid WHERE delivery.state = 'waiting' AND delivery.gateway = ",
@@ -32,24 +59,7 @@ impl Store {
         if self.engine == Engine::Postgres {
             sql.push(" FOR UPDATE OF delivery SKIP LOCKED");
         }
-        let mut claimed = Vec::new();
-        for row in sql.fetch(&mut *transaction).await? {
-            let delivery = Delivery {
-                ulid: row.try_get(0)?,
-                endpoint: endpoint.into(),
-                event: row.try_get(2)?,
-                time_ms: u64::try_from(row.try_get::<i64, _>(3)?).unwrap_or(0) / 1000,
-                record: row.try_get(4)?,
-                attempts: u32::try_from(row.try_get::<i64, _>(1)?).unwrap_or(u32::MAX),
-            };
-            let mut sql = Sql::new("UPDATE delivery SET claimed_us = due_us, due_us = ");
-            sql.value(now.saturating_add(lease));
-            of(&mut sql, &delivery);
-            sql.execute(&mut *transaction).await?;
-            claimed.push(delivery);
-        }
-        transaction.commit().await?;
-        Ok(claimed)
+        sql
     }
 
     /// Settles deliveries, all or none.
@@ -60,8 +70,11 @@ impl Store {
     async fn try_settle(&self, settled: &[(Delivery, Verdict)], now_ms: u64) -> Result<(), sqlx::Error> {
         let mut connection = self.writer.acquire().await?;
         let mut transaction = connection.begin().await?;
-        for (delivery, verdict) in settled {
-            settle_one(&mut transaction, delivery, now_ms, verdict).await?;
+        let alike = |(a, verdict): &(Delivery, Verdict), (b, other): &(Delivery, Verdict)| {
+            a.endpoint == b.endpoint && verdict == other
+        };
+        for part in settled.chunk_by(alike).flat_map(|part| part.chunks(TOGETHER)) {
+            settle_alike(&mut transaction, part, now_ms).await?;
         }
         transaction.commit().await
     }
@@ -165,12 +178,13 @@ impl Store {
     }
 }
 
-async fn settle_one(
+/// Settles deliveries to one endpoint of which the same has become.
+async fn settle_alike(
     connection: &mut AnyConnection,
-    delivery: &Delivery,
+    settled: &[(Delivery, Verdict)],
     now_ms: u64,
-    verdict: &Verdict,
 ) -> Result<(), sqlx::Error> {
+    let Some((Delivery { endpoint, .. }, verdict)) = settled.first() else { return Ok(()) };
     let counts = if matches!(verdict, Verdict::Held { .. }) { "" } else { "attempts = attempts + 1, " };
     let mut sql = Sql::new("UPDATE delivery SET claimed_us = NULL, ");
     sql.push(counts);
@@ -185,15 +199,16 @@ async fn settle_one(
             sql.push("state = 'dead', last_error = ").value(&**error);
         }
     }
-    of(&mut sql, delivery);
+    of(&mut sql, endpoint, settled.iter().map(|(delivery, _)| delivery));
     // Whoever was slower than its lease does not undo what somebody else has achieved.
     sql.push(" AND state = 'waiting'");
     sql.execute(connection).await?;
     Ok(())
 }
 
-fn of(sql: &mut Sql, delivery: &Delivery) {
-    sql.push(" WHERE ulid = ").value(&*delivery.ulid).push(" AND endpoint = ").value(&*delivery.endpoint);
+fn of<'a>(sql: &mut Sql, endpoint: &str, deliveries: impl Iterator<Item = &'a Delivery>) {
+    sql.push(" WHERE endpoint = ").value(endpoint).push(" AND ulid IN (");
+    sql.list(deliveries.map(|delivery| Value::from(&*delivery.ulid))).push(")");
 }
 
 fn micros(ms: u64) -> u64 {

@@ -8,7 +8,7 @@ use ike_model::snapshot::Carried;
 use sqlx::Row as _;
 use sqlx::any::AnyRow;
 
-use super::{Store, failed};
+use super::{Engine, Store, failed};
 use crate::sql::Sql;
 
 /// Nothing gives more rows than this at once.
@@ -19,14 +19,47 @@ const GENERATION: &str = "SELECT gateway, boot_id, connection, child, unique_id,
      soft_seconds, soft_bytes, soft_packets, hard_seconds, hard_bytes, hard_packets, bytes_in, packets_in, bytes_out, packets_out, \
      total_bytes_in, total_packets_in, total_bytes_out, total_packets_out, installed_us, removed_us, cause, cause_text FROM child_sa";
 
-/// A line of rekeys has carried what its newest generation was told to have, or what its generations were, whichever is more.
-const TOTAL: &str = "SELECT gateway, connection, child, CAST(SUM(generations) AS BIGINT) AS generations, \
-     CAST(SUM(bytes_in) AS BIGINT) AS bytes_in, CAST(SUM(packets_in) AS BIGINT) AS packets_in, \
-     CAST(SUM(bytes_out) AS BIGINT) AS bytes_out, CAST(SUM(packets_out) AS BIGINT) AS packets_out, \
-     MIN(first_us) AS first_us, CAST(SUM(open) AS BIGINT) AS open FROM ( \
-     SELECT gateway, connection, child, COUNT(*) AS generations, MAX(total_bytes_in) AS bytes_in, MAX(total_packets_in) AS packets_in, \
-     MAX(total_bytes_out) AS bytes_out, MAX(total_packets_out) AS packets_out, MIN(installed_us) AS first_us, \
-     SUM(CASE WHEN removed_us IS NULL THEN 1 ELSE 0 END) AS open FROM child_sa";
+/// What was carried in a part of the past.
+const TOTAL_BETWEEN: &str = "SELECT gateway, connection, child, COUNT(*) AS generations, CAST(SUM(bytes_in) AS BIGINT) AS bytes_in, \
+     CAST(SUM(packets_in) AS BIGINT) AS packets_in, CAST(SUM(bytes_out) AS BIGINT) AS bytes_out, \
+     CAST(SUM(packets_out) AS BIGINT) AS packets_out, MIN(installed_us) AS first_us, \
+     CAST(SUM(CASE WHEN removed_us IS NULL THEN 1 ELSE 0 END) AS BIGINT) AS open FROM (";
+
+const UP_SQLITE: &str = "EXISTS (SELECT 1 FROM child_sa INDEXED BY child_sa_open WHERE child_sa.removed_us IS NULL \
+     AND child_sa.gateway = child_total.gateway AND child_sa.connection = child_total.connection AND child_sa.child = child_total.child)";
+
+const UP: &str = "EXISTS (SELECT 1 FROM child_sa WHERE child_sa.removed_us IS NULL AND child_sa.gateway = child_total.gateway \
+     AND child_sa.connection = child_total.connection AND child_sa.child = child_total.child)";
+
+/// A table whose rows were up from one time to another.
+struct Lives {
+    select: &'static str,
+    begin: &'static str,
+    end: &'static str,
+    /// Knows the longest of them.
+    totals: &'static str,
+    /// Finds what is up.
+    open: &'static str,
+}
+
+const CHILD_SAS: Lives = Lives {
+    select: GENERATION,
+    begin: "installed_us",
+    end: "removed_us",
+    totals: "child_total",
+    open: "child_sa_open",
+};
+const IKE_SAS: Lives = Lives {
+    select: "SELECT * FROM ike_sa",
+    begin: "established_us",
+    end: "closed_us",
+    totals: "connection_total",
+    open: "ike_sa_open",
+};
+const CARRIED: Lives = Lives {
+    select: "SELECT gateway, connection, child, bytes_in, packets_in, bytes_out, packets_out, installed_us, removed_us FROM child_sa",
+    ..CHILD_SAS
+};
 
 impl Store {
     pub(crate) async fn generations(&self, wanted: &Wanted) -> Result<Vec<Generation>, HistoryError> {
@@ -35,13 +68,7 @@ impl Store {
     }
 
     pub(super) fn generations_sql(&self, wanted: &Wanted) -> Sql {
-        let mut sql = Sql::new(GENERATION);
-        self.narrow(&mut sql, wanted, ("installed_us", Some("removed_us")));
-        if let Some(child) = &wanted.child {
-            sql.push(" AND child = ").value(&**child);
-        }
-        newest(&mut sql, wanted, "installed_us DESC, unique_id DESC");
-        sql
+        self.newest_sql(&CHILD_SAS, wanted)
     }
 
     pub(crate) async fn totals(&self, wanted: &Wanted) -> Result<Vec<ChildTotal>, HistoryError> {
@@ -49,14 +76,31 @@ impl Store {
         rows.iter().map(total).collect::<Result<_, _>>().map_err(failed)
     }
 
+    /// Of the whole past, that is kept; of a part, it is added up.
     pub(super) fn totals_sql(&self, wanted: &Wanted) -> Sql {
-        let mut sql = Sql::new(TOTAL);
-        self.narrow(&mut sql, wanted, ("installed_us", Some("removed_us")));
-        if let Some(child) = &wanted.child {
-            sql.push(" AND child = ").value(&**child);
+        let up = match self.engine {
+            Engine::Sqlite => UP_SQLITE,
+            Engine::Postgres => UP,
+        };
+        let mut sql;
+        if wanted.since_ms.is_none() && wanted.until_ms.is_none() {
+            sql = Sql::new(
+                "SELECT gateway, connection, child, generations, bytes_in, packets_in, bytes_out, packets_out, first_us, ",
+            );
+            sql.push("CAST(CASE WHEN ").push(up).push(" THEN 1 ELSE 0 END AS BIGINT) AS open FROM child_total");
+            self.narrow(&mut sql, wanted);
+            if wanted.up {
+                sql.push(" AND ").push(up);
+            }
+        } else {
+            sql = Sql::new(TOTAL_BETWEEN);
+            for (at, part) in Part::of(wanted).iter().enumerate() {
+                sql.push(if at > 0 { " UNION ALL " } else { "" });
+                self.part(&mut sql, &CARRIED, wanted, *part);
+            }
+            sql.push(") AS part GROUP BY gateway, connection, child");
         }
-        sql.push(" GROUP BY gateway, connection, child, boot_id, lineage) AS line GROUP BY gateway, connection, child");
-        newest(&mut sql, wanted, "connection, child");
+        sql.push(" ORDER BY connection, child LIMIT ").value(limit(wanted));
         sql
     }
 
@@ -66,10 +110,8 @@ impl Store {
     }
 
     pub(super) fn ike_sas_sql(&self, wanted: &Wanted) -> Sql {
-        let mut sql = Sql::new("SELECT * FROM ike_sa");
-        self.narrow(&mut sql, wanted, ("established_us", Some("closed_us")));
-        newest(&mut sql, wanted, "established_us DESC, unique_id DESC");
-        sql
+        // An IKE SA is of no one child.
+        self.newest_sql(&IKE_SAS, &Wanted { child: None, ..wanted.clone() })
     }
 
     pub(crate) async fn events(&self, wanted: &Wanted) -> Result<Vec<PastEvent>, HistoryError> {
@@ -79,44 +121,98 @@ impl Store {
 
     pub(super) fn events_sql(&self, wanted: &Wanted) -> Sql {
         let mut sql = Sql::new("SELECT ulid, time_us, type, data FROM event");
-        self.narrow(&mut sql, wanted, ("time_us", None));
-        for (column, value) in [("child", &wanted.child), ("type", &wanted.event)] {
+        self.narrow(&mut sql, wanted);
+        if let Some(name) = &wanted.event {
+            sql.push(" AND type = ").value(&**name);
+        }
+        for (order, bound) in [(" >= ", wanted.since_ms), (" < ", wanted.until_ms)] {
+            if let Some(bound) = bound {
+                sql.push(" AND time_us").push(order).value(bound.saturating_mul(1000));
+            }
+        }
+        sql.push(" ORDER BY time_us DESC, ulid DESC LIMIT ").value(limit(wanted));
+        sql
+    }
+
+    /// The newest of each part, and of those the newest.
+    fn newest_sql(&self, lives: &Lives, wanted: &Wanted) -> Sql {
+        let mut sql = Sql::new("SELECT * FROM (");
+        for (at, part) in Part::of(wanted).iter().enumerate() {
+            sql.push(if at > 0 { " UNION ALL SELECT * FROM (" } else { "SELECT * FROM (" });
+            self.part(&mut sql, lives, wanted, *part);
+            // What is up is little, wherever it lies in time: not to be searched for along an index of time, which the sign rules out.
+            newest(&mut sql, if matches!(part, Part::Up) { "+" } else { "" }, lives, wanted);
+            sql.push(if at > 0 { ") AS other" } else { ") AS one" });
+        }
+        sql.push(") AS part");
+        newest(&mut sql, "", lives, wanted);
+        sql
+    }
+
+    /// Rows that were up between two moments. What has ended by the first of them cannot have begun earlier than the longest of all lasted, which
+    /// is what lets an index find it.
+    fn part(&self, sql: &mut Sql, lives: &Lives, wanted: &Wanted, part: Part) {
+        let Lives { select, begin, end, totals, open } = *lives;
+        sql.push(select);
+        if matches!((part, self.engine), (Part::Up, Engine::Sqlite)) {
+            // It does not see by itself how little is up.
+            sql.push(" INDEXED BY ").push(open);
+        }
+        self.narrow(sql, wanted);
+        if let Some(until) = wanted.until_ms {
+            sql.push(" AND ").push(begin).push(" < ").value(until.saturating_mul(1000));
+        }
+        match (part, wanted.since_ms) {
+            (Part::Up, _) => {
+                sql.push(" AND ").push(end).push(" IS NULL");
+            }
+            (Part::Ended, Some(since)) => {
+                let since = since.saturating_mul(1000);
+                sql.push(" AND ").push(end).push(" >= ").value(since).push(" AND ").push(begin).push(" >= ");
+                sql.value(since).push(" - (SELECT COALESCE(MAX(longest_us), 0) FROM ").push(totals);
+                self.narrow(sql, wanted);
+                sql.push(")");
+            }
+            (Part::Ended | Part::All, _) => {}
+        }
+    }
+
+    /// Gateway, connection and child.
+    fn narrow(&self, sql: &mut Sql, wanted: &Wanted) {
+        sql.push(" WHERE gateway = ").value(wanted.gateway.as_deref().unwrap_or(&self.gateway));
+        for (column, value) in [("connection", &wanted.connection), ("child", &wanted.child)] {
             if let Some(value) = value {
                 sql.push(" AND ").push(column).push(" = ").value(&**value);
             }
         }
-        newest(&mut sql, wanted, "time_us DESC, ulid DESC");
-        sql
     }
+}
 
-    /// Gateway, connection and time: what was there between two moments, from its beginning to its end where it has one.
-    fn narrow(&self, sql: &mut Sql, wanted: &Wanted, (begin, end): (&str, Option<&str>)) {
-        sql.push(" WHERE gateway = ").value(wanted.gateway.as_deref().unwrap_or(&self.gateway));
-        if let Some(connection) = &wanted.connection {
-            sql.push(" AND connection = ").value(&**connection);
-        }
-        if let Some(until) = wanted.until_ms {
-            sql.push(" AND ").push(begin).push(" < ").value(until.saturating_mul(1000));
-        }
-        if let Some(end) = end.filter(|_| wanted.up) {
-            sql.push(" AND ").push(end).push(" IS NULL");
-        }
-        match (wanted.since_ms, end) {
-            (Some(since), Some(end)) => {
-                let since = since.saturating_mul(1000);
-                sql.push(" AND (").push(end).push(" >= ").value(since).push(" OR ").push(end).push(" IS NULL)");
-            }
-            (Some(since), None) => {
-                sql.push(" AND ").push(begin).push(" >= ").value(since.saturating_mul(1000));
-            }
-            (None, _) => {}
+/// Which rows of a table an index finds at once.
+#[derive(Clone, Copy)]
+enum Part {
+    Up,
+    Ended,
+    All,
+}
+
+impl Part {
+    /// Those that make up what is wanted.
+    fn of(wanted: &Wanted) -> &'static [Self] {
+        match (wanted.up, wanted.since_ms) {
+            (true, _) => &[Self::Up],
+            (false, Some(_)) => &[Self::Up, Self::Ended],
+            (false, None) => &[Self::All],
         }
     }
 }
 
-fn newest(sql: &mut Sql, wanted: &Wanted, order: &str) {
-    let limit = if wanted.limit == 0 { LIMIT_MAX } else { wanted.limit.min(LIMIT_MAX) };
-    sql.push(" ORDER BY ").push(order).push(" LIMIT ").value(limit);
+fn newest(sql: &mut Sql, sign: &str, Lives { begin, .. }: &Lives, wanted: &Wanted) {
+    sql.push(" ORDER BY ").push(sign).push(begin).push(" DESC, unique_id DESC LIMIT ").value(limit(wanted));
+}
+
+fn limit(wanted: &Wanted) -> u32 {
+    if wanted.limit == 0 { LIMIT_MAX } else { wanted.limit.min(LIMIT_MAX) }
 }
 
 /// Reading columns by name, as the types the values have.

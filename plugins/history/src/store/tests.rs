@@ -1,5 +1,6 @@
 //! The tables, on both engines.
 
+mod index;
 mod outbox;
 mod release;
 
@@ -152,6 +153,66 @@ fn what_is_told_twice_is_kept_once() {
 }
 
 #[test]
+fn what_a_child_has_carried_is_the_sum_of_its_generations_however_the_events_were_cut() {
+    for place in Place::both() {
+        run(async {
+            let mut daemon = Run::new("b1", NOON);
+            let mut entries = vec![daemon.boot()];
+            entries.extend(daemon.life("site", "net", 1, 6));
+            entries.extend(daemon.life("site", "voice", 21, 2));
+            let mut late = child_sa("net", 3, 2, 1700);
+            late.offload.mode = ipsec::OffloadMode::No;
+            // Counters that come after the end still count; the mode is what it was.
+            let told = EventBody::StateLost { ike: Box::new(ike_sa("site", 1)), child: Box::new(late) };
+            entries.push(daemon.told(told));
+            let mut next = Run::new("b2", NOON + 60_000);
+            entries.push(next.boot());
+            entries.extend(next.life("site", "net", 1, 0).drain(..2));
+            let mut seen = Vec::new();
+            for length in [1, 2, 3, 7, entries.len()] {
+                let gateway = format!("gw{length}");
+                let store = place.store_of(&gateway, Vec::new()).await;
+                for batch in entries.chunks(length) {
+                    store.apply(&named(batch, &gateway)).await.unwrap();
+                }
+                let mut totals = store.totals(&Wanted::default()).await.unwrap();
+                let all = store.generations(&Wanted::default()).await.unwrap();
+                for total in &totals {
+                    let own = all.iter().filter(|row| row.child == total.child);
+                    assert_eq!(total.generations, own.clone().count() as u64, "{total:?}");
+                    assert_eq!(total.carried_in.bytes, own.map(|row| row.carried_in.bytes).sum::<u64>(), "{total:?}");
+                }
+                totals.iter_mut().for_each(|total| total.gateway.clear());
+                let rows =
+                    all.into_iter().map(|row| Generation { gateway: String::new(), boot_id: String::new(), ..row });
+                seen.push((totals, rows.collect::<Vec<_>>()));
+                let between = Wanted { since_ms: Some(NOON + 3500), until_ms: Some(NOON + 4500), ..Wanted::default() };
+                let part = store.totals(&between).await.unwrap();
+                assert_eq!((part.len(), part[0].generations, part[0].carried_in), (1, 2, carried(2700)));
+                store.close().await;
+            }
+            assert_eq!(seen[0].0.iter().map(|total| total.carried_in.bytes).collect::<Vec<_>>(), [7700, 3000]);
+            assert_eq!((seen[0].1[1].offload.as_str(), seen[0].0[0].up), ("packet", true));
+            assert!(seen.iter().all(|other| *other == seen[0]), "{seen:#?}");
+        });
+    }
+}
+
+/// The same events of another gateway, whose runs are others.
+fn named(entries: &[Entry], gateway: &str) -> Vec<Entry> {
+    let rename = |entry: &Entry| {
+        let mut value: serde_json::Value = serde_json::from_slice(&entry.payload).unwrap();
+        value["boot_id"] = format!("{gateway}-{}", value["boot_id"]).into();
+        value["gateway"] = gateway.into();
+        if let Some(ulid) = value.get_mut("ulid") {
+            *ulid = format!("{}-{gateway}", ulid.as_str().unwrap()).into();
+        }
+        Entry { kind: entry.kind, payload: serde_json::to_vec(&value).unwrap() }
+    };
+    entries.iter().map(rename).collect()
+}
+
+#[test]
 fn what_a_dead_daemon_left_open_is_closed_by_the_next_start() {
     for place in Place::both() {
         run(async {
@@ -259,57 +320,6 @@ fn what_is_old_or_too_much_is_forgotten_unless_it_is_still_needed() {
 }
 
 #[test]
-fn an_index_answers_every_question() {
-    for place in Place::both() {
-        run(async {
-            let store = place.store().await;
-            let mut daemon = Run::new("b1", NOON);
-            for connection in 0..20 {
-                let entries: Vec<Entry> = (0..40)
-                    .flat_map(|child| {
-                        daemon.life(&format!("c{connection}"), &format!("n{child}"), connection * 1000 + child * 10, 4)
-                    })
-                    .collect();
-                store.apply(&entries).await.unwrap();
-            }
-            Sql::new("ANALYZE").execute(&store.writer).await.unwrap();
-            let child = Wanted { child: Some("n7".into()), limit: 100, ..Wanted::default() };
-            let of = Wanted { connection: Some("c3".into()), ..child.clone() };
-            let late = Wanted {
-                since_ms: Some(NOON + 5_000_000),
-                until_ms: Some(NOON + 5_010_000),
-                limit: 10,
-                ..Wanted::default()
-            };
-            let connection = Wanted { connection: Some("c3".into()), limit: 10, ..Wanted::default() };
-            let questions = [
-                (store.generations_sql(&child), "child_sa_child"),
-                (store.generations_sql(&of), "child_sa_connection"),
-                (store.totals_sql(&of), "child_sa_connection"),
-                (store.events_sql(&late), "event_time"),
-                (store.events_sql(&connection), "event_connection"),
-                (store.ike_sas_sql(&connection), "ike_sa_connection"),
-            ];
-            for (question, index) in questions {
-                let plan = explain(&store, question).await;
-                assert!(plan.contains(index), "{}: no {index} in\n{plan}", place.url);
-                assert!(!plan.contains("Seq Scan") && !plan.contains("SCAN child_sa\n"), "{plan}");
-            }
-            store.close().await;
-        });
-    }
-}
-
-async fn explain(store: &Store, question: Sql) -> String {
-    let (prefix, column) = match store.engine {
-        Engine::Sqlite => ("EXPLAIN QUERY PLAN ", 3),
-        Engine::Postgres => ("EXPLAIN ", 0),
-    };
-    let rows = question.after(prefix).fetch(&store.readers).await.unwrap();
-    rows.iter().map(|row| row.try_get::<String, _>(column).unwrap() + "\n").collect()
-}
-
-#[test]
 fn the_release_before_goes_on_writing_and_an_older_one_refuses() {
     let known = i64::try_from(migrate::STEPS.len()).unwrap();
     let additive = migrate::Step {
@@ -401,42 +411,4 @@ fn a_url_says_what_it_means() {
     }
     let location = Location::parse("postgres://u:hunter2@h/db").unwrap();
     assert!(!format!("{location:?}").contains("hunter2"));
-}
-
-/// How fast events are taken down and over: `cargo test -p sa-history --lib -- --ignored --nocapture events_per_second`.
-#[test]
-#[ignore = "a measurement"]
-fn events_per_second() {
-    const LIVES: u32 = 1000;
-    const BATCH: usize = 256;
-    for place in Place::both() {
-        run(async {
-            let store = place.store().await;
-            let mut daemon = Run::new("b1", NOON);
-            let entries: Vec<Entry> = (0..LIVES).flat_map(|life| daemon.life("site", "net", life * 20, 10)).collect();
-            let begin = std::time::Instant::now();
-            for batch in entries.chunks(BATCH) {
-                store.apply(batch).await.unwrap();
-            }
-            let took = begin.elapsed().as_secs_f64();
-            let rate = entries.len() as f64 / took;
-            println!("{:?}: {} events in {took:.2} s, {rate:.0} events/s", store.engine, entries.len());
-            assert_eq!(count(&store, "event").await, i64::try_from(entries.len()).unwrap());
-            store.close().await;
-        });
-    }
-    let scratch = crate::scratch::Scratch::new();
-    let options = crate::spool::Options { directory: scratch.path().into(), size: 1 << 30, fsync: false };
-    let (spool, _reader) = crate::spool::open(&options).unwrap();
-    let mut daemon = Run::new("b1", NOON);
-    let ike = || Box::new(ike_sa("site", 1));
-    let child = || Box::new(child_sa("net", 1, 0, 0));
-    let records: Vec<_> = (0..20_000)
-        .map(|_| daemon.record(EventBody::ChildSaRekeyed { ike: ike(), old: child(), new: child() }))
-        .collect();
-    let begin = std::time::Instant::now();
-    for record in &records {
-        ike_model::Recorder::record(&spool, std::slice::from_ref(record)).unwrap();
-    }
-    println!("spool: {:.1} us for each event", begin.elapsed().as_secs_f64() * 1e6 / records.len() as f64);
 }
