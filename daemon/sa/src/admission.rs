@@ -38,6 +38,8 @@ use ike_wire::ids::{ExchangeType, NotifyType};
 use ike_wire::{Flags, Header, IkeSpi, MessageId, Notify, ParseError, Payload, encode};
 use ipsec::{Instant, Path};
 
+use crate::tally::{Dropped, Tallied, Tally};
+
 pub(crate) use self::bucket::Bucket;
 pub(crate) use self::cookie::Binding;
 use self::cookie::{Cookies, Secret};
@@ -86,7 +88,7 @@ pub(crate) enum Decision {
     /// The initiator must show first that it receives at its address.
     AskCookie,
     /// It may not, and this is why.
-    Refuse(&'static str),
+    Refuse(Dropped),
 }
 
 /// Whom limits are counted for: an IPv4 address, or the first 64 bits of an IPv6 one.
@@ -115,6 +117,7 @@ pub struct Admission {
     /// Nothing new may begin.
     held: AtomicBool,
     tables: Arc<TableSpace>,
+    tally: Arc<Tally>,
 }
 
 #[derive(Debug, Default)]
@@ -160,6 +163,11 @@ impl Admission {
         self.lock().half_open
     }
 
+    /// What is counted of messages.
+    pub fn tally(&self) -> &Arc<Tally> {
+        &self.tally
+    }
+
     /// How full the tables of devices are, for all shards.
     pub(crate) fn tables(&self) -> &Arc<TableSpace> {
         &self.tables
@@ -173,48 +181,58 @@ impl Admission {
             Err(ParseError::MajorVersion(_)) => return Screened::Pass { proven: false },
             Err(ParseError::Malformed(_)) => None,
         };
-        let Some(sketch) = sketch else { return Screened::Drop };
+        let Some(sketch) = sketch else { return self.drop(Dropped::Malformed) };
         let peer = path.remote.ip();
         match self.decide(gate, peer, false, 0) {
             Decision::Begin => Screened::Pass { proven: false },
-            Decision::Refuse(_) => Screened::Drop,
+            Decision::Refuse(reason) => self.drop(reason),
             Decision::AskCookie => {
-                let Some(nonce) = sketch.nonce else { return Screened::Drop };
+                let Some(nonce) = sketch.nonce else { return self.drop(Dropped::Malformed) };
                 let binding = Binding { nonce, address: peer, spi: sketch.spi };
                 match sketch.cookie {
                     Some(cookie) if self.is_valid(gate, binding, cookie) => match self.decide(gate, peer, true, 0) {
                         Decision::Begin | Decision::AskCookie => Screened::Pass { proven: true },
-                        Decision::Refuse(_) => Screened::Drop,
+                        Decision::Refuse(reason) => self.drop(reason),
                     },
-                    _ => self.demand(gate, binding).map_or(Screened::Drop, Screened::Answer),
+                    _ => {
+                        self.tally.count(Tallied::Received);
+                        self.demand(gate, binding).map_or(Screened::Drop, Screened::Answer)
+                    }
                 }
             }
         }
     }
 
+    fn drop(&self, reason: Dropped) -> Screened {
+        // Those that pass are counted by the shard that gets them.
+        self.tally.count(Tallied::Received);
+        self.tally.count(Tallied::Dropped(reason));
+        Screened::Drop
+    }
+
     /// Whether this peer may begin an IKE SA. `proven` = it has shown a valid COOKIE.
     pub(crate) fn decide(&self, gate: &Gate<'_>, peer: IpAddr, proven: bool, established: usize) -> Decision {
         if self.is_held() {
-            return Decision::Refuse("nothing new is begun for now");
+            return Decision::Refuse(Dropped::Held);
         }
         let state = self.lock();
         let settings = gate.settings;
         let reached = |count: usize, limit: u32| limit != 0 && count >= usize::try_from(limit).unwrap_or(usize::MAX);
         if reached(established, settings.ikesa_limit) {
-            return Decision::Refuse("as many IKE SAs as ikesa_limit allows");
+            return Decision::Refuse(Dropped::IkeSaLimit);
         }
         if reached(state.half_open, settings.half_open_limit) || state.half_open >= HALF_OPEN {
-            return Decision::Refuse("too many half-open IKE SAs");
+            return Decision::Refuse(Dropped::HalfOpen);
         }
         let account = state.peers.get(&peer.into()).copied().unwrap_or_default();
         if reached(account.half_open, settings.block_threshold) {
-            return Decision::Refuse("too many half-open IKE SAs of this peer");
+            return Decision::Refuse(Dropped::HalfOpenPeer);
         }
         let (rate, burst) = init_rate(settings);
         if proven {
             return match account.proven.has(gate.now, rate, burst) {
                 true => Decision::Begin,
-                false => Decision::Refuse("this peer begins IKE SAs too fast"),
+                false => Decision::Refuse(Dropped::InitRate),
             };
         }
         //= RFC 7296 §2.6: when a responder detects a large number of half-open IKE SAs, it should reply with a COOKIE
@@ -264,6 +282,7 @@ impl Admission {
         //= RFC 7296 §2.6: the answer repeats the initiator's SPI, the responder's is zero, nothing else is in it
         let flags = Flags { initiator: false, version: false, response: true };
         let header = Header::new(binding.spi, IkeSpi(0), ExchangeType::IKE_SA_INIT, flags, MessageId(0));
+        self.tally.count(Tallied::CookieDemanded);
         encode(&header, &[Payload::Notify(notify)]).ok()
     }
 

@@ -25,6 +25,7 @@ use crate::pace::Pace;
 use crate::reassembly::{MOST_OCTETS, MOST_OCTETS_BEFORE_AUTHENTICATION, Reassembly};
 use crate::retry;
 use crate::suite::IkeSuite;
+use crate::tally::Tallied;
 use crate::turn::Turn;
 use crate::window::Window;
 
@@ -298,6 +299,7 @@ impl Core {
         }
         //= RFC 7383 §2.6.1: a fragmented message is repeated as a whole
         let datagrams = datagrams.clone();
+        turn.registry.tally.count(Tallied::RequestRepeated);
         for way in self.ways(before) {
             self.transmit(turn, way, &datagrams);
         }

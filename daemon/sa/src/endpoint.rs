@@ -64,6 +64,7 @@ use crate::io::{Context, Input, Output};
 use crate::notice::Notice;
 use crate::registry::Registry;
 use crate::shaper::Shaper;
+use crate::tally::{Dropped, Tallied};
 use crate::turn::{Ids, Purpose, Turn, child_of, direction_of};
 use crate::work::{Outcome, WorkId};
 
@@ -143,7 +144,11 @@ impl Endpoint {
             shared: Shared {
                 ids: Ids::new(shard, shards),
                 deadlines: Deadlines::default(),
-                registry: Registry { tables: Arc::clone(admission.tables()), ..Registry::default() },
+                registry: Registry {
+                    tables: Arc::clone(admission.tables()),
+                    tally: Arc::clone(admission.tally()),
+                    ..Registry::default()
+                },
                 outputs: VecDeque::new(),
                 notices: VecDeque::new(),
             },
@@ -247,11 +252,18 @@ impl Endpoint {
         }
     }
 
+    /// A message came to nothing.
+    fn dropped(&self, reason: Dropped) {
+        self.admission.tally().count(Tallied::Dropped(reason));
+    }
+
     fn on_datagram(&mut self, context: &Context<'_>, path: Path, octets: &[u8]) {
+        self.admission.tally().count(Tallied::Received);
         let message = match Message::parse(octets) {
             Ok(message) => message,
             Err(ParseError::MajorVersion(header)) => return self.refuse_version(context, path, &header),
             Err(ParseError::Malformed(error)) => {
+                self.dropped(Dropped::Malformed);
                 return tracing::debug!(peer = %path.remote, "datagram ignored: {error}");
             }
         };
@@ -270,6 +282,7 @@ impl Endpoint {
 
     //= RFC 7296 §2.5, §1.5: a request of a higher major version is answered INVALID_MAJOR_VERSION in version 2
     fn refuse_version(&mut self, context: &Context<'_>, path: Path, header: &Header) {
+        self.dropped(Dropped::Version);
         if !header.flags.response {
             self.tell_stranger(context, path, header, NotifyType::INVALID_MAJOR_VERSION);
         }
@@ -278,6 +291,7 @@ impl Endpoint {
     //= RFC 7296 §1.5, §2.21.4: an encrypted request with an unknown SPI may be answered INVALID_IKE_SPI in clear, a response never
     fn refuse_spi(&mut self, context: &Context<'_>, path: Path, message: &Message<'_>, ours: IkeSpi) {
         let header = &message.header;
+        self.dropped(Dropped::UnknownSpi);
         tracing::debug!(peer = %path.remote, spi = %ours, exchange = %header.exchange, "message for an unknown IKE SA");
         if !header.flags.response && !ours.is_zero() && message.encrypted().is_some() {
             self.tell_stranger(context, path, header, NotifyType::INVALID_IKE_SPI);

@@ -12,6 +12,7 @@ use crate::directory::DirectoryEntry;
 use crate::farewell::Farewells;
 use crate::listing::Listing;
 use crate::switch::Switches;
+use crate::tally::Tally;
 use crate::turn::Purpose;
 use crate::work::WorkId;
 
@@ -36,6 +37,8 @@ pub(crate) struct Registry {
     pub(crate) guards: BTreeSet<GuardSpec>,
     /// How full the tables of devices are, counted over all shards.
     pub(crate) tables: Arc<TableSpace>,
+    /// What is counted of messages, over all shards.
+    pub(crate) tally: Arc<Tally>,
     /// SAs that are being removed and whose last counters are still to come.
     pub(crate) farewells: Farewells,
     /// The comparison of what the backend holds.

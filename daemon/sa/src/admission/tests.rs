@@ -189,6 +189,12 @@ fn screening_answers_drops_or_passes() {
         assert!(!matches!(screen(&whole[..cut]), Screened::Pass { .. }), "cut to {cut}");
     }
     assert_eq!(screen(&[0; 300]), Screened::Drop);
+    let tally = ground.admission.tally();
+    let cookies = tally.so_far(Tallied::CookieDemanded);
+    let malformed = tally.so_far(Tallied::Dropped(Dropped::Malformed));
+    let refused = 3 + whole.len() as u64;
+    assert_eq!(tally.so_far(Tallied::Received), refused, "whatever does not pass is counted once");
+    assert_eq!(cookies + malformed, refused + 1, "and one cookie was asked for by the test");
     let newer = Screened::Pass { proven: false };
     assert_eq!(screen(&[0xff; 300]), newer, "to be told that its version is another");
 }

@@ -14,6 +14,7 @@ use crate::endpoint::Endpoint;
 use crate::exchange::ike_sa_init::{FirstRequest, first_request};
 use crate::ike_sa::{IkeSa, Phase};
 use crate::io::{Context, Output, Transmit};
+use crate::tally::{Dropped, Tallied};
 
 /// Half-open IKE SAs of this shard. All shards together have at most [`crate::HALF_OPEN`].
 #[derive(Debug, Default)]
@@ -65,12 +66,15 @@ const LOGGED: u32 = 10;
 impl Endpoint {
     pub(super) fn on_first_request(&mut self, context: &Context<'_>, path: Path, message: &Message<'_>) {
         if message.header.message_id.0 != 0 {
+            self.dropped(Dropped::OutOfPlace);
             return tracing::debug!(peer = %path.remote, "IKE_SA_INIT with a message ID other than 0 ignored");
         }
         if message.payloads.repeated().is_some() {
+            self.dropped(Dropped::Malformed);
             return tracing::debug!(peer = %path.remote, "IKE_SA_INIT with a payload twice ignored");
         }
         if self.stopping {
+            self.dropped(Dropped::Held);
             return tracing::debug!(peer = %path.remote, "IKE_SA_INIT ignored: the daemon stops");
         }
         if let Some(spi) = self.firsts.begun_by(path, message) {
@@ -87,7 +91,10 @@ impl Endpoint {
                 }
                 self.shared.outputs.push_back(Output::Transmit(Transmit { path, octets, dscp: 0 }));
             }
-            FirstRequest::Drop(reason) => tracing::debug!(peer = %path.remote, "IKE_SA_INIT ignored: {reason}"),
+            FirstRequest::Drop(reason) => {
+                self.dropped(Dropped::Malformed);
+                tracing::debug!(peer = %path.remote, "IKE_SA_INIT ignored: {reason}");
+            }
             FirstRequest::Begin(beginning) => {
                 let ike = IkeSa::respond(&mut self.shared.turn(context), path, message, *beginning);
                 match ike {
@@ -112,6 +119,7 @@ impl Endpoint {
         match self.admission.decide(gate, peer, false, established) {
             Decision::Begin => return Some(false),
             Decision::Refuse(reason) => {
+                self.dropped(reason);
                 tracing::debug!(%peer, "IKE_SA_INIT ignored: {reason}");
                 return None;
             }
@@ -129,6 +137,7 @@ impl Endpoint {
             Decision::Begin => Some(true),
             Decision::AskCookie => None,
             Decision::Refuse(reason) => {
+                self.dropped(reason);
                 tracing::debug!(%peer, "IKE_SA_INIT ignored: {reason}");
                 None
             }
@@ -139,6 +148,7 @@ impl Endpoint {
         if let Some(IkeSa { phase: Phase::Responding(responding), core }) = self.ikes.get(&spi)
             && !responding.response.is_empty()
         {
+            self.admission.tally().count(Tallied::ResponseRepeated);
             let transmit = Transmit { path, octets: responding.response.clone(), dscp: core.connection.dscp };
             self.shared.outputs.push_back(Output::Transmit(transmit));
         }

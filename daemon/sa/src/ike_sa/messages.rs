@@ -11,6 +11,7 @@ use crate::established::{Active, Authenticated, Standing};
 use crate::exchange::ike_sa_init::Step;
 use crate::exchange::{auth_lifetime, create_child, delete, ike_auth, mobike, rekey_ike};
 use crate::notice::Notice;
+use crate::tally::{Dropped, Tallied};
 use crate::turn::Turn;
 use crate::window::Fit;
 
@@ -24,7 +25,7 @@ impl IkeSa {
     pub(crate) fn on_message(&mut self, turn: &mut Turn<'_>, path: Path, message: &Message<'_>) {
         let header = &message.header;
         if header.flags.initiator == self.core.initiator {
-            return self.ignore("message from our own direction");
+            return self.ignore(turn, Dropped::OutOfPlace, "message from our own direction");
         }
         if header.exchange == ExchangeType::IKE_SA_INIT {
             return self.on_init(turn, path, message);
@@ -32,18 +33,28 @@ impl IkeSa {
         let peer_spi = if self.core.initiator { header.responder_spi } else { header.initiator_spi };
         let expected = if self.core.initiator { self.core.spi_r } else { self.core.spi_i };
         if peer_spi != expected {
-            return self.ignore("the peer's SPI is another one");
+            return self.ignore(turn, Dropped::UnknownSpi, "the peer's SPI is another one");
         }
         if header.flags.response { self.on_response(turn, path, message) } else { self.on_request(turn, path, message) }
     }
 
-    pub(super) fn ignore(&self, reason: &str) {
+    fn ignore(&self, turn: &Turn<'_>, why: Dropped, reason: &str) {
+        turn.registry.tally.count(Tallied::Dropped(why));
+        tracing::debug!(conn = self.core.connection.name, ike = self.core.unique_id, "ignored: {reason}");
+    }
+
+    /// Nothing is wrong with a message, and there is nothing to do.
+    fn pass_over(&self, reason: &str) {
         tracing::debug!(conn = self.core.connection.name, ike = self.core.unique_id, "ignored: {reason}");
     }
 
     fn on_init(&mut self, turn: &mut Turn<'_>, path: Path, message: &Message<'_>) {
         if message.payloads.repeated().is_some() {
-            return self.ignore("a payload of which there is one stands twice in IKE_SA_INIT");
+            return self.ignore(
+                turn,
+                Dropped::Malformed,
+                "a payload of which there is one stands twice in IKE_SA_INIT",
+            );
         }
         self.guarded(turn, |phase, core, turn| match phase {
             Phase::Initiating(init) if message.header.flags.response => init.on_response(core, turn, path, message),
@@ -55,12 +66,12 @@ impl IkeSa {
 
     fn on_response(&mut self, turn: &mut Turn<'_>, path: Path, message: &Message<'_>) {
         if !self.core.window.awaits(message.header.message_id) {
-            return self.ignore("response that nobody waits for");
+            return self.ignore(turn, Dropped::OutsideWindow, "response that nobody waits for");
         }
         let opened = match self.core.receive(message) {
             Ok(Some(opened)) => opened,
             Ok(None) => return,
-            Err(error) => return self.ignore(&error.to_string()),
+            Err(error) => return self.ignore(turn, Dropped::Unauthentic, &error.to_string()),
         };
         let payloads = match opened.payloads() {
             Ok(payloads) => payloads,
@@ -101,7 +112,7 @@ impl IkeSa {
     fn on_auth_response(&mut self, turn: &mut Turn<'_>, exchange: ExchangeType, payloads: &Payloads<'_>) {
         let Phase::Initiating(init) = &mut self.phase else { return };
         if init.step != Step::AuthSent || exchange != ExchangeType::IKE_AUTH {
-            return self.ignore("IKE_AUTH response out of place");
+            return self.ignore(turn, Dropped::OutOfPlace, "IKE_AUTH response out of place");
         }
         match ike_auth::on_response(init, &mut self.core, turn, payloads) {
             Ok(authenticated) => {
@@ -121,7 +132,7 @@ impl IkeSa {
         let settings = &turn.context.config.settings;
         let paced = matches!(self.phase, Phase::Authenticated(_));
         if paced && !self.core.pace.may_ask(turn.now(), settings) {
-            return self.ignore("the peer asks faster than peer_request_rate");
+            return self.ignore(turn, Dropped::PeerTooFast, "the peer asks faster than peer_request_rate");
         }
         match self.core.window.fit(message.header.message_id) {
             Fit::New => {}
@@ -130,22 +141,23 @@ impl IkeSa {
                 if self.core.open(message).is_ok() {
                     self.core.reply = path;
                 }
-                return self.ignore("request that is being processed");
+                return self.pass_over("request that is being processed");
             }
-            Fit::Outside => return self.ignore("message ID outside of the window"),
+            Fit::Outside => return self.ignore(turn, Dropped::OutsideWindow, "message ID outside of the window"),
             Fit::Repeated(datagrams) => {
                 //= RFC 7383 §2.6.1: the first fragment of a request that was answered asks for the response again, the others do not
                 if message.fragment().is_some_and(|fragment| fragment.number != 1) {
-                    return self.ignore("fragment of a request that was answered");
+                    return self.pass_over("fragment of a request that was answered");
                 }
                 let datagrams = datagrams.clone();
                 //= RFC 7296 §2.1: a repeated request is answered again; only an authentic one, or anybody could make us send
                 match self.core.open(message) {
                     Ok(_) => {
                         self.core.pace.asked(turn.now(), settings);
+                        turn.registry.tally.count(Tallied::ResponseRepeated);
                         self.core.transmit(turn, path, &datagrams);
                     }
-                    Err(error) => self.ignore(&error.to_string()),
+                    Err(error) => self.ignore(turn, Dropped::Unauthentic, &error.to_string()),
                 }
                 return;
             }
@@ -153,7 +165,7 @@ impl IkeSa {
         let opened = match self.core.receive(message) {
             Ok(Some(opened)) => opened,
             Ok(None) => return,
-            Err(error) => return self.ignore(&error.to_string()),
+            Err(error) => return self.ignore(turn, Dropped::Unauthentic, &error.to_string()),
         };
         self.core.reassembly.forget_request();
         self.core.heard_at = turn.now();
@@ -273,6 +285,7 @@ impl IkeSa {
         match error.reaction() {
             Reaction::Drop | Reaction::EndExchange | Reaction::CloseSilently => {
                 core.window.forget_request();
+                turn.registry.tally.count(Tallied::Dropped(Dropped::OutOfPlace));
                 tracing::debug!(conn = core.connection.name, ike = core.unique_id, "ignored: {error}");
             }
             Reaction::Notify(_) | Reaction::NotifyAndClose(_) => {
