@@ -219,6 +219,12 @@ impl Core {
         }
     }
 
+    /// How many SAs each shard has, as far as that comes within `limit`; and whether all of it came.
+    #[cfg(feature = "telemetry")]
+    pub(crate) async fn counts_within(&self, limit: Duration) -> (Vec<Counts>, bool) {
+        self.ask_within(limit, Question::Counts).await
+    }
+
     /// Asks every shard.
     async fn ask<T>(&self, question: impl Fn(oneshot::Sender<T>) -> Question) -> Vec<T> {
         let (all, complete) = self.ask_within(ASK_TIMEOUT, question).await;

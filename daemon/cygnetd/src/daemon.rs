@@ -193,7 +193,7 @@ impl Daemon {
         let phase = watch::Sender::new(Phase::Starting);
         let core = Core { shared, store, subscribers, timeline, webhooks, simulator, nature, config, started, phase };
         let core = Arc::new(core);
-        telemetry.serve(&core, past.outbox.clone())?;
+        telemetry.serve(&core, &past)?;
         Ok(Self { core, receiver, surroundings, shards, past, telemetry })
     }
 

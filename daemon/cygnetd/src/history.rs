@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use ike_model::history::{ChildTotal, Generation, HistoryError, Wanted};
+use ike_model::history::{ChildTotal, Generation, HistoryError, Keeping, Wanted};
 use ike_model::snapshot::Carried;
 use ike_model::{ChildSaSnapshot, Outbox, Recorder, Timeline};
 
@@ -21,6 +21,8 @@ pub(crate) struct Past {
     pub(crate) timeline: Option<Arc<dyn Timeline>>,
     /// Has what is to be delivered to webhooks.
     pub(crate) outbox: Option<Arc<dyn Outbox>>,
+    /// Says how it is going.
+    pub(crate) keeping: Option<Arc<dyn Keeping>>,
     stop: Option<Box<dyn FnOnce() + Send>>,
 }
 
@@ -69,6 +71,7 @@ fn open(config: &Config, origin: &Origin) -> anyhow::Result<Past> {
         recorder: Some(history.recorder()),
         timeline: Some(Arc::<History>::clone(&history)),
         outbox: Some(Arc::<History>::clone(&history)),
+        keeping: Some(Arc::<History>::clone(&history)),
         stop: Some(Box::new(move || history.stop())),
     })
 }

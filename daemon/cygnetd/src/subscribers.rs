@@ -4,7 +4,7 @@
 //! (not here: log lines are themselves events).
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use swanctl_compat::vici::{Message, Packet, frame};
@@ -81,6 +81,8 @@ pub(crate) struct Subscribers {
     clients: Mutex<Vec<Arc<Client>>>,
     /// Most detailed log level anybody wants, plus one; 0 = nobody wants any.
     log_wanted: AtomicU8,
+    /// Clients that did not keep up.
+    cut_off: AtomicU64,
 }
 
 impl Subscribers {
@@ -91,6 +93,17 @@ impl Subscribers {
             Arc::new(Client { queue, registered: Mutex::default(), control_log: Mutex::default(), cut: Notify::new() });
         self.clients.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&client));
         (client, receiver)
+    }
+
+    /// A client did not keep up and was cut off.
+    pub(crate) fn lost(&self) {
+        self.cut_off.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Clients that are connected, and how many were cut off so far.
+    #[cfg(feature = "telemetry")]
+    pub(crate) fn figures(&self) -> (usize, u64) {
+        (self.clients().len(), self.cut_off.load(Ordering::Relaxed))
     }
 
     /// A client went away.

@@ -1,27 +1,22 @@
 //! What telemetry sees of the daemon, and when its server runs.
 
+mod seen;
+
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context as _;
-use ike_model::{EventRecord, Outbox, Timeline};
-use telemetry::view::Asked;
-use telemetry::{BindError, Bound, Condition, Daemon, Feed, Listen, Options, Server, Site, View};
+use ike_model::EventRecord;
+use telemetry::{BindError, Bound, Feed, Listen, Options, Server, Site};
 use zeroize::Zeroizing;
 
-use crate::backend::Nature;
-use crate::clock;
 use crate::config;
 use crate::config::http::token;
-use crate::core::{Core, Phase};
+use crate::core::Core;
 use crate::events::EventSink;
+use crate::history::Past;
 use crate::net::tcp_port_holder;
-
-/// How long a shard, or the backend, may take until what is shown goes without it.
-const PATIENCE: Duration = Duration::from_secs(2);
-/// By then a thread that turns has answered.
-const ALIVE: Duration = Duration::from_secs(4);
+use seen::Seen;
 
 /// The HTTP server, before and while it runs; nothing where none is wanted.
 #[derive(Default)]
@@ -56,12 +51,12 @@ impl Telemetry {
     }
 
     /// Serves from now on.
-    pub(crate) fn serve(&mut self, core: &Arc<Core>, outbox: Option<Arc<dyn Outbox>>) -> anyhow::Result<()> {
+    pub(crate) fn serve(&mut self, core: &Arc<Core>, past: &Past) -> anyhow::Result<()> {
         let Some((bound, options)) = self.bound.take() else { return Ok(()) };
         for address in bound.addresses() {
             tracing::info!(%address, "metrics, health and the status page are served");
         }
-        let seen = Seen { core: Arc::clone(core), outbox };
+        let seen = Seen::new(core, past);
         let site = Site::new(Arc::new(seen), Arc::clone(&self.feed), options);
         self.server = Some(Server::start(bound, site).context("cannot start the HTTP server")?);
         Ok(())
@@ -115,79 +110,4 @@ impl EventSink for FeedSink {
     fn deliver(&self, record: &EventRecord) {
         self.0.deliver(record);
     }
-}
-
-/// The daemon as telemetry sees it.
-struct Seen {
-    core: Arc<Core>,
-    outbox: Option<Arc<dyn Outbox>>,
-}
-
-impl Daemon for Seen {
-    fn view(&self) -> Asked<'_, View> {
-        Box::pin(async {
-            let core = &*self.core;
-            let taken_ms = milliseconds(clock::wall());
-            let (ike_sas, sas_complete) = core.ike_sas_within(PATIENCE).await;
-            let (configured, configured_complete) = core.configured_within(PATIENCE).await;
-            let (policies, policies_complete) = core.policies_within(PATIENCE).await;
-            View {
-                taken_ms,
-                complete: sas_complete && configured_complete && policies_complete,
-                gateway: core.shared.events.gateway().to_owned(),
-                boot_id: core.shared.events.boot_id().to_owned(),
-                version: env!("CARGO_PKG_VERSION"),
-                started_ms: milliseconds(core.started.1),
-                backend: core.nature.kind.name(),
-                ike_sas,
-                configured,
-                policies,
-                devices: core.shared.backend.devices(),
-                drops: crate::why::drops(core),
-            }
-        })
-    }
-
-    fn readiness(&self) -> Asked<'_, Vec<Condition>> {
-        Box::pin(async {
-            let core = &*self.core;
-            // They are open from the start until the end, or there is no daemon.
-            let sockets = Condition::met("sockets");
-            let shards = match core.alive(PATIENCE).await {
-                Ok(()) => Condition::met("shards"),
-                Err(who) => Condition::unmet("shards", who),
-            };
-            let phase = match core.phase() {
-                Phase::Starting => Condition::unmet("configuration", "the first load is not done yet"),
-                Phase::Running | Phase::Stopping => Condition::met("configuration"),
-            };
-            let stopping = Condition::of("running", core.phase() != Phase::Stopping, "the daemon is stopping");
-            let room = core.shared.events.has_room();
-            let spool = Condition::of("spool", room, "the history's spool is full: no new IKE SA is begun");
-            vec![sockets, backend(&core.nature), shards, phase, spool, stopping]
-        })
-    }
-
-    fn alive(&self) -> Asked<'_, Result<(), String>> {
-        Box::pin(self.core.alive(ALIVE))
-    }
-
-    fn timeline(&self) -> Option<Arc<dyn Timeline>> {
-        self.core.timeline.clone()
-    }
-
-    fn outbox(&self) -> Option<Arc<dyn Outbox>> {
-        self.outbox.clone()
-    }
-}
-
-fn backend(nature: &Nature) -> Condition {
-    match &nature.lacks {
-        None => Condition::met("backend"),
-        Some(lacks) => Condition::unmet("backend", lacks.clone()),
-    }
-}
-
-fn milliseconds(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

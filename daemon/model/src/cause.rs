@@ -63,6 +63,36 @@ pub enum CauseKind {
     Internal,
 }
 
+impl CauseKind {
+    /// Its frozen name, as in events.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Operator => "operator",
+            Self::Reload => "reload",
+            Self::PeerDeleted => "peer-deleted",
+            Self::Rekeyed => "rekeyed",
+            Self::CollisionLost => "collision-lost",
+            Self::Replaced => "replaced",
+            Self::HardLimit => "hard-limit",
+            Self::Inactive => "inactive",
+            Self::PeerUnreachable => "peer-unreachable",
+            Self::NoProposal => "no-proposal",
+            Self::SelectorsUnacceptable => "selectors-unacceptable",
+            Self::AuthenticationFailed => "authentication-failed",
+            Self::NoSecret => "no-secret",
+            Self::NoConfiguration => "no-configuration",
+            Self::PeerError => "peer-error",
+            Self::ProtocolViolation => "protocol-violation",
+            Self::OffloadFailed => "offload-failed",
+            Self::DeviceLost => "device-lost",
+            Self::NoAddress => "no-address",
+            Self::HistoryFull => "history-full",
+            Self::Shutdown => "shutdown",
+            Self::Internal => "internal",
+        }
+    }
+}
+
 impl Cause {
     /// A cause with its sentence.
     pub fn new(kind: CauseKind, text: impl Into<String>) -> Self {
@@ -73,5 +103,19 @@ impl Cause {
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_those_of_events() {
+        for kind in [CauseKind::Operator, CauseKind::PeerDeleted, CauseKind::SelectorsUnacceptable, CauseKind::Internal]
+        {
+            assert_eq!(serde_json::to_value(kind).unwrap(), kind.name());
+            assert_eq!(serde_json::from_value::<CauseKind>(kind.name().into()).unwrap(), kind);
+        }
     }
 }

@@ -9,6 +9,8 @@ use ike_model::{EventRecord, Ulid};
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 
+use crate::ledger::Ledger;
+
 /// Events that a reader may be behind by.
 const BEHIND: usize = 1024;
 /// Readers at the same time.
@@ -23,6 +25,7 @@ const RECENT_TIME: Duration = Duration::from_secs(60);
 pub struct Feed {
     inner: Mutex<Inner>,
     lost: Arc<AtomicU64>,
+    ledger: Ledger,
 }
 
 #[derive(Debug)]
@@ -37,7 +40,7 @@ struct Inner {
 impl Default for Feed {
     fn default() -> Self {
         let inner = Inner { sender: Some(broadcast::channel(BEHIND).0), recent: VecDeque::new(), read: None };
-        Self { inner: Mutex::new(inner), lost: Arc::default() }
+        Self { inner: Mutex::new(inner), lost: Arc::default(), ledger: Ledger::default() }
     }
 }
 
@@ -66,6 +69,7 @@ pub struct Missed {
 impl Feed {
     /// One more event. Never waits; nothing is put in writing while nobody has read for a while.
     pub fn deliver(&self, record: &EventRecord) {
+        self.ledger.note(record);
         let mut inner = self.inner();
         let Some(readers) = inner.sender.as_ref().map(broadcast::Sender::receiver_count) else { return };
         if readers > 0 {
@@ -102,6 +106,11 @@ impl Feed {
     pub fn readers(&self) -> (usize, u64) {
         let readers = self.inner().sender.as_ref().map_or(0, broadcast::Sender::receiver_count);
         (readers, self.lost.load(Ordering::Relaxed))
+    }
+
+    /// What the events add up to.
+    pub(crate) fn ledger(&self) -> &Ledger {
+        &self.ledger
     }
 
     /// Ends all subscriptions.

@@ -10,6 +10,8 @@ mod address;
 mod feed;
 pub mod guard;
 mod health;
+mod ledger;
+mod metrics;
 pub mod page;
 mod patient;
 mod server;

@@ -27,7 +27,7 @@ mod samples;
 mod status;
 
 #[cfg(test)]
-mod fixture;
+pub(crate) mod fixture;
 #[cfg(test)]
 mod tests;
 

@@ -18,10 +18,10 @@ use tokio::task::JoinSet;
 
 use crate::address::Bound;
 use crate::guard::{self, Problem};
-use crate::health;
 use crate::page::{self, Page};
 use crate::patient::Patient;
 use crate::site::Site;
+use crate::{health, metrics};
 
 /// Connections at the same time.
 const CONNECTIONS: usize = 128;
@@ -77,6 +77,7 @@ impl Server {
 fn router(site: Site, page: Arc<Page>) -> Router {
     let page = page::routes(page).layer(middleware::from_fn_with_state(site.clone(), guard::host));
     Router::new()
+        .route("/metrics", routing::get(metrics::metrics))
         .route("/healthz", routing::get(health::healthz))
         .route("/readyz", routing::get(health::readyz))
         .merge(page)

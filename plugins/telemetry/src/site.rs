@@ -64,6 +64,7 @@ impl Site {
             return Arc::clone(view);
         }
         let view = Arc::new(self.daemon.view().await);
+        self.feed.ledger().look(&view);
         *last = Some((Instant::now(), Arc::clone(&view)));
         view
     }

@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use ike_model::device::DeviceTable;
+use ike_model::history::KeepingFigures;
 use ike_model::snapshot::PolicySnapshot;
 use ike_model::{ConfiguredChildStatus, IkeSaSnapshot, Outbox, Timeline};
 use serde::Serialize;
@@ -60,6 +61,56 @@ pub struct View {
     pub devices: Arc<DeviceTable>,
     /// Packets that the data path has dropped, by reason.
     pub drops: Vec<(String, u64)>,
+    /// IKE SAs that peers have begun and not yet authenticated.
+    pub half_open: u64,
+    /// IKE messages.
+    pub messages: Messages,
+    /// Worker threads: busy, idle.
+    pub workers: (u64, u64),
+    /// What waits in the inbox of each shard: control messages, datagrams.
+    pub queues: Vec<(u64, u64)>,
+    /// VICI clients that are connected, and how many were cut off because they did not read.
+    pub vici: (u64, u64),
+    /// The history, where one is kept.
+    pub history: Option<KeepingFigures>,
+    /// Webhooks.
+    pub webhooks: Vec<Webhook>,
+}
+
+/// What has become of IKE messages since the start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Messages {
+    /// Received.
+    pub received: u64,
+    /// Requests sent again.
+    pub requests_repeated: u64,
+    /// Responses sent again.
+    pub responses_repeated: u64,
+    /// Times that a COOKIE was asked for.
+    pub cookies: u64,
+    /// Messages that came to nothing, by reason.
+    pub dropped: Vec<(&'static str, u64)>,
+}
+
+/// How a webhook is doing.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Webhook {
+    /// Its name.
+    pub name: String,
+    /// `untried`, `up`, `down` or `disabled`.
+    pub state: &'static str,
+    /// Deliveries that are due or wait for their next attempt, and those that were given up; `None` when the database does not say.
+    pub backlog: Option<(u64, u64)>,
+    /// Attempts that have ended.
+    pub attempts: u64,
+    /// Messages that have arrived.
+    pub delivered: u64,
+    /// Attempts that failed, by what went wrong.
+    pub failures: Vec<(&'static str, u64)>,
+    /// Seconds that all attempts together have taken.
+    pub seconds: f64,
+    /// When a message arrived last, milliseconds since the epoch.
+    pub last_success_ms: Option<u64>,
 }
 
 /// How a condition of readiness stands.

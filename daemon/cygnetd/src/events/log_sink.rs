@@ -79,7 +79,7 @@ impl<'a> Line<'a> {
         let peer = self.ike.map(|ike| display(ike.remote));
         let spi_in = self.child.and_then(|child| child.spi_in).map(display);
         let spi_out = self.child.and_then(|child| child.spi_out).map(display);
-        let code = self.cause.map(code);
+        let code = self.cause.map(|cause| cause.kind.name());
         macro_rules! write {
             ($level:ident) => {
                 tracing::$level!(conn, ike, child, peer, spi_in, spi_out, event, code, "{text}")
@@ -91,11 +91,6 @@ impl<'a> Line<'a> {
             Weight::Warn => write!(warn),
         }
     }
-}
-
-/// The stable name of a cause's kind.
-fn code(cause: &Cause) -> String {
-    serde_json::to_value(cause.kind).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
 }
 
 fn line(body: &EventBody) -> Line<'_> {

@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
-use ike_model::Outbox;
-
 use crate::config;
 use crate::core::Core;
 use crate::events::EventSink;
+use crate::history::Past;
 
 /// Nothing.
 pub(crate) struct Telemetry;
@@ -20,7 +19,7 @@ impl Telemetry {
         None
     }
 
-    pub(crate) fn serve(&mut self, _: &Arc<Core>, _: Option<Arc<dyn Outbox>>) -> anyhow::Result<()> {
+    pub(crate) fn serve(&mut self, _: &Arc<Core>, _: &Past) -> anyhow::Result<()> {
         Ok(())
     }
 

@@ -28,6 +28,7 @@ pub(super) async fn serve<C: Commands>(stream: UnixStream, commands: Arc<C>) {
     match end {
         End::Gone => {}
         End::Slow => {
+            session.commands.subscribers().lost();
             tracing::warn!("a VICI client does not read its events and was disconnected");
             writing.abort();
         }
