@@ -128,6 +128,9 @@ impl Books {
             EventBody::ChildSaClosed { ike, child, cause } => {
                 self.saw(&ike.connection, child);
                 self.child(&ike.connection, &child.name, |sums| count(&mut sums.closed, cause));
+            }
+            EventBody::ChildSaRemoved { ike, child, .. } => {
+                self.saw(&ike.connection, child);
                 self.ended(child.unique_id);
             }
             EventBody::ChildSaRekeyFailed { ike, child, cause } => {
@@ -203,7 +206,6 @@ impl Books {
             *sums.rekeys.entry(cause).or_default() += 1;
             sums.last_rekey_ms = Some(time_ms);
         });
-        self.ended(old.unique_id);
     }
 
     /// Adds what an SA has carried more than was known.

@@ -97,7 +97,7 @@ pub struct Messages {
 pub struct Webhook {
     /// Its name.
     pub name: String,
-    /// `untried`, `up`, `down` or `disabled`.
+    /// `untried`, `up`, `down` or `disabled`; empty where it is configured no more.
     pub state: &'static str,
     /// Deliveries that are due or wait for their next attempt, and those that were given up; `None` when the database does not say.
     pub backlog: Option<(u64, u64)>,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use ike_model::history::{Backlog, Database, Keeping, KeepingFigures};
 use ike_model::{Outbox, Timeline};
 use ike_sa::{Dropped, Tallied};
-use telemetry::view::{Asked, Messages};
+use telemetry::view::{Asked, Messages, Webhook};
 use telemetry::{Condition, Daemon, View};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
@@ -42,16 +42,16 @@ impl Seen {
     }
 
     /// What waits for webhooks; as it was last known where the database does not say.
-    async fn backlog(&self) -> Vec<Backlog> {
-        let Some(outbox) = &self.outbox else { return Vec::new() };
+    async fn backlog(&self) -> Option<Vec<Backlog>> {
+        let outbox = self.outbox.as_ref()?;
         let mut known = self.backlog.lock().await;
         if let Some((_, backlog)) = known.as_ref().filter(|(counted, _)| counted.elapsed() < COUNTED) {
-            return backlog.clone();
+            return Some(backlog.clone());
         }
         if let Ok(Ok(backlog)) = timeout(PATIENCE, outbox.backlog()).await {
             *known = Some((Instant::now(), backlog));
         }
-        known.as_ref().map(|(_, backlog)| backlog.clone()).unwrap_or_default()
+        known.as_ref().map(|(_, backlog)| backlog.clone())
     }
 
     fn messages(&self) -> Messages {
@@ -105,7 +105,7 @@ impl Daemon for Seen {
                 queues: waiting.map(|(control, datagrams)| (control as u64, datagrams as u64)).collect(),
                 vici: (clients as u64, cut_off),
                 history: self.history(),
-                webhooks: webhooks(&backlog),
+                webhooks: webhooks(core.webhooks.seen(), backlog),
             }
         })
     }
@@ -172,14 +172,19 @@ fn history(figures: &KeepingFigures) -> [Condition; 2] {
     [room, database]
 }
 
-/// What is known of each webhook.
-fn webhooks(backlog: &[Backlog]) -> Vec<telemetry::view::Webhook> {
-    let known = |backlog: &Backlog| telemetry::view::Webhook {
-        name: backlog.endpoint.clone(),
-        backlog: Some((backlog.waiting, backlog.dead)),
-        ..telemetry::view::Webhook::default()
-    };
-    backlog.iter().map(known).collect()
+/// What workers and the database know of each webhook. One that is configured no more may still have a backlog.
+fn webhooks(mut known: Vec<Webhook>, backlog: Option<Vec<Backlog>>) -> Vec<Webhook> {
+    let Some(backlog) = backlog else { return known };
+    // Of one that nothing waits for and nothing was given up of, the database has no row.
+    known.iter_mut().for_each(|webhook| webhook.backlog = Some((0, 0)));
+    for Backlog { endpoint, waiting, dead } in backlog {
+        let count = Some((waiting, dead));
+        match known.iter_mut().find(|webhook| webhook.name == endpoint) {
+            Some(webhook) => webhook.backlog = count,
+            None => known.push(Webhook { name: endpoint, backlog: count, ..Webhook::default() }),
+        }
+    }
+    known
 }
 
 fn milliseconds(time: Duration) -> u64 {

@@ -31,6 +31,24 @@ impl Webhooks {
         Ok(Self { running: Some(running.context("cannot serve webhooks")?) })
     }
 
+    /// How each of them is doing, as far as its worker knows.
+    #[cfg(feature = "telemetry")]
+    pub(crate) fn seen(&self) -> Vec<telemetry::view::Webhook> {
+        let figures = self.running.iter().flat_map(event_webhook::Webhooks::figures);
+        figures
+            .map(|figures| telemetry::view::Webhook {
+                name: figures.endpoint,
+                state: figures.health.name(),
+                backlog: None,
+                attempts: figures.attempts,
+                delivered: figures.delivered,
+                failures: figures.failures.iter().map(|(class, times)| (class.name(), *times)).collect(),
+                seconds: figures.time_spent.as_secs_f64(),
+                last_success_ms: figures.last_success_ms,
+            })
+            .collect()
+    }
+
     /// Ends it.
     pub(crate) fn stop(&self) {
         if let Some(running) = &self.running {

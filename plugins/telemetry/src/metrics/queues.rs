@@ -117,7 +117,7 @@ fn webhooks(page: &mut Page, webhooks: &[Webhook]) {
         series.add(&[&webhook.name], dead);
     }
     let mut series = page.family(&WEBHOOK_STATE);
-    for webhook in webhooks {
+    for webhook in webhooks.iter().filter(|webhook| !webhook.state.is_empty()) {
         series.add(&[&webhook.name, webhook.state], true);
     }
     let mut series = page.family(&WEBHOOK_ATTEMPTS);

@@ -125,7 +125,10 @@ fn what_was_carried_outlives_its_sas() {
     tell(&site, 2, EventBody::ChildSaClosed { ike: Box::new(ike("a", 1, Vec::new())), child: closed, cause });
     let down = view(vec![configured("a", "net", ConfiguredState::Down)], Vec::new());
     assert_eq!(bytes(&down), (1700.0, 3400.0));
-    assert_eq!(bytes(&stale), (1700.0, 3400.0));
+    let (ike, last) = (Box::new(ike("a", 1, Vec::new())), Box::new(carried(child("net", 2), 110)));
+    tell(&site, 3, EventBody::ChildSaRemoved { ike, child: last, successor: None });
+    assert_eq!(bytes(&down), (1710.0, 3420.0));
+    assert_eq!(bytes(&stale), (1710.0, 3420.0));
 }
 
 #[test]
