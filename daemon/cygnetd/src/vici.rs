@@ -4,6 +4,7 @@ mod commands;
 mod control_log;
 mod listener;
 mod session;
+mod webhooks;
 
 #[cfg(test)]
 mod tests;

@@ -245,7 +245,7 @@ pub enum EventBody {
 
 impl EventBody {
     /// The names of all events.
-    pub const NAMES: [&'static str; 25] = [
+    pub const NAMES: [&'static str; 26] = [
         "ike-sa.established",
         "ike-sa.rekeyed",
         "ike-sa.closed",
@@ -256,6 +256,7 @@ impl EventBody {
         "child-sa.installed",
         "child-sa.rekeyed",
         "child-sa.closed",
+        "child-sa.removed",
         "child-sa.rekey-failed",
         "child-sa.install-failed",
         "child-sa.soft-expired",

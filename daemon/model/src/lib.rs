@@ -21,6 +21,7 @@ pub mod specs;
 pub mod tags;
 pub mod time;
 pub mod ulid;
+pub mod webhook;
 pub mod why;
 
 pub use cause::{Cause, CauseKind};
@@ -39,3 +40,4 @@ pub use specs::{ChildSpecs, Origin};
 pub use tags::{DrawnTags, InterfaceIds, MarkConfig, TagConfig, TagValue};
 pub use time::Rfc3339;
 pub use ulid::{Ulid, Ulids};
+pub use webhook::{WebhookFigures, WebhookHealth, WebhookSnapshot, WebhookTried};

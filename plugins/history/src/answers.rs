@@ -55,6 +55,11 @@ impl Outbox for History {
         })
     }
 
+    fn give_up<'a>(&'a self, endpoint: &'a str, reason: &'a str) -> Answer<'a, u64> {
+        let (endpoint, reason) = (endpoint.to_owned(), reason.to_owned());
+        self.ask(|store| async move { store.give_up(&endpoint, &reason).await })
+    }
+
     fn news(&self, seen: u64) -> Answer<'_, u64> {
         let mut news = self.keeper.status().news();
         Box::pin(async move {

@@ -1,81 +1,22 @@
-//! What has become of messages since the daemon started, by endpoint.
+//! What has become of messages since the daemon started, in the making.
 
-use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use serde::Serialize;
+use ike_model::{WebhookFigures, WebhookHealth};
 
-use crate::failure::{Class, Failure};
-
-/// How an endpoint is doing.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Health {
-    /// Nothing has been sent yet.
-    #[default]
-    Untried,
-    /// Messages arrive.
-    Up,
-    /// They do not: it is tried now and then.
-    Down,
-    /// Nothing is sent until somebody enables it.
-    Disabled,
-}
-
-impl Health {
-    /// Its name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Untried => "untried",
-            Self::Up => "up",
-            Self::Down => "down",
-            Self::Disabled => "disabled",
-        }
-    }
-}
+use crate::failure::Failure;
 
 /// The figures of one endpoint.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Figures {
-    /// Name of the endpoint.
-    pub endpoint: String,
-    /// How it is doing.
-    pub health: Health,
-    /// Attempts that have ended.
-    pub attempts: u64,
-    /// Messages that have arrived.
-    pub delivered: u64,
-    /// Attempts that failed, by what went wrong.
-    pub failures: BTreeMap<Class, u64>,
-    /// Messages given up.
-    pub given_up: u64,
-    /// Messages under way now.
-    pub in_flight: u64,
-    /// Time that all attempts together have taken.
-    pub time_spent: Duration,
-    /// Time that the last success took.
-    pub last_latency: Option<Duration>,
-    /// When the last message arrived.
-    pub last_success_ms: Option<u64>,
-    /// When an attempt failed last, and why.
-    pub last_failure: Option<(u64, String)>,
-}
-
-/// Figures in the making.
-#[derive(Debug)]
-pub(crate) struct Board(Mutex<Figures>);
+#[derive(Debug, Default)]
+pub(crate) struct Board(Mutex<WebhookFigures>);
 
 impl Board {
-    pub(crate) fn new(endpoint: &str) -> Self {
-        Self(Mutex::new(Figures { endpoint: endpoint.into(), ..Figures::default() }))
-    }
-
-    fn figures(&self) -> MutexGuard<'_, Figures> {
+    fn figures(&self) -> MutexGuard<'_, WebhookFigures> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn read(&self) -> Figures {
+    pub(crate) fn read(&self) -> WebhookFigures {
         self.figures().clone()
     }
 
@@ -96,8 +37,9 @@ impl Board {
                 figures.last_success_ms = Some(now_ms);
             }
             Some(failure) => {
-                *figures.failures.entry(failure.class).or_default() += 1;
-                figures.last_failure = Some((now_ms, failure.text.clone()));
+                *figures.failures.entry(failure.class.name()).or_default() += 1;
+                figures.last_failure_ms = Some(now_ms);
+                figures.last_error = Some(failure.text.clone());
             }
         }
     }
@@ -106,7 +48,7 @@ impl Board {
         self.figures().given_up += 1;
     }
 
-    pub(crate) fn is(&self, health: Health) {
+    pub(crate) fn is(&self, health: WebhookHealth) {
         self.figures().health = health;
     }
 }

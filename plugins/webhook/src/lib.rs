@@ -23,10 +23,10 @@ mod worker;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use ike_model::Ulids;
-use ike_model::history::{Outbox, Subscription};
+use ike_model::history::Outbox;
+use ike_model::{Ulids, WebhookFigures, WebhookTried};
 use reqwest::header::HeaderValue;
 use ring::rand::{SecureRandom as _, SystemRandom};
 use tokio::runtime::Handle;
@@ -36,22 +36,10 @@ use courier::{Courier, Http};
 pub use endpoint::{Address, Endpoint, Field};
 pub use failure::{Class, Failure};
 use figures::Board;
-pub use figures::{Figures, Health};
 pub use keys::{Keys, SECRETS_MAX, is_world_readable, read as read_secrets};
 use message::Message;
 pub use retry::SCHEDULE;
 use worker::{Bell, Worker, now_ms};
-
-/// What became of a message that was only sent to see whether it arrives.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tried {
-    /// Its identity.
-    pub id: String,
-    /// The status of success, or what failed.
-    pub outcome: Result<u16, Failure>,
-    /// How long it took.
-    pub took: Duration,
-}
 
 struct Post {
     endpoint: Arc<Endpoint>,
@@ -77,7 +65,7 @@ impl Webhooks {
     /// No thread, or the agent's name is none.
     pub fn start(
         endpoints: Vec<Endpoint>,
-        outbox: Option<&Arc<dyn Outbox>>,
+        outbox: &Arc<dyn Outbox>,
         gateway: &str,
         agent: &str,
     ) -> std::io::Result<Self> {
@@ -86,8 +74,7 @@ impl Webhooks {
         let handle = runtime.handle().clone();
         let (stop, stopping) = watch::channel(false);
         let posts: Vec<Post> = endpoints.into_iter().map(|endpoint| Post::new(endpoint, &agent)).collect();
-        let workers: Vec<Worker> =
-            outbox.into_iter().flat_map(|outbox| posts.iter().map(|post| post.worker(Arc::clone(outbox)))).collect();
+        let workers: Vec<Worker> = posts.iter().map(|post| post.worker(Arc::clone(outbox))).collect();
         let thread = thread::Builder::new().name("webhooks".into()).spawn(move || {
             runtime.block_on(serve(workers, stopping));
             // A name that is still being looked up holds up nobody.
@@ -102,13 +89,13 @@ impl Webhooks {
         self.posts.iter().map(|post| &*post.endpoint)
     }
 
-    /// What has become of messages so far, by endpoint.
-    pub fn figures(&self) -> Vec<Figures> {
-        self.posts.iter().map(|post| post.board.read()).collect()
+    /// What has become of messages to an endpoint so far.
+    pub fn figures(&self, endpoint: &str) -> Option<WebhookFigures> {
+        self.posts.iter().find(|post| post.endpoint.name == endpoint).map(|post| post.board.read())
     }
 
     /// Sends a message that tells of nothing, at once and once. `None` without such an endpoint.
-    pub async fn test(&self, endpoint: &str) -> Option<Tried> {
+    pub async fn test(&self, endpoint: &str) -> Option<WebhookTried> {
         let post = self.posts.iter().find(|post| post.endpoint.name == endpoint)?;
         let id = self.fresh_id();
         let began = Instant::now();
@@ -119,7 +106,13 @@ impl Webhooks {
         if outcome.is_ok() {
             post.bell.again.notify_one();
         }
-        Some(Tried { id, outcome, took: began.elapsed() })
+        let took = began.elapsed();
+        Some(match outcome {
+            Ok(status) => WebhookTried { id, status: Some(status), failure: None, took },
+            Err(Failure { class, text, status, .. }) => {
+                WebhookTried { id, status, failure: Some((class.name(), text)), took }
+            }
+        })
     }
 
     /// Something about an endpoint has changed in the outbox, or all, and it is to be tried at once.
@@ -156,7 +149,7 @@ impl Webhooks {
 impl Post {
     fn new(endpoint: Endpoint, agent: &HeaderValue) -> Self {
         Self {
-            board: Arc::new(Board::new(&endpoint.name)),
+            board: Arc::default(),
             courier: Arc::new(Http::new(endpoint.clone(), agent.clone())),
             endpoint: Arc::new(endpoint),
             bell: Arc::default(),
@@ -174,16 +167,11 @@ async fn serve(workers: Vec<Worker>, mut stopping: watch::Receiver<bool>) {
     for worker in workers {
         all.spawn(worker.run(stopping.clone()));
     }
-    // Without workers, there still are messages that somebody asks to be sent.
+    // A worker that has ended early leaves the others, and messages that somebody asks to be sent.
     let _ = stopping.wait_for(|stop| *stop).await;
     while let Some(ended) = all.join_next().await {
         if ended.is_err() {
             tracing::error!("the worker of a webhook ended in a panic");
         }
     }
-}
-
-/// What goes to an endpoint: names of events, `*` at the end standing for any rest, and connections; empty = all.
-pub fn subscription(endpoint: &str, events: Vec<String>, connections: Vec<String>) -> Subscription {
-    Subscription { endpoint: endpoint.into(), events, connections }
 }

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use ike_model::WebhookHealth;
 use ike_model::history::{Delivery, HistoryError, Outbox, Verdict};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
@@ -13,7 +14,7 @@ use crate::circuit::Circuit;
 use crate::courier::Courier;
 use crate::endpoint::Endpoint;
 use crate::failure::{Class, Failure};
-use crate::figures::{Board, Health};
+use crate::figures::Board;
 use crate::message::Message;
 use crate::retry::jittered;
 
@@ -126,7 +127,11 @@ impl Worker {
                 Some(landed) = self.under_way.join_next() => self.land(landed.ok()).await,
                 () = sleep_until(wake) => {}
                 news = outbox.news(seen), if self.patience.is_none() => match news {
-                    Ok(number) => seen = number,
+                    Ok(number) => {
+                        seen = number;
+                        // It may be news that it is not.
+                        self.look_again |= self.disabled;
+                    }
                     Err(_) => self.be_patient(),
                 },
                 () = bell.again.notified() => {
@@ -146,10 +151,10 @@ impl Worker {
                 self.disabled = found.is_some();
                 let down = self.circuit.down_for(Instant::now()).is_some();
                 self.board.is(match self.disabled {
-                    true => Health::Disabled,
-                    false if down => Health::Down,
-                    false if self.circuit.is_closed() => Health::Up,
-                    false => Health::Untried,
+                    true => WebhookHealth::Disabled,
+                    false if down => WebhookHealth::Down,
+                    false if self.circuit.is_closed() => WebhookHealth::Up,
+                    false => WebhookHealth::Untried,
                 });
             }
             Err(error) => {
@@ -290,7 +295,7 @@ impl Worker {
             );
         }
         if !self.disabled {
-            self.board.is(Health::Up);
+            self.board.is(WebhookHealth::Up);
         }
     }
 
@@ -381,7 +386,7 @@ impl Worker {
 
     /// Everything that is claimed waits.
     fn pause(&mut self, failure: &Failure) {
-        self.board.is(Health::Down);
+        self.board.is(WebhookHealth::Down);
         tracing::warn!(
             webhook = self.endpoint.name,
             "the webhook takes no messages: {failure}; they wait, and it is tried now and then"
@@ -392,7 +397,7 @@ impl Worker {
     async fn disable(&mut self) {
         if !self.disabled {
             self.disabled = true;
-            self.board.is(Health::Disabled);
+            self.board.is(WebhookHealth::Disabled);
             tracing::warn!(
                 webhook = self.endpoint.name,
                 "{GONE}; the webhook is disabled until `cygnet webhook enable {}`, messages wait",

@@ -13,6 +13,7 @@ mod policies;
 mod replies;
 mod sas;
 mod selectors;
+mod webhooks;
 mod why;
 
 #[cfg(test)]
@@ -33,4 +34,5 @@ pub use replies::{
 pub use sas::{child_sa, ike_sa, list_sa};
 pub use selectors::selector;
 pub(crate) use selectors::{PROTOCOLS, SERVICES};
+pub use webhooks::{cygnet_delivery, cygnet_webhook, cygnet_webhook_tried};
 pub use why::{cygnet_step, cygnet_why};

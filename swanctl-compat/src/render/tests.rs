@@ -283,3 +283,64 @@ fn sas_of_the_backend_name_their_owner() {
     let orphan = BackendSaSnapshot { owner: None, traffic: Traffic::default(), ..owned };
     assert!(shown(&cygnet_backend_sa(&orphan)).ends_with("packets=0 sequence=80 orphan=yes}"));
 }
+
+#[test]
+fn webhooks_and_deliveries() {
+    use ike_model::history::{DeliveryState, Disabled, PastDelivery};
+    use ike_model::{WebhookFigures, WebhookHealth, WebhookSnapshot, WebhookTried};
+    let figures = WebhookFigures {
+        health: WebhookHealth::Down,
+        attempts: 3,
+        failures: [("tcp", 2)].into(),
+        last_latency: Some(std::time::Duration::from_millis(5)),
+        ..WebhookFigures::default()
+    };
+    let webhook = WebhookSnapshot {
+        name: "ops".into(),
+        url: Some("http://a/".into()),
+        events: vec!["*".into()],
+        waiting: Some(4),
+        dead: Some(0),
+        disabled: Some(Disabled { since_ms: 9, reason: "410".into() }),
+        figures,
+        ..WebhookSnapshot::default()
+    };
+    assert_eq!(
+        shown(&cygnet_webhook(&webhook)),
+        "ops{name=ops state=down url=http://a/ events=[*] connections=[] waiting=4 dead=0 disabled-since=9 reason=410 attempts=3 \
+         delivered=0 given-up=0 in-flight=0 failures{tcp=2} last-latency=5000}"
+    );
+    let tried = |status, failure| {
+        shown(&cygnet_webhook_tried(&WebhookTried {
+            id: "01J".into(),
+            status,
+            failure,
+            took: std::time::Duration::from_micros(7),
+        }))
+    };
+    assert_eq!(tried(Some(200), None), "success=yes id=01J status=200 time=7");
+    assert_eq!(tried(None, Some(("tcp", "no".into()))), "success=no id=01J time=7 failed=tcp errmsg=no");
+    let mut delivery = PastDelivery {
+        ulid: "01J".into(),
+        endpoint: "ops".into(),
+        event: "child-sa.closed".into(),
+        connection: Some("site".into()),
+        time_ms: 1,
+        state: DeliveryState::Waiting,
+        attempts: 2,
+        due_ms: 3,
+        last_error: Some("503".into()),
+        delivered_ms: None,
+    };
+    let head = "01J{event=01J name=ops type=child-sa.closed connection=site time=1";
+    assert_eq!(
+        shown(&cygnet_delivery(&delivery)),
+        format!("{head} state=waiting attempts=2 due=3 last-error=503 cursor=01J/ops}}")
+    );
+    (delivery.state, delivery.delivered_ms, delivery.last_error) = (DeliveryState::Delivered, Some(8), None);
+    assert_eq!(
+        shown(&cygnet_delivery(&delivery)),
+        format!("{head} state=delivered attempts=2 delivered=8 cursor=01J/ops}}")
+    );
+    assert!(["cygnet-webhook", "cygnet-delivery"].iter().all(|event| crate::request::EVENTS.contains(event)));
+}

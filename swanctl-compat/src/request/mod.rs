@@ -7,6 +7,7 @@ mod filter;
 mod history;
 mod shared;
 pub mod simulate;
+mod webhook;
 mod why;
 
 #[cfg(test)]
@@ -14,7 +15,7 @@ mod tests;
 
 use std::time::Duration;
 
-use ike_model::history::Wanted;
+use ike_model::history::{Redelivery, Wanted, WantedDeliveries};
 use ike_model::{Connection, Selector, SharedSecret};
 
 pub use filter::{PolicyFilter, SaFilter};
@@ -27,7 +28,7 @@ use crate::units;
 use crate::vici::Message;
 
 /// Every event that a client may register for.
-pub const EVENTS: [&str; 23] = [
+pub const EVENTS: [&str; 25] = [
     "log",
     "control-log",
     "list-sa",
@@ -51,6 +52,8 @@ pub const EVENTS: [&str; 23] = [
     "cygnet-total",
     "cygnet-past-ike",
     "cygnet-event",
+    "cygnet-webhook",
+    "cygnet-delivery",
 ];
 
 /// How long a client wants to wait for an outcome.
@@ -213,6 +216,29 @@ pub enum Request {
     /// `cygnet-events`: events of the past; streams `cygnet-event` ([`render::cygnet_event`]), the oldest first, then an empty answer. What
     /// happens from now on comes to those who registered for `cygnet-event`.
     CygnetEvents(Wanted),
+    /// `cygnet-webhooks`; streams `cygnet-webhook` ([`render::cygnet_webhook`]), then an empty answer.
+    CygnetWebhooks,
+    /// `cygnet-webhook-test`: sends a message that tells of nothing; answer with [`render::cygnet_webhook_tried`].
+    CygnetWebhookTest {
+        /// The webhook.
+        name: String,
+    },
+    /// `cygnet-webhook-deliveries`; streams `cygnet-delivery` ([`render::cygnet_delivery`]), the newest event first, then an empty answer.
+    CygnetDeliveries(WantedDeliveries),
+    /// `cygnet-webhook-redeliver`; answer with [`render::matched`] how many are due again.
+    CygnetRedeliver(Redelivery),
+    /// `cygnet-webhook-enable` and `cygnet-webhook-disable`; answer with [`render::matched`]: 1 if that changed anything.
+    CygnetWebhookEnable {
+        /// The webhook.
+        name: String,
+        /// Or disable.
+        enable: bool,
+    },
+    /// `cygnet-webhook-drop`: gives up what waits for a webhook; answer with [`render::matched`] how many that were.
+    CygnetWebhookDrop {
+        /// The webhook.
+        name: String,
+    },
 }
 
 /// Why a command is not carried out.
@@ -319,6 +345,17 @@ impl Request {
             "cygnet-history" => history::wanted(message)
                 .and_then(|wanted| Ok(Self::CygnetHistory { wanted, ike_sas: flag(message, "ike-sas")? })),
             "cygnet-events" => history::wanted(message).map(Self::CygnetEvents),
+            "cygnet-webhooks" => Ok(Self::CygnetWebhooks),
+            "cygnet-webhook-test" => webhook::name(message).map(|name| Self::CygnetWebhookTest { name }),
+            "cygnet-webhook-deliveries" => webhook::wanted(message).map(Self::CygnetDeliveries),
+            "cygnet-webhook-redeliver" => webhook::redelivery(message).map(Self::CygnetRedeliver),
+            "cygnet-webhook-enable" => {
+                webhook::name(message).map(|name| Self::CygnetWebhookEnable { name, enable: true })
+            }
+            "cygnet-webhook-disable" => {
+                webhook::name(message).map(|name| Self::CygnetWebhookEnable { name, enable: false })
+            }
+            "cygnet-webhook-drop" => webhook::name(message).map(|name| Self::CygnetWebhookDrop { name }),
             "cygnet-status" => Ok(Self::CygnetStatus { ike: text(message, "ike") }),
             _ => Err(RequestError::Unknown),
         }

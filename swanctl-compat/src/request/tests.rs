@@ -196,3 +196,41 @@ fn a_part_of_the_past() {
     let event = Wanted { event: Some("config.loaded".into()), ..all };
     assert_eq!(parse("cygnet-events", m().with("type", "config.loaded")), Ok(Request::CygnetEvents(event)));
 }
+
+#[test]
+fn webhooks_and_deliveries() {
+    use ike_model::history::{DeliveryCursor, DeliveryState, Redelivery, WantedDeliveries};
+    assert_eq!(parse("cygnet-webhooks", m()), Ok(Request::CygnetWebhooks));
+    for command in ["test", "enable", "disable", "drop"] {
+        assert_eq!(parse(&format!("cygnet-webhook-{command}"), m()), Err("missing name of a webhook".into()));
+    }
+    let ops = || m().with("name", "ops");
+    assert_eq!(parse("cygnet-webhook-test", ops()), Ok(Request::CygnetWebhookTest { name: "ops".into() }));
+    let enable = |enable| Ok(Request::CygnetWebhookEnable { name: "ops".into(), enable });
+    assert_eq!(
+        (parse("cygnet-webhook-enable", ops()), parse("cygnet-webhook-disable", ops())),
+        (enable(true), enable(false))
+    );
+    let wanted = WantedDeliveries {
+        endpoint: Some("ops".into()),
+        state: Some(DeliveryState::Dead),
+        before: Some(DeliveryCursor { ulid: "01J".into(), endpoint: "ops".into() }),
+        limit: 7,
+        ..WantedDeliveries::default()
+    };
+    let message = ops().with("state", "dead").with("before", "01J/ops").with("limit", "7");
+    assert_eq!(parse("cygnet-webhook-deliveries", message), Ok(Request::CygnetDeliveries(wanted)));
+    let wrong = parse("cygnet-webhook-deliveries", m().with("state", "lost"));
+    assert_eq!(wrong, Err("invalid value for: state, expected one of waiting, delivered, dead".into()));
+    assert!(
+        parse("cygnet-webhook-deliveries", m().with("before", "x"))
+            .unwrap_err()
+            .starts_with("invalid value for: before")
+    );
+    // All that was given up is never sent again by a slip.
+    assert_eq!(parse("cygnet-webhook-redeliver", m()), Err("missing name, event or all=yes".into()));
+    let all = Redelivery::default();
+    assert_eq!(parse("cygnet-webhook-redeliver", m().with("all", "yes")), Ok(Request::CygnetRedeliver(all)));
+    let one = Redelivery { endpoint: Some("ops".into()), ulid: Some("01J".into()) };
+    assert_eq!(parse("cygnet-webhook-redeliver", ops().with("event", "01J")), Ok(Request::CygnetRedeliver(one)));
+}

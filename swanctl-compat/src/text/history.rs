@@ -95,12 +95,12 @@ fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
-fn line(parts: &[String]) -> String {
+pub(super) fn line(parts: &[String]) -> String {
     let parts: Vec<&str> = parts.iter().map(String::as_str).filter(|part| !part.is_empty()).collect();
     format!("{}\n", parts.join("  "))
 }
 
-fn moment(row: &Message, key: &str) -> String {
+pub(super) fn moment(row: &Message, key: &str) -> String {
     field(row, key).parse().map(|ms| Rfc3339(ms).to_string()).unwrap_or_default()
 }
 

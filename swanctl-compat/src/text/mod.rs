@@ -13,6 +13,7 @@ mod raw;
 mod sas;
 mod stats;
 mod status;
+mod webhooks;
 mod why;
 
 #[cfg(test)]
@@ -28,6 +29,7 @@ pub use raw::{labelled, pretty, raw};
 pub use sas::list_sa;
 pub use stats::{stats, version};
 pub use status::{cygnet_backend_sa, cygnet_child, cygnet_json};
+pub use webhooks::{cygnet_delivery, cygnet_webhook, cygnet_webhook_tried};
 pub use why::{cygnet_step, cygnet_verdict, cygnet_why_json};
 
 use crate::vici::{Message, Value};

@@ -64,6 +64,15 @@ pub enum Element {
 }
 
 impl Element {
+    /// The value of a key.
+    #[must_use]
+    pub fn value(&self) -> Option<&Value> {
+        match self {
+            Self::KeyValue(_, value) => Some(value),
+            Self::Section(..) | Self::List(..) => None,
+        }
+    }
+
     /// The element's name.
     #[must_use]
     pub fn name(&self) -> &str {

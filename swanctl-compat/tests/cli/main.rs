@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test ends where an expectation fails")]
 
 mod daemon;
+mod webhook;
 
 use std::fs::Permissions;
 use std::io::{BufRead, BufReader};

@@ -18,6 +18,7 @@ use tokio::sync::oneshot;
 
 use super::control_log::Scope;
 use super::session::send;
+use super::webhooks;
 use crate::clock;
 use crate::commands::Done;
 use crate::core::Core;
@@ -101,6 +102,12 @@ async fn answer(core: &Core, client: &Arc<Client>, request: Request) -> Message 
         Request::CygnetWhy(question) => cygnet_why(core, client, &question).await,
         Request::CygnetHistory { wanted, ike_sas } => cygnet_history(core, client, &wanted, ike_sas).await,
         Request::CygnetEvents(wanted) => cygnet_events(core, client, &wanted).await,
+        Request::CygnetWebhooks => webhooks::list(core, client).await,
+        Request::CygnetWebhookTest { name } => webhooks::test(core, &name).await,
+        Request::CygnetDeliveries(wanted) => webhooks::deliveries(core, client, &wanted).await,
+        Request::CygnetRedeliver(which) => webhooks::redeliver(core, &which).await,
+        Request::CygnetWebhookEnable { name, enable } => webhooks::enable(core, &name, enable).await,
+        Request::CygnetWebhookDrop { name } => webhooks::drop_waiting(core, &name).await,
         Request::ListNothing => Message::new(),
         Request::GetConns => render::get_conns(core.store.names().iter().map(String::as_str)),
         Request::GetShared => render::get_shared(core.store.secret_ids().iter().map(String::as_str)),
@@ -317,7 +324,7 @@ async fn stream(client: &Client, event: &str, message: Message) -> bool {
 }
 
 /// Sends a whole stream; the answer after it is empty.
-async fn stream_all(client: &Client, event: &str, messages: impl IntoIterator<Item = Message>) -> Message {
+pub(super) async fn stream_all(client: &Client, event: &str, messages: impl IntoIterator<Item = Message>) -> Message {
     for message in messages {
         if !stream(client, event, message).await {
             break;

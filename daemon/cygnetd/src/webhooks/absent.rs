@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use ike_model::Outbox;
-use ike_model::history::Subscription;
+use ike_model::history::{HistoryError, Redelivery};
+use ike_model::{Outbox, WebhookSnapshot, WebhookTried};
 
 use crate::config::Config;
 
@@ -12,7 +12,7 @@ pub(crate) struct Webhooks;
 
 impl Webhooks {
     #[cfg(feature = "history")]
-    pub(crate) fn subscriptions(_: &Config) -> Vec<Subscription> {
+    pub(crate) fn subscriptions(_: &Config) -> Vec<ike_model::history::Subscription> {
         Vec::new()
     }
 
@@ -26,4 +26,36 @@ impl Webhooks {
     }
 
     pub(crate) fn stop(&self) {}
+
+    pub(crate) fn outbox(&self) -> Result<&dyn Outbox, HistoryError> {
+        Err(none())
+    }
+
+    pub(crate) async fn snapshot(&self) -> Vec<WebhookSnapshot> {
+        Vec::new()
+    }
+
+    pub(crate) async fn test(&self, _: &str) -> Option<WebhookTried> {
+        None
+    }
+
+    pub(crate) async fn redeliver(&self, _: &Redelivery) -> Result<u64, HistoryError> {
+        Err(none())
+    }
+
+    pub(crate) async fn enable(&self, _: &str, _: bool) -> Result<bool, HistoryError> {
+        Err(none())
+    }
+
+    pub(crate) async fn drop_waiting(&self, _: &str) -> Result<u64, HistoryError> {
+        Err(none())
+    }
+
+    pub(crate) fn has(&self, _: &str) -> bool {
+        false
+    }
+}
+
+fn none() -> HistoryError {
+    HistoryError::Failed("this build does not have webhooks".into())
 }

@@ -46,6 +46,9 @@ pub trait Outbox: Send + Sync {
     /// Makes deliveries due again, as if never tried; tells how many.
     fn redeliver<'a>(&'a self, which: &'a Redelivery) -> Answer<'a, u64>;
 
+    /// Gives up all that waits for `endpoint`; tells how many that were.
+    fn give_up<'a>(&'a self, endpoint: &'a str, reason: &'a str) -> Answer<'a, u64>;
+
     /// Resolves, to a number to be given next time, when deliveries may be due that were not when `seen` was given; begin with 0. It does not tell
     /// of time passing: [`Self::next_due`] says when that makes the next one due.
     fn news(&self, seen: u64) -> Answer<'_, u64>;

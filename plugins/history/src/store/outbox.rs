@@ -94,6 +94,13 @@ impl Store {
         sql.execute(&self.writer).await.map_err(failed)
     }
 
+    pub(crate) async fn give_up(&self, endpoint: &str, reason: &str) -> Result<u64, HistoryError> {
+        let mut sql = Sql::new("UPDATE delivery SET state = 'dead', claimed_us = NULL, last_error = ");
+        sql.value(reason).push(" WHERE state = 'waiting' AND gateway = ").value(&*self.gateway);
+        sql.push(" AND endpoint = ").value(endpoint);
+        sql.execute(&self.writer).await.map_err(failed)
+    }
+
     pub(crate) async fn next_due(&self, endpoint: &str) -> Result<Option<u64>, HistoryError> {
         let mut sql = Sql::new("SELECT due_us FROM delivery WHERE state = 'waiting' AND gateway = ");
         sql.value(&*self.gateway).push(" AND endpoint = ").value(endpoint);

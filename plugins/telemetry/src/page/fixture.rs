@@ -280,6 +280,14 @@ impl Outbox for Past {
         given(None)
     }
 
+    fn give_up<'a>(&'a self, endpoint: &'a str, reason: &'a str) -> Answer<'a, u64> {
+        let mut deliveries = locked(&self.deliveries);
+        let waiting =
+            deliveries.iter_mut().filter(|row| row.endpoint == endpoint && row.state == DeliveryState::Waiting);
+        let given_up = waiting.map(|row| (row.state, row.last_error) = (DeliveryState::Dead, Some(reason.into())));
+        given(given_up.count() as u64)
+    }
+
     fn disable<'a>(&'a self, endpoint: &'a str, reason: &'a str) -> Answer<'a, ()> {
         locked(&self.disabled).insert(endpoint.into(), Disabled { since_ms: 1, reason: reason.into() });
         given(())

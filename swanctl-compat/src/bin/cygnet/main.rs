@@ -12,6 +12,7 @@ mod history;
 mod past;
 mod simulate;
 mod status;
+mod webhook;
 mod why;
 
 use std::process::ExitCode;
@@ -59,6 +60,8 @@ enum Command {
     History(history::Arguments),
     /// Show what has happened, the oldest first, or with --follow what happens.
     Events(events::Arguments),
+    /// Show webhooks and what they were told; send a test; deliver again; enable or disable one; make a secret.
+    Webhook(webhook::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -78,13 +81,19 @@ fn main() -> ExitCode {
                 | Command::Explain(_)
                 | Command::Doctor(_)
                 | Command::History(_)
-                | Command::Events(_) => ExitCode::from(why::UNANSWERED),
+                | Command::Events(_)
+                | Command::Webhook(_) => ExitCode::from(why::UNANSWERED),
             }
         }
     }
 }
 
 fn run(arguments: &Arguments) -> Result<u8, ClientError> {
+    if let Command::Webhook(arguments) = &arguments.command
+        && let Some(outcome) = webhook::run_alone(arguments)
+    {
+        return Ok(outcome?);
+    }
     let mut client = connect::connect(&arguments.uri)?;
     match &arguments.command {
         Command::Status(arguments) => status::run(&mut client, arguments),
@@ -96,5 +105,6 @@ fn run(arguments: &Arguments) -> Result<u8, ClientError> {
         Command::Explain(arguments) => explain::run(&mut client, arguments),
         Command::History(arguments) => history::run(&mut client, arguments),
         Command::Events(arguments) => events::run(&mut client, arguments),
+        Command::Webhook(arguments) => webhook::run(&mut client, arguments),
     }
 }

@@ -81,6 +81,16 @@ fn what_is_held_is_not_an_attempt_and_what_a_dead_daemon_claimed_is_due_again() 
                 expected,
                 "in their order, without the one to be tried later"
             );
+            assert_eq!(store.give_up("nobody", "dropped").await, Ok(0));
+            let waiting = u64::try_from(first.len()).unwrap();
+            assert_eq!(
+                store.give_up("all", "dropped").await,
+                Ok(waiting),
+                "those that are claimed or due later included"
+            );
+            settle(&store, &back[0], Verdict::Delivered).await;
+            let dead = list(&store, &WantedDeliveries { state: Some(DeliveryState::Dead), ..Default::default() }).await;
+            assert!(dead.len() == first.len() && dead.iter().all(|one| one.last_error.as_deref() == Some("dropped")));
             store.close().await;
         });
     }
