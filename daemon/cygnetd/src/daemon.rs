@@ -36,6 +36,8 @@ use crate::{backend, clock, load, log};
 
 /// How long peers may take to answer our deletes when we stop.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(4);
+/// How long the backend may take to take everything out.
+const END_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Runs the daemon until it is told to stop.
 ///
@@ -106,6 +108,7 @@ async fn run_until_stopped(config: Config, subscribers: Arc<Subscribers>) -> any
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
+    daemon.end_all().await;
     daemon.stop(&config);
     tracing::info!("cygnetd has stopped");
     Ok(())
@@ -202,6 +205,14 @@ impl Daemon {
         let done = self.core.shared.commands.submit(Command::Shutdown);
         if tokio::time::timeout(SHUTDOWN_TIMEOUT, done).await.is_err() {
             tracing::warn!("some peers did not answer in time that their SAs are closed");
+        }
+    }
+
+    /// Ends what is left without a peer's word, so that its end and what it has carried are told.
+    async fn end_all(&self) {
+        let done = self.core.shared.commands.submit(Command::Shutdown);
+        if tokio::time::timeout(END_TIMEOUT, done).await.is_err() {
+            tracing::warn!("the backend did not answer in time: the last counters of some SAs are not known");
         }
     }
 

@@ -54,7 +54,8 @@ pub enum Command {
         /// Connections that are gone, with their last configuration still in the core.
         removed: Vec<String>,
     },
-    /// Close everything in good order; done when all deletes are answered or timed out.
+    /// Close everything in good order; done when all deletes are answered or timed out, and what each SA has carried is told. Said again, it waits
+    /// for no peer any more.
     Shutdown,
 }
 

@@ -239,13 +239,14 @@ impl Endpoint {
     }
 
     fn shutdown(&mut self, context: &Context<'_>, id: CommandId) {
-        self.stopping = true;
+        // Whoever says it twice does not wait for peers any more.
+        let at_once = std::mem::replace(&mut self.stopping, true);
         self.unwant(&Selector::default());
         let found: Vec<(u64, u32)> = self.ikes.iter().map(|(spi, ike)| (*spi, ike.core.unique_id)).collect();
         self.await_gone(id, found.iter().map(|(_, unique_id)| *unique_id).collect(), BTreeSet::new());
         for (spi, _) in found {
             let cause = Cause::new(CauseKind::Shutdown, "the daemon stops");
-            self.with_ike(context, spi, |ike, turn| ike.close(turn, cause, false));
+            self.with_ike(context, spi, |ike, turn| ike.close(turn, cause, at_once));
         }
         self.note_gone(|_, _| {});
     }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use ike_model::snapshot::ConfiguredState;
-use ike_model::{Actions, CauseKind, ChildMode, Command, Selector};
+use ike_model::{Actions, CauseKind, ChildMode, Command, EventBody, Selector};
 use ike_sa::Input;
 use ipsec::{Event, LimitUnit, PacketSelectors, PolicyAction};
 
@@ -180,6 +180,34 @@ fn shutdown_tells_the_peer() {
     assert!(world.peers[B].endpoint.ike_sas(world.now).is_empty());
     world.run(Duration::from_secs(60));
     assert!(world.peers[A].endpoint.ike_sas(world.now).is_empty(), "nothing comes back");
+}
+
+/// Without an answer of the peer everything is told nevertheless, the last counters included.
+#[test]
+fn the_second_shutdown_waits_for_no_peer() {
+    let [a, b] = configs(|_, _, child| child.start_action = START);
+    let mut world = World::new(a, b);
+    world.load(A, 1);
+    world.run(Duration::from_secs(1));
+    world.drop = Box::new(|_, _| true);
+    world.command(A, 2, Command::Shutdown);
+    world.run(Duration::from_secs(4));
+    assert!(!world.peers[A].replies.contains_key(&2));
+    let sas: Vec<_> = world.peers[A].backend.tables().sas.keys().copied().collect();
+    for sa in sas {
+        world.peers[A].backend.count(sa, 7, 700);
+    }
+    world.command(A, 3, Command::Shutdown);
+    world.run(Duration::from_millis(1));
+    assert!([2, 3].iter().all(|id| world.peers[A].replies.contains_key(id)));
+    assert_eq!(world.types(A)[2..], ["ChildSaClosed", "IkeSaClosed", "ChildSaRemoved"]);
+    let Some(EventBody::ChildSaRemoved { child, successor: None, .. }) = world.peers[A].events.last() else {
+        panic!("{:?}", world.types(A))
+    };
+    assert_eq!(
+        [child.traffic_in, child.traffic_out].map(|traffic| (traffic.packets, traffic.bytes)),
+        [(7, 700), (0, 0)]
+    );
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! One target, serial: every test is named after peers, role and behaviour. See [`harness`] for how they run.
 
 mod absence;
+mod accounts;
 mod acquire;
 mod afresh;
 mod breaking;
@@ -78,6 +79,7 @@ fn main() -> ExitCode {
         offload::trials(),
         past::trials(),
         trouble::trials(),
+        accounts::trials(),
         limits::trials(),
         kernel::trials(),
     ]

@@ -330,6 +330,33 @@ fn events_tell_the_counters() {
     assert_eq!((child.traffic_out.packets, child.total_out), (12, carried(42)));
 }
 
+/// The peer ends it before anybody has looked at its counters; what it has carried is told nevertheless, and what a generation before it has.
+#[test]
+fn the_last_word_tells_all_that_was_carried() {
+    let mut world = up(config::no_limits(), LimitUnits::ALL);
+    let send = |world: &mut World, times| (0..times).for_each(|_| world.send_packets(A));
+    send(&mut world, 30);
+    world.rekey_child(A, "net");
+    world.run_for(SECONDS(10));
+    send(&mut world, 12);
+    world.terminate_child(B, "net");
+    world.run_for(SECONDS(1));
+    for (who, sent, received) in [(A, [30, 12], [0, 0]), (B, [0, 0], [30, 12])] {
+        let removed = told(&world, who, "child-sa.removed").map(|body| {
+            let EventBody::ChildSaRemoved { child, successor, .. } = body else { world.fail("another event") };
+            ((**child).clone(), *successor)
+        });
+        let removed: Vec<_> = removed.collect();
+        let [(old, replaced_by), (new, None)] = &removed[..] else { world.fail("the second one was replaced") };
+        assert_eq!(*replaced_by, Some(new.unique_id), "{who}");
+        let out = [old.traffic_out, new.traffic_out].map(|traffic| traffic.packets);
+        assert_eq!((out, [old.traffic_in, new.traffic_in].map(|traffic| traffic.packets)), (sent, received), "{who}");
+        assert_eq!((old.total_out, old.total_in), (carried(sent[0]), carried(received[0])), "{who}");
+        let all = (carried(sent.iter().sum()), carried(received.iter().sum()));
+        assert_eq!((new.total_out, new.total_in), all, "{who}");
+    }
+}
+
 /// Counters are not read in vain: an idle tunnel's a dozen times in an hour.
 #[test]
 fn idle_tunnels_are_left_alone() {
