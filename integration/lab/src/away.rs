@@ -53,7 +53,7 @@ impl Way {
     /// # Errors
     /// Something of that does not hold.
     pub fn go(self, postgres: &mut Postgres<'_>, busy: &mut Busy<'_>, time: Duration) -> Result<Outage> {
-        let told_before = told(busy);
+        let [away_before, back_before] = told(busy);
         let spool_before = spool(busy)?;
         self.begin(postgres)?;
         let began = Instant::now();
@@ -64,7 +64,10 @@ impl Way {
         ensure!(self == Way::Terminated || grown > 1_000, "the spool has grown by {grown} octets");
         self.end(postgres).context("the database comes back")?;
         let ended = Instant::now();
-        let lines = || [0, 1].map(|line| told(busy)[line] - told_before[line]);
+        let lines = || {
+            let [away, back] = told(busy);
+            [away - away_before, back - back_before]
+        };
         life::settle_within(BACK, "it is told once that the database is away, and once that it is back", || {
             let lines = lines();
             // A connection that nobody uses is replaced in silence; each transaction that is cut off is an outage of its own.
