@@ -162,6 +162,8 @@ impl Hub {
 fn children(body: &mut EventBody) -> Vec<&mut ChildSaSnapshot> {
     match body {
         EventBody::ChildSaInstalled { child, .. }
+        | EventBody::ChildSaPrepared { child, .. }
+        | EventBody::ChildSaWithdrawn { child, .. }
         | EventBody::ChildSaClosed { child, .. }
         | EventBody::ChildSaRemoved { child, .. }
         | EventBody::ChildSaRekeyFailed { child, .. }

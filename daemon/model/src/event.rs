@@ -76,6 +76,27 @@ pub enum EventBody {
         /// The CHILD SA.
         child: Box<ChildSaSnapshot>,
     },
+    /// The peer rekeys a CHILD SA: the successor is installed, and the answer may leave. It is switched to, which `child-sa.rekeyed` tells, when the
+    /// peer uses it or deletes the old one.
+    #[serde(rename = "child-sa.prepared")]
+    ChildSaPrepared {
+        /// Its IKE SA, without children.
+        ike: Box<IkeSaSnapshot>,
+        /// The successor.
+        child: Box<ChildSaSnapshot>,
+        /// Number of the CHILD SA that it is to replace.
+        replaces: u32,
+    },
+    /// What was prepared goes again and was never switched to.
+    #[serde(rename = "child-sa.withdrawn")]
+    ChildSaWithdrawn {
+        /// Its IKE SA, without children.
+        ike: Box<IkeSaSnapshot>,
+        /// Its last state.
+        child: Box<ChildSaSnapshot>,
+        /// Why.
+        cause: Cause,
+    },
     /// A CHILD SA was replaced by its successor.
     #[serde(rename = "child-sa.rekeyed")]
     ChildSaRekeyed {
@@ -285,6 +306,8 @@ impl EventBody {
             Self::IkeSaUpdated { .. } => "ike-sa.updated",
             Self::IkeSaRekeyFailed { .. } => "ike-sa.rekey-failed",
             Self::ChildSaInstalled { .. } => "child-sa.installed",
+            Self::ChildSaPrepared { .. } => "child-sa.prepared",
+            Self::ChildSaWithdrawn { .. } => "child-sa.withdrawn",
             Self::ChildSaRekeyed { .. } => "child-sa.rekeyed",
             Self::ChildSaClosed { .. } => "child-sa.closed",
             Self::ChildSaRemoved { .. } => "child-sa.removed",

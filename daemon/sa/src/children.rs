@@ -130,6 +130,8 @@ pub(crate) struct ChildSa {
     pub(crate) limits: Limits,
     /// The CHILD SA that it replaces once activated.
     pub(crate) replaces: Option<u32>,
+    /// That it is installed is told, that it was switched to is not: the peer has asked for it and has our answer.
+    pub(crate) prepared: bool,
     /// Why it goes; kept until it is gone.
     pub(crate) cause: Option<Cause>,
     /// A soft limit was reached and told.
@@ -228,6 +230,7 @@ impl ChildSa {
             offload: ModeInUse::SOFTWARE,
             limits,
             replaces: replaces.map(|old| old.unique_id),
+            prepared: false,
             cause: None,
             soft_expired: false,
             hard_expired: false,

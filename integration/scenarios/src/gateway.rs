@@ -415,6 +415,7 @@ pub fn cause(body: &EventBody) -> Option<&ike_model::Cause> {
         | EventBody::IkeSaFailed { cause, .. }
         | EventBody::IkeSaRekeyFailed { cause, .. }
         | EventBody::ChildSaClosed { cause, .. }
+        | EventBody::ChildSaWithdrawn { cause, .. }
         | EventBody::ChildSaRekeyFailed { cause, .. }
         | EventBody::ChildSaInstallFailed { cause, .. }
         | EventBody::PeerUnreachable { cause, .. }
@@ -426,6 +427,7 @@ pub fn cause(body: &EventBody) -> Option<&ike_model::Cause> {
         | EventBody::IkeSaRekeyed { .. }
         | EventBody::IkeSaUpdated { .. }
         | EventBody::ChildSaInstalled { .. }
+        | EventBody::ChildSaPrepared { .. }
         | EventBody::ChildSaRekeyed { .. }
         | EventBody::ChildSaRemoved { .. }
         | EventBody::ChildSaSoftExpired { .. }

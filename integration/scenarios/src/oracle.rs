@@ -300,6 +300,8 @@ struct Story {
     children: BTreeSet<u32>,
     /// CHILD SAs that have ended or were replaced, and whose last counters are still to come.
     leaving: BTreeSet<u32>,
+    /// CHILD SAs that the peer may switch to.
+    prepared: BTreeSet<u32>,
 }
 
 impl Story {
@@ -313,9 +315,12 @@ impl Story {
             EventBody::IkeSaClosed { ike, .. } => end(&mut self.ike_sas, "IKE SA", ike.unique_id),
             EventBody::ChildSaInstalled { child, .. } => begin(&mut self.children, "CHILD SA", child.unique_id),
             EventBody::ChildSaRekeyed { old, new, .. } => {
+                self.prepared.remove(&new.unique_id);
                 self.leaves(old.unique_id)?;
                 begin(&mut self.children, "CHILD SA", new.unique_id)
             }
+            EventBody::ChildSaPrepared { child, .. } => begin(&mut self.prepared, "prepared CHILD SA", child.unique_id),
+            EventBody::ChildSaWithdrawn { child, .. } => end(&mut self.prepared, "prepared CHILD SA", child.unique_id),
             EventBody::ChildSaClosed { child, .. } => self.leaves(child.unique_id),
             EventBody::ChildSaRemoved { child, .. } if self.leaving.remove(&child.unique_id) => Ok(()),
             EventBody::ChildSaRemoved { child, .. } => {

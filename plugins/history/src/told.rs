@@ -43,6 +43,9 @@ pub(crate) struct Record {
     /// The CHILD SA that came after one that is removed.
     #[serde(default)]
     pub(crate) successor: Option<u32>,
+    /// Number of the CHILD SA that this one is to replace.
+    #[serde(default)]
+    pub(crate) replaces: Option<u32>,
     #[serde(default)]
     pub(crate) cause: Option<Cause>,
     #[serde(default)]

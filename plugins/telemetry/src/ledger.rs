@@ -156,7 +156,10 @@ impl Books {
             EventBody::PolicyAcquire { connection, child, .. } => {
                 self.child(connection, child, |sums| sums.acquires += 1);
             }
-            EventBody::IkeSaUpdated { .. }
+            // What was prepared for the peer counts once it is switched to.
+            EventBody::ChildSaPrepared { .. }
+            | EventBody::ChildSaWithdrawn { .. }
+            | EventBody::IkeSaUpdated { .. }
             | EventBody::PeerReachable { .. }
             | EventBody::DeviceDown { .. }
             | EventBody::DeviceUp { .. }

@@ -39,6 +39,8 @@ pub fn event(body: &EventBody) -> Option<(&'static str, Message)> {
         // Its end is known from a `child-updown` or `child-rekey` already.
         EventBody::ChildSaRemoved { .. }
         | EventBody::IkeSaRekeyFailed { .. }
+        | EventBody::ChildSaPrepared { .. }
+        | EventBody::ChildSaWithdrawn { .. }
         | EventBody::ChildSaRekeyFailed { .. }
         | EventBody::ChildSaSoftExpired { .. }
         | EventBody::ChildSaHardExpired { .. }

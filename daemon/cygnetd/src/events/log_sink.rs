@@ -162,6 +162,14 @@ fn line(body: &EventBody) -> Line<'_> {
             let text = format!("CHILD SA {} established: {}", title(child), selectors(child));
             Line::new("child-sa.installed", text).ike(ike).child(child)
         }
+        EventBody::ChildSaPrepared { ike, child, replaces } => {
+            let text = format!("CHILD SA {} prepared for the peer to switch to from {{{replaces}}}", title(child));
+            Line::new("child-sa.prepared", text).ike(ike).child(child)
+        }
+        EventBody::ChildSaWithdrawn { ike, child, cause } => {
+            let text = format!("CHILD SA {} withdrawn before it was switched to: {cause}", title(child));
+            Line::new("child-sa.withdrawn", text).ike(ike).child(child).cause(cause)
+        }
         EventBody::ChildSaRekeyed { ike, old, new } => {
             let text = format!("CHILD SA {} rekeyed to {}", title(old), title(new));
             Line::new("child-sa.rekeyed", text).ike(ike).child(new)

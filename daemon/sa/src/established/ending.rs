@@ -19,6 +19,7 @@ impl Authenticated {
         if let Some(cause) = cause {
             self.tell_down(core, turn, unique_id, cause);
         }
+        self.tell_withdrawn(core, turn, unique_id, cause);
         let mut child = self.children.swap_remove(at);
         let ops = child.remove_ops(turn.ids);
         turn.apply(ops, Purpose::Remove);
@@ -43,6 +44,21 @@ impl Authenticated {
             unique_id,
             cause: cause.clone(),
         });
+    }
+
+    /// Tells that a CHILD SA goes which was prepared for the peer, if it was and was never switched to.
+    fn tell_withdrawn(&mut self, core: &Core, turn: &mut Turn<'_>, unique_id: u32, cause: Option<&Cause>) {
+        let (now, shard) = (turn.now(), turn.ids.shard());
+        let Some(child) = self.child_mut(unique_id).filter(|child| child.prepared) else { return };
+        child.prepared = false;
+        let cause = match cause {
+            Some(cause) => cause.clone(),
+            None if child.redundant => Cause::new(CauseKind::CollisionLost, "both ends rekeyed at once"),
+            None => Cause::new(CauseKind::PeerDeleted, "taken back by the peer"),
+        };
+        let child = Box::new(child.snapshot(now, shard));
+        let ike = Box::new(self.snapshot_alone(core, now));
+        turn.event(EventBody::ChildSaWithdrawn { ike, child, cause });
     }
 
     /// Deletes a CHILD SA with the peer.
@@ -92,6 +108,7 @@ impl Authenticated {
             if let Some(own) = own {
                 self.tell_down(core, turn, unique_id, &own.unwrap_or_else(|| cause.clone()));
             }
+            self.tell_withdrawn(core, turn, unique_id, Some(&cause));
             if let Some(child) = self.child_mut(unique_id) {
                 ops.extend(child.remove_ops(turn.ids));
             }

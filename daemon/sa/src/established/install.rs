@@ -230,8 +230,21 @@ impl Authenticated {
                 self.activate_later(turn, unique_id);
                 self.child_up(core, turn, unique_id);
             }
-            Some(old) => create_child::answered_rekey(self, turn, old),
+            Some(old) => {
+                self.tell_prepared(core, turn, unique_id, old);
+                create_child::answered_rekey(self, turn, old);
+            }
         }
+    }
+
+    /// From our answer on the peer may use the successor of a CHILD SA, long before it says that it has switched.
+    fn tell_prepared(&mut self, core: &Core, turn: &mut Turn<'_>, new: u32, replaces: u32) {
+        let (now, shard) = (turn.now(), turn.ids.shard());
+        let Some(child) = self.child_mut(new) else { return };
+        child.prepared = true;
+        let child = Box::new(child.snapshot(now, shard));
+        let ike = Box::new(self.snapshot_alone(core, now));
+        turn.event(EventBody::ChildSaPrepared { ike, child, replaces });
     }
 
     /// A CHILD SA without predecessor is installed: use it.

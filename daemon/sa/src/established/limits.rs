@@ -242,6 +242,7 @@ impl Authenticated {
             return;
         }
         child.told_up = true;
+        child.prepared = false;
         let (new_snapshot, name) = (Box::new(child.snapshot(now, shard)), child.config.name.clone());
         let (spi_in, spi_out) = (child.spi_in, child.spi_out);
         let Some(before) = self.child_mut(old) else { return };

@@ -53,15 +53,21 @@ fn lowest_nonce_loses() {
             command(&mut world, B, 8, what);
             world.run(Duration::from_secs(60));
             world.assert_one_tunnel();
-            let rekeyed: &[&str] =
-                if what == What::RekeyChild { &["ChildSaRekeyed", "ChildSaRemoved"] } else { &["IkeSaRekeyed"] };
-            let expected = [&["IkeSaEstablished", "ChildSaInstalled"], rekeyed].concat();
             for side in [A, B] {
+                // A's exchange holds nonces 0 and 1. What the peer's has made is taken back where that has lost.
+                let won = (side == A) == (lowest >= 2);
+                let rekeyed: &[&str] = match (what, won) {
+                    (What::RekeyChild, true) => {
+                        &["ChildSaPrepared", "ChildSaRekeyed", "ChildSaWithdrawn", "ChildSaRemoved"]
+                    }
+                    (What::RekeyChild, false) => &["ChildSaPrepared", "ChildSaRekeyed", "ChildSaRemoved"],
+                    _ => &["IkeSaRekeyed"],
+                };
+                let expected = [&["IkeSaEstablished", "ChildSaInstalled"], rekeyed].concat();
                 assert_eq!(world.types(side), expected, "{what:?} {lowest}");
                 let sas = world.peers[side].endpoint.ike_sas(world.now);
                 assert_eq!(sas.len(), 1);
                 if what == What::RekeyIke {
-                    // A's exchange holds nonces 0 and 1.
                     assert_eq!(sas[0].initiator, (side == A) == (lowest >= 2));
                 }
             }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ike_model::{Command, Selector};
+use ike_model::{Command, EventBody, Selector};
 use ike_wire::ids::KeyExchangeId;
 use ipsec::{Event, LimitUnit};
 
@@ -29,7 +29,11 @@ fn child_is_replaced_by_either_end() {
         world.assert_one_tunnel();
         assert_ne!(world.live(A), before);
         for side in [A, B] {
-            assert_eq!(world.types(side), ["IkeSaEstablished", "ChildSaInstalled", "ChildSaRekeyed", "ChildSaRemoved"]);
+            let mut types = world.types(side);
+            // Whoever answers has told of the successor before.
+            let prepared = types.iter().position(|name| name == "ChildSaPrepared").map(|at| types.remove(at));
+            assert_eq!(prepared.is_some(), side != who);
+            assert_eq!(types, ["IkeSaEstablished", "ChildSaInstalled", "ChildSaRekeyed", "ChildSaRemoved"]);
         }
     }
 }
@@ -46,6 +50,12 @@ fn responder_switches_on_the_first_packet_or_the_delete() {
     }
     let log = world.peers[B].backend.log();
     assert!(log.last().unwrap().starts_with("install Outbound SA"), "reserved before the answer: {log:#?}");
+    let Some(EventBody::ChildSaPrepared { child, replaces, .. }) = world.peers[B].events.last() else {
+        panic!("not told with the answer: {:?}", world.types(B))
+    };
+    let old = world.live(B);
+    assert!(!old.contains(&(child.spi_in.unwrap().get(), child.spi_out.unwrap().get())));
+    assert_eq!((child.generation, *replaces < child.unique_id), (1, true));
     let activations =
         |world: &World| world.peers[B].backend.log().iter().filter(|line| line.starts_with("activate")).count();
     assert_eq!(activations(&world), 1);

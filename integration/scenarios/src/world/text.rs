@@ -14,6 +14,8 @@ pub(super) fn letter(who: Who) -> char {
 pub(super) fn subject(body: &EventBody) -> String {
     match body {
         EventBody::ChildSaInstalled { child, .. }
+        | EventBody::ChildSaPrepared { child, .. }
+        | EventBody::ChildSaWithdrawn { child, .. }
         | EventBody::ChildSaClosed { child, .. }
         | EventBody::ChildSaRemoved { child, .. } => {
             format!(" {}{{{}}} {:?}/{:?}", child.name, child.unique_id, child.spi_in, child.spi_out)

@@ -41,9 +41,10 @@ fn from_either_side() {
         assert_eq!((inbound(&world, A), inbound(&world, B)), (2, 2), "for five seconds");
         world.run_for(Duration::from_millis(1_000));
         assert_eq!((inbound(&world, A), inbound(&world, B)), (1, 1));
-        for who in [A, B] {
-            let gateway = world.gateway(who);
-            assert_eq!(gateway.event_names()[2..], ["child-sa.rekeyed", "child-sa.removed"]);
+        for side in [A, B] {
+            let gateway = world.gateway(side);
+            let told = ["child-sa.prepared", "child-sa.rekeyed", "child-sa.removed"];
+            assert_eq!(gateway.event_names()[2..], told[usize::from(side == who)..]);
             assert_eq!(gateway.live_children(world.now())[0].generation, 1);
             let tables = gateway.tables();
             assert_eq!((tables.sas.len(), tables.policies.len()), (2, 3));

@@ -143,6 +143,11 @@ impl Batch {
                     self.child_up(record, ike, child, None, at);
                 }
             }
+            "child-sa.prepared" => {
+                if let Some((ike, child)) = record.ike().zip(record.child()) {
+                    self.child_up(record, ike, child, record.replaces, at);
+                }
+            }
             "child-sa.rekeyed" => {
                 if let Some((ike, (old, new))) = record.ike().zip(record.rekeyed::<ChildSa>()) {
                     let text = format!("replaced by {{{}}}", new.unique_id);
@@ -150,7 +155,7 @@ impl Batch {
                     self.child_up(record, ike, new, Some(old.unique_id), at);
                 }
             }
-            "child-sa.closed" => {
+            "child-sa.closed" | "child-sa.withdrawn" => {
                 if let Some(child) = record.child() {
                     self.child(record, &child).ends(End::told(record, at));
                 }

@@ -131,6 +131,42 @@ fn what_is_out_of_the_data_path_is_not_up() {
 }
 
 #[test]
+fn what_was_prepared_is_a_generation_from_then_on() {
+    for place in Place::both() {
+        run(async {
+            let store = place.store().await;
+            let mut daemon = Run::new("b1", NOON);
+            let ike = || Box::new(ike_sa("site", 1));
+            let sa = |unique_id, generation| Box::new(child_sa("net", unique_id, generation, 0));
+            let prepared = |unique_id| EventBody::ChildSaPrepared { ike: ike(), child: sa(unique_id, 1), replaces: 1 };
+            let cause = Cause::new(CauseKind::CollisionLost, "both ends rekeyed at once");
+            let entries = [
+                daemon.boot(),
+                daemon.told(EventBody::ChildSaInstalled { ike: ike(), child: sa(1, 0) }),
+                daemon.told(prepared(2)),
+                daemon.told(prepared(3)),
+                daemon.told(EventBody::ChildSaRekeyed { ike: ike(), old: sa(1, 0), new: sa(3, 1) }),
+                daemon.told(EventBody::ChildSaWithdrawn { ike: ike(), child: sa(2, 1), cause }),
+                daemon.told(prepared(4)),
+                Run::new("b2", NOON + 60_000).boot(),
+            ];
+            store.apply(&entries).await.unwrap();
+            let all = store.generations(&Wanted::default()).await.unwrap();
+            let mut ends: Vec<_> =
+                all.iter().map(|row| (row.unique_id, row.generation, row.lineage, row.cause.as_deref())).collect();
+            ends.sort_unstable();
+            let died = Some("daemon-died");
+            let expected =
+                [(1, 0, 1, Some("rekeyed")), (2, 1, 1, Some("collision-lost")), (3, 1, 1, died), (4, 1, 1, died)];
+            assert_eq!(ends, expected, "{}", place.url);
+            let of_winner = all.iter().find(|row| row.unique_id == 3).unwrap();
+            assert_eq!(of_winner.installed_ms, NOON + 3000, "when it was installed, not when it was switched to");
+            store.close().await;
+        });
+    }
+}
+
+#[test]
 fn what_is_told_twice_is_kept_once() {
     for place in Place::both() {
         run(async {

@@ -290,7 +290,8 @@ impl Run<'_> {
         let who = self.who(part);
         let mut told: Vec<_> = self.world.gateway(who).event_names()[self.events[who]..].to_vec();
         // When the last straggler of what has ended is no longer waited for is no matter of the collision; that it is told, the oracle sees.
-        told.retain(|name| *name != "child-sa.removed");
+        // So it is of what was prepared for the peer and what is made of it.
+        told.retain(|name| !["child-sa.removed", "child-sa.prepared", "child-sa.withdrawn"].contains(name));
         let mut wanted = self.row.outcome.events[part].clone();
         if self.row.outcome.any_order {
             told.sort_unstable();
