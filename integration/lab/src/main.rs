@@ -46,6 +46,8 @@ enum Task {
     SoakAway(soak::away::Options),
     /// Both ends rekey at the same moment, then one every second, against Debian's charon
     SoakCharon(soak::charon::Options),
+    /// `kill -9` at hundreds of moments of a storm of rekeys: nothing is missing from the history, no webhook is lost
+    SoakCrash(soak::crash::Options),
     /// Many tunnels over paths that lose IKE datagrams: how long establishing and rekeying take
     SoakLoss(soak::loss::Options),
 }
@@ -59,6 +61,7 @@ fn main() -> ExitCode {
         Task::SoakRekey(options) => soak::run(options),
         Task::SoakAway(options) => soak::away::run(options),
         Task::SoakCharon(options) => soak::charon::run(options),
+        Task::SoakCrash(options) => soak::crash::run(options),
         Task::SoakLoss(options) => soak::loss::run(options),
         Task::HostileIke(options) => lab::hostile::ike_run::run(options),
         Task::HostileEsp(options) => lab::hostile::esp_run::run(options),

@@ -128,9 +128,8 @@ impl<'lab> Daemon<'lab> {
         Ok(daemon)
     }
 
-    /// Starts the process and waits until it says that it is ready, as systemd would: a datagram `READY=1` on the socket that
-    /// `NOTIFY_SOCKET` names.
-    fn launch(namespace: &Namespace, directory: &Path, recipe: &Recipe) -> anyhow::Result<Process> {
+    /// Starts the process; what it says of itself comes to a socket that `NOTIFY_SOCKET` names.
+    fn begin(namespace: &Namespace, directory: &Path, recipe: &Recipe) -> anyhow::Result<(Process, UnixDatagram)> {
         let address = directory.join("notify");
         // Left by the previous start.
         let _ = std::fs::remove_file(&address);
@@ -140,7 +139,13 @@ impl<'lab> Daemon<'lab> {
             recipe.environment.iter().map(|(key, path)| (*key, path.as_path())).collect();
         environment.push(("NOTIFY_SOCKET", &address));
         let log = directory.join("output.log");
-        let mut process = Process::start(namespace, &recipe.program, &recipe.arguments, &environment, &log)?;
+        let process = Process::start(namespace, &recipe.program, &recipe.arguments, &environment, &log)?;
+        Ok((process, notifications))
+    }
+
+    /// Starts the process and waits until it says that it is ready, as systemd would: a datagram `READY=1`.
+    fn launch(namespace: &Namespace, directory: &Path, recipe: &Recipe) -> anyhow::Result<Process> {
+        let (mut process, notifications) = Self::begin(namespace, directory, recipe)?;
         let (mut ended, mut buffer) = (false, [0; 512]);
         let ready = wait_until(START_TIME, || {
             ended = !process.is_running();
@@ -160,6 +165,16 @@ impl<'lab> Daemon<'lab> {
     pub fn restart(&mut self) -> anyhow::Result<()> {
         self.process = Self::launch(self.namespace, &self.directory, &self.recipe)?;
         self.load_unless_loaded()
+    }
+
+    /// The same without waiting until it is ready, and without loading anything.
+    ///
+    /// # Errors
+    /// The program could not be started.
+    pub fn restart_at_once(&mut self) -> anyhow::Result<()> {
+        // Nobody listens any more to what it says of itself.
+        self.process = Self::begin(self.namespace, &self.directory, &self.recipe)?.0;
+        Ok(())
     }
 
     fn load_unless_loaded(&self) -> anyhow::Result<()> {

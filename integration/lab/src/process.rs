@@ -54,6 +54,12 @@ impl Process {
         self.child.id()
     }
 
+    /// The same for signals.
+    #[must_use]
+    pub fn pid(&self) -> Option<Pid> {
+        i32::try_from(self.child.id()).ok().and_then(Pid::from_raw)
+    }
+
     /// Whether it still runs.
     pub fn is_running(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
@@ -64,8 +70,7 @@ impl Process {
     /// # Errors
     /// The process is gone.
     pub fn signal(&self, signal: Signal) -> anyhow::Result<()> {
-        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).context("process id")?;
-        kill_process(pid, signal).context("signalling a process")
+        kill_process(self.pid().context("process id")?, signal).context("signalling a process")
     }
 
     /// Asks it to end and waits; kills it after five seconds.

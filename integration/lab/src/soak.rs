@@ -7,6 +7,7 @@
 pub(crate) mod away;
 mod blame;
 pub(crate) mod charon;
+pub(crate) mod crash;
 mod ends;
 mod forced;
 mod inside;

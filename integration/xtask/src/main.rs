@@ -21,6 +21,7 @@ usage: cargo xtask <task>
   soak loss [OPTIONS]   many tunnels that lose 30 % of their IKE datagrams: how long establishing and rekeying take; see `soak loss --help`
   soak history-away [--seconds N]
                         the history's PostgreSQL goes away under load, a minute refusing and a minute not answering at all
+  soak crash [OPTIONS]  `kill -9` at hundreds of moments of a storm of rekeys, `--kills N --engine sqlite|postgres|both`; see `soak crash --help`
   soak flood [OPTIONS]  forged IKE_SA_INIT requests while tunnels live on; options go to the lab, see `soak flood --help`
   soak model [OPTIONS]  random schedules in memory with all invariants checked, `--schedules N --seed S`; see `soak model --help`
   soak hostile ike|esp|memory [OPTIONS]
@@ -61,6 +62,7 @@ fn main() -> ExitCode {
         ["test", "--quick"] => stages::run(true),
         ["soak", "rekey", options @ ..] => build::lab("soak-rekey", options),
         ["soak", "charon", options @ ..] => build::lab("soak-charon", options),
+        ["soak", "crash", options @ ..] => build::lab("soak-crash", options),
         ["soak", "loss", options @ ..] => build::lab("soak-loss", options),
         ["soak", "history-away", options @ ..] => build::lab("soak-away", options),
         ["soak", "flood", options @ ..] => build::lab("flood-init", options),

@@ -65,6 +65,10 @@ const STAGES: [Stage; 10] = [
             Step::Lab("bench-acquire --samples 30 --traps 200"),
             Step::Lab("soak-charon --rounds 20 --minutes 1"),
             Step::Lab("soak-loss --runs 8 --parallel 8 --retransmit 0.25"),
+            Step::Lab("soak-crash --kills 10 --seed 1"),
+            Step::Lab("soak-crash --kills 3 --engine sqlite --receiver down --seed 2"),
+            Step::Lab("soak-crash --kills 3 --engine sqlite --sabotage spool --seed 3"),
+            Step::Lab("soak-crash --kills 3 --engine sqlite --sabotage receiver --seed 4"),
             Step::Lab("hostile-ike --count 20000 --warm-up 10000 --log trace"),
             Step::Lab("hostile-esp --count 100000 --warm-up 50000"),
             Step::Lab("hostile-memory --pairs 500"),
@@ -157,6 +161,8 @@ fn is_closing(line: &str) -> bool {
     (line.starts_with("test result:") && !line.contains(" 0 passed; 0 failed"))
         || line.starts_with("sent ")
         || line.starts_with("model: ")
+        || line.starts_with("crash ")
+        || line.starts_with("history lost ")
         || line.starts_with("first seed ")
         || line.starts_with("runs ")
         || line.starts_with("flood ")

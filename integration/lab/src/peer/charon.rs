@@ -19,6 +19,13 @@ pub struct TunedCharon {
 #[derive(Clone, Copy, Debug)]
 pub struct TalkativeCharon;
 
+/// Debian's charon with the keys of its IKE SAs in its log, so that what it says and hears can be read, and additions to its `strongswan.conf`.
+#[derive(Clone, Copy, Debug)]
+pub struct OpenCharon {
+    /// Lines of the section `charon`.
+    pub settings: &'static str,
+}
+
 /// Debian's charon with the kernel's ESP.
 #[derive(Clone, Copy, Debug)]
 pub struct KernelCharon {
@@ -32,7 +39,7 @@ impl Peer for KernelCharon {
     }
 
     fn prepare(&self, directory: &Path) -> anyhow::Result<Recipe> {
-        prepare(directory, self.settings, 2, "")
+        prepare(directory, self.settings, [2, 2], "")
     }
 }
 
@@ -42,7 +49,7 @@ impl Peer for TalkativeCharon {
     }
 
     fn prepare(&self, directory: &Path) -> anyhow::Result<Recipe> {
-        prepare(directory, "", 4, USER_SPACE)
+        prepare(directory, "", [2, 4], USER_SPACE)
     }
 }
 
@@ -52,7 +59,7 @@ impl Peer for TunedCharon {
     }
 
     fn prepare(&self, directory: &Path) -> anyhow::Result<Recipe> {
-        prepare(directory, self.settings, 2, USER_SPACE)
+        prepare(directory, self.settings, [2, 2], USER_SPACE)
     }
 }
 
@@ -62,15 +69,26 @@ impl Peer for Charon {
     }
 
     fn prepare(&self, directory: &Path) -> anyhow::Result<Recipe> {
-        prepare(directory, "", 2, USER_SPACE)
+        prepare(directory, "", [2, 2], USER_SPACE)
+    }
+}
+
+impl Peer for OpenCharon {
+    fn name(&self) -> &'static str {
+        Charon.name()
+    }
+
+    fn prepare(&self, directory: &Path) -> anyhow::Result<Recipe> {
+        prepare(directory, self.settings, [4, 2], USER_SPACE)
     }
 }
 
 /// The plugin of the user-space ESP; it must come before the one that asks the kernel.
 const USER_SPACE: &str = "kernel-libipsec";
 
-/// Writes its settings; `child` is the log level of what becomes of CHILD SAs, `esp` the plugin that does ESP if the kernel does not.
-fn prepare(directory: &Path, more: &str, child: u8, esp: &str) -> anyhow::Result<Recipe> {
+/// Writes its settings; the log levels are those of IKE SAs and of what becomes of CHILD SAs, `esp` is the plugin that does ESP if the kernel does
+/// not.
+fn prepare(directory: &Path, more: &str, [ike, child]: [u8; 2], esp: &str) -> anyhow::Result<Recipe> {
     let settings = directory.join("strongswan.conf");
     let log = directory.join("charon.log");
     let socket = directory.join("charon.vici");
@@ -95,7 +113,7 @@ fn prepare(directory: &Path, more: &str, child: u8, esp: &str) -> anyhow::Result
       time_format = %FT%T %s
       time_add_ms = yes
       default = 1
-      ike = 2
+      ike = {ike}
       cfg = 2
       chd = {child}
     }}
