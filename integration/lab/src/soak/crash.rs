@@ -144,7 +144,7 @@ fn with_engine(options: &Options, engine: Engines, seed: u64, sum: &mut Sum) -> 
     sum.duplicated += verdict.duplicated.len();
     sum.webhooks_lost += verdict.webhooks_lost.len();
     sum.wrong += verdict.wrong.len();
-    let few = verdict.excused.len() as u64 + verdict.unsent <= u64::from(options.kills);
+    let few = verdict.excused.len() as u64 + verdict.unsent <= 2 * u64::from(options.kills);
     let passed = verdict.is_clean() && few && unnoticed.is_empty() && evidence.truth.unread == 0 && run.missed == 0;
     if !passed && options.sabotage.is_none() {
         run.show_logs();
@@ -194,12 +194,13 @@ fn report(options: &Options, engine: Engines, run: &Run<'_>, evidence: &Evidence
         let sum =
             |of: fn(&receiver::Account) -> u32| accounts.values().map(|account| u64::from(of(account))).sum::<u64>();
         println!(
-            "  receiver: {} webhooks, came {} times, accepted {}; {:?}; all delivered {:.1} s after it had recovered",
+            "  receiver: {} webhooks, came {} times, accepted {}; {:?}; all delivered {:.1} s after the last run with tunnels, of which it was well for {:.1} s",
             accounts.len(),
             sum(|account| account.seen),
             sum(|account| account.accepted),
             run.moods(),
-            run.drained.as_secs_f64()
+            run.drained.0.as_secs_f64(),
+            run.drained.1.as_secs_f64()
         );
     }
     println!(

@@ -37,8 +37,10 @@ const PATIENCE: Duration = Duration::from_millis(1_500);
 const EARLY: (u64, u64) = (25, 200);
 /// So many bytes are cut off a spool: more than none, less than a record.
 const TORN: u64 = 20;
-/// What is left after the last kill has to be delivered within this time.
-const DRAIN: Duration = Duration::from_secs(180);
+/// How long the receiver goes on to fail after the last kill, at least and at most, while there is anything to deliver.
+const ILL: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(120));
+/// Once it is well, everything has to be delivered within this time.
+const DRAIN: Duration = Duration::from_secs(120);
 /// A webhook is tried again so often: half of the attempts fail, and none may be given up.
 const ATTEMPTS: usize = 60;
 /// The last run with tunnels, which ends by itself.
@@ -64,8 +66,8 @@ pub(super) struct Run<'lab> {
     pub(super) moments: BTreeMap<Moment, u32>,
     /// Frames that were not captured.
     pub(super) missed: u64,
-    /// How long the receiver needed once it was well.
-    pub(super) drained: Duration,
+    /// How long it took until everything was delivered, and how much of that the receiver was well.
+    pub(super) drained: (Duration, Duration),
 }
 
 impl<'lab> Run<'lab> {
@@ -100,7 +102,7 @@ impl<'lab> Run<'lab> {
             seed,
             moments: BTreeMap::new(),
             missed: 0,
-            drained: Duration::ZERO,
+            drained: (Duration::ZERO, Duration::ZERO),
         })
     }
 
@@ -248,12 +250,14 @@ impl<'lab> Run<'lab> {
         }
         self.lives.push(Life { begin: now(), end: None, killed: false });
         self.a.restart()?;
-        if let Some(receiver) = &self.receiver {
-            receiver.recover();
-        }
         let started = Instant::now();
-        let mut before = None;
+        let ill = ILL.0.max(Duration::from_secs(2) * self.options.kills).min(ILL.1);
+        let (mut before, mut well_since) = (None, None);
         loop {
+            if well_since.is_none() && started.elapsed() > ill {
+                well_since = Some(Instant::now());
+                self.receiver.iter().for_each(Receiver::recover);
+            }
             thread::sleep(Duration::from_millis(500));
             let waiting =
                 self.ask(|database| database.count("SELECT COUNT(*) FROM delivery WHERE state = 'waiting'"))?;
@@ -262,9 +266,10 @@ impl<'lab> Run<'lab> {
             if waiting == 0 && before.replace((events, boots)) == Some((events, boots)) {
                 break;
             }
-            ensure!(started.elapsed() < DRAIN, "{waiting} webhooks wait still after {} s", DRAIN.as_secs());
+            let limit = ill + DRAIN;
+            ensure!(started.elapsed() < limit, "{waiting} webhooks wait still after {} s", limit.as_secs());
         }
-        self.drained = started.elapsed();
+        self.drained = (started.elapsed(), well_since.map_or(Duration::ZERO, |since: Instant| since.elapsed()));
         Ok(())
     }
 
