@@ -53,8 +53,6 @@ fn responder_switches_on_the_first_packet_or_the_delete() {
     let Some(EventBody::ChildSaPrepared { child, replaces, .. }) = world.peers[B].events.last() else {
         panic!("not told with the answer: {:?}", world.types(B))
     };
-    let old = world.live(B);
-    assert!(!old.contains(&(child.spi_in.unwrap().get(), child.spi_out.unwrap().get())));
     assert_eq!((child.generation, *replaces < child.unique_id), (1, true));
     let activations =
         |world: &World| world.peers[B].backend.log().iter().filter(|line| line.starts_with("activate")).count();

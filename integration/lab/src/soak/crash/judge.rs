@@ -166,7 +166,11 @@ impl<'a> Judge<'a> {
             ([], Some(_)) if redundant => self.verdict.redundant += 1,
             ([], Some(answered)) => match since_end(answered).filter(|_| origin.by_a && !origin.noticed) {
                 Some(since) => self.verdict.excused.push(since),
-                None => self.verdict.lost.push(format!("{name}, {}", told(origin, self.end(origin)))),
+                None => {
+                    let story = self.evidence.truth.stories.get(&origin.within).cloned().unwrap_or_default();
+                    let (told, story) = (told(origin, self.end(origin)), story.join("\n      "));
+                    self.verdict.lost.push(format!("{name}, {told}\n      {story}"));
+                }
             },
             ([_], None) => match since_end(origin.asked) {
                 Some(_) => self.verdict.unsent += 1,

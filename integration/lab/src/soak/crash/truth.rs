@@ -19,6 +19,10 @@ pub(super) struct Content {
     rekeys: Option<u32>,
     nonce: Vec<u8>,
     has_auth: bool,
+    /// SPIs that are deleted; 0 = the IKE SA.
+    deletes: Vec<u32>,
+    /// Errors that are told.
+    errors: Vec<String>,
     /// First addresses of the initiator's and the responder's selectors.
     selectors: [Option<String>; 2],
 }
@@ -57,6 +61,8 @@ pub(super) struct Origin {
     pub(super) undecided: bool,
     /// When the first of its line of IKE SAs was begun: that tells in which run of the daemon.
     pub(super) root: WallTime,
+    /// The IKE SA that carried the exchange.
+    pub(super) within: IkeSpis,
 }
 
 /// An IKE SA.
@@ -96,6 +102,8 @@ pub(super) struct Truth {
     pub(super) ikes: Vec<IkeFact>,
     /// CHILD SAs, by the time of their requests.
     pub(super) children: Vec<ChildFact>,
+    /// What was said in each IKE SA, in words.
+    pub(super) stories: BTreeMap<IkeSpis, Vec<String>>,
     /// Messages that no keys fit.
     pub(super) unread: u64,
     /// Exchanges.
@@ -103,6 +111,24 @@ pub(super) struct Truth {
 }
 
 impl Exchange {
+    fn describe(&self, by_a: bool, number: u32) -> String {
+        let half = |half: &Option<Half>| {
+            half.as_ref().map_or("never".into(), |half| {
+                let Content { esp, ike, rekeys, has_auth, deletes, errors, .. } = &half.content;
+                let mut words = format!("{:.6}", half.at.as_secs_f64());
+                for (name, spi) in [("ESP", esp), ("rekeys", rekeys)] {
+                    words += &spi.map_or(String::new(), |spi| format!(" {name} {spi:08x}"));
+                }
+                words += &ike.map_or(String::new(), |spi| format!(" IKE {spi:016x}"));
+                words += if *has_auth { " AUTH" } else { "" };
+                words += &deletes.iter().map(|spi| format!(" D {spi:08x}")).collect::<String>();
+                words + &errors.iter().map(|error| format!(" N {error}")).collect::<String>()
+            })
+        };
+        let by = if by_a { "A" } else { "charon" };
+        format!("{by} {} {number}: {}; answer {}", self.kind, half(&self.request), half(&self.response))
+    }
+
     /// First address of gateway A's selectors.
     fn local(&self, by_a: bool) -> Option<String> {
         let half = if by_a { 0 } else { 1 };
@@ -184,6 +210,9 @@ impl Reading {
             truth: Truth::default(),
         };
         for id in &self.order {
+            if let Some(exchange) = self.exchanges.get(id) {
+                facts.truth.stories.entry(id.0).or_default().push(exchange.describe(id.1, id.2));
+            }
             if let Some(exchange) = self.exchanges.get(id)
                 && let Some(request) = &exchange.request
             {
@@ -261,6 +290,7 @@ impl Facts<'_> {
             lost: self.reading.lost(id, exchange),
             undecided: self.reading.undecided(id, exchange),
             root: known.root,
+            within: spis,
         };
         match (exchange.kind, request.content.ike) {
             (ExchangeType::IKE_AUTH, _) => {
@@ -339,6 +369,15 @@ fn content(payloads: &Payloads<'_>) -> Content {
         rekeys: rekeys.map(u32::from_be_bytes),
         nonce: payloads.nonce().map(|nonce| nonce.data.to_vec()).unwrap_or_default(),
         has_auth: payloads.auth().is_some(),
+        deletes: payloads
+            .deletes()
+            .flat_map(|delete| if delete.is_ike_sa() { vec![0] } else { delete.spis().collect() })
+            .collect(),
+        errors: payloads
+            .notifies()
+            .filter(|notify| notify.kind.0 < 16384)
+            .map(|notify| notify.kind.to_string())
+            .collect(),
         selectors: [payloads.ts_initiator().and_then(first), payloads.ts_responder().and_then(first)],
     }
 }
