@@ -17,8 +17,7 @@ use tokio::time::timeout_at;
 use crate::backend::{Kind, Nature};
 use crate::clock;
 use crate::config::Config;
-use crate::inbox::Inbox;
-use crate::router::{Message, Question};
+use crate::router::Question;
 use crate::shard::Shared;
 use crate::store::Store;
 use crate::subscribers::Subscribers;
@@ -173,21 +172,6 @@ impl Core {
         (shards.into_iter().flatten().collect(), all_shards)
     }
 
-    /// Whether every shard takes from its inbox.
-    ///
-    /// # Errors
-    /// Which does not within `limit`.
-    #[cfg(feature = "telemetry")]
-    pub(crate) async fn alive(&self, limit: Duration) -> Result<(), String> {
-        let deadline = tokio::time::Instant::now() + limit;
-        for (number, answer) in self.questions(Question::Counts).into_iter().enumerate() {
-            if !matches!(timeout_at(deadline, answer).await, Ok(Ok(_))) {
-                return Err(format!("shard {number} does not answer within {} s", limit.as_secs()));
-            }
-        }
-        Ok(())
-    }
-
     /// How far the daemon has come.
     #[cfg(feature = "telemetry")]
     pub(crate) fn phase(&self) -> Phase {
@@ -243,22 +227,13 @@ impl Core {
         let deadline = tokio::time::Instant::now() + limit;
         let mut all = Vec::new();
         let mut complete = true;
-        for answer in self.questions(question) {
+        for answer in self.shared.router.ask(question) {
             match timeout_at(deadline, answer).await {
                 Ok(answer) => all.extend(answer.ok()),
                 Err(_) => complete = false,
             }
         }
         (all, complete)
-    }
-
-    fn questions<T>(&self, question: impl Fn(oneshot::Sender<T>) -> Question) -> Vec<oneshot::Receiver<T>> {
-        let ask = |inbox: &Arc<Inbox<Message>>| {
-            let (sender, answer) = oneshot::channel();
-            inbox.control(Message::Ask(question(sender)));
-            answer
-        };
-        self.shared.router.inboxes().map(ask).collect()
     }
 
     /// Every SA that the backend holds, by handle, with the CHILD SA that it belongs to.

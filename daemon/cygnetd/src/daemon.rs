@@ -12,7 +12,6 @@ use arc_swap::ArcSwap;
 use ike_model::{Command, ConfigSnapshot};
 use ike_sa::Admission;
 use ipsec::{NatReader, OffloadBackend, Reports, Shard};
-use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
@@ -32,7 +31,7 @@ use crate::telemetry::Telemetry;
 use crate::vici::Listener;
 use crate::webhooks::Webhooks;
 use crate::workers::Workers;
-use crate::{backend, clock, load, log};
+use crate::{backend, clock, load, log, service};
 
 /// How long peers may take to answer our deletes when we stop.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(4);
@@ -75,7 +74,8 @@ async fn run_until_stopped(config: Config, subscribers: Arc<Subscribers>) -> any
             return Err(error);
         }
     };
-    notify(&[NotifyState::Ready]);
+    service::ready();
+    let informing = tokio::spawn(service::keep_informed(Arc::clone(&daemon.core)));
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         shards = config.ike.shards,
@@ -91,15 +91,16 @@ async fn run_until_stopped(config: Config, subscribers: Arc<Subscribers>) -> any
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
                 _ = hang_up.recv() => {
-                    notify(&reloading());
+                    service::reloading();
                     load::directory(&daemon.core.store, &config.swanctl.directory);
                     daemon.core.store.settled().await;
-                    notify(&[NotifyState::Ready]);
+                    service::ready();
                 }
             }
         }
     }
-    notify(&[NotifyState::Stopping]);
+    informing.abort();
+    service::stopping();
     daemon.core.phase.send_replace(Phase::Stopping);
     tracing::info!("cygnetd is stopping");
     tokio::select! {
@@ -112,18 +113,6 @@ async fn run_until_stopped(config: Config, subscribers: Arc<Subscribers>) -> any
     daemon.stop(&config);
     tracing::info!("cygnetd has stopped");
     Ok(())
-}
-
-/// Without a service manager there is nobody to tell.
-fn notify(states: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(states) {
-        tracing::debug!(%error, "the service manager was not told");
-    }
-}
-
-/// What a manager of `Type=notify-reload` wants to hear.
-fn reloading() -> Vec<NotifyState<'static>> {
-    [NotifyState::Reloading].into_iter().chain(NotifyState::monotonic_usec_now().ok()).collect()
 }
 
 struct Daemon {

@@ -27,6 +27,7 @@ mod load;
 mod log;
 mod net;
 mod router;
+mod service;
 mod shard;
 mod store;
 mod subscribers;

@@ -7,6 +7,7 @@ use std::io;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use ike_model::snapshot::PolicySnapshot;
 use ike_model::{ChildSpecs, Command, CommandId, ConfiguredChildStatus, IkeSaSnapshot};
@@ -113,6 +114,30 @@ impl Router {
         for inbox in &self.inboxes {
             inbox.control(message());
         }
+    }
+
+    /// Puts a question to every shard; the answers, in the order of the shards, are to come.
+    pub(crate) fn ask<T>(&self, question: impl Fn(oneshot::Sender<T>) -> Question) -> Vec<oneshot::Receiver<T>> {
+        let ask = |inbox: &Arc<Inbox<Message>>| {
+            let (sender, answer) = oneshot::channel();
+            inbox.control(Message::Ask(question(sender)));
+            answer
+        };
+        self.inboxes.iter().map(ask).collect()
+    }
+
+    /// Whether every shard takes from its inbox.
+    ///
+    /// # Errors
+    /// Which does not within `limit`.
+    pub(crate) async fn alive(&self, limit: Duration) -> Result<(), String> {
+        let deadline = tokio::time::Instant::now() + limit;
+        for (number, answer) in self.ask(Question::Counts).into_iter().enumerate() {
+            if !matches!(tokio::time::timeout_at(deadline, answer).await, Ok(Ok(_))) {
+                return Err(format!("shard {number} does not answer within {limit:?}"));
+            }
+        }
+        Ok(())
     }
 
     /// Carries a message between shards.

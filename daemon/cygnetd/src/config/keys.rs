@@ -125,7 +125,13 @@ const KEYS: &[(&str, Set)] = &[
     ("history.fsync", |c, v| boolean(v).map(|yes| c.history.fsync = yes)),
     ("log.level", |c, v| log_level(v).map(|level| c.log.level = level)),
     ("log.format", |c, v| {
-        word(v, &[("text", LogFormat::Text), ("json", LogFormat::Json)]).map(|format| c.log.format = format)
+        let formats = [
+            ("auto", LogFormat::Auto),
+            ("text", LogFormat::Text),
+            ("json", LogFormat::Json),
+            ("journald", LogFormat::Journald),
+        ];
+        word(v, &formats).map(|format| c.log.format = format)
     }),
 ];
 

@@ -113,7 +113,7 @@ impl Daemon for Seen {
     fn readiness(&self) -> Asked<'_, Vec<Condition>> {
         Box::pin(async {
             let core = &*self.core;
-            let shards = match core.alive(PATIENCE).await {
+            let shards = match core.shared.router.alive(PATIENCE).await {
                 Ok(()) => Condition::met("shards"),
                 Err(who) => Condition::unmet("shards", who),
             };
@@ -138,7 +138,7 @@ impl Daemon for Seen {
     }
 
     fn alive(&self) -> Asked<'_, Result<(), String>> {
-        Box::pin(self.core.alive(ALIVE))
+        Box::pin(self.core.shared.router.alive(ALIVE))
     }
 
     fn timeline(&self) -> Option<Arc<dyn Timeline>> {
