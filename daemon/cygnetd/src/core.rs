@@ -1,6 +1,7 @@
 //! The daemon as its clients see it: configuration, commands to the shards, questions about their state.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use ike_sa::Counts;
 use ipsec::fault::Simulate;
 use ipsec::{Answer, Instant, Request, SaHandle, SaStatus, Scope};
 use offload_userspace::Userspace;
-use swanctl_compat::render::Stats;
+use swanctl_compat::render::{Algorithms, Heap, Stats};
 use tokio::sync::{oneshot, watch};
 use tokio::time::timeout_at;
 
@@ -48,6 +49,8 @@ pub(crate) struct Core {
     pub(crate) nature: Nature,
     /// Its settings.
     pub(crate) config: Config,
+    /// The file they came from, if one was named.
+    pub(crate) settings_file: Option<PathBuf>,
     /// When the daemon started.
     pub(crate) started: (Instant, Duration),
     /// How far it has come.
@@ -200,6 +203,24 @@ impl Core {
             ike_sas: sum(|counts| counts.ike_sas),
             half_open: sum(|counts| counts.half_open),
             plugins: ["cygnetd", "vici", self.nature.kind.name()].map(str::to_owned).into(),
+            heap: heap(),
+        }
+    }
+
+    /// What the crypto provider can do.
+    pub(crate) fn algorithms(&self) -> Algorithms {
+        let provider = self.shared.provider;
+        let ciphers = |aead: bool| {
+            let ciphers = provider.ike_ciphers.iter().filter(|cipher| cipher.is_aead() == aead);
+            ciphers.map(|cipher| cipher.id().0).collect()
+        };
+        Algorithms {
+            encryption: ciphers(false),
+            integrity: provider.integrity.iter().map(|integrity| integrity.id().0).collect(),
+            aead: ciphers(true),
+            prf: provider.prfs.iter().map(|prf| prf.id().0).collect(),
+            key_exchange: provider.key_exchanges.iter().map(|method| method.id().0).collect(),
+            provider: "ike-crypto",
         }
     }
 
@@ -313,4 +334,18 @@ fn grow(total: &mut Carried, known: &mut Traffic, fresh: Traffic) {
 
 fn traffic(state: &SaStatus) -> Traffic {
     Traffic { bytes: state.bytes, packets: state.packets, idle_seconds: state.idle_seconds }
+}
+
+/// What the C library's allocator holds.
+#[cfg(target_env = "gnu")]
+fn heap() -> Option<Heap> {
+    #[allow(unsafe_code)] // no safe interface; it takes nothing and only reads the allocator's own figures
+    let figures = unsafe { libc::mallinfo2() };
+    Some(Heap { sbrk: figures.arena, mmap: figures.hblkhd, used: figures.uordblks, free: figures.fordblks })
+}
+
+/// Other allocators do not tell.
+#[cfg(not(target_env = "gnu"))]
+fn heap() -> Option<Heap> {
+    None
 }

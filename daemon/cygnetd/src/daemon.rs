@@ -3,6 +3,7 @@
 //! Start: a look at the VICI socket, the HTTP and UDP sockets, backend, shards, receiver, first load, then clients are served. What fails first is what costs
 //! least to undo, and every failure is one sentence. Stop: the shards close their SAs and are waited for, for a few seconds; then the other way round.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -42,23 +43,27 @@ const END_TIMEOUT: Duration = Duration::from_secs(2);
 ///
 /// # Errors
 /// What kept it from starting.
-pub(crate) fn run(config: Config) -> anyhow::Result<()> {
+pub(crate) fn run(config: Config, settings_file: Option<PathBuf>) -> anyhow::Result<()> {
     let subscribers = Arc::new(Subscribers::default());
     log::start(&config.log, &subscribers)?;
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
-    let outcome = runtime.block_on(run_until_stopped(config, subscribers));
+    let outcome = runtime.block_on(run_until_stopped(config, settings_file, subscribers));
     // A client in the middle of a request does not hold up the end.
     runtime.shutdown_background();
     outcome
 }
 
-async fn run_until_stopped(config: Config, subscribers: Arc<Subscribers>) -> anyhow::Result<()> {
+async fn run_until_stopped(
+    config: Config,
+    settings_file: Option<PathBuf>,
+    subscribers: Arc<Subscribers>,
+) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hang_up = signal(SignalKind::hangup())?;
     Listener::check(&config.vici.socket, &config.vici.group)?;
-    let daemon = Daemon::start(&config, subscribers)?;
+    let daemon = Daemon::start(&config, settings_file, subscribers)?;
     if config.swanctl.load {
         load::directory(&daemon.core.store, &config.swanctl.directory);
         daemon.core.store.settled().await;
@@ -125,7 +130,7 @@ struct Daemon {
 }
 
 impl Daemon {
-    fn start(config: &Config, subscribers: Arc<Subscribers>) -> anyhow::Result<Self> {
+    fn start(config: &Config, settings_file: Option<PathBuf>, subscribers: Arc<Subscribers>) -> anyhow::Result<Self> {
         let started = (clock::now(), clock::wall());
         let mut telemetry = Telemetry::bind(&config.http, &gateway_name(config))?;
         let provider = ike_crypto::ring_provider();
@@ -183,7 +188,19 @@ impl Daemon {
         let config = config.clone();
         let timeline = past.timeline.clone();
         let phase = watch::Sender::new(Phase::Starting);
-        let core = Core { shared, store, subscribers, timeline, webhooks, simulator, nature, config, started, phase };
+        let core = Core {
+            shared,
+            store,
+            subscribers,
+            timeline,
+            webhooks,
+            simulator,
+            nature,
+            config,
+            settings_file,
+            started,
+            phase,
+        };
         let core = Arc::new(core);
         telemetry.serve(&core, &past)?;
         Ok(Self { core, receiver, surroundings, shards, past, telemetry })

@@ -43,6 +43,8 @@ pub(crate) fn directory(store: &Store, directory: &Path) {
     let unwanted = plan.secrets_to_unload(&store.secret_ids());
     store.retain_secrets(|known| !unwanted.iter().any(|id| id == known));
     store.load_secrets(plan.pre_shared_keys().cloned());
+    let idle = plan.secrets.iter().filter(|planned| planned.kind != "ike");
+    store.note_idle_secrets(idle.map(|planned| planned.name.clone()));
     store.unload(&plan.connections_to_unload(&store.names()));
     store.retain_refused(|name| plan.connections.iter().any(|planned| planned.name == name));
     store.load(plan.usable_connections().cloned());

@@ -79,7 +79,7 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    match daemon::run(config) {
+    match daemon::run(config, arguments.config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("cygnetd: {}", sentence(&error));

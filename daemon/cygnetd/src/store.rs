@@ -38,8 +38,39 @@ pub(crate) struct Store {
 #[derive(Default)]
 struct Loaded {
     connections: BTreeMap<String, Arc<Connection>>,
+    /// When each connection came, by name: they are listed in the order in which they were loaded.
+    places: BTreeMap<String, u64>,
+    next_place: u64,
     secrets: Vec<Arc<SharedSecret>>,
+    /// Ids of secrets that nothing here uses, such as those of EAP: they are listed and unloaded like others.
+    idle_secrets: Vec<String>,
     refused: BTreeMap<String, Refused>,
+}
+
+impl Loaded {
+    fn insert(&mut self, connection: Connection) {
+        let name = connection.name.clone();
+        let next = self.next_place;
+        self.next_place += 1;
+        self.places.entry(name.clone()).or_insert(next);
+        self.connections.insert(name, Arc::new(connection));
+    }
+
+    fn remove(&mut self, name: &str) -> bool {
+        self.places.remove(name);
+        self.connections.remove(name).is_some()
+    }
+
+    fn place(&self, connection: &Connection) -> u64 {
+        self.places.get(&connection.name).copied().unwrap_or(u64::MAX)
+    }
+
+    /// All connections in the order of loading.
+    fn in_order(&self) -> Vec<&Arc<Connection>> {
+        let mut all: Vec<_> = self.connections.values().collect();
+        all.sort_by_cached_key(|connection| self.place(connection));
+        all
+    }
 }
 
 /// A connection that cannot be used.
@@ -86,7 +117,7 @@ impl Store {
                 Some(change) => tracing::debug!(conn = name, ?change, "connection changed"),
                 None => {}
             }
-            loaded.connections.insert(name.clone(), Arc::new(connection));
+            loaded.insert(connection);
             changed.push(name);
         }
         if changed.is_empty() {
@@ -117,7 +148,7 @@ impl Store {
         let mut removed = Vec::new();
         for name in names {
             refused |= loaded.refused.remove(name).is_some();
-            if loaded.connections.remove(name).is_some() {
+            if loaded.remove(name) {
                 tracing::info!(conn = name, "connection {name} unloaded");
                 removed.push(name.clone());
             }
@@ -142,6 +173,7 @@ impl Store {
         let mut places: HashMap<String, usize> = places.map(|(place, secret)| (secret.id.clone(), place)).collect();
         let mut changed = false;
         for secret in secrets {
+            loaded.idle_secrets.retain(|id| *id != secret.id);
             let place = places.get(&secret.id).filter(|_| !secret.id.is_empty()).copied();
             match place.and_then(|place| loaded.secrets.get_mut(place)) {
                 Some(known) if **known == secret => continue,
@@ -158,38 +190,63 @@ impl Store {
         }
     }
 
+    /// Notes secrets that nothing here uses, each in the place of one with its id.
+    pub(crate) fn note_idle_secrets(&self, ids: impl IntoIterator<Item = String>) {
+        let mut loaded = self.lock();
+        let mut changed = false;
+        for id in ids.into_iter().filter(|id| !id.is_empty()) {
+            let before = loaded.secrets.len();
+            loaded.secrets.retain(|secret| secret.id != id);
+            changed |= loaded.secrets.len() != before;
+            if !loaded.idle_secrets.contains(&id) {
+                loaded.idle_secrets.push(id);
+            }
+        }
+        if changed {
+            self.publish(&loaded);
+        }
+    }
+
     /// Keeps the secrets that `keep` says.
     pub(crate) fn retain_secrets(&self, keep: impl Fn(&str) -> bool) {
         let mut loaded = self.lock();
         loaded.secrets.retain(|secret| keep(&secret.id));
+        loaded.idle_secrets.retain(|id| keep(id));
         self.publish(&loaded);
     }
 
     /// Names of all connections.
     pub(crate) fn names(&self) -> Vec<String> {
-        self.lock().connections.keys().cloned().collect()
+        self.lock().in_order().into_iter().map(|connection| connection.name.clone()).collect()
     }
 
     /// Ids of all secrets that have one.
     pub(crate) fn secret_ids(&self) -> Vec<String> {
-        self.lock().secrets.iter().map(|secret| secret.id.clone()).filter(|id| !id.is_empty()).collect()
+        let loaded = self.lock();
+        let used = loaded.secrets.iter().map(|secret| secret.id.clone()).filter(|id| !id.is_empty());
+        used.chain(loaded.idle_secrets.iter().cloned()).collect()
     }
 
     /// All connections, or the one called `name`.
     pub(crate) fn connections(&self, name: Option<&str>) -> Vec<Arc<Connection>> {
         let loaded = self.lock();
-        loaded
-            .connections
-            .values()
-            .filter(|connection| name.is_none_or(|name| name == connection.name))
-            .cloned()
-            .collect()
+        match name {
+            Some(name) => loaded.connections.get(name).cloned().into_iter().collect(),
+            None => loaded.in_order().into_iter().cloned().collect(),
+        }
     }
 
     /// The connection called `ike`, or the first with this child.
     pub(crate) fn find(&self, ike: Option<&str>, child: Option<&str>) -> Option<Arc<Connection>> {
-        let fits = |connection: &Arc<Connection>| child.is_none_or(|child| connection.child(child).is_some());
-        self.connections(ike).into_iter().find(fits)
+        let loaded = self.lock();
+        let fits = |connection: &&Arc<Connection>| {
+            ike.is_none_or(|name| name == connection.name)
+                && child.is_none_or(|child| connection.child(child).is_some())
+        };
+        match ike {
+            Some(name) => loaded.connections.get(name).filter(fits).cloned(),
+            None => loaded.connections.values().filter(fits).min_by_key(|connection| loaded.place(connection)).cloned(),
+        }
     }
 
     /// Children of refused connections, each with the reason. What runs under a refused name is listed by its own shard.

@@ -1,20 +1,33 @@
 //! VICI clients as receivers of events: who registered for what, and the bounded queue to each.
 //!
-//! Filling a queue never waits. A client that does not keep up is cut off rather than let anything else stall; its session says so in the log
-//! (not here: log lines are themselves events).
+//! Emitting an event never waits. A client that does not read loses events once so many octets wait for it, and nothing else: they are counted,
+//! and it is told how many before the first event that it gets again ([`LOST`]). Its session says so in the log (not here: log lines are
+//! themselves events). Answers are not lost; they wait for room, which holds up the client's own session only.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use swanctl_compat::request::LOST;
+use swanctl_compat::vici::frame::MAX_PACKET;
 use swanctl_compat::vici::{Message, Packet, frame};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 
-/// Packets waiting for one client at most.
-pub(crate) const QUEUE: usize = 4096;
+/// Octets that wait for one client at most; the longest packet with its length fits.
+pub(crate) const ROOM: usize = MAX_PACKET + 4;
+
+/// What a short packet counts for at least, so that many of them do not take more than they seem to.
+const LEAST: usize = 128;
 
 /// Octets of one packet with its length in front.
 pub(crate) type Frame = Arc<[u8]>;
+
+/// A packet that waits to be written, and the room that it takes until then.
+#[derive(Debug)]
+pub(crate) struct Queued {
+    pub(crate) frame: Frame,
+    _room: OwnedSemaphorePermit,
+}
 
 /// Which log lines a client wants during its own command.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,10 +40,16 @@ pub(crate) struct ControlLog {
 
 /// One client.
 pub(crate) struct Client {
-    queue: mpsc::Sender<Frame>,
+    queue: mpsc::UnboundedSender<Queued>,
+    /// Octets that may still be queued.
+    room: Arc<Semaphore>,
     registered: Mutex<BTreeMap<String, usize>>,
     control_log: Mutex<Option<ControlLog>>,
-    cut: Notify,
+    /// Events lost and not yet told of.
+    untold: AtomicU64,
+    /// Events lost in all.
+    lost: AtomicU64,
+    losing: Notify,
 }
 
 impl Client {
@@ -57,22 +76,69 @@ impl Client {
 
     /// Waits for room and queues a packet; `false` when the client is gone. For answers: they may keep their own session waiting.
     pub(crate) async fn send(&self, frame: Frame) -> bool {
-        self.queue.send(frame).await.is_ok()
-    }
-
-    /// Waits until the client is cut off.
-    pub(crate) async fn cut_off(&self) {
-        self.cut.notified().await;
-    }
-
-    fn offer(&self, frame: &Frame, times: usize) {
-        for _ in 0..times {
-            if let Err(mpsc::error::TrySendError::Full(_)) = self.queue.try_send(Arc::clone(frame)) {
-                self.cut.notify_one();
-                return;
-            }
+        match Arc::clone(&self.room).acquire_many_owned(weight(&frame)).await {
+            Ok(room) => self.queue.send(Queued { frame, _room: room }).is_ok(),
+            Err(_) => false,
         }
     }
+
+    /// No room any more: what waits for it ends.
+    pub(crate) fn close(&self) {
+        self.room.close();
+    }
+
+    /// Waits until the client has begun to lose events.
+    pub(crate) async fn losing(&self) {
+        self.losing.notified().await;
+    }
+
+    /// How many events it has lost.
+    pub(crate) fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
+    }
+
+    /// Queues an event so many times; gives how many of them are lost.
+    fn offer(&self, frame: &Frame, times: usize) -> u64 {
+        let mut lost = 0;
+        for _ in 0..times {
+            if !self.tell_loss() || !self.try_send(frame) {
+                lost += 1;
+                self.untold.fetch_add(1, Ordering::Relaxed);
+                if self.lost.fetch_add(1, Ordering::Relaxed) == 0 {
+                    self.losing.notify_one();
+                }
+            }
+        }
+        lost
+    }
+
+    /// Tells of events lost before; `false` when there is no room even for that.
+    fn tell_loss(&self) -> bool {
+        let untold = self.untold.swap(0, Ordering::Relaxed);
+        if untold == 0 || self.registrations(LOST) == 0 {
+            return true;
+        }
+        let mut message = Message::new();
+        message.set_display("lost", untold);
+        message.set_display("lost-total", self.lost());
+        let event = frame::encode(&Packet::Event(LOST.to_owned(), message));
+        let told = event.is_ok_and(|octets| self.try_send(&octets.into()));
+        if !told {
+            self.untold.fetch_add(untold, Ordering::Relaxed);
+        }
+        told
+    }
+
+    /// Queues a packet if there is room for it.
+    fn try_send(&self, frame: &Frame) -> bool {
+        let room = Arc::clone(&self.room).try_acquire_many_owned(weight(frame));
+        room.is_ok_and(|room| self.queue.send(Queued { frame: Arc::clone(frame), _room: room }).is_ok())
+    }
+}
+
+/// The room that a packet takes.
+fn weight(frame: &Frame) -> u32 {
+    u32::try_from(frame.len().clamp(LEAST, ROOM)).unwrap_or(u32::MAX)
 }
 
 /// All clients.
@@ -81,29 +147,31 @@ pub(crate) struct Subscribers {
     clients: Mutex<Vec<Arc<Client>>>,
     /// Most detailed log level anybody wants, plus one; 0 = nobody wants any.
     log_wanted: AtomicU8,
-    /// Clients that did not keep up.
-    cut_off: AtomicU64,
+    /// Events that clients have lost.
+    lost: AtomicU64,
 }
 
 impl Subscribers {
     /// A new client and the queue of packets for it.
-    pub(crate) fn join(&self) -> (Arc<Client>, mpsc::Receiver<Frame>) {
-        let (queue, receiver) = mpsc::channel(QUEUE);
-        let client =
-            Arc::new(Client { queue, registered: Mutex::default(), control_log: Mutex::default(), cut: Notify::new() });
+    pub(crate) fn join(&self) -> (Arc<Client>, mpsc::UnboundedReceiver<Queued>) {
+        let (queue, receiver) = mpsc::unbounded_channel();
+        let client = Arc::new(Client {
+            queue,
+            room: Arc::new(Semaphore::new(ROOM)),
+            registered: Mutex::default(),
+            control_log: Mutex::default(),
+            untold: AtomicU64::new(0),
+            lost: AtomicU64::new(0),
+            losing: Notify::new(),
+        });
         self.clients.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&client));
         (client, receiver)
     }
 
-    /// A client did not keep up and was cut off.
-    pub(crate) fn lost(&self) {
-        self.cut_off.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Clients that are connected, and how many were cut off so far.
+    /// Clients that are connected, and how many events clients have lost so far.
     #[cfg(feature = "telemetry")]
     pub(crate) fn figures(&self) -> (usize, u64) {
-        (self.clients().len(), self.cut_off.load(Ordering::Relaxed))
+        (self.clients().len(), self.lost.load(Ordering::Relaxed))
     }
 
     /// A client went away.
@@ -165,7 +233,7 @@ impl Subscribers {
         let Ok(octets) = frame::encode(&Packet::Event(event.to_owned(), message.clone())) else { return };
         let frame: Frame = octets.into();
         for (client, times) in receivers {
-            client.offer(&frame, times);
+            self.lost.fetch_add(client.offer(&frame, times), Ordering::Relaxed);
         }
     }
 
@@ -202,18 +270,51 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_client_that_does_not_read_is_cut_off() {
+    async fn a_client_that_does_not_read_loses_events_and_is_told_how_many() {
         let all = Subscribers::default();
-        let (client, queue) = all.join();
+        let (client, mut queue) = all.join();
         client.register("alert");
-        for _ in 0..QUEUE {
+        client.register(LOST);
+        let fitting = ROOM / LEAST;
+        for _ in 0..fitting {
             all.emit("alert", &Message::new());
         }
         let soon = std::time::Duration::from_millis(1);
-        assert!(tokio::time::timeout(soon, client.cut_off()).await.is_err());
+        assert!(tokio::time::timeout(soon, client.losing()).await.is_err());
+        for _ in 0..7 {
+            all.emit("alert", &Message::new());
+        }
+        client.losing().await;
+        assert_eq!((queue.len(), client.lost()), (fitting, 7));
+        for _ in 0..fitting {
+            queue.recv().await.unwrap();
+        }
         all.emit("alert", &Message::new());
-        client.cut_off().await;
-        assert_eq!(queue.len(), QUEUE);
+        let told = queue.recv().await.unwrap();
+        let expected = Message::new().with("lost", "7").with("lost-total", "7");
+        assert_eq!(Packet::decode(&told.frame[4..]).unwrap(), Packet::Event(LOST.into(), expected));
+        let next = queue.recv().await.unwrap();
+        assert_eq!(Packet::decode(&next.frame[4..]).unwrap(), Packet::Event("alert".into(), Message::new()));
+        assert!(queue.try_recv().is_err());
+    }
+
+    #[tokio::test]
+    async fn an_answer_waits_for_room_and_ends_with_the_session() {
+        let all = Subscribers::default();
+        let (client, mut queue) = all.join();
+        let long: Frame = vec![0; ROOM].into();
+        assert!(client.send(Arc::clone(&long)).await);
+        let waiting = tokio::spawn({
+            let (client, long) = (Arc::clone(&client), Arc::clone(&long));
+            async move { (client.send(Arc::clone(&long)).await, client.send(long).await) }
+        });
+        tokio::task::yield_now().await;
+        assert_eq!(queue.len(), 1);
+        drop(queue.recv().await);
+        tokio::task::yield_now().await;
+        assert_eq!(queue.len(), 1);
+        client.close();
+        assert_eq!(waiting.await.unwrap(), (true, false));
     }
 
     #[test]

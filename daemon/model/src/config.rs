@@ -210,6 +210,8 @@ pub struct AuthRound {
 pub enum AuthMethod {
     /// Pre-shared key.
     Psk,
+    /// Whatever method is supported: a remote round that names none.
+    Any,
 }
 
 /// Uniqueness policy (`unique`).

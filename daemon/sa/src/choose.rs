@@ -67,7 +67,11 @@ pub(crate) fn remote_pattern(connection: &Connection) -> Identity {
 }
 
 fn uses_psk(connection: &Connection) -> bool {
-    let psk = |round: Option<&ike_model::AuthRound>| round.is_none_or(|round| round.method == AuthMethod::Psk);
+    let psk = |round: Option<&ike_model::AuthRound>| {
+        round.is_none_or(|round| match round.method {
+            AuthMethod::Psk | AuthMethod::Any => true,
+        })
+    };
     psk(connection.local.first()) && psk(connection.remote.first())
 }
 

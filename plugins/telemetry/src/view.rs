@@ -69,7 +69,7 @@ pub struct View {
     pub workers: (u64, u64),
     /// What waits in the inbox of each shard: control messages, datagrams.
     pub queues: Vec<(u64, u64)>,
-    /// VICI clients that are connected, and how many were cut off because they did not read.
+    /// VICI clients that are connected, and how many events they have lost because they did not read them.
     pub vici: (u64, u64),
     /// The history, where one is kept.
     pub history: Option<KeepingFigures>,

@@ -208,16 +208,22 @@ fn rounds(scope: Scope, path: &str, content: &Message, findings: &mut Vec<Findin
         let help = Some(format!("add `{side} {{ auth = psk }}`"));
         findings.push(Finding::new(FindingKind::Unsupported("auth".to_owned()), at).because(reason).with_help(help));
     }
-    let mut out: Vec<AuthRound> = sections.iter().map(|(_, section)| round(section)).collect();
+    let mut out: Vec<AuthRound> = sections.iter().map(|(_, section)| round(scope, section)).collect();
     if out.is_empty() {
-        out.push(AuthRound { method: AuthMethod::Psk, id: Identity::Any });
+        out.push(AuthRound { method: default_method(scope), id: Identity::Any });
     }
     out
 }
 
-fn round(section: &Message) -> AuthRound {
+fn round(scope: Scope, section: &Message) -> AuthRound {
     let id = section.get_str("id").and_then(|text| identity::parse(text).ok()).unwrap_or(Identity::Any);
-    AuthRound { method: AuthMethod::Psk, id }
+    let method = section.get_str("auth").and_then(|text| super::auth_method(text).ok());
+    AuthRound { method: method.unwrap_or(default_method(scope)), id }
+}
+
+/// The method of a round that names none. One of our own side is refused before it is used.
+fn default_method(scope: Scope) -> AuthMethod {
+    if scope == Scope::Remote { AuthMethod::Any } else { AuthMethod::Psk }
 }
 
 fn children(path: &str, content: &Message, findings: &mut Vec<Finding>) -> Vec<Arc<Child>> {

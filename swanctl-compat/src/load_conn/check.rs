@@ -112,7 +112,9 @@ fn item(key: &Key, name: &str, path: &str, value: &Value, findings: &mut Vec<Fin
         let finding = Finding::new(kind(name.to_owned()), path).because(misfit.reason).with_help(misfit.help);
         Finding { fragment: misfit.fragment, ..finding }
     };
-    let Some(text) = value.as_str() else {
+    // Of a file the message has the content, which need not be text.
+    let text = if key.kind == Kind::File { Some("") } else { value.as_str() };
+    let Some(text) = text else {
         findings.push(Finding::new(FindingKind::InvalidValue(name.to_owned()), path).because("expected UTF-8 text"));
         return;
     };

@@ -18,10 +18,12 @@ use ike_model::{Connection, SharedSecret};
 
 pub use spans::Spans;
 
+use translate::{Form, Translation};
+
 use crate::load_conn;
 use crate::load_conn::Finding;
 use crate::load_conn::offload::{self, Devices};
-use crate::settings::{Diagnostic, FileSource, Settings, Severity, View};
+use crate::settings::{Diagnostic, FileSource, Settings, Severity, Span, View};
 use crate::vici::Message;
 
 /// One connection to load.
@@ -35,6 +37,19 @@ pub struct PlannedConnection {
     pub spans: Spans,
     /// What it means; `None` when the findings hold an error about it.
     pub connection: Option<Connection>,
+    /// A file that it names and that cannot be read: there is no message to send then.
+    pub unreadable: Option<String>,
+}
+
+/// One pool or certification authority to load.
+#[derive(Debug, Clone)]
+pub struct PlannedSection {
+    /// Its name.
+    pub name: String,
+    /// The `load-pool` or `load-authority` message.
+    pub message: Message,
+    /// A file that it names and that cannot be read: there is no message to send then.
+    pub unreadable: Option<String>,
 }
 
 /// One shared secret to load.
@@ -57,6 +72,10 @@ pub struct Plan {
     pub connections: Vec<PlannedConnection>,
     /// Shared secrets in file order.
     pub secrets: Vec<PlannedSecret>,
+    /// Pools in file order.
+    pub pools: Vec<PlannedSection>,
+    /// Certification authorities in file order.
+    pub authorities: Vec<PlannedSection>,
     /// Errors and warnings, by position.
     pub findings: Vec<Diagnostic>,
 }
@@ -79,10 +98,12 @@ impl Plan {
         }
         if let Some(connections) = root.section("connections") {
             for view in connections.sections() {
-                let planned = connection(&view, settings, &mut plan.findings);
+                let planned = connection(&view, settings, source, &mut plan.findings);
                 plan.connections.push(planned);
             }
         }
+        plan.pools = others("pools", Form::Pool, settings, source, &mut plan.findings);
+        plan.authorities = others("authorities", Form::Authority, settings, source, &mut plan.findings);
         secrets::unused_files(settings, source, &mut plan.findings);
         doubts::check(settings, &mut plan);
         plan.sort_findings();
@@ -103,6 +124,21 @@ impl Plan {
     /// The pre-shared keys, in file order.
     pub fn pre_shared_keys(&self) -> impl Iterator<Item = &SharedSecret> {
         self.secrets.iter().filter_map(|planned| planned.secret.as_ref())
+    }
+
+    /// Whether the files can be sent to any daemon: errors may remain about what connections, pools and authorities mean, which another daemon may
+    /// see otherwise, but none about how the files and the secrets are written.
+    #[must_use]
+    pub fn is_well_written(&self, settings: &Settings) -> bool {
+        let error = |finding: &&Diagnostic| finding.severity == Severity::Error;
+        let of_secrets =
+            |finding: &Diagnostic| finding.path.as_deref().is_some_and(|path| path.starts_with("secrets."));
+        let known = settings.diagnostics();
+        !self
+            .findings
+            .iter()
+            .filter(error)
+            .any(|finding| known.contains(finding) || finding.code == "endless-reference" || of_secrets(finding))
     }
 
     /// Of the connections that the daemon has (`get-conns`), those to unload because the files do not name them any more.
@@ -146,17 +182,51 @@ impl Plan {
     }
 }
 
-fn connection(view: &View<'_>, settings: &Settings, findings: &mut Vec<Diagnostic>) -> PlannedConnection {
+/// All sections below a root section other than `connections`.
+fn others(
+    root: &str,
+    form: Form,
+    settings: &Settings,
+    source: &dyn FileSource,
+    findings: &mut Vec<Diagnostic>,
+) -> Vec<PlannedSection> {
+    let Some(all) = settings.view().section(root) else { return Vec::new() };
+    let mut out = Vec::new();
+    for view in all.sections() {
+        let name = view.name().to_owned();
+        let mut translation = Translation::new(settings, source, form);
+        let content = translation.section(&view, &format!("{root}.{name}"));
+        if let Some(span) = translation.endless {
+            findings.push(endless(&name, span));
+            continue;
+        }
+        let mut message = Message::new();
+        message.section(name.as_str(), content);
+        out.push(PlannedSection { name, message, unreadable: translation.unreadable });
+    }
+    out
+}
+
+fn endless(name: &str, span: Span) -> Diagnostic {
+    let text = format!("connection `{name}` inherits from itself without end");
+    Diagnostic::error("endless-reference", Some(span), text)
+        .with_help("a section cannot refer to a section that contains it")
+}
+
+fn connection(
+    view: &View<'_>,
+    settings: &Settings,
+    source: &dyn FileSource,
+    findings: &mut Vec<Diagnostic>,
+) -> PlannedConnection {
     let name = view.name().to_owned();
-    let mut translation = translate::Translation::new(settings);
+    let mut translation = Translation::new(settings, source, Form::Connection);
     let content = translation.section(view, &format!("connections.{name}"));
-    let spans = translation.spans;
+    let (spans, unreadable) = (translation.spans, translation.unreadable);
     let mut message = Message::new();
     if let Some(span) = translation.endless {
-        let text = format!("connection `{name}` inherits from itself without end");
-        let help = "a section cannot refer to a section that contains it";
-        findings.push(Diagnostic::error("endless-reference", Some(span), text).with_help(help));
-        return PlannedConnection { name, message, spans, connection: None };
+        findings.push(endless(&name, span));
+        return PlannedConnection { name, message, spans, connection: None, unreadable };
     }
     let (connection, found) = match load_conn::parse(&name, &content) {
         Ok(loaded) => (Some(loaded.connection), loaded.notes),
@@ -164,5 +234,5 @@ fn connection(view: &View<'_>, settings: &Settings, findings: &mut Vec<Diagnosti
     };
     findings.extend(found.iter().map(|finding| spans.diagnostic(finding, settings)));
     message.section(name.as_str(), content);
-    PlannedConnection { name, message, spans, connection }
+    PlannedConnection { name, message, spans, connection, unreadable }
 }

@@ -5,10 +5,13 @@
 //! optional forward secrecy. A transform that this build lacks is left out when its kind has others, which [`Parsed::left_out`] tells; a proposal that
 //! needs it is refused.
 
+mod say;
 mod words;
 
 #[cfg(test)]
 mod tests;
+
+pub use say::{esp_text, ike_text};
 
 use ike_model::{Encryption, EspProposal, IkeProposal};
 

@@ -48,6 +48,12 @@ pub(super) const CHACHA20_POLY1305: u16 = 28;
 /// KE_NONE.
 pub(super) const NONE: u16 = 0;
 
+/// The word for a key exchange method; of several the shorter one.
+pub(super) fn key_exchange(id: u16) -> Option<&'static str> {
+    let fitting = KEY_EXCHANGES.iter().filter(|(_, known)| *known == id);
+    fitting.map(|(word, _)| *word).min_by_key(|word| word.len())
+}
+
 /// The PRF that goes with an integrity algorithm when a proposal names none.
 pub(super) fn prf_of_integrity(id: u16) -> Option<u16> {
     match id {

@@ -1,8 +1,13 @@
 //! Configured connections, as `list-conns` shows them.
 
-use ike_model::{Actions, AuthMethod, AuthRound, Child, Connection, HostSpec, Identity, Unique};
+use ike_model::{
+    Actions, AuthMethod, AuthRound, Child, Childless, Connection, Fragmentation, HostSpec, Identity, InterfaceIds,
+    MarkConfig, TagValue, Unique,
+};
+use ipsec::sa::CopyDscp;
 
-use super::{policies, selectors};
+use super::{policies, sas, selectors};
+use crate::proposal;
 use crate::vici::Message;
 
 /// The `list-conn` event.
@@ -30,20 +35,38 @@ pub fn list_conn(connection: &Connection) -> Message {
         children.section(entry.name.as_str(), child(entry));
     }
     m.section("children", children);
+    further(connection, &mut m);
     let mut message = Message::new();
     message.section(connection.name.as_str(), m);
     message
 }
 
+/// What VICI's own fields leave out, under the names of `swanctl.conf`: everything that is loaded can be read back.
+fn further(connection: &Connection, m: &mut Message) {
+    m.list("proposals", connection.proposals.iter().map(proposal::ike_text));
+    m.set("mobike", yes(connection.mobike));
+    m.set("encap", yes(connection.encap));
+    m.set("fragmentation", fragmentation(connection.fragmentation));
+    m.set("childless", childless(connection.childless));
+    m.set("dscp", format!("{:06b}", connection.dscp));
+    m.set_display("keyingtries", connection.keyingtries);
+    m.set_display("over_time", connection.over_time.as_secs());
+    m.set_display("rand_time", connection.rand_time.as_secs());
+    interface_ids(connection.interface, m);
+}
+
 fn auth_round(round: &AuthRound) -> Message {
     let mut m = Message::new();
     let class = match round.method {
-        AuthMethod::Psk => "pre-shared key",
+        AuthMethod::Psk => Some("pre-shared key"),
+        AuthMethod::Any => None,
     };
     if round.id != Identity::Any {
         m.set_display("id", &round.id);
     }
-    m.set("class", class);
+    if let Some(class) = class {
+        m.set("class", class);
+    }
     for list in ["groups", "cert_policy", "certs", "cacerts"] {
         m.list(list, std::iter::empty::<&str>());
     }
@@ -63,7 +86,90 @@ fn child(child: &Child) -> Message {
     if let Some(priority) = child.priority {
         m.set_display("priority", priority);
     }
+    further_of_child(child, &mut m);
     m
+}
+
+fn further_of_child(child: &Child, m: &mut Message) {
+    m.list("esp_proposals", child.esp_proposals.iter().map(proposal::esp_text));
+    let life = [("time", child.lifetime.time), ("bytes", child.lifetime.bytes), ("packets", child.lifetime.packets)];
+    for (unit, lifetime) in life {
+        m.set_display(format!("life_{unit}"), lifetime.hard);
+        m.set_display(format!("rand_{unit}"), lifetime.jitter);
+    }
+    m.set("start_action", actions(child.start_action));
+    m.set("hw_offload", sas::offload_mode(child.hw_offload));
+    sas::set_some(m, "replay_window", child.replay_window);
+    sas::set_some(m, "reqid", child.reqid);
+    m.set("policies", yes(child.policies));
+    m.set_display("inactivity", child.inactivity.as_secs());
+    m.set("copy_df", yes(child.copy.df));
+    m.set("copy_ecn", yes(child.copy.ecn));
+    m.set("copy_dscp", copy_dscp(child.copy.dscp));
+    let tags = &child.tags;
+    for (key, value) in [
+        ("mark_in", tags.mark_in),
+        ("mark_out", tags.mark_out),
+        ("set_mark_in", tags.set_mark_in),
+        ("set_mark_out", tags.set_mark_out),
+    ] {
+        sas::set_some(m, key, value.map(mark));
+    }
+    m.set_if("mark_in_sa", tags.mark_in_sa);
+    interface_ids(tags.interface, m);
+}
+
+fn yes(value: bool) -> &'static str {
+    if value { "yes" } else { "no" }
+}
+
+fn mark(mark: MarkConfig) -> String {
+    format!("{}/0x{:08x}", tag(mark.value), mark.mask)
+}
+
+/// Numbers of 0 mean that there is none.
+fn interface_ids(ids: InterfaceIds, m: &mut Message) {
+    for (key, id) in [("if_id_in", ids.inbound), ("if_id_out", ids.outbound)] {
+        if id != TagValue::Fixed(0) {
+            m.set(key, tag(id));
+        }
+    }
+}
+
+fn tag(value: TagValue) -> String {
+    match value {
+        TagValue::Fixed(number) => format!("0x{number:08x}"),
+        TagValue::Unique => "%unique".to_owned(),
+        TagValue::UniqueByDirection => "%unique-dir".to_owned(),
+        TagValue::Same => "%same".to_owned(),
+    }
+}
+
+fn fragmentation(value: Fragmentation) -> &'static str {
+    match value {
+        Fragmentation::Yes => "yes",
+        Fragmentation::Accept => "accept",
+        Fragmentation::No => "no",
+        Fragmentation::Force => "force",
+    }
+}
+
+fn childless(value: Childless) -> &'static str {
+    match value {
+        Childless::Allow => "allow",
+        Childless::Prefer => "prefer",
+        Childless::Force => "force",
+        Childless::Never => "never",
+    }
+}
+
+fn copy_dscp(value: CopyDscp) -> &'static str {
+    match value {
+        CopyDscp::Out => "out",
+        CopyDscp::In => "in",
+        CopyDscp::Yes => "yes",
+        CopyDscp::No => "no",
+    }
 }
 
 fn host(spec: &HostSpec) -> String {

@@ -1,6 +1,6 @@
 //! Events: what happened, under VICI's names.
 
-use ike_model::{CauseKind, EventBody, IkeSaSnapshot};
+use ike_model::{CauseKind, ChildSaSnapshot, ChildSaState, EventBody, IkeSaSnapshot, IkeSaState};
 
 use super::sas;
 use crate::vici::Message;
@@ -25,7 +25,8 @@ pub fn event(body: &EventBody) -> Option<(&'static str, Message)> {
         }
         EventBody::ChildSaRekeyed { ike, old, new } => {
             let mut both = Message::new();
-            both.section("old", sas::child_sa(old));
+            // The exchange that replaced it is over when this is told.
+            both.section("old", sas::child_sa(&ChildSaSnapshot { state: ChildSaState::Rekeyed, ..(**old).clone() }));
             both.section("new", sas::child_sa(new));
             Some(("child-rekey", with_child(false, ike, &new.name, both)))
         }
@@ -104,7 +105,8 @@ fn with_child(is_up: bool, ike: &IkeSaSnapshot, name: &str, child: Message) -> M
 
 fn ike_rekey(old: &IkeSaSnapshot, new: &IkeSaSnapshot) -> Message {
     let mut both = Message::new();
-    both.section("old", sas::ike_sa(old));
+    // As clients know it: the old one is in the middle of it.
+    both.section("old", sas::ike_sa(&IkeSaSnapshot { state: IkeSaState::Rekeying, ..old.clone() }));
     both.section("new", sas::ike_sa(new));
     let mut message = Message::new();
     message.section(&*new.connection, both);

@@ -28,8 +28,8 @@ pub use forecast::forecast;
 pub use history::{cygnet_event, cygnet_generation, cygnet_past_ike, cygnet_total};
 pub use policies::{PolicyKind, PolicyListing, list_policy};
 pub use replies::{
-    DaemonInfo, Stats, failed, get_authorities, get_conns, get_keys, get_pools, get_shared, guards, matched, ok,
-    refused, stats, terminated, version,
+    Algorithms, DaemonInfo, Heap, Stats, algorithms, failed, get_authorities, get_conns, get_keys, get_pools,
+    get_shared, guards, matched, ok, refused, reloaded, stats, terminated, version,
 };
 pub use sas::{child_sa, ike_sa, list_sa};
 pub use selectors::selector;

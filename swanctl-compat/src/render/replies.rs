@@ -1,5 +1,6 @@
 //! Answers to commands.
 
+use crate::names;
 use crate::vici::{Element, Message};
 
 /// `success=yes`.
@@ -107,6 +108,21 @@ pub struct Stats {
     pub half_open: u64,
     /// What is built in: backends and sinks.
     pub plugins: Vec<String>,
+    /// The heap, where the allocator tells.
+    pub heap: Option<Heap>,
+}
+
+/// What the allocator holds, in octets.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Heap {
+    /// Taken from the system by growing the data segment.
+    pub sbrk: usize,
+    /// Taken from the system in mappings of their own.
+    pub mmap: usize,
+    /// Of all this, in use.
+    pub used: usize,
+    /// Of all this, not in use.
+    pub free: usize,
 }
 
 /// Answer to `stats`.
@@ -130,6 +146,57 @@ pub fn stats(stats: &Stats) -> Message {
     message.set_display("scheduled", stats.scheduled);
     message.section("ikesas", ike_sas);
     message.list("plugins", stats.plugins.iter().map(String::as_str));
+    if let Some(heap) = stats.heap {
+        let mut figures = Message::new();
+        for (name, octets) in [("sbrk", heap.sbrk), ("mmap", heap.mmap), ("used", heap.used), ("free", heap.free)] {
+            figures.set_display(name, octets);
+        }
+        message.section("mallinfo", figures);
+    }
+    message
+}
+
+/// Algorithms that are built in, by IANA transform id.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Algorithms {
+    /// Ciphers that are no AEADs.
+    pub encryption: Vec<u16>,
+    /// Integrity.
+    pub integrity: Vec<u16>,
+    /// AEADs.
+    pub aead: Vec<u16>,
+    /// Pseudorandom functions.
+    pub prf: Vec<u16>,
+    /// Key exchange methods.
+    pub key_exchange: Vec<u16>,
+    /// What provides them.
+    pub provider: &'static str,
+}
+
+/// Answer to `get-algorithms`: what kinds there are, and who provides each algorithm. Kinds that only a daemon of exchangeable parts has are empty.
+#[must_use]
+pub fn algorithms(algorithms: &Algorithms) -> Message {
+    let by = algorithms.provider;
+    let section = |ids: &[u16], name: fn(u16) -> String| {
+        let mut out = Message::new();
+        let mut seen = std::collections::BTreeSet::new();
+        for id in ids.iter().filter(|id| seen.insert(**id)) {
+            out.set(name(*id), by);
+        }
+        out
+    };
+    let mut message = Message::new();
+    message.section("encryption", section(&algorithms.encryption, names::encryption));
+    message.section("integrity", section(&algorithms.integrity, names::integrity));
+    message.section("aead", section(&algorithms.aead, names::encryption));
+    message.section("hasher", Message::new());
+    message.section("prf", section(&algorithms.prf, names::prf));
+    for kind in ["xof", "kdf", "drbg"] {
+        message.section(kind, Message::new());
+    }
+    message.section("ke", section(&algorithms.key_exchange, names::key_exchange));
+    message.section("rng", Message::new().with("RNG_STRONG", by));
+    message.section("nonce-gen", Message::new().with("NONCE_GEN", by));
     message
 }
 
@@ -146,6 +213,8 @@ fn duration(seconds: u64) -> String {
     let units = [(86_400, "days"), (3_600, "hours"), (60, "minutes")];
     let (amount, unit) =
         units.iter().find(|(length, _)| seconds > 2 * length).map_or((seconds, "seconds"), |(l, u)| (seconds / l, u));
+    // Only seconds can be one alone.
+    let unit = if amount == 1 { "second" } else { unit };
     format!("{amount} {unit}")
 }
 
@@ -164,6 +233,16 @@ fn date(seconds: u64) -> String {
     let year = era * 400 + year_of_era + u64::from(month < 2);
     let name = usize::try_from(month).ok().and_then(|m| MONTHS.get(m)).copied().unwrap_or("");
     format!("{name} {day:02} {:02}:{:02}:{:02} {year}", time / 3_600, time / 60 % 60, time % 60)
+}
+
+/// Answer to `reload-settings`: the file is good; `restart` names the tables in which it asks for what only a new start can give.
+#[must_use]
+pub fn reloaded(restart: &[&str]) -> Message {
+    let mut message = ok();
+    if !restart.is_empty() {
+        message.list("restart-needed", restart.iter().copied());
+    }
+    message
 }
 
 /// Answer to `get-conns`: names of the connections loaded over VICI or from the daemon's directory.
@@ -225,6 +304,7 @@ mod tests {
     fn durations() {
         for (seconds, expected) in [
             (0, "0 seconds"),
+            (1, "1 second"),
             (120, "120 seconds"),
             (121, "2 minutes"),
             (7_200, "120 minutes"),

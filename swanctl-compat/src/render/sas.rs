@@ -8,20 +8,16 @@ use crate::names;
 use crate::request::SaFilter;
 use crate::vici::Message;
 
-/// The `list-sa` event for one IKE SA with the CHILD SAs that `filter` lets through; nothing when the IKE SA does not pass, or when the filter asks
-/// for CHILD SAs and none is left.
+/// The `list-sa` event for one IKE SA with the CHILD SAs that `filter` lets through; nothing when the IKE SA does not pass. One without any such
+/// CHILD SA is listed all the same, as clients are used to.
 #[must_use]
 pub fn list_sa(ike: &IkeSaSnapshot, filter: &SaFilter) -> Option<Message> {
     if !filter.accepts_ike(ike) {
         return None;
     }
-    let children: Vec<&ChildSaSnapshot> = ike.children.iter().filter(|child| filter.accepts_child(child)).collect();
-    if filter.names_child() && children.is_empty() {
-        return None;
-    }
     let mut body = ike_sa(ike);
     let mut sections = Message::new();
-    for child in children {
+    for child in ike.children.iter().filter(|child| filter.accepts_child(child)) {
         sections.section(format!("{}-{}", child.name, child.unique_id), child_sa(child));
     }
     body.section("child-sas", sections);
@@ -48,7 +44,8 @@ pub fn ike_sa(ike: &IkeSaSnapshot) -> Message {
     m.set("responder-spi", format!("{:016x}", ike.responder_spi));
     m.set_if("nat-local", ike.nat_local);
     m.set_if("nat-remote", ike.nat_remote);
-    m.set_if("nat-fake", ike.nat_fake);
+    // Where a NAT is seen, be it one that the peer pretends, ours need not be pretended.
+    m.set_if("nat-fake", ike.nat_fake && !ike.nat_local && !ike.nat_remote);
     m.set_if("nat-any", ike.nat_local || ike.nat_remote || ike.nat_fake);
     set_interface_ids(&mut m, ike.if_id_in, ike.if_id_out);
     if let Some(algorithms) = &ike.algorithms {

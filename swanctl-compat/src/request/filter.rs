@@ -50,7 +50,7 @@ impl SaFilter {
     }
 }
 
-/// Filter of `list-policies`. Without `trap`, `pass` and `drop` all kinds pass.
+/// Filter of `list-policies`. Only the kinds that are asked for pass; a client that names none gets nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PolicyFilter {
     /// Show traps.
@@ -81,14 +81,12 @@ impl PolicyFilter {
     /// Whether a policy passes.
     #[must_use]
     pub fn accepts(&self, policy: &PolicyListing<'_>) -> bool {
-        let all = !(self.trap || self.pass || self.drop);
         let kind = match policy.kind {
             PolicyKind::Trap => self.trap,
             PolicyKind::Pass => self.pass,
             PolicyKind::Drop => self.drop,
         };
-        (all || kind)
-            && self.child.as_deref().is_none_or(|name| name == policy.child.name)
+        kind && self.child.as_deref().is_none_or(|name| name == policy.child.name)
             && self.ike.as_deref().is_none_or(|name| name == policy.connection)
     }
 }

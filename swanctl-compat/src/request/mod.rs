@@ -3,6 +3,7 @@
 //! [`Request::parse`] turns a command's name and message into typed values, or into the answer that says why not. Carrying them out, and all
 //! waiting, is left to the daemon; the answers are made by [`crate::render`].
 
+mod absent;
 mod filter;
 mod history;
 mod shared;
@@ -18,6 +19,7 @@ use std::time::Duration;
 use ike_model::history::{Redelivery, Wanted, WantedDeliveries};
 use ike_model::{Connection, Selector, SharedSecret};
 
+pub use absent::redirect as redirect_answer;
 pub use filter::{PolicyFilter, SaFilter};
 pub use shared::SharedError;
 pub use why::WhyQuestion;
@@ -27,8 +29,11 @@ use crate::render;
 use crate::units;
 use crate::vici::Message;
 
+/// The event that tells a client how many of its events were lost because it did not read them.
+pub const LOST: &str = "cygnet-lost";
+
 /// Every event that a client may register for.
-pub const EVENTS: [&str; 25] = [
+pub const EVENTS: [&str; 26] = [
     "log",
     "control-log",
     "list-sa",
@@ -54,6 +59,7 @@ pub const EVENTS: [&str; 25] = [
     "cygnet-event",
     "cygnet-webhook",
     "cygnet-delivery",
+    LOST,
 ];
 
 /// How long a client wants to wait for an outcome.
@@ -166,6 +172,8 @@ pub enum Request {
     LoadShared(SharedSecret),
     /// `load-shared` of a type that nothing here uses; succeeds without effect, with the reason for the log.
     IgnoredShared {
+        /// Unique id, by which `get-shared` lists it all the same; may be empty.
+        id: String,
         /// Why it has no effect.
         reason: &'static str,
     },
@@ -176,8 +184,15 @@ pub enum Request {
     },
     /// `clear-creds`: drop all shared secrets that came over VICI.
     ClearCreds,
-    /// `flush-certs` while there is no certificate cache: succeeds.
-    FlushCerts,
+    /// What succeeds because there is nothing to do: `flush-certs` while there is no certificate cache, `load-conn` of no connection.
+    Nothing,
+    /// `get-algorithms`; answer with [`render::algorithms`].
+    GetAlgorithms,
+    /// `redirect`; answer with [`redirect_answer`].
+    Redirect {
+        /// Which IKE SAs.
+        selector: Selector,
+    },
     /// `cygnet-status`; streams `cygnet-child` ([`render::cygnet_child`]), then an empty answer.
     CygnetStatus {
         /// Only this connection.
@@ -271,7 +286,7 @@ pub fn policy_not_found(child: &str) -> String {
     format!("policy '{child}' not found")
 }
 
-/// Error text of `initiate` for a child that is not configured.
+/// Error text of `initiate` for a child that is not configured, also where the connection is not.
 #[must_use]
 pub fn child_not_found(child: &str) -> String {
     format!("CHILD_SA config '{child}' not found")
@@ -318,6 +333,8 @@ impl Request {
             "get-keys" => Ok(Self::GetKeys),
             "get-authorities" => Ok(Self::GetAuthorities),
             "get-pools" => Ok(Self::GetPools),
+            // Clients that make messages out of files may have nothing to say.
+            "load-conn" if message.is_empty() => Ok(Self::Nothing),
             "load-conn" => {
                 load_conn(message).map(|(connection, notes)| Self::LoadConn { connection: Box::new(connection), notes })
             }
@@ -329,12 +346,11 @@ impl Request {
             "load-shared" => shared::parse(message).map_err(|error| refuse(&error.to_string())),
             "unload-shared" => required(message, "id", "unique identifier missing").map(|id| Self::UnloadShared { id }),
             "clear-creds" => Ok(Self::ClearCreds),
-            "flush-certs" => Ok(Self::FlushCerts),
-            "load-cert" | "load-key" | "load-token" | "unload-key" | "load-authority" | "unload-authority" => {
-                Err(refuse("certificates and private keys are not supported: authentication is by pre-shared key"))
-            }
-            "load-pool" | "unload-pool" => Err(refuse("virtual IP pools are not supported")),
-            "redirect" => Err(refuse("redirection is not supported")),
+            "flush-certs" => Ok(Self::Nothing),
+            "get-algorithms" => Ok(Self::GetAlgorithms),
+            "load-cert" | "load-key" | "load-token" | "unload-key" | "load-authority" | "unload-authority"
+            | "load-pool" | "unload-pool" => Err(absent::answer(name, message)),
+            "redirect" => redirect(message),
             "cygnet-backend-sas" => Ok(Self::CygnetBackendSas),
             "cygnet-guards" => Ok(Self::CygnetGuards { drop: message.is_yes("drop-unclaimed") }),
             "cygnet-simulate" => simulate::parse(message),
@@ -444,6 +460,17 @@ fn rekey(message: &Message) -> Result<Request, RequestError> {
         return Err(refuse("missing rekey selector"));
     }
     Ok(Request::Rekey { selector, reauth: flag(message, "reauth")? })
+}
+
+/// `peer-ip` and `peer-id` would narrow the choice; what is missing is said first, as the rest cannot be carried out.
+fn redirect(message: &Message) -> Result<Request, RequestError> {
+    required(message, "gateway", "missing target gateway")?;
+    let selector = selector(message)?;
+    let by_peer = ["peer-ip", "peer-id"].iter().any(|key| text(message, key).is_some());
+    if selector == Selector::default() && !by_peer {
+        return Err(refuse("missing redirect selector"));
+    }
+    Ok(Request::Redirect { selector })
 }
 
 fn load_conn(message: &Message) -> Result<(Connection, Vec<Finding>), RequestError> {

@@ -40,7 +40,7 @@ pub(super) fn parse(message: &Message) -> Result<Request, SharedError> {
     };
     let data = message.get("data").filter(|data| !data.as_bytes().is_empty()).ok_or(SharedError::DataMissing)?;
     if let Some(reason) = ignored {
-        return Ok(Request::IgnoredShared { reason });
+        return Ok(Request::IgnoredShared { id: text(message, "id").unwrap_or_default(), reason });
     }
     let owners: Result<Vec<_>, SharedError> = message.list_strs("owners").map(owner).collect();
     Ok(Request::LoadShared(SharedSecret {

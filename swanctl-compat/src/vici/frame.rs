@@ -26,6 +26,9 @@ pub fn encode(packet: &Packet) -> Result<Vec<u8>, EncodeError> {
     Ok(out)
 }
 
+/// Octets of buffer that an idle connection keeps at most.
+const KEPT: usize = 64 * 1024;
+
 /// Cuts received octets into packets. Holds at most one packet's worth of octets plus what was last received.
 #[derive(Default)]
 pub struct Deframer {
@@ -52,6 +55,10 @@ impl Deframer {
         if self.taken > 0 {
             self.buffer.drain(..self.taken);
             self.taken = 0;
+            if self.buffer.is_empty() && self.buffer.capacity() > KEPT {
+                // Dropped, not only shortened, so that what a long packet held is wiped and given back.
+                zeroize::Zeroize::zeroize(&mut std::mem::take(&mut self.buffer));
+            }
         }
         self.buffer.extend_from_slice(octets);
     }

@@ -160,8 +160,10 @@ mod tests {
         let registry = tracing_subscriber::registry().with(layer(Arc::clone(&subscribers)));
         tracing::subscriber::with_default(registry, run);
         std::iter::from_fn(|| queue.try_recv().ok())
-            .map(|frame| {
-                let Ok(Packet::Event(name, message)) = Packet::decode(&frame[4..]) else { panic!("not an event") };
+            .map(|queued| {
+                let Ok(Packet::Event(name, message)) = Packet::decode(&queued.frame[4..]) else {
+                    panic!("not an event")
+                };
                 let part = |key| message.get_str(key).unwrap_or("-").to_owned();
                 let parts = [part("group"), part("level"), part("ikesa-name"), part("ikesa-uniqueid"), part("msg")];
                 (name, parts.join("|"))

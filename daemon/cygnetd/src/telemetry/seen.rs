@@ -85,7 +85,7 @@ impl Daemon for Seen {
             );
             let (threads, idle) = core.shared.workers.load();
             let waiting = core.shared.router.inboxes().map(|inbox| inbox.waiting());
-            let (clients, cut_off) = core.subscribers.figures();
+            let (clients, lost) = core.subscribers.figures();
             View {
                 taken_ms,
                 complete: sas.1 && configured.1 && policies.1 && counts.1,
@@ -103,7 +103,7 @@ impl Daemon for Seen {
                 messages: self.messages(),
                 workers: (threads.saturating_sub(idle) as u64, idle as u64),
                 queues: waiting.map(|(control, datagrams)| (control as u64, datagrams as u64)).collect(),
-                vici: (clients as u64, cut_off),
+                vici: (clients as u64, lost),
                 history: self.history(),
                 webhooks: webhooks(core.webhooks.seen(), backlog),
             }

@@ -10,7 +10,7 @@ use swanctl_compat::load_conn::offload;
 use swanctl_compat::render::{self, DaemonInfo, PolicyKind, PolicyListing};
 use swanctl_compat::request::{
     INSTALL_NOT_FOUND, PolicyFilter, SaFilter, Wait, WhyQuestion, child_not_found, ike_not_found,
-    not_established_in_time, policy_not_found, unload_conn_error,
+    not_established_in_time, policy_not_found, redirect_answer, unload_conn_error,
 };
 use swanctl_compat::vici::{Message, Packet};
 use swanctl_compat::{Request, RequestError};
@@ -21,6 +21,7 @@ use super::session::send;
 use super::webhooks;
 use crate::clock;
 use crate::commands::Done;
+use crate::config;
 use crate::core::Core;
 use crate::doctor;
 use crate::explain;
@@ -74,9 +75,9 @@ async fn answer(core: &Core, client: &Arc<Client>, request: Request) -> Message 
     match request {
         Request::Version => render::version(&daemon_info()),
         Request::Stats => render::stats(&core.stats().await),
-        Request::ReloadSettings => {
-            render::failed("cygnetd.toml is read at start only: restart cygnetd to apply its changes")
-        }
+        Request::ReloadSettings => reload_settings(core),
+        Request::GetAlgorithms => render::algorithms(&core.algorithms()),
+        Request::Redirect { selector } => redirect_answer(matching(core, &selector).await),
         Request::Initiate { child, ike, wait, log_level } => initiate(core, client, child, ike, wait, log_level).await,
         Request::Terminate { selector, force, wait, log_level } => {
             terminate(core, client, selector, force, wait, log_level).await
@@ -136,8 +137,9 @@ async fn answer(core: &Core, client: &Arc<Client>, request: Request) -> Message 
             core.store.load_secrets([secret]);
             render::ok()
         }
-        Request::IgnoredShared { reason } => {
+        Request::IgnoredShared { id, reason } => {
             tracing::warn!("{reason}");
+            core.store.note_idle_secrets([id]);
             render::ok()
         }
         Request::UnloadShared { id } => {
@@ -148,7 +150,7 @@ async fn answer(core: &Core, client: &Arc<Client>, request: Request) -> Message 
             core.store.retain_secrets(|_| false);
             render::ok()
         }
-        Request::FlushCerts => render::ok(),
+        Request::Nothing => render::ok(),
     }
 }
 
@@ -162,6 +164,36 @@ fn daemon_info() -> DaemonInfo {
         release: text(system.release()),
         machine: text(system.machine()),
     }
+}
+
+/// Reads `cygnetd.toml` again. What it says takes effect at the next start; what that would change is told.
+fn reload_settings(core: &Core) -> Message {
+    let settings = match config::load(core.settings_file.as_deref()) {
+        Ok(settings) => settings,
+        Err(findings) => {
+            let all: Vec<String> = findings.iter().map(ToString::to_string).collect();
+            return render::failed(&all.join("; "));
+        }
+    };
+    let now = &core.config;
+    let tables = [
+        ("gateway", settings.gateway != now.gateway),
+        ("ike", settings.ike != now.ike),
+        ("backend", settings.backend != now.backend),
+        ("swanctl", settings.swanctl != now.swanctl),
+        ("vici", settings.vici != now.vici),
+        ("history", settings.history != now.history),
+        ("http", settings.http != now.http),
+        ("log", settings.log != now.log),
+    ];
+    let mut changed: Vec<&str> = tables.iter().filter(|(_, differs)| *differs).map(|(name, _)| *name).collect();
+    if changed.is_empty() && settings != *now {
+        changed.push("webhook");
+    }
+    if !changed.is_empty() {
+        tracing::warn!("cygnetd.toml has changed ({}): restart cygnetd to apply that", changed.join(", "));
+    }
+    render::reloaded(&changed)
 }
 
 /// A connection refused over VICI is listed as such, just like one refused at start.
@@ -212,7 +244,6 @@ async fn initiate(
     let Some(connection) = core.store.find(ike.as_deref(), child.as_deref()) else {
         let error = match (&ike, &child) {
             (Some(ike), None) => ike_not_found(ike),
-            (Some(ike), Some(_)) if core.store.find(Some(ike), None).is_none() => ike_not_found(ike),
             (_, Some(child)) => child_not_found(child),
             (None, None) => "missing configuration name".into(),
         };
@@ -323,9 +354,18 @@ async fn stream(client: &Client, event: &str, message: Message) -> bool {
     true
 }
 
-/// Sends a whole stream; the answer after it is empty.
+/// Elements of a stream that are made before others get their turn.
+const BATCH: usize = 16;
+
+/// Sends a whole stream, making each element only when it is its turn; the answer after it is empty.
 pub(super) async fn stream_all(client: &Client, event: &str, messages: impl IntoIterator<Item = Message>) -> Message {
-    for message in messages {
+    if client.registrations(event) == 0 {
+        return Message::new();
+    }
+    for (number, message) in messages.into_iter().enumerate() {
+        if number % BATCH == BATCH - 1 {
+            tokio::task::yield_now().await;
+        }
         if !stream(client, event, message).await {
             break;
         }
@@ -334,14 +374,13 @@ pub(super) async fn stream_all(client: &Client, event: &str, messages: impl Into
 }
 
 async fn list_sas(core: &Core, client: &Client, filter: &SaFilter) -> Message {
-    let messages: Vec<_> = core.ike_sas().await.iter().filter_map(|ike| render::list_sa(ike, filter)).collect();
-    stream_all(client, "list-sa", messages).await
+    let ike_sas = core.ike_sas().await.into_iter();
+    stream_all(client, "list-sa", ike_sas.filter_map(|ike| render::list_sa(&ike, filter))).await
 }
 
 async fn list_conns(core: &Core, client: &Client, name: Option<&str>) -> Message {
-    let messages: Vec<_> =
-        core.store.connections(name).iter().map(|connection| render::list_conn(connection)).collect();
-    stream_all(client, "list-conn", messages).await
+    let connections = core.store.connections(name).into_iter();
+    stream_all(client, "list-conn", connections.map(|connection| render::list_conn(&connection))).await
 }
 
 async fn list_policies(core: &Core, client: &Client, filter: &PolicyFilter) -> Message {

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
-use tokio::net::UnixListener;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 
 use super::session;
@@ -16,7 +17,7 @@ use crate::core::Core;
 use crate::net::process_name;
 
 /// Clients served at the same time.
-const CLIENTS: usize = 256;
+const CLIENTS: usize = 2048;
 
 /// The listening socket. Dropping it removes the file.
 pub(crate) struct Listener {
@@ -30,6 +31,7 @@ impl Listener {
     /// # Errors
     /// One sentence naming the holder, the file or the group.
     pub(crate) fn bind(path: &Path, group: &str) -> anyhow::Result<Self> {
+        allow_descriptors();
         let group_id = Self::check(path, group)?;
         let listener =
             UnixListener::bind(path).with_context(|| format!("cannot make the VICI socket {}", path.display()))?;
@@ -59,8 +61,9 @@ impl Listener {
                 Ok((stream, _)) => match Arc::clone(&places).try_acquire_owned() {
                     Ok(place) => {
                         let core = Arc::clone(&core);
+                        let peer = peer_name(&stream);
                         tokio::spawn(async move {
-                            session::serve(stream, core).await;
+                            session::serve(stream, core, peer).await;
                             drop(place);
                         });
                     }
@@ -83,6 +86,21 @@ impl Drop for Listener {
             tracing::warn!(path = %self.path.display(), %error, "cannot remove the VICI socket");
         }
     }
+}
+
+/// Each client takes a file descriptor, and what is allowed without asking is less than that.
+fn allow_descriptors() {
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }) {
+        tracing::debug!(%error, "the number of file descriptors stays as it is");
+    }
+}
+
+/// Who a client is, as the system says: its process and its user. The file's permissions have let it in; this is for the log.
+fn peer_name(stream: &UnixStream) -> String {
+    let Ok(credentials) = stream.peer_cred() else { return "unknown".to_owned() };
+    let process = credentials.pid().map_or_else(|| "a process elsewhere".to_owned(), |pid| format!("pid {pid}"));
+    format!("{process}, uid {}", credentials.uid())
 }
 
 /// Removes a dead socket file; refuses when somebody listens or the file is something else.

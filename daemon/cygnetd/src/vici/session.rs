@@ -1,6 +1,7 @@
 //! One client: packets in, handled strictly one after the other; answers and events out through one bounded queue.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use swanctl_compat::request::EVENTS;
 use swanctl_compat::vici::frame::{Deframer, MAX_PACKET};
@@ -9,44 +10,69 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use zeroize::Zeroizing;
 
 use super::commands::Commands;
-use crate::subscribers::{Client, Frame};
+use crate::subscribers::{Client, Queued};
 
 /// Octets a client may send ahead while one of its requests is being handled.
 const AHEAD: usize = 2 * MAX_PACKET;
 
-/// Serves one client until it goes away.
-pub(super) async fn serve<C: Commands>(stream: UnixStream, commands: Arc<C>) {
+/// Octets read at once. An idle client costs little more than this.
+const BUFFER: usize = 8 * 1024;
+
+/// How long what is queued for a client that has gone may take.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// Serves one client until it goes away; `peer` is who it is, for the log.
+pub(super) async fn serve<C: Commands>(stream: UnixStream, commands: Arc<C>, peer: String) {
     let (reader, writer) = stream.into_split();
     let (client, queue) = commands.subscribers().join();
-    let writing = tokio::spawn(write(writer, queue));
-    let mut session = Session { reader, deframer: Deframer::new(), client: Arc::clone(&client), commands };
+    let writing = AbortOnDrop(tokio::spawn(write(writer, queue)));
+    let mut session = Session { reader, deframer: Deframer::new(), client: Arc::clone(&client), commands, peer };
     let end = session.run().await;
     session.commands.subscribers().leave(&client);
+    let peer = &session.peer;
     match end {
         End::Gone => {}
-        End::Slow => {
-            session.commands.subscribers().lost();
-            tracing::warn!("a VICI client does not read its events and was disconnected");
-            writing.abort();
-        }
-        End::Broken(why) => tracing::warn!(why, "a VICI client broke the protocol and was disconnected"),
+        End::Broken(why) => tracing::warn!(why, "a VICI client ({peer}) broke the protocol and was disconnected"),
+    }
+    if client.lost() > 0 {
+        tracing::warn!(lost = client.lost(), "a VICI client ({peer}) that did not read all of its events has gone");
+    }
+    // What is queued may be the last answer of a client that has closed its sending side only. The queue ends when nobody can fill it any more.
+    client.close();
+    drop((session, client));
+    if tokio::time::timeout(FAREWELL, written(writing)).await.is_err() {
+        tracing::debug!("a VICI client did not take its last answers");
+    }
+}
+
+/// Waits until everything that was queued is written.
+async fn written(mut writing: AbortOnDrop) {
+    // A writer that panicked has said so.
+    let _ = (&mut writing.0).await;
+}
+
+struct AbortOnDrop(JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 
 /// Why a session ended.
 enum End {
     Gone,
-    Slow,
     Broken(String),
 }
 
 /// Writes what is queued; ends when the session has dropped its side, or the client has gone.
-async fn write(mut writer: OwnedWriteHalf, mut queue: mpsc::Receiver<Frame>) {
-    while let Some(frame) = queue.recv().await {
-        if writer.write_all(&frame).await.is_err() {
+async fn write(mut writer: OwnedWriteHalf, mut queue: mpsc::UnboundedReceiver<Queued>) {
+    while let Some(queued) = queue.recv().await {
+        if writer.write_all(&queued.frame).await.is_err() {
             return;
         }
     }
@@ -57,12 +83,13 @@ struct Session<C> {
     deframer: Deframer,
     client: Arc<Client>,
     commands: Arc<C>,
+    peer: String,
 }
 
 impl<C: Commands> Session<C> {
     async fn run(&mut self) -> End {
         // What a client sends may be a secret.
-        let mut buffer = Zeroizing::new(vec![0; 64 * 1024]);
+        let mut buffer = Zeroizing::new(vec![0; BUFFER]);
         loop {
             match self.deframer.next_packet() {
                 Err(error) => return End::Broken(error.to_string()),
@@ -77,7 +104,7 @@ impl<C: Commands> Session<C> {
                         Ok(0) | Err(_) => return End::Gone,
                         Ok(length) => self.deframer.push(buffer.get(..length).unwrap_or_default()),
                     },
-                    () = self.client.cut_off() => return End::Slow,
+                    () = self.client.losing() => warn_of_loss(&self.peer),
                 },
             }
         }
@@ -89,10 +116,13 @@ impl<C: Commands> Session<C> {
             Ok(packet) => packet,
             Err(error) => {
                 // As the protocol has it: no answer.
-                tracing::warn!(%error, "a VICI client sent a malformed packet");
+                tracing::warn!(%error, "a VICI client ({}) sent a malformed packet", self.peer);
                 return None;
             }
         };
+        if let Packet::CmdRequest(name, _) = &packet {
+            tracing::debug!(command = %name.escape_debug(), "command of a VICI client ({})", self.peer);
+        }
         let handling = handle(&*self.commands, &self.client, packet);
         tokio::pin!(handling);
         let mut ahead = 0;
@@ -100,7 +130,7 @@ impl<C: Commands> Session<C> {
             tokio::select! {
                 biased;
                 alive = &mut handling => return (!alive).then_some(End::Gone),
-                () = self.client.cut_off() => return Some(End::Slow),
+                () = self.client.losing() => warn_of_loss(&self.peer),
                 read = self.reader.read(buffer), if ahead < AHEAD => match read {
                     Ok(0) | Err(_) => return Some(End::Gone),
                     Ok(length) => {
@@ -111,6 +141,10 @@ impl<C: Commands> Session<C> {
             }
         }
     }
+}
+
+fn warn_of_loss(peer: &str) {
+    tracing::warn!("a VICI client ({peer}) does not read its events and loses them");
 }
 
 /// Handles one packet; `false` when the client has gone.

@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 
 use super::commands::Commands;
 use super::session;
-use crate::subscribers::{Client, QUEUE, Subscribers};
+use crate::subscribers::{Client, Subscribers};
 
 /// `echo` answers with its request, `stream` sends three events before, `wait` waits to be released.
 #[derive(Default)]
@@ -70,7 +70,7 @@ impl Peer {
 
 fn connect(commands: &Arc<Fake>) -> (Peer, JoinHandle<()>) {
     let (ours, theirs) = UnixStream::pair().unwrap();
-    let session = tokio::spawn(session::serve(theirs, Arc::clone(commands)));
+    let session = tokio::spawn(session::serve(theirs, Arc::clone(commands), "a test".into()));
     (Peer { stream: ours, deframer: Deframer::new() }, session)
 }
 
@@ -147,21 +147,88 @@ async fn malformed_packets_get_no_answer_and_harm_nobody() {
 }
 
 #[tokio::test]
-async fn a_client_that_does_not_read_is_disconnected_and_the_others_go_on() {
+async fn a_client_that_does_not_read_loses_events_and_the_others_go_on() {
     let commands = Arc::new(Fake::default());
-    let (mut stuck, session) = connect(&commands);
+    let (mut stuck, _session) = connect(&commands);
     let (mut other, _other_session) = connect(&commands);
-    stuck.send(&[Packet::EventRegister("alert".into())]).await;
+    stuck.send(&[Packet::EventRegister("alert".into()), Packet::EventRegister("cygnet-lost".into())]).await;
+    assert_eq!(stuck.next().await, Some(Packet::EventConfirm));
     assert_eq!(stuck.next().await, Some(Packet::EventConfirm));
     let big = Message::new().with("text", "x".repeat(60_000));
-    // Many more than the queue and the socket hold together; the writer gets its turn now and then.
-    for round in 0..2 * QUEUE {
+    const SENT: u64 = 100;
+    for _ in 0..SENT {
         commands.subscribers.emit("alert", &big);
-        if round % 64 == 0 {
-            tokio::task::yield_now().await;
-        }
+        tokio::task::yield_now().await;
     }
-    tokio::time::timeout(Duration::from_secs(5), session).await.unwrap().unwrap();
     other.send(&[request("echo", "alive")]).await;
     assert_eq!(other.next().await, Some(response("alive")));
+    // It reads again: what was kept comes, then how much was lost, and then what happens now.
+    stuck.send(&[request("echo", "back")]).await;
+    let (mut kept, mut lost) = (0, 0);
+    let number = |message: &Message, key: &str| message.get_str(key).unwrap().parse::<u64>().unwrap();
+    loop {
+        let packet = stuck.next().await.unwrap();
+        let Packet::Event(name, message) = packet else { break assert_eq!(packet, response("back")) };
+        if name == "alert" {
+            assert_eq!(message, big);
+            kept += 1;
+        } else {
+            assert_eq!(name, "cygnet-lost");
+            lost += number(&message, "lost");
+            assert_eq!(number(&message, "lost-total"), lost);
+        }
+    }
+    commands.subscribers.emit("alert", &Message::new());
+    if kept + lost < SENT {
+        let Some(Packet::Event(_, message)) = stuck.next().await else { panic!("not told") };
+        lost += number(&message, "lost");
+    }
+    assert_eq!(stuck.next().await, Some(Packet::Event("alert".into(), Message::new())));
+    assert!(kept > 0 && lost > 0 && kept + lost == SENT, "{kept} came, {lost} were lost");
+}
+
+#[tokio::test]
+async fn frames_may_come_in_any_pieces() {
+    let (mut peer, _session) = connect(&Arc::default());
+    let octets: Vec<u8> =
+        [request("echo", "1"), request("echo", "2")].iter().flat_map(|p| frame::encode(p).unwrap()).collect();
+    for octet in octets {
+        peer.stream.write_all(&[octet]).await.unwrap();
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(peer.next().await, Some(response("1")));
+    assert_eq!(peer.next().await, Some(response("2")));
+}
+
+#[tokio::test]
+async fn the_longest_packet_passes_and_a_longer_one_ends_the_session() {
+    let (peer, session) = connect(&Arc::default());
+    let mut message = Message::new();
+    for number in 0..8 {
+        // Each value takes its name, its lengths and its type besides.
+        message.set(format!("k{number}"), vec![b'x'; 65_535 - 7]);
+    }
+    let packet = Packet::CmdRequest("echo".into(), message.clone());
+    let octets = frame::encode(&packet).unwrap();
+    assert!(octets.len() > frame::MAX_PACKET - 64, "{}", octets.len());
+    let Peer { stream, mut deframer } = peer;
+    let (mut receiver, mut sender) = stream.into_split();
+    // It takes the answer as well to get all of this away.
+    let sending = tokio::spawn(async move {
+        sender.write_all(&octets).await?;
+        sender.write_all(&u32::MAX.to_be_bytes()).await.map(|()| sender)
+    });
+    let mut buffer = vec![0; 64 * 1024];
+    let answer = loop {
+        if let Some(octets) = deframer.next_packet().unwrap() {
+            break Packet::decode(&octets).unwrap();
+        }
+        let length = receiver.read(&mut buffer).await.unwrap();
+        assert!(length > 0, "the session ended without an answer");
+        deframer.push(&buffer[..length]);
+    };
+    assert_eq!(answer, Packet::CmdResponse(message));
+    drop(sending.await.unwrap().unwrap());
+    assert_eq!(receiver.read(&mut buffer).await.unwrap(), 0);
+    session.await.unwrap();
 }

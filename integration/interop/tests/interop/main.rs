@@ -4,11 +4,14 @@ mod absence;
 mod accounts;
 mod acquire;
 mod afresh;
+mod alike;
 mod breaking;
+mod clients;
 mod crossing;
 mod datapath;
 mod debian;
 mod detour;
+mod differential;
 mod doctor;
 mod dry_run;
 mod explain;
@@ -28,6 +31,7 @@ mod offload;
 mod past;
 mod peers;
 mod python;
+mod recorder;
 mod secrets;
 mod self_test;
 mod several;
@@ -60,6 +64,9 @@ fn main() -> ExitCode {
         debian::trials(),
         python::trials(),
         files::trials(),
+        differential::trials(),
+        alike::trials(),
+        clients::trials(),
         dry_run::trials(),
         secrets::trials(),
         status::trials(),

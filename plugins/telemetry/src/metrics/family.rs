@@ -219,8 +219,8 @@ families! {
 
     VICI_CLIENTS: Gauge "cygnet_vici_clients" []
         "VICI clients that are connected.";
-    VICI_CUT_OFF: Counter "cygnet_vici_clients_cut_off_total" []
-        "VICI clients that did not read their events and were disconnected.";
+    VICI_LOST: Counter "cygnet_vici_events_lost_total" []
+        "Events that VICI clients have lost because they did not read them.";
     HTTP_READERS: Gauge "cygnet_http_event_readers" []
         "Clients that follow the events over HTTP.";
     HTTP_LOST: Counter "cygnet_http_events_lost_total" []

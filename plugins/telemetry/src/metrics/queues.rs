@@ -22,9 +22,9 @@ pub(super) fn tell(page: &mut Page, view: &View, ledger: &Ledger) {
         history(page, figures, view.taken_ms);
     }
     webhooks(page, &view.webhooks);
-    let (clients, cut_off) = view.vici;
+    let (clients, lost) = view.vici;
     page.single(&VICI_CLIENTS, clients);
-    page.single(&VICI_CUT_OFF, cut_off);
+    page.single(&VICI_LOST, lost);
 }
 
 fn messages(page: &mut Page, view: &View) {

@@ -183,6 +183,22 @@ pub(crate) const COMMANDS: &[Command] = &[
         run: unplanned,
     },
     Command {
+        name: "load-authorities",
+        letters: &['b'],
+        about: "(re-)load authority configuration",
+        usage: &["[--raw|--pretty]"],
+        options: &[RAW, PRETTY, FILE],
+        run: unplanned,
+    },
+    Command {
+        name: "load-pools",
+        letters: &['a'],
+        about: "(re-)load pool configuration",
+        usage: &["[--raw|--pretty]"],
+        options: &[RAW, PRETTY, FILE],
+        run: unplanned,
+    },
+    Command {
         name: "load-conns",
         letters: &['c'],
         about: "(re-)load connection configuration",

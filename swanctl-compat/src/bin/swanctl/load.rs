@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use swanctl_compat::plan::{Plan, PlannedConnection};
+use swanctl_compat::plan::{Plan, PlannedConnection, PlannedSection};
 use swanctl_compat::settings::{Diagnostic, OsFiles, Settings};
 use swanctl_compat::text;
 use swanctl_compat::vici::Message;
@@ -13,13 +13,13 @@ use crate::connect::Client;
 use crate::options::Invocation;
 use crate::output::{Form, print};
 
-/// Files that were read and found usable.
+/// Files that were read as they were meant.
 pub(crate) struct Prepared {
     settings: Settings,
     plan: Plan,
 }
 
-/// For a load command: reads and checks the files; prints what was found. `Err` is the exit code when something cannot be loaded.
+/// For a load command: reads the files. `Err` is the exit code when they cannot be read as they were meant; what was found is printed then.
 pub(crate) fn prepare(invocation: &Invocation) -> Result<Option<Prepared>, u8> {
     if !invocation.command.name.starts_with("load-") {
         return Ok(None);
@@ -30,14 +30,48 @@ pub(crate) fn prepare(invocation: &Invocation) -> Result<Option<Prepared>, u8> {
     };
     let settings = Settings::load(&OsFiles, &path);
     let plan = Plan::make(&settings, &OsFiles);
-    for finding in &plan.findings {
-        eprint!("{}", finding.render(settings.sources()));
+    let prepared = Prepared { settings, plan };
+    if !prepared.plan.is_well_written(&prepared.settings) {
+        prepared.tell(true);
+        return Err(nothing_loaded());
     }
-    if plan.has_errors() {
-        eprintln!("nothing was loaded: correct the errors above and try again");
-        return Err(EINVAL);
+    Ok(Some(prepared))
+}
+
+fn nothing_loaded() -> u8 {
+    eprintln!("nothing was loaded: correct the errors above and try again");
+    EINVAL
+}
+
+impl Prepared {
+    /// Prints what was found: everything, or only what is true of any daemon.
+    fn tell(&self, everything: bool) {
+        let known = self.settings.diagnostics();
+        for finding in self.plan.findings.iter().filter(|finding| everything || known.contains(finding)) {
+            eprint!("{}", finding.render(self.settings.sources()));
+        }
     }
-    Ok(Some(Prepared { settings, plan }))
+
+    /// Prints what was found, and says whether to go on. What a section means is judged here for Cygnet alone: another daemon knows other
+    /// methods and keys, and judges for itself.
+    fn judge(&self, client: &mut Client) -> Result<bool, ClientError> {
+        let beyond = self.plan.findings.len() > self.settings.diagnostics().len();
+        if beyond && !is_cygnet(client)? {
+            self.tell(false);
+            return Ok(true);
+        }
+        self.tell(true);
+        Ok(!self.plan.has_errors())
+    }
+}
+
+/// Who does not say that it is another one is taken for Cygnet.
+fn is_cygnet(client: &mut Client) -> Result<bool, ClientError> {
+    match client.command("version", Message::new(), |_, _| Ok(())) {
+        Ok(answer) => Ok(answer.get_str("daemon").is_none_or(|daemon| daemon == "cygnetd")),
+        Err(ClientError::UnknownCommand(_)) => Ok(true),
+        Err(error) => Err(error),
+    }
 }
 
 fn directory() -> String {
@@ -49,6 +83,9 @@ fn directory() -> String {
 
 /// Sends what the command asks for: credentials, then authorities, pools and connections. Stops at the first part that fails.
 pub(crate) fn run(client: &mut Client, invocation: &Invocation, prepared: &Prepared) -> Result<u8, ClientError> {
+    if !prepared.judge(client)? {
+        return Ok(nothing_loaded());
+    }
     let mut session = Session { client, form: Form::of(invocation), clear: invocation.has("clear") };
     if invocation.has("dry-run") {
         return session.dry_run(prepared);
@@ -56,13 +93,15 @@ pub(crate) fn run(client: &mut Client, invocation: &Invocation, prepared: &Prepa
     let parts: &[Part] = match invocation.command.name {
         "load-creds" => &[Part::Credentials],
         "load-conns" => &[Part::Connections],
+        "load-authorities" => &[Part::Authorities],
+        "load-pools" => &[Part::Pools],
         _ => &[Part::Credentials, Part::Authorities, Part::Pools, Part::Connections],
     };
     for part in parts {
         let code = match part {
             Part::Credentials => session.credentials(prepared)?,
-            Part::Authorities => session.authorities()?,
-            Part::Pools => session.pools()?,
+            Part::Authorities => session.authorities(prepared)?,
+            Part::Pools => session.pools(prepared)?,
             Part::Connections => session.connections(prepared)?,
         };
         if code != 0 {
@@ -80,6 +119,12 @@ enum Part {
     Authorities,
     Pools,
     Connections,
+}
+
+/// What a kind of section is called.
+struct Words {
+    one: &'static str,
+    many: &'static str,
 }
 
 struct Session<'c> {
@@ -132,36 +177,65 @@ impl Session<'_> {
         Ok(code)
     }
 
-    fn authorities(&mut self) -> Result<u8, ClientError> {
+    fn authorities(&mut self, prepared: &Prepared) -> Result<u8, ClientError> {
         let loaded = self.names("get-authorities", "authorities")?;
-        self.unload_all("authorities", "authority", "unload-authority", &loaded)
+        let words = Words { one: "authority", many: "authorities" };
+        self.sections(&words, &prepared.plan.authorities, &loaded)
     }
 
-    fn pools(&mut self) -> Result<u8, ClientError> {
+    fn pools(&mut self, prepared: &Prepared) -> Result<u8, ClientError> {
         let answer = self.command("get-pools", Message::new())?;
         let loaded: Vec<String> = answer.sections().map(|(name, _)| name.to_owned()).collect();
-        self.unload_all("pools", "pool", "unload-pool", &loaded)
+        self.sections(&Words { one: "pool", many: "pools" }, &prepared.plan.pools, &loaded)
     }
 
-    /// Files cannot hold any of these, so what the daemon has came from elsewhere and goes.
-    fn unload_all(&mut self, many: &str, one: &str, command: &str, loaded: &[String]) -> Result<u8, ClientError> {
+    /// Loads what the files have and unloads what they have no longer.
+    fn sections(&mut self, words: &Words, planned: &[PlannedSection], loaded: &[String]) -> Result<u8, ClientError> {
+        let Words { one, many } = words;
+        let mut failed = 0;
+        for section in planned {
+            if let Some(why) = &section.unreadable {
+                eprintln!("loading {one} '{}' failed: {why}", section.name);
+                failed += 1;
+                continue;
+            }
+            let answer = self.command(&format!("load-{one}"), section.message.clone())?;
+            if succeeded(&answer) {
+                self.say(&format!("loaded {one} '{}'", section.name))?;
+            } else {
+                failed += 1;
+                eprintln!("loading {one} '{}' failed: {}", section.name, reason(&answer));
+            }
+        }
+        let gone = loaded.iter().filter(|name| planned.iter().all(|section| section.name != **name));
+        let unloaded = self.unload(one, gone.cloned().collect())?;
+        self.summary(many, planned.len(), failed, unloaded)
+    }
+
+    /// Unloads these; gives how many went.
+    fn unload(&mut self, one: &str, names: Vec<String>) -> Result<usize, ClientError> {
+        let command = if one == "connection" { "unload-conn".to_owned() } else { format!("unload-{one}") };
         let mut unloaded = 0;
-        for name in loaded {
-            let answer = self.command(command, Message::new().with("name", name.as_str()))?;
+        for name in names {
+            let answer = self.command(&command, Message::new().with("name", name.as_str()))?;
             if succeeded(&answer) {
                 unloaded += 1;
             } else {
                 eprintln!("unloading {one} '{name}' failed: {}", reason(&answer));
             }
         }
-        self.say(&format!("no {many} found, {unloaded} unloaded"))?;
-        Ok(0)
+        Ok(unloaded)
     }
 
     fn connections(&mut self, prepared: &Prepared) -> Result<u8, ClientError> {
         let loaded = self.names("get-conns", "conns")?;
         let mut failed = 0;
         for connection in &prepared.plan.connections {
+            if let Some(why) = &connection.unreadable {
+                failed += 1;
+                eprintln!("loading connection '{}' failed: {why}", connection.name);
+                continue;
+            }
             let answer = self.command("load-conn", connection.message.clone())?;
             if succeeded(&answer) {
                 self.say(&format!("loaded connection '{}'", connection.name))?;
@@ -171,16 +245,8 @@ impl Session<'_> {
                 eprint!("{}", placed(&answer, connection, &prepared.settings));
             }
         }
-        let mut unloaded = 0;
-        for name in prepared.plan.connections_to_unload(&loaded) {
-            let answer = self.command("unload-conn", Message::new().with("name", name.as_str()))?;
-            if succeeded(&answer) {
-                unloaded += 1;
-            } else {
-                eprintln!("unloading connection '{name}' failed: {}", reason(&answer));
-            }
-        }
-        self.summary(prepared.plan.connections.len(), failed, unloaded)
+        let unloaded = self.unload("connection", prepared.plan.connections_to_unload(&loaded))?;
+        self.summary("connections", prepared.plan.connections.len(), failed, unloaded)
     }
 
     /// Asks for each connection what loading it would do. Nothing is changed.
@@ -218,17 +284,14 @@ impl Session<'_> {
         Ok(restart.saturating_add(end))
     }
 
-    fn summary(&self, found: usize, failed: usize, unloaded: usize) -> Result<u8, ClientError> {
+    fn summary(&self, many: &str, found: usize, failed: usize, unloaded: usize) -> Result<u8, ClientError> {
         if failed > 0 {
             let loaded = found - failed;
-            eprintln!("loaded {loaded} of {found} connections, {failed} failed to load, {unloaded} unloaded");
+            eprintln!("loaded {loaded} of {found} {many}, {failed} failed to load, {unloaded} unloaded");
             return Ok(EINVAL);
         }
-        let outcome = if found == 0 {
-            "no connections found".to_owned()
-        } else {
-            format!("successfully loaded {found} connections")
-        };
+        let outcome =
+            if found == 0 { format!("no {many} found") } else { format!("successfully loaded {found} {many}") };
         self.say(&format!("{outcome}, {unloaded} unloaded"))?;
         Ok(0)
     }

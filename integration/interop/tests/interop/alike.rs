@@ -1,0 +1,173 @@
+//! Our reader of `swanctl.conf` against Debian's: both load the same files into a recorder that stands in for a daemon. Whether a file is taken,
+//! what is said on the standard output, and every message with its octets must be the same.
+//!
+//! Two things are meant to differ. A file that cannot be read counts for Debian's as an empty one: it says so on the standard error, unloads all
+//! that the daemon has, and ends well. Ours changes nothing and ends with 22. And of `secret = 0xzz` Debian's makes the octet 0; ours takes that for
+//! the mistake that it is.
+
+mod writer;
+
+use std::path::PathBuf;
+use std::process::Output;
+
+use anyhow::{Result, ensure};
+use lab::peer::binary;
+use libtest_mimic::Trial;
+use swanctl_compat::vici::{Message, Packet};
+
+use crate::differential::{debian_swanctl, write_private};
+use crate::harness::trial;
+use crate::recorder::{Behind, Exchange, Line, Recorder, request_of};
+use writer::Writer;
+
+/// Generated files.
+const FILES: u64 = 360;
+
+/// A session of nobody's, which ends what was recorded for one client.
+const MARK: &str = "mark";
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![trial("alike::generated_files_mean_the_same_to_debians_swanctl", generated_files)]
+}
+
+/// What a client made of a file.
+struct Made {
+    output: Output,
+    messages: Vec<Exchange>,
+}
+
+struct Bench {
+    directory: PathBuf,
+    recorder: Recorder,
+}
+
+impl Bench {
+    fn new() -> Result<Self> {
+        let directory = std::env::temp_dir().join(format!("cygnet-alike-{}", std::process::id()));
+        // Left by an earlier process of the same number.
+        let _ = std::fs::remove_dir_all(&directory);
+        std::fs::create_dir_all(&directory)?;
+        let behind = Behind::Pretence {
+            connections: vec!["gone".to_owned(), "a".to_owned()],
+            secrets: vec!["ike-gone".to_owned(), "ike-a".to_owned()],
+        };
+        let recorder = Recorder::start(&directory.join("daemon.vici"), behind)?;
+        write_private(&directory.join("cert.pem"), "no certificate, but its octets\n")?;
+        write_private(&directory.join("part.conf"), "dpd_delay = 7s\nencap = yes\n")?;
+        write_private(&directory.join("whole.conf"), "connections {\n  from-include {\n    version = 2\n  }\n}\n")?;
+        Ok(Self { directory, recorder })
+    }
+
+    fn run(&self, mut command: std::process::Command) -> Result<Made> {
+        let arguments = ["--load-all", "--noprompt", "--uri", &self.recorder.uri()];
+        let output = command.args(arguments).env("SWANCTL_DIR", &self.directory).output()?;
+        let mut mark = Line::new(std::os::unix::net::UnixStream::connect(self.directory.join("daemon.vici"))?)?;
+        mark.ask(&Packet::CmdRequest(MARK.to_owned(), Message::new()))?;
+        drop(mark);
+        let mut messages = Vec::new();
+        loop {
+            let session = self.recorder.session()?;
+            if session.iter().any(|exchange| command_of(exchange) == MARK) {
+                return Ok(Made { output, messages });
+            }
+            messages.extend(session);
+        }
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        // What stays in the temporary directory harms nobody.
+        let _ = std::fs::remove_dir_all(&self.directory);
+    }
+}
+
+fn command_of(exchange: &Exchange) -> &str {
+    request_of(&exchange.request).map_or("", |(name, _)| name)
+}
+
+fn generated_files() -> Result<()> {
+    let bench = Bench::new()?;
+    let (mut wrong, mut refused, mut messages) = (Vec::new(), 0_u64, 0_usize);
+    for seed in 1..=FILES {
+        let text = Writer::new(seed).file().replace("@DIR@", &bench.directory.display().to_string());
+        write_private(&bench.directory.join("swanctl.conf"), &text)?;
+        let theirs = bench.run(debian_swanctl(&bench.directory)?)?;
+        let ours = bench.run(std::process::Command::new(binary("swanctl")?))?;
+        let outcome = if is_unreadable(&theirs) || text.contains(NO_DIGITS) {
+            refused += 1;
+            changes_nothing(&ours)
+        } else {
+            messages += theirs.messages.len();
+            alike(&theirs, &ours)
+        };
+        if let Err(error) = outcome {
+            wrong.push(format!("file {seed}: {error:#}\n{}", numbered(&text)));
+        }
+    }
+    let taken = FILES - refused;
+    ensure!(wrong.is_empty(), "{} of {FILES} files differ:\n{}", wrong.len(), wrong.join("\n"));
+    // A generator that writes only good files, or only bad ones, would show little.
+    ensure!(refused > 30 && taken > 200 && messages > 2_000, "{refused} refused, {taken} taken, {messages} messages");
+    Ok(())
+}
+
+fn numbered(text: &str) -> String {
+    text.lines().enumerate().map(|(index, line)| format!("{:>4} | {line}\n", index + 1)).collect()
+}
+
+/// What only the daemon could take, if anybody.
+const NO_DIGITS: &str = "0xzz";
+
+fn said(made: &Made) -> String {
+    let (out, err) = (String::from_utf8_lossy(&made.output.stdout), String::from_utf8_lossy(&made.output.stderr));
+    format!("{}, {out}{err}", made.output.status)
+}
+
+/// Whether Debian's could not read the file.
+fn is_unreadable(theirs: &Made) -> bool {
+    String::from_utf8_lossy(&theirs.output.stderr).contains("invalid config file")
+}
+
+fn changes_nothing(ours: &Made) -> Result<()> {
+    ensure!(ours.output.status.code() == Some(22) && ours.messages.is_empty(), "it was not refused: {}", said(ours));
+    let words = String::from_utf8_lossy(&ours.output.stderr);
+    ensure!(words.contains("swanctl.conf:"), "refused without a place: {words}");
+    Ok(())
+}
+
+fn alike(theirs: &Made, ours: &Made) -> Result<()> {
+    ensure!(
+        theirs.output.status.success() == ours.output.status.success(),
+        "Debian: {}\nours: {}",
+        said(theirs),
+        said(ours)
+    );
+    // Whom it talks to is asked by ours where it has something to say about the file.
+    let ours_said: Vec<&Exchange> = ours.messages.iter().filter(|exchange| command_of(exchange) != "version").collect();
+    for (number, (their, our)) in theirs.messages.iter().zip(&ours_said).enumerate() {
+        ensure!(
+            their.octets == our.octets,
+            "message {number}: Debian {}\n            ours {}",
+            shown(&their.request),
+            shown(&our.request)
+        );
+    }
+    ensure!(
+        theirs.messages.len() == ours_said.len(),
+        "Debian sends {} messages, ours {}: {}\n{}",
+        theirs.messages.len(),
+        ours_said.len(),
+        said(theirs),
+        said(ours)
+    );
+    ensure!(theirs.output.stdout == ours.output.stdout, "Debian says {}, ours {}", said(theirs), said(ours));
+    Ok(())
+}
+
+fn shown(packet: &Packet) -> String {
+    match request_of(packet) {
+        Some((name, message)) => swanctl_compat::text::labelled(name, message),
+        None => format!("{packet:?}"),
+    }
+}
