@@ -1,3 +1,4 @@
 //! Measurements that take a lab.
 
 pub(crate) mod acquire;
+pub(crate) mod history;

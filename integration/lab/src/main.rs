@@ -24,6 +24,8 @@ struct Arguments {
 enum Task {
     /// From the packet that asks for a tunnel to its delivery, and many traps at once
     BenchAcquire(bench::acquire::Options),
+    /// Events written into the history, and questions about a long past
+    BenchHistory(bench::history::Options),
     /// Two gateways, one tunnel, real packets: a pass/fail line per step
     Demo(demo::Options),
     /// Forged IKE_SA_INIT requests from thousands of addresses, while tunnels rekey and a new peer comes
@@ -56,6 +58,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let outcome = lab::enter::enter().and_then(|()| match &arguments.task {
         Task::BenchAcquire(options) => bench::acquire::run(options),
+        Task::BenchHistory(options) => bench::history::run(options),
         Task::Demo(options) => demo::run(options),
         Task::FloodInit(options) => flood::run(options),
         Task::SoakRekey(options) => soak::run(options),

@@ -28,6 +28,8 @@ usage: cargo xtask <task>
                         mutated IKE messages with the right keys, mutated ESP packets, memory per SA; see `soak hostile ike --help`
   bench acquire [OPTIONS]
                         from the packet that asks for a tunnel to its delivery, and a thousand traps at once; see `bench acquire --help`
+  bench history [OPTIONS]
+                        events written per second on both engines; with `--rows N` how fast a past of so many rows answers; see `bench history --help`
 ";
 
 /// A task either ends well, ends with an exit code that says why, or could not run.
@@ -71,6 +73,7 @@ fn main() -> ExitCode {
             build::lab(&format!("hostile-{what}"), options)
         }
         ["bench", "acquire", options @ ..] => build::lab("bench-acquire", options),
+        ["bench", "history", options @ ..] => build::lab("bench-history", options),
         ["kernel-lab", options @ ..] => build::kernel_lab(options),
         ["help" | "--help" | "-h"] | [] => {
             print!("{USAGE}");

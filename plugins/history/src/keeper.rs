@@ -19,8 +19,8 @@ use crate::spool::{Entry, Reader, Spool};
 use crate::status::{Status, count};
 use crate::store::{Applied, Location, OpenError, Retention, Store, in_time, may_pass};
 
-/// Events in one transaction at most.
-const BATCH: usize = 256;
+/// Events in one transaction at most: many, when there is a backlog, and never so many that a delivery waits for long.
+const BATCH: usize = 1024;
 /// First and longest wait for a database that is away.
 const PATIENCE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
 /// A database that has not taken a batch by then is taken for one that is away, and is opened anew.

@@ -20,6 +20,9 @@ pub struct Position {
 /// Octets read at once, unless a single frame is longer.
 const CHUNK: usize = 256 << 10;
 
+/// No more than this is handed out at once, but for the last frame.
+const TOGETHER: usize = 8 << 20;
+
 /// Reads what was taken down, once by its position and possibly again after a crash.
 #[derive(Debug)]
 pub struct Reader {
@@ -47,7 +50,7 @@ impl Reader {
         }
     }
 
-    /// Up to `limit` frames from here on; none when everything has been read.
+    /// Up to `limit` frames from here on, fewer when they are long; none when everything has been read.
     ///
     /// # Errors
     /// The file system refused; nothing is skipped.
@@ -59,7 +62,8 @@ impl Reader {
     }
 
     fn read_into(&mut self, entries: &mut Vec<Entry>, limit: usize) -> io::Result<()> {
-        while entries.len() < limit {
+        let mut octets = 0;
+        while entries.len() < limit && octets < TOGETHER {
             // Looked at once: what is written meanwhile is not to be mistaken for nothing.
             let written = self.written();
             match decode(self.ahead.get(self.consumed..).unwrap_or_default()) {
@@ -67,6 +71,7 @@ impl Reader {
                     entries.push(entry);
                     self.consumed += length;
                     self.at.offset += length as u64;
+                    octets += length;
                 }
                 Decoded::Short if self.refill(written)? => {}
                 Decoded::Short | Decoded::Broken => {
@@ -231,8 +236,12 @@ pub(super) fn first(directory: &Path, begin: Position) -> io::Result<Option<Entr
         let at = if number == begin.segment { begin.offset } else { 0 };
         let mut file = File::open(segment_path(directory, number))?;
         file.seek(SeekFrom::Start(at))?;
-        let mut octets = Vec::new();
-        file.take((HEADER + PAYLOAD_MAX) as u64).read_to_end(&mut octets)?;
+        let mut header = [0; HEADER];
+        if file.read_exact(&mut header).is_err() {
+            continue;
+        }
+        let mut octets = header.to_vec();
+        file.take(payload_length(header).min(PAYLOAD_MAX) as u64).read_to_end(&mut octets)?;
         if let Decoded::Frame(entry, _) = decode(&octets) {
             return Ok(Some(entry));
         }
