@@ -70,6 +70,11 @@ impl Run {
         Self::of("gw", boot_id, time_ms)
     }
 
+    /// When its last event was.
+    pub(crate) fn time_ms(&self) -> u64 {
+        self.time_ms
+    }
+
     pub(crate) fn boot(&self) -> Entry {
         let (gateway, boot_id) = (&self.gateway, &self.boot_id);
         let payload = format!(r#"{{"gateway":"{gateway}","boot_id":"{boot_id}","time_ms":{}}}"#, self.time_ms);

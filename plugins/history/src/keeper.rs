@@ -3,6 +3,7 @@
 #[cfg(test)]
 mod tests;
 
+use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,7 +13,7 @@ use ike_model::Rfc3339;
 use ike_model::history::{KeepingFigures, Recorder as _, Subscription};
 use serde::Deserialize;
 use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{sleep, timeout};
 
 use crate::Options;
 use crate::spool::{Entry, Reader, Spool};
@@ -32,7 +33,7 @@ const CLOSE_TIME: Duration = Duration::from_secs(5);
 /// How often a spool that the file system refuses is tried again.
 const RETRY_EVERY: Duration = Duration::from_secs(1);
 /// How long forgetting may take.
-const FORGET_TIME: Duration = Duration::from_secs(120);
+const FORGET_TIME: Duration = Duration::from_secs(600);
 /// How often what is too old is forgotten.
 const FORGET_EVERY: Duration = Duration::from_secs(600);
 /// How long taking over the rest may hold up the end.
@@ -193,10 +194,16 @@ impl Keeper {
         }
     }
 
-    /// Takes over batch after batch, and forgets what is too old in between, until the database fails. It is opened anew then: it may be another
-    /// one, or an empty one.
+    /// Takes over what comes, and forgets what is too old meanwhile, until the database fails. It is opened anew then: it may be another one, or
+    /// an empty one.
     async fn feed(&self, store: &Store, reader: &mut Reader, trouble: &mut Trouble) -> sqlx::Error {
-        let mut forget_at = Instant::now();
+        tokio::select! {
+            error = self.take_all(store, reader, trouble) => error,
+            never = self.forget(store) => match never {},
+        }
+    }
+
+    async fn take_all(&self, store: &Store, reader: &mut Reader, trouble: &mut Trouble) -> sqlx::Error {
         loop {
             tokio::select! {
                 () = reader.ready() => match in_time(APPLY_TIME, self.take_over(store, reader, trouble)).await {
@@ -211,20 +218,24 @@ impl Keeper {
                         return error;
                     }
                 }
-                () = sleep_until(forget_at) => {
-                    match in_time(FORGET_TIME, store.forget(self.retention, now_ms())).await {
-                        Ok(0) => {}
-                        Ok(rows) => {
-                            count(&self.status.forgotten, rows);
-                            tracing::debug!(rows, "old history was forgotten");
-                        }
-                        Err(error) => tracing::debug!(%error, "old history cannot be forgotten now"),
-                    }
-                    forget_at = Instant::now() + FORGET_EVERY;
-                }
             }
         }
     }
+
+    async fn forget(&self, store: &Store) -> Infallible {
+        loop {
+            match in_time(FORGET_TIME, store.forget(self.retention, now_ms())).await {
+                Ok(0) => {}
+                Ok(rows) => {
+                    count(&self.status.forgotten, rows);
+                    tracing::debug!(rows, "old history was forgotten");
+                }
+                Err(error) => tracing::debug!(%error, "old history cannot be forgotten now"),
+            }
+            sleep(FORGET_EVERY).await;
+        }
+    }
+
     /// Takes over one batch; tells how many events that were.
     async fn take_over(&self, store: &Store, reader: &mut Reader, trouble: &mut Trouble) -> Result<u64, sqlx::Error> {
         let entries = reader.read(BATCH).map_err(sqlx::Error::Io)?;

@@ -1,12 +1,20 @@
 //! Forgetting: what is older than so many days, and what is beyond so many rows. Only what has ended, and only what this gateway wrote.
+//!
+//! It goes along time in small steps, each a transaction of its own, so that whoever writes meanwhile waits for one of them at most. What may not
+//! be forgotten yet is passed by once.
 
-use sqlx::Row as _;
+use sqlx::any::AnyRow;
+use sqlx::{Connection as _, Row as _};
 
 use super::{Engine, Store};
 use crate::sql::{Sql, Value};
 
-/// Rows forgotten in one transaction, so that nobody waits for long.
-const CHUNK: u32 = 1000;
+/// Rows of one step.
+const CHUNK: u32 = 500;
+/// Pages that SQLite gives back to the file system in one step.
+const PAGES: u32 = 250;
+/// Free pages that a file may keep: they are soon written again.
+const SPARE_PAGES: i64 = 1000;
 
 /// How much is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,29 +25,30 @@ pub struct Retention {
     pub rows: u64,
 }
 
-/// A table, what identifies a row, the time that counts, and what may not be forgotten yet.
+/// A table, what identifies a row, and the time that counts; of one that is up, there is none.
 struct Table {
     name: &'static str,
     key: &'static str,
     time: &'static str,
-    ended: &'static str,
+    /// Keeps totals of its rows, by these columns.
+    totals: Option<(&'static str, &'static str)>,
 }
 
-const TABLES: [Table; 4] = [
-    // An event stays as long as it is to be delivered.
+const EVENT: Table = Table { name: "event", key: "ulid", time: "time_us", totals: None };
+
+const TABLES: [Table; 3] = [
+    EVENT,
     Table {
-        name: "event",
-        key: "ulid",
-        time: "time_us",
-        ended: "NOT EXISTS (SELECT 1 FROM delivery WHERE delivery.ulid = event.ulid AND delivery.state = 'waiting')",
+        name: "child_sa",
+        key: "boot_id, unique_id",
+        time: "removed_us",
+        totals: Some(("child_total", "gateway, connection, child")),
     },
-    Table { name: "child_sa", key: "boot_id, unique_id", time: "removed_us", ended: "removed_us IS NOT NULL" },
-    Table { name: "ike_sa", key: "boot_id, unique_id", time: "closed_us", ended: "closed_us IS NOT NULL" },
     Table {
-        name: "delivery",
-        key: "ulid, endpoint",
-        time: "due_us",
-        ended: "state <> 'waiting' AND NOT EXISTS (SELECT 1 FROM event WHERE event.ulid = delivery.ulid)",
+        name: "ike_sa",
+        key: "boot_id, unique_id",
+        time: "closed_us",
+        totals: Some(("connection_total", "gateway, connection")),
     },
 ];
 
@@ -53,49 +62,145 @@ impl Store {
         for table in &TABLES {
             let by_days = (retention.days > 0).then(|| now.saturating_sub(u64::from(retention.days) * DAY_US));
             let before = by_days.max(self.beyond(table, retention.rows).await?);
-            // Deliveries go with their events.
-            let before = if table.name == "delivery" { Some(u64::MAX) } else { before };
-            if let Some(before) = before {
-                forgotten += self.forget_before(table, before).await?;
+            let gone = match before {
+                Some(before) => self.forget_before(table, before).await?,
+                None => 0,
+            };
+            if let Some((totals, columns)) = table.totals.filter(|_| gone > 0) {
+                self.forget_totals(table, totals, columns).await?;
             }
+            forgotten += gone;
         }
         if forgotten > 0 && self.engine == Engine::Sqlite {
-            Sql::new("PRAGMA incremental_vacuum").fetch(&self.writer).await?;
+            self.shrink().await?;
         }
         Ok(forgotten)
     }
 
     /// The time before which there are more than `rows` rows.
     async fn beyond(&self, table: &Table, rows: u64) -> Result<Option<u64>, sqlx::Error> {
-        if rows == 0 || table.name == "delivery" {
+        if rows == 0 {
             return Ok(None);
         }
-        let mut sql = Sql::new("SELECT ");
-        sql.push(table.time).push(" FROM ").push(table.name).push(" WHERE gateway = ").value(&*self.gateway);
-        sql.push(" AND ")
-            .push(table.time)
-            .push(" IS NOT NULL ORDER BY ")
-            .push(table.time)
-            .push(" DESC LIMIT 1 OFFSET ");
-        sql.value(rows - 1);
-        let found = sql.fetch(&self.readers).await?;
-        let oldest: Option<i64> = found.first().map(|row| row.try_get(0)).transpose()?;
+        let mut sql = self.times(table);
+        sql.push(" ORDER BY ").push(table.time).push(" DESC LIMIT 1 OFFSET ").value(rows - 1);
+        let oldest = number(&sql.fetch(&self.readers).await?)?;
         Ok(oldest.and_then(|oldest| u64::try_from(oldest).ok()))
     }
 
     async fn forget_before(&self, table: &Table, before: u64) -> Result<u64, sqlx::Error> {
-        let mut forgotten = 0;
+        let (mut forgotten, mut from) = (0, 0);
+        loop {
+            let end = self.step_end(table, from, before).await?;
+            let until = end.unwrap_or(before);
+            loop {
+                let gone = self.forget_between(table, from, until).await?;
+                forgotten += gone;
+                if gone < u64::from(CHUNK) {
+                    break;
+                }
+            }
+            if end.is_none() {
+                return Ok(forgotten);
+            }
+            from = until;
+        }
+    }
+
+    /// Where a step ends that begins at `from`; `None` when it reaches to the end.
+    async fn step_end(&self, table: &Table, from: u64, before: u64) -> Result<Option<u64>, sqlx::Error> {
+        let mut sql = self.times(table);
+        sql.push(" AND ").push(table.time).push(" >= ").value(Value::from(from));
+        sql.push(" AND ").push(table.time).push(" < ").value(Value::from(before));
+        sql.push(" ORDER BY ").push(table.time).push(" LIMIT 1 OFFSET ").value(CHUNK);
+        let end = number(&sql.fetch(&self.readers).await?)?.and_then(|end| u64::try_from(end).ok());
+        // Very many of the same moment are one step, which is gone through in several.
+        Ok(end.map(|end| end.max(from.saturating_add(1))).filter(|end| *end < before))
+    }
+
+    fn times(&self, table: &Table) -> Sql {
+        let mut sql = Sql::new("SELECT ");
+        sql.push(table.time).push(" FROM ").push(table.name).push(" WHERE gateway = ").value(&*self.gateway);
+        sql.push(" AND ").push(table.time).push(" IS NOT NULL");
+        sql
+    }
+
+    /// Forgets some rows of a step; tells how many.
+    async fn forget_between(&self, table: &Table, from: u64, until: u64) -> Result<u64, sqlx::Error> {
+        if table.name == EVENT.name {
+            return self.forget_events(from, until).await;
+        }
+        let mut sql = Sql::new("DELETE FROM ");
+        sql.push(table.name).push(" WHERE (").push(table.key).push(") IN (SELECT ").push(table.key).push(" FROM ");
+        sql.push(table.name);
+        self.between(&mut sql, table, from, until);
+        sql.push(" LIMIT ").value(CHUNK).push(")");
+        sql.execute(&self.writer).await
+    }
+
+    /// Events go with their deliveries, and stay as long as one of these waits.
+    async fn forget_events(&self, from: u64, until: u64) -> Result<u64, sqlx::Error> {
+        let mut connection = self.writer.acquire().await?;
+        let mut transaction = connection.begin().await?;
+        let mut sql = Sql::new("SELECT ulid FROM event");
+        self.between(&mut sql, &EVENT, from, until);
+        sql.push(
+            " AND NOT EXISTS (SELECT 1 FROM delivery WHERE delivery.ulid = event.ulid AND delivery.state = 'waiting')",
+        );
+        sql.push(" LIMIT ").value(CHUNK);
+        let found = sql.fetch(&mut *transaction).await?;
+        let ulids: Vec<String> = found.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
+        if ulids.is_empty() {
+            return Ok(0);
+        }
+        for table in ["delivery", "event"] {
+            let mut sql = Sql::long("DELETE FROM ", self.engine);
+            sql.push(table).push(" WHERE ulid IN (").list(ulids.iter().map(|ulid| Value::from(&**ulid))).push(")");
+            sql.execute(&mut *transaction).await?;
+        }
+        transaction.commit().await?;
+        Ok(ulids.len() as u64)
+    }
+
+    fn between(&self, sql: &mut Sql, table: &Table, from: u64, until: u64) {
+        sql.push(" WHERE gateway = ").value(&*self.gateway);
+        sql.push(" AND ").push(table.time).push(" >= ").value(Value::from(from));
+        sql.push(" AND ").push(table.time).push(" < ").value(Value::from(until));
+    }
+
+    /// What has no row left has no totals either.
+    async fn forget_totals(&self, table: &Table, totals: &str, columns: &str) -> Result<(), sqlx::Error> {
         loop {
             let mut sql = Sql::new("DELETE FROM ");
-            sql.push(table.name).push(" WHERE (").push(table.key).push(") IN (SELECT ").push(table.key).push(" FROM ");
-            sql.push(table.name).push(" WHERE gateway = ").value(&*self.gateway).push(" AND ").push(table.ended);
-            sql.push(" AND ").push(table.time).push(" < ").value(Value::from(before));
-            sql.push(" LIMIT ").value(CHUNK).push(")");
-            let gone = sql.execute(&self.writer).await?;
-            forgotten += gone;
-            if gone < u64::from(CHUNK) {
-                return Ok(forgotten);
+            sql.push(totals).push(" WHERE (").push(columns).push(") IN (SELECT ").push(columns).push(" FROM ");
+            sql.push(totals).push(" AS total WHERE gateway = ").value(&*self.gateway);
+            sql.push(" AND NOT EXISTS (SELECT 1 FROM ").push(table.name).push(" AS kept WHERE ");
+            for (at, column) in columns.split(", ").enumerate() {
+                sql.push(if at > 0 { " AND kept." } else { "kept." }).push(column).push(" = total.").push(column);
+            }
+            sql.push(") LIMIT ").value(CHUNK).push(")");
+            if sql.execute(&self.writer).await? < u64::from(CHUNK) {
+                return Ok(());
             }
         }
     }
+
+    /// Gives what SQLite's file has no use for back to the file system.
+    async fn shrink(&self) -> Result<(), sqlx::Error> {
+        let mut before = i64::MAX;
+        loop {
+            let free = number(&Sql::new("PRAGMA freelist_count").fetch(&self.writer).await?)?.unwrap_or(0);
+            // A file that some other program made may not be able to shrink.
+            if free <= SPARE_PAGES || free >= before {
+                return Ok(());
+            }
+            before = free;
+            Sql::new(&format!("PRAGMA incremental_vacuum({PAGES})")).fetch(&self.writer).await?;
+        }
+    }
+}
+
+/// The number in the first row, if there is one.
+fn number(rows: &[AnyRow]) -> Result<Option<i64>, sqlx::Error> {
+    rows.first().map(|row| row.try_get(0)).transpose()
 }

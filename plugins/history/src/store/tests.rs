@@ -3,6 +3,7 @@
 mod index;
 mod outbox;
 mod release;
+mod retain;
 
 use ike_model::history::{Generation, Verdict, Wanted};
 use ike_model::snapshot::Carried;
@@ -317,39 +318,6 @@ fn a_part_of_the_past_can_be_asked_for() {
                 (record["type"].as_str(), record["ulid"].as_str()),
                 (Some("child-sa.rekeyed"), Some(&*events[0].ulid))
             );
-            store.close().await;
-        });
-    }
-}
-
-#[test]
-fn what_is_old_or_too_much_is_forgotten_unless_it_is_still_needed() {
-    const DAY: u64 = 86_400_000;
-    for place in Place::both() {
-        run(async {
-            let store = place.store_of("gw", vec![outbox::to("ends", &["child-sa.closed"])]).await;
-            let mut daemon = Run::new("b1", NOON);
-            let mut entries = daemon.life("site", "old", 1, 1);
-            entries.extend(daemon.life("site", "up", 11, 0).drain(..2));
-            store.apply(&entries).await.unwrap();
-            let mut young = Run::new("b2", NOON + 10 * DAY);
-            store.apply(&young.life("site", "young", 1, 0)).await.unwrap();
-            let keep = Retention { days: 5, rows: 0 };
-            store.forget(keep, NOON + 4 * DAY).await.unwrap();
-            assert_eq!(count(&store, "event").await, 11, "nothing is that old");
-            store.forget(keep, NOON + 11 * DAY).await.unwrap();
-            let children = store.generations(&Wanted::default()).await.unwrap();
-            let names: Vec<_> = children.iter().map(|row| &*row.child).collect();
-            assert_eq!(names, ["young", "up"], "what is up stays, however old");
-            let old = format!("event WHERE time_us < {}", (NOON + DAY) * 1000);
-            assert_eq!(count(&store, &old).await, 1, "what is to be delivered stays");
-            let due = store.claim("ends", NOON + 11 * DAY, 0, 1).await.unwrap();
-            store.settle(&[(due[0].clone(), Verdict::Delivered)], NOON + 11 * DAY).await.unwrap();
-            store.forget(keep, NOON + 11 * DAY).await.unwrap();
-            assert_eq!((count(&store, &old).await, count(&store, "delivery").await), (0, 1));
-            assert_eq!(count(&store, "event").await, 4);
-            store.forget(Retention { days: 0, rows: 1 }, NOON + 11 * DAY).await.unwrap();
-            assert_eq!(count(&store, "event").await, 2, "the newest, and the one to be delivered");
             store.close().await;
         });
     }
