@@ -3,10 +3,9 @@
 #[cfg(test)]
 mod tests;
 
-use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ike_model::Rfc3339;
@@ -18,7 +17,7 @@ use tokio::time::{sleep, timeout};
 use crate::Options;
 use crate::spool::{Entry, Reader, Spool};
 use crate::status::{Status, count};
-use crate::store::{Applied, Location, OpenError, Retention, Store, in_time, may_pass};
+use crate::store::{Applied, Location, OpenError, Retention, Store, in_time, is_damage, may_pass};
 
 /// Events in one transaction at most: many, when there is a backlog, and never so many that a delivery waits for long.
 const BATCH: usize = 1024;
@@ -32,6 +31,8 @@ pub(crate) const ANSWER_TIME: Duration = Duration::from_secs(8);
 const CLOSE_TIME: Duration = Duration::from_secs(5);
 /// How often a spool that the file system refuses is tried again.
 const RETRY_EVERY: Duration = Duration::from_secs(1);
+/// Damaged files that a run puts out of the way: one more is no accident, and would fill the disk.
+const SET_ASIDE: u32 = 3;
 /// How long forgetting may take.
 const FORGET_TIME: Duration = Duration::from_secs(600);
 /// How often what is too old is forgotten.
@@ -57,6 +58,8 @@ pub(crate) struct Keeper {
     doubt: Notify,
     /// What an earlier run had claimed is due again.
     began: AtomicBool,
+    /// How many damaged files were put out of the way.
+    set_aside: AtomicU32,
 }
 
 impl Keeper {
@@ -70,6 +73,7 @@ impl Keeper {
             status: Status::default(),
             doubt: Notify::new(),
             began: AtomicBool::new(false),
+            set_aside: AtomicU32::new(0),
         }
     }
 
@@ -134,6 +138,10 @@ impl Keeper {
             reader.start_over();
             let Some(error) = error else { return self.farewell(&store, reader).await };
             self.status.away(error.to_string());
+            if is_damage(&error) {
+                let _ = timeout(CLOSE_TIME, store.close()).await;
+                self.set_aside(&error);
+            }
             tokio::select! {
                 () = trouble.met(&error) => {}
                 _ = stop.wait_for(|stop| *stop) => return,
@@ -188,8 +196,29 @@ impl Keeper {
                 }
                 Err(OpenError::Database(error)) => {
                     self.status.away(error.to_string());
-                    trouble.met(&error).await;
+                    if !(is_damage(&error) && self.set_aside(&error)) {
+                        trouble.met(&error).await;
+                    }
                 }
+            }
+        }
+    }
+
+    /// Puts a damaged file out of the way; tells whether that was done.
+    fn set_aside(&self, damage: &sqlx::Error) -> bool {
+        if self.set_aside.fetch_add(1, Ordering::Relaxed) >= SET_ASIDE {
+            return false;
+        }
+        match self.location.set_aside(now_ms()) {
+            Ok(Some(kept)) => {
+                let kept = kept.display();
+                tracing::error!(error = %damage, "the history database is damaged: it is kept as {kept}, and a new one is begun");
+                true
+            }
+            Ok(None) => false,
+            Err(error) => {
+                tracing::error!(%error, "the damaged history database cannot be renamed");
+                false
             }
         }
     }
@@ -199,7 +228,7 @@ impl Keeper {
     async fn feed(&self, store: &Store, reader: &mut Reader, trouble: &mut Trouble) -> sqlx::Error {
         tokio::select! {
             error = self.take_all(store, reader, trouble) => error,
-            never = self.forget(store) => match never {},
+            damage = self.forget(store) => damage,
         }
     }
 
@@ -222,7 +251,8 @@ impl Keeper {
         }
     }
 
-    async fn forget(&self, store: &Store) -> Infallible {
+    /// Forgets again and again, until it finds the database damaged.
+    async fn forget(&self, store: &Store) -> sqlx::Error {
         loop {
             match in_time(FORGET_TIME, store.forget(self.retention, now_ms())).await {
                 Ok(0) => {}
@@ -230,6 +260,7 @@ impl Keeper {
                     count(&self.status.forgotten, rows);
                     tracing::debug!(rows, "old history was forgotten");
                 }
+                Err(error) if is_damage(&error) => return error,
                 Err(error) => tracing::debug!(%error, "old history cannot be forgotten now"),
             }
             sleep(FORGET_EVERY).await;

@@ -1,6 +1,7 @@
 //! The database: SQLite or PostgreSQL, one set of statements for both.
 
 mod batch;
+mod damage;
 mod deliveries;
 mod migrate;
 mod outbox;
@@ -22,6 +23,7 @@ use ike_model::history::{HistoryError, Subscription};
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
 use sqlx::{AnyConnection, AnyPool, ConnectOptions as _, Connection as _, Executor as _};
 
+pub(crate) use damage::is_damage;
 pub use retain::Retention;
 pub(crate) use write::Applied;
 
@@ -157,10 +159,15 @@ fn connect_options(location: &Location) -> Result<AnyConnectOptions, sqlx::Error
     Ok(AnyConnectOptions::from_str(&location.url)?.disable_statement_logging())
 }
 
-/// Tries one connection: a pool would say no more than that it waited in vain.
+/// Tries one connection, with its settings, which is where SQLite first looks into its file: a pool would say no more than that it waited in vain.
 async fn reach(location: &Location) -> Result<(), sqlx::Error> {
     let options = connect_options(location)?;
-    let attempt = async move { options.connect().await?.close().await };
+    let engine = location.engine;
+    let attempt = async move {
+        let mut connection: AnyConnection = options.connect().await?;
+        prepare(engine, &mut connection).await?;
+        connection.close().await
+    };
     in_time(ACQUIRE_TIMEOUT, attempt).await
 }
 

@@ -1,5 +1,7 @@
 //! The way from the spool into a database that comes and goes.
 
+mod file;
+
 use std::time::Instant;
 
 use ike_model::history::{
