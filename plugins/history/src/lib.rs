@@ -127,7 +127,10 @@ impl History {
         Box::pin(async move {
             let store = self.keeper.status().store()?;
             let status = self.keeper.status();
-            match self.runtime.spawn(tokio::time::timeout(keeper::ANSWER_TIME, question(store))).await {
+            let question = question(store);
+            // The limit belongs to the history's own clock: whoever asks may be gone before the answer.
+            let answer = async move { tokio::time::timeout(keeper::ANSWER_TIME, question).await };
+            match self.runtime.spawn(answer).await {
                 Ok(Ok(answer)) => answer.map_err(|error| status.trouble().unwrap_or(error)),
                 Ok(Err(_)) => {
                     self.keeper.doubt();
