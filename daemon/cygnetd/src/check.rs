@@ -55,6 +55,11 @@ fn examine(path: Option<&Path>, swanctl: Option<&Path>) -> Report {
     for finding in &plan.findings {
         report.diagnostic(&settings, finding);
     }
+    #[cfg(feature = "webhook")]
+    for webhook in &config.webhooks {
+        let known: Vec<&str> = plan.connections.iter().map(|connection| &*connection.name).collect();
+        webhook.doubts(&known).into_iter().for_each(|(severity, message)| report.doubt(severity, "webhook", &message));
+    }
     report
 }
 
@@ -66,6 +71,18 @@ impl Report {
             "severity": "error", "code": "setting", "file": finding.file, "line": finding.line, "column": finding.column,
             "message": finding.message,
         }));
+    }
+
+    /// What is said of no single place.
+    #[cfg(feature = "webhook")]
+    fn doubt(&mut self, severity: Severity, code: &str, message: &str) {
+        match severity {
+            Severity::Error => self.errors += 1,
+            Severity::Warning => self.warnings += 1,
+        }
+        let severity = severity.as_str();
+        self.text.push_str(&format!("{severity}: {message}\n"));
+        self.findings.push(json!({ "severity": severity, "code": code, "message": message }));
     }
 
     fn diagnostic(&mut self, settings: &Settings, finding: &Diagnostic) {
@@ -104,6 +121,31 @@ mod tests {
         assert_eq!(report.errors, 1, "{}", report.text);
         assert!(report.text.contains(&format!("{}:3:29: error", conf.display())), "{}", report.text);
         assert_eq!((&report.findings[0]["line"], &report.findings[0]["severity"]), (&json!(3), &json!("error")));
+        #[cfg(feature = "webhook")]
+        {
+            let (secret, webhook) = (directory.join("secret"), |file: &str| {
+                let keys = "url = \"http://127.0.0.1/\"\nconnections = [\"a\", \"z\"]\n";
+                format!(
+                    "[[webhook]]\nname = \"ops\"\n{keys}secret_file = \"{file}\"\nca_file = \"{}\"\n",
+                    conf.display()
+                )
+            });
+            fs::write(&secret, "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYX\n").unwrap();
+            fs::set_permissions(&secret, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+            fs::write(&main, webhook(&secret.display().to_string())).unwrap();
+            let report = examine(Some(&main), Some(&directory));
+            assert_eq!((report.errors, report.warnings), (2, 2), "{}", report.text);
+            for words in ["everybody on this machine can read", "connection `z`", "ca_file"] {
+                assert!(report.text.contains(words), "{words}: {}", report.text);
+            }
+            fs::write(&main, webhook("/nonexistent/secret")).unwrap();
+            let report = examine(Some(&main), Some(&directory));
+            assert!(
+                report.text.contains("error: webhook ops: secret_file /nonexistent/secret cannot be read"),
+                "{}",
+                report.text
+            );
+        }
         fs::write(&main, "[nonsense]\n").unwrap();
         let report = examine(Some(&main), Some(&directory));
         assert_eq!(report.errors, 2, "{}", report.text);

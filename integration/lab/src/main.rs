@@ -26,6 +26,8 @@ enum Task {
     BenchAcquire(bench::acquire::Options),
     /// Events written into the history, and questions about a long past
     BenchHistory(bench::history::Options),
+    /// Messages to a webhook on loopback, from both databases
+    BenchWebhook(bench::webhook::Options),
     /// Two gateways, one tunnel, real packets: a pass/fail line per step
     Demo(demo::Options),
     /// Forged IKE_SA_INIT requests from thousands of addresses, while tunnels rekey and a new peer comes
@@ -59,6 +61,7 @@ fn main() -> ExitCode {
     let outcome = lab::enter::enter().and_then(|()| match &arguments.task {
         Task::BenchAcquire(options) => bench::acquire::run(options),
         Task::BenchHistory(options) => bench::history::run(options),
+        Task::BenchWebhook(options) => bench::webhook::run(options),
         Task::Demo(options) => demo::run(options),
         Task::FloodInit(options) => flood::run(options),
         Task::SoakRekey(options) => soak::run(options),

@@ -30,6 +30,8 @@ usage: cargo xtask <task>
                         from the packet that asks for a tunnel to its delivery, and a thousand traps at once; see `bench acquire --help`
   bench history [OPTIONS]
                         events written per second on both engines; with `--rows N` how fast a past of so many rows answers; see `bench history --help`
+  bench webhook [OPTIONS]
+                        messages per second to a webhook on loopback, from SQLite and PostgreSQL; see `bench webhook --help`
 ";
 
 /// A task either ends well, ends with an exit code that says why, or could not run.
@@ -74,6 +76,7 @@ fn main() -> ExitCode {
         }
         ["bench", "acquire", options @ ..] => build::lab("bench-acquire", options),
         ["bench", "history", options @ ..] => build::lab("bench-history", options),
+        ["bench", "webhook", options @ ..] => build::lab("bench-webhook", options),
         ["kernel-lab", options @ ..] => build::kernel_lab(options),
         ["help" | "--help" | "-h"] | [] => {
             print!("{USAGE}");

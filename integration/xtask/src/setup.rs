@@ -1,4 +1,4 @@
-//! What the tests need beyond the Rust toolchain: one list of Debian packages and one Python client.
+//! What the tests need beyond the Rust toolchain: one list of Debian packages and one of Python packages.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -27,11 +27,15 @@ const PACKAGES: [(&str, &str); 19] = [
     ("qemu-system-x86", "the kernel lab: its virtual machines"),
     ("xz-utils", "the kernel lab: the kernel's modules are compressed"),
     ("postgresql", "the history on a server; the tests start their own"),
-    ("python3-venv", "the VICI client below"),
+    ("python3-venv", "the Python packages below"),
 ];
 
-/// The VICI client from PyPI that the interop tests drive.
-const VICI_CLIENT: &str = "vici==6.0.3";
+/// What the interop tests use from PyPI. Each line: the package, the module by which one sees that it is there, what uses it. Each is taken
+/// alone: what it depends on is not used.
+const PYTHON: [(&str, &str, &str); 2] = [
+    ("vici==6.0.3", "vici", "a VICI client nobody here wrote"),
+    ("standardwebhooks==1.1.0", "standardwebhooks", "a judge of the webhooks' signatures nobody here wrote"),
+];
 
 /// A hook that Debian's packages ask before they start a service; 101 means "no".
 const POLICY_HOOK: &str = "/usr/sbin/policy-rc.d";
@@ -41,9 +45,11 @@ pub(crate) fn print_plan() {
     println!("# Debian, as root; no service is started ({POLICY_HOOK} answers 101 meanwhile)");
     println!("apt-get update");
     println!("apt-get install --yes --no-install-recommends {}", names().join(" "));
-    println!("# a VICI client nobody here wrote, below the target directory");
+    println!("# below the target directory");
     println!("python3 -m venv --system-site-packages target/peers");
-    println!("target/peers/bin/pip install {VICI_CLIENT}");
+    for (package, _, reason) in PYTHON {
+        println!("target/peers/bin/python -m pip install --no-deps {package}   # {reason}");
+    }
     for (package, reason) in PACKAGES {
         println!("# {package:<24} {reason}");
     }
@@ -63,10 +69,12 @@ pub(crate) fn install() -> Outcome {
         build::run(apt.args(["install", "--yes", "--no-install-recommends"]).args(&missing))?;
     }
     let environment = build::target_directory()?.join("peers");
-    if !has_vici_client(&environment) {
-        println!("installing {VICI_CLIENT} into {}", environment.display());
+    let missing = missing_python(&environment);
+    if !missing.is_empty() {
+        println!("installing {} into {}", missing.join(" "), environment.display());
         build::run(Command::new("python3").args(["-m", "venv", "--system-site-packages"]).arg(&environment))?;
-        build::run(Command::new(environment.join("bin/pip")).args(["install", "--quiet", VICI_CLIENT]))?;
+        let mut python = Command::new(environment.join("bin/python"));
+        build::run(python.args(["-m", "pip", "install", "--quiet", "--no-deps"]).args(&missing))?;
     }
     println!("prerequisites are installed");
     Ok(())
@@ -75,7 +83,7 @@ pub(crate) fn install() -> Outcome {
 /// Before a test run: installs as root on Debian, otherwise says what is missing.
 pub(crate) fn ensure() -> Outcome {
     let missing = missing_packages();
-    if missing.is_empty() && has_vici_client(&build::target_directory()?.join("peers")) {
+    if missing.is_empty() && missing_python(&build::target_directory()?.join("peers")).is_empty() {
         return Ok(());
     }
     if missing.is_empty() || can_install() { install() } else { Err(refuse(&missing)) }
@@ -113,12 +121,16 @@ fn is_installed(package: &str) -> bool {
         .is_ok_and(|output| output.stdout == b"installed")
 }
 
-fn has_vici_client(environment: &Path) -> bool {
-    Command::new(environment.join("bin/python"))
-        .args(["-c", "import vici"])
-        .stderr(Stdio::null())
-        .status()
-        .is_ok_and(|status| status.success())
+fn missing_python(environment: &Path) -> Vec<&'static str> {
+    // Looked for without being run: a module may need what is not installed.
+    let finds = |module: &str| {
+        Command::new(environment.join("bin/python"))
+            .args(["-c", "import importlib.util, sys; sys.exit(importlib.util.find_spec(sys.argv[1]) is None)", module])
+            .stderr(Stdio::null())
+            .status()
+            .is_ok_and(|status| status.success())
+    };
+    PYTHON.iter().filter(|(_, module, _)| !finds(module)).map(|(package, ..)| *package).collect()
 }
 
 /// While it lives, packages do not start services. An administrator's own hook stays untouched.

@@ -41,6 +41,14 @@ use message::Message;
 pub use retry::SCHEDULE;
 use worker::{Bell, Worker, now_ms};
 
+/// Says what is wrong with a file of certificates.
+///
+/// # Errors
+/// What is wrong.
+pub fn check_certificates(path: &std::path::Path) -> Result<(), String> {
+    tls::roots(path).map(drop)
+}
+
 struct Post {
     endpoint: Arc<Endpoint>,
     courier: Arc<dyn Courier>,

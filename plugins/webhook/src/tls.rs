@@ -49,7 +49,7 @@ fn system(provider: Arc<CryptoProvider>) -> Result<Arc<Verifier>, String> {
 /// # Errors
 /// It cannot be read, or holds none.
 pub(crate) fn roots(path: &Path) -> Result<RootCertStore, String> {
-    let wrong = |what: String| format!("ca_file {}: {what}", path.display());
+    let wrong = |what: String| format!("{} cannot be used: {what}", path.display());
     let mut roots = RootCertStore::empty();
     let certificates = CertificateDer::pem_file_iter(path).map_err(|error| wrong(error.to_string()))?;
     for certificate in certificates {

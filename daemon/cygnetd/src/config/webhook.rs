@@ -1,14 +1,16 @@
 //! `[[webhook]]`: the keys of each webhook.
 
+use std::fs::File;
+use std::io::ErrorKind;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use event_webhook::signature::Secret;
 use event_webhook::{Address, Endpoint, Field, Keys, SCHEDULE, SECRETS_MAX};
 use ike_model::EventBody;
 use ike_model::history::Subscription;
-use swanctl_compat::settings::did_you_mean;
+use swanctl_compat::settings::{Severity, did_you_mean};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -39,6 +41,25 @@ pub(crate) struct Webhook {
 }
 
 impl Webhook {
+    /// What only the machine shows: files, and connections that are not among `known`.
+    pub(crate) fn doubts(&self, known: &[&str]) -> Vec<(Severity, String)> {
+        let mut doubts = Vec::new();
+        if let Keys::File(path) = &self.endpoint.keys {
+            doubts.extend(file(path, "secret_file", event_webhook::read_secrets(path).map(drop)));
+            if event_webhook::is_world_readable(path) {
+                doubts.push((Severity::Warning, format!("everybody on this machine can read {}", path.display())));
+            }
+        }
+        if let Some(path) = &self.endpoint.ca_file {
+            doubts.extend(file(path, "ca_file", event_webhook::check_certificates(path)));
+        }
+        for name in self.connections.iter().filter(|name| !known.contains(&name.as_str())) {
+            doubts.push((Severity::Warning, format!("there is no connection `{name}` in swanctl.conf")));
+        }
+        let named = |(severity, what)| (severity, format!("webhook {}: {what}", self.endpoint.name));
+        doubts.into_iter().map(named).collect()
+    }
+
     /// What goes there.
     pub(crate) fn subscription(&self) -> Subscription {
         Subscription {
@@ -47,6 +68,13 @@ impl Webhook {
             connections: self.connections.clone(),
         }
     }
+}
+
+/// What is wrong with a file; that we may not read it says nothing, since the daemon may.
+fn file(path: &Path, key: &str, read: Result<(), String>) -> Option<(Severity, String)> {
+    let what = read.err()?;
+    let forbidden = File::open(path).is_err_and(|error| error.kind() == ErrorKind::PermissionDenied);
+    Some((if forbidden { Severity::Warning } else { Severity::Error }, format!("{key} {what}")))
 }
 
 /// What has been read of one.

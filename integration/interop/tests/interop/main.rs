@@ -38,6 +38,7 @@ mod several;
 mod status;
 mod transport;
 mod trouble;
+mod webhook;
 mod why;
 
 use std::process::ExitCode;
@@ -87,6 +88,7 @@ fn main() -> ExitCode {
         past::trials(),
         trouble::trials(),
         accounts::trials(),
+        webhook::trials(),
         limits::trials(),
         kernel::trials(),
     ]

@@ -32,7 +32,7 @@ fn whole_session() -> Result<()> {
 }
 
 /// The environment that `cargo xtask setup` makes below the target directory.
-fn interpreter() -> Result<PathBuf> {
+pub(crate) fn interpreter() -> Result<PathBuf> {
     let own = std::env::current_exe()?;
     let found = own.ancestors().map(|directory| directory.join("peers/bin/python")).find(|path| path.exists());
     found.context("the Python client is missing: run `cargo xtask setup`")
