@@ -244,6 +244,22 @@ impl Reading {
         })
     }
 
+    /// Gateway A deletes with its next request what this one made of a CHILD SA that the peer rekeys as well, before it has answered that: the nonce
+    /// of its answer, which it knows, has decided, and was never seen.
+    fn taken_back(&self, (spis, by_a, number): &ExchangeId, exchange: &Exchange) -> bool {
+        let next = self.exchanges.get(&(*spis, true, number.wrapping_add(1))).and_then(|next| next.request.as_ref());
+        let Some((asked, next)) = exchange.request.as_ref().zip(next).filter(|_| *by_a) else { return false };
+        let deleted = asked.content.esp.is_some_and(|spi| next.content.deletes.contains(&spi));
+        let mut others = self.exchanges.range((*spis, false, 0)..=(*spis, false, u32::MAX)).map(|(_, other)| other);
+        let crosses = |other: &Exchange| {
+            let rekeys = |half: &Half| half.content.rekeys.is_some() && half.at < next.at;
+            other.response.is_none()
+                && other.request.as_ref().is_some_and(rekeys)
+                && other.local(false) == exchange.local(true)
+        };
+        asked.content.rekeys.is_some() && deleted && others.any(crosses)
+    }
+
     fn undecided(&self, (spis, by_a, _): &ExchangeId, exchange: &Exchange) -> bool {
         let is_ike = |exchange: &Exchange| exchange.request.as_ref().is_some_and(|half| half.content.ike.is_some());
         let Some(answer) = exchange.response.as_ref().filter(|_| !by_a && is_ike(exchange)) else { return false };
@@ -287,7 +303,7 @@ impl Facts<'_> {
             asked: request.at,
             answered: None,
             noticed: by_a && later,
-            lost: self.reading.lost(id, exchange),
+            lost: self.reading.lost(id, exchange) || self.reading.taken_back(id, exchange),
             undecided: self.reading.undecided(id, exchange),
             root: known.root,
             within: spis,
