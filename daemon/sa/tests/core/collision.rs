@@ -61,7 +61,7 @@ fn lowest_nonce_loses() {
                         &["ChildSaPrepared", "ChildSaRekeyed", "ChildSaWithdrawn", "ChildSaRemoved"]
                     }
                     (What::RekeyChild, false) => &["ChildSaPrepared", "ChildSaRekeyed", "ChildSaRemoved"],
-                    _ => &["IkeSaRekeyed"],
+                    (What::RekeyIke | What::DeleteChild | What::DeleteIke, _) => &["IkeSaRekeyed"],
                 };
                 let expected = [&["IkeSaEstablished", "ChildSaInstalled"], rekeyed].concat();
                 assert_eq!(world.types(side), expected, "{what:?} {lowest}");

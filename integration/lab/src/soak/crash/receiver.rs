@@ -45,8 +45,19 @@ pub(super) enum Mood {
 }
 
 impl Mood {
-    const GOOD: [Mood; 2] = [Mood::Accepts, Mood::AcceptsSlowly];
-    const BAD: [Mood; 5] = [Mood::Fails, Mood::IsBusy, Mood::IsSilent, Mood::HangsUp, Mood::BreaksOff];
+    /// Being slow is for a few: it holds up those who come after.
+    const GOOD: [Mood; 4] = [Mood::Accepts, Mood::Accepts, Mood::Accepts, Mood::AcceptsSlowly];
+    const BAD: [Mood; 9] = [
+        Mood::Fails,
+        Mood::Fails,
+        Mood::IsBusy,
+        Mood::IsBusy,
+        Mood::IsSilent,
+        Mood::HangsUp,
+        Mood::HangsUp,
+        Mood::BreaksOff,
+        Mood::BreaksOff,
+    ];
 }
 
 /// What it knows of one webhook.
@@ -172,17 +183,7 @@ fn mood(books: &Books, random: &Mutex<Random>) -> Mood {
     let mut random = lock(random);
     let moods: &[Mood] = if random.below(2) == 0 { &Mood::GOOD } else { &Mood::BAD };
     let choice = usize::try_from(random.below(moods.len() as u64)).unwrap_or(0);
-    // Being slow is for a few: it holds up those who come after.
-    match moods.get(choice).copied().unwrap_or(Mood::Fails) {
-        rare @ (Mood::AcceptsSlowly | Mood::IsSilent) if random.below(4) > 0 => {
-            if rare == Mood::AcceptsSlowly {
-                Mood::Accepts
-            } else {
-                Mood::HangsUp
-            }
-        }
-        mood => mood,
-    }
+    moods.get(choice).copied().unwrap_or(Mood::Fails)
 }
 
 /// Answers; false when the connection is to be closed.

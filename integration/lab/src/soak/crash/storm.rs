@@ -87,7 +87,7 @@ pub(super) fn begin_from_charon(socket: &Path) -> Result<()> {
 
 fn ask(socket: &Path, command: &str, words: &[(&str, &str)]) -> Result<Message> {
     let mut vici = Vici::new(UnixStream::connect(socket)?);
-    let message = words.iter().fold(Message::new(), |message, (key, value)| message.with(*key, *value));
+    let message = words.iter().fold(Message::new(), |message, (key, value)| message.with(key, *value));
     Ok(vici.command(command, message, |_, _| Ok(()))?)
 }
 
