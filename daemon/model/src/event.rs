@@ -266,7 +266,7 @@ pub enum EventBody {
 
 impl EventBody {
     /// The names of all events.
-    pub const NAMES: [&'static str; 26] = [
+    pub const NAMES: [&'static str; 28] = [
         "ike-sa.established",
         "ike-sa.rekeyed",
         "ike-sa.closed",
@@ -275,6 +275,8 @@ impl EventBody {
         "ike-sa.updated",
         "ike-sa.rekey-failed",
         "child-sa.installed",
+        "child-sa.prepared",
+        "child-sa.withdrawn",
         "child-sa.rekeyed",
         "child-sa.closed",
         "child-sa.removed",
