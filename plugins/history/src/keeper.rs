@@ -21,6 +21,8 @@ use crate::store::{Applied, Location, OpenError, Retention, Store, in_time, is_d
 
 /// Events in one transaction at most: many, when there is a backlog, and never so many that a delivery waits for long.
 const BATCH: usize = 1024;
+/// Events of a part of a batch of which something is refused.
+const PART: usize = 32;
 /// First and longest wait for a database that is away.
 const PATIENCE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
 /// A database that has not taken a batch by then is taken for one that is away, and is opened anew.
@@ -271,7 +273,7 @@ impl Keeper {
     async fn take_over(&self, store: &Store, reader: &mut Reader, trouble: &mut Trouble) -> Result<u64, sqlx::Error> {
         let entries = reader.read(BATCH).map_err(sqlx::Error::Io)?;
         let applied = match store.apply(&entries).await {
-            Err(error) if !may_pass(&error) => one_by_one(store, &entries).await,
+            Err(error) if !may_pass(&error) => without_refused(store, &entries).await,
             applied => applied,
         };
         let applied = match applied {
@@ -304,17 +306,27 @@ async fn try_again(spool: Arc<Spool>) {
     }
 }
 
-/// Takes over a batch of which something is refused, without what is.
+/// Takes over a batch of which something is refused, without what is: in parts, and only where something is refused again one by one.
+async fn without_refused(store: &Store, entries: &[Entry]) -> Result<Applied, sqlx::Error> {
+    let mut sum = Applied::default();
+    for part in entries.chunks(PART) {
+        match store.apply(part).await {
+            Err(error) if !may_pass(&error) => sum += one_by_one(store, part).await?,
+            applied => sum += applied?,
+        }
+    }
+    Ok(sum)
+}
+
 async fn one_by_one(store: &Store, entries: &[Entry]) -> Result<Applied, sqlx::Error> {
     let mut sum = Applied::default();
     for entry in entries.chunks(1) {
         match store.apply(entry).await {
-            Ok(applied) => sum += applied,
-            Err(error) if may_pass(&error) => return Err(error),
-            Err(error) => {
+            Err(error) if !may_pass(&error) => {
                 sum.refused += 1;
                 tracing::error!(%error, "the history database refuses an event, which is left out");
             }
+            applied => sum += applied?,
         }
     }
     Ok(sum)

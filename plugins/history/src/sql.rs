@@ -15,6 +15,9 @@ pub(crate) struct Sql {
     values: Vec<Value>,
     /// Parameters have no numbers.
     unnumbered: bool,
+    /// It is planned for its values and the tables as they are now. PostgreSQL keeps the plan of a prepared statement, made when a table was empty
+    /// perhaps, until it has counted the table's rows.
+    planned_anew: bool,
 }
 
 /// A value of a statement.
@@ -26,12 +29,18 @@ pub(crate) enum Value {
 
 impl Sql {
     pub(crate) fn new(text: &str) -> Self {
-        Self { text: text.into(), values: Vec::new(), unnumbered: false }
+        Self { text: text.into(), ..Self::default() }
     }
 
     /// One of very many parameters: SQLite searches the list of all numbers for each of them, unless they have none.
     pub(crate) fn long(text: &str, engine: Engine) -> Self {
         Self { unnumbered: engine == Engine::Sqlite, ..Self::new(text) }
+    }
+
+    /// The same statement, never planned beforehand.
+    pub(crate) fn planned_anew(mut self) -> Self {
+        self.planned_anew = true;
+        self
     }
 
     /// Appends text.
@@ -81,7 +90,7 @@ impl Sql {
     }
 
     fn query(self) -> Query<'static, Any, AnyArguments> {
-        let query = sqlx::query(AssertSqlSafe(self.text));
+        let query = sqlx::query(AssertSqlSafe(self.text)).persistent(!self.planned_anew);
         self.values.into_iter().fold(query, |query, value| match value {
             Value::Int(value) => query.bind(value),
             Value::Text(value) => query.bind(value),

@@ -148,17 +148,29 @@ fn wait(history: &History, done: impl Fn(&ike_model::history::KeepingFigures) ->
     Ok(())
 }
 
-/// Has the system forget what it holds of the files below a directory.
-fn forget_files(directory: &Path) -> Result<()> {
+/// Does something with every file below a directory; sockets, and files that have just gone, do not matter.
+fn each_file(directory: &Path, act: &dyn Fn(&File)) -> Result<()> {
     for entry in std::fs::read_dir(directory)? {
         let path = entry?.path();
         if path.is_dir() {
-            forget_files(&path)?;
+            each_file(&path, act)?;
         } else if let Ok(file) = File::open(&path) {
-            // What is not yet on the disk stays; sockets and files that have just gone do not matter.
-            let _ = rustix::fs::fdatasync(&file);
-            let _ = rustix::fs::fadvise(&file, 0, None, Advice::DontNeed);
+            act(&file);
         }
     }
     Ok(())
+}
+
+/// Has the system write what it holds of the files below a directory.
+fn write_out(directory: &Path) -> Result<()> {
+    each_file(directory, &|file| {
+        let _ = rustix::fs::fdatasync(file);
+    })
+}
+
+/// Has the system forget what it holds of them, as far as it has been written.
+fn forget_files(directory: &Path) -> Result<()> {
+    each_file(directory, &|file| {
+        let _ = rustix::fs::fadvise(file, 0, None, Advice::DontNeed);
+    })
 }

@@ -15,7 +15,7 @@ const DELIVERY: &str = "SELECT delivery.ulid AS ulid, delivery.endpoint AS endpo
 impl Store {
     pub(crate) async fn deliveries(&self, wanted: &WantedDeliveries) -> Result<Vec<PastDelivery>, HistoryError> {
         let rows = match &wanted.connection {
-            Some(connection) => self.deliveries_of_sql(connection, wanted).fetch(&self.readers).await,
+            Some(connection) => self.deliveries_of_sql(connection, wanted).planned_anew().fetch(&self.readers).await,
             None => self.merged(wanted).await,
         };
         let mut all: Vec<_> =
@@ -37,7 +37,7 @@ impl Store {
         let mut rows = Vec::new();
         for endpoint in &endpoints {
             for state in &states {
-                rows.extend(self.deliveries_sql(endpoint, *state, wanted).fetch(&self.readers).await?);
+                rows.extend(self.deliveries_sql(endpoint, *state, wanted).planned_anew().fetch(&self.readers).await?);
             }
         }
         Ok(rows)

@@ -63,7 +63,7 @@ const CARRIED: Lives = Lives {
 
 impl Store {
     pub(crate) async fn generations(&self, wanted: &Wanted) -> Result<Vec<Generation>, HistoryError> {
-        let rows = self.generations_sql(wanted).fetch(&self.readers).await.map_err(failed)?;
+        let rows = self.generations_sql(wanted).planned_anew().fetch(&self.readers).await.map_err(failed)?;
         rows.iter().map(generation).collect::<Result<_, _>>().map_err(failed)
     }
 
@@ -72,7 +72,7 @@ impl Store {
     }
 
     pub(crate) async fn totals(&self, wanted: &Wanted) -> Result<Vec<ChildTotal>, HistoryError> {
-        let rows = self.totals_sql(wanted).fetch(&self.readers).await.map_err(failed)?;
+        let rows = self.totals_sql(wanted).planned_anew().fetch(&self.readers).await.map_err(failed)?;
         rows.iter().map(total).collect::<Result<_, _>>().map_err(failed)
     }
 
@@ -105,7 +105,7 @@ impl Store {
     }
 
     pub(crate) async fn ike_sas(&self, wanted: &Wanted) -> Result<Vec<PastIkeSa>, HistoryError> {
-        let rows = self.ike_sas_sql(wanted).fetch(&self.readers).await.map_err(failed)?;
+        let rows = self.ike_sas_sql(wanted).planned_anew().fetch(&self.readers).await.map_err(failed)?;
         rows.iter().map(ike_sa).collect::<Result<_, _>>().map_err(failed)
     }
 
@@ -115,7 +115,7 @@ impl Store {
     }
 
     pub(crate) async fn events(&self, wanted: &Wanted) -> Result<Vec<PastEvent>, HistoryError> {
-        let rows = self.events_sql(wanted).fetch(&self.readers).await.map_err(failed)?;
+        let rows = self.events_sql(wanted).planned_anew().fetch(&self.readers).await.map_err(failed)?;
         rows.iter().map(event).collect::<Result<_, _>>().map_err(failed)
     }
 

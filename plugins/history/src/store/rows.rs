@@ -77,6 +77,8 @@ async fn write_rows(
                 sql.push(if at > 0 { ", (" } else { "(" }).list(row).push(")");
             }
             sql.push(after);
+            // What only adds rows has but one plan.
+            let sql = if after.is_empty() || engine == Engine::Sqlite { sql } else { sql.planned_anew() };
             sql.execute(&mut *connection).await?;
         }
     }
@@ -183,7 +185,7 @@ async fn look_up(
             let mut sql = Sql::long("SELECT unique_id, ", engine);
             sql.push(column).push(" FROM ").push(table).push(" WHERE boot_id = ").value(&*boot_id);
             sql.push(" AND unique_id IN (").list(numbers.iter().map(|number| Value::from(*number))).push(")");
-            for row in sql.fetch(&mut *connection).await? {
+            for row in sql.planned_anew().fetch(&mut *connection).await? {
                 if let Ok(unique_id) = u32::try_from(row.try_get::<i64, _>(0)?) {
                     found.insert((boot_id.clone(), unique_id), row.try_get(1)?);
                 }

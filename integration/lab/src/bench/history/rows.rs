@@ -10,7 +10,7 @@ use sa_history::History;
 use sqlx::any::AnyConnectOptions;
 use sqlx::{AnyConnection, AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _, Row as _};
 
-use super::{BEGIN, GATEWAY, forget_files, start, wait};
+use super::{BEGIN, GATEWAY, forget_files, start, wait, write_out};
 use crate::quantiles::quantiles;
 
 /// Children there are, ten of each connection. One row in twenty is of the first one, which so has many more than the others.
@@ -177,6 +177,7 @@ impl Ask {
 }
 
 async fn ask_all(engine: &str, history: &History, place: &Path, rows: u64) -> Result<bool> {
+    write_out(place)?;
     let mut good = true;
     for (name, question) in questions(rows) {
         let (mut cold, mut warm, mut given) = (Vec::new(), Vec::new(), 0);

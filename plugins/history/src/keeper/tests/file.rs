@@ -22,10 +22,12 @@ fn wait_until_away(history: &History, because: &str) {
     let begin = Instant::now();
     loop {
         let figures = history.figures();
-        match &figures.database {
-            Database::Away { error, .. } if error.contains(because) => return,
-            _ => assert!(begin.elapsed() < PATIENT, "not {because:?}: {figures:?}"),
+        if let Database::Away { error, .. } = &figures.database
+            && error.contains(because)
+        {
+            return;
         }
+        assert!(begin.elapsed() < PATIENT, "not {because:?}: {figures:?}");
         std::thread::sleep(Duration::from_millis(10));
     }
 }
