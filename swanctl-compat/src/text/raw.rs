@@ -17,8 +17,7 @@ pub fn raw(message: &Message) -> String {
     let one = |element: &Element| match element {
         Element::KeyValue(name, value) => format!("{name}={}", show(value)),
         Element::List(name, items) => format!("{name}=[{}]", items.iter().map(show).collect::<Vec<_>>().join(" ")),
-        // The counters of no connection in particular have a section without a name.
-        Element::Section(name, content) if name.is_empty() => format!("{{{}}}", raw(content)),
+        // The counters of no connection in particular have a section without a name; the blank behind it stays.
         Element::Section(name, content) => format!("{name} {{{}}}", raw(content)),
     };
     message.elements().iter().map(one).collect::<Vec<_>>().join(" ")

@@ -10,7 +10,7 @@ fn raw_and_pretty() {
     let mut message = Message::new().with("x", "1");
     message.section("s", inner);
     message.section("", Message::new());
-    assert_eq!(labelled("list-sa event", &message), "list-sa event {x=1 s {k=v l=[a b] e=[] bin=0x00ff} {}}\n");
+    assert_eq!(labelled("list-sa event", &message), "list-sa event {x=1 s {k=v l=[a b] e=[] bin=0x00ff}  {}}\n");
     assert_eq!(labelled("list-sas reply", &Message::new()), "list-sas reply {}\n");
     assert_eq!(
         pretty("r", &message),

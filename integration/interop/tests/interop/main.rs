@@ -32,6 +32,7 @@ mod past;
 mod peers;
 mod python;
 mod recorder;
+mod rendering;
 mod secrets;
 mod self_test;
 mod several;
@@ -68,6 +69,7 @@ fn main() -> ExitCode {
         differential::trials(),
         alike::trials(),
         clients::trials(),
+        rendering::trials(),
         dry_run::trials(),
         secrets::trials(),
         status::trials(),

@@ -15,11 +15,16 @@ use swanctl_compat::vici::{Message, Packet};
 /// How long a client may take for one step.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Gives the answers to a request: events, and the answer itself.
+pub(crate) type Script = fn(&Packet) -> Vec<Packet>;
+
 /// Who gives the answers.
 #[derive(Clone, Debug)]
 pub(crate) enum Behind {
     /// The daemon at this socket.
     Daemon(PathBuf),
+    /// Nobody: what is written down.
+    Script(Script),
     /// Nobody: every command succeeds, and what a daemon would have loaded already is nothing but these connections.
     Pretence {
         /// Names that `get-conns` gives.
@@ -100,7 +105,7 @@ fn record(client: UnixStream, behind: &Behind) -> Result<Vec<Exchange>> {
     client.set_read_timeout(Some(PATIENCE))?;
     let daemon = match behind {
         Behind::Daemon(path) => Some(Line::new(UnixStream::connect(path)?)?),
-        Behind::Pretence { .. } => None,
+        Behind::Pretence { .. } | Behind::Script(_) => None,
     };
     let mut client = Line::new(client)?;
     let mut daemon = daemon;
@@ -109,6 +114,7 @@ fn record(client: UnixStream, behind: &Behind) -> Result<Vec<Exchange>> {
         let request = Packet::decode(&octets).with_context(|| format!("{octets:?} is no packet"))?;
         let answers = match (&mut daemon, behind) {
             (Some(daemon), _) => daemon.ask(&request)?,
+            (None, Behind::Script(script)) => script(&request),
             (None, Behind::Pretence { connections, secrets }) => vec![pretend(&request, connections, secrets)],
             (None, Behind::Daemon(_)) => bail!("no daemon"),
         };

@@ -45,6 +45,7 @@ const FILE: CommandOption = value("file", 'f', "custom path to swanctl.conf");
 const CLEAR: CommandOption = flag("clear", 'c', "clear previously loaded credentials");
 const DRY_RUN: CommandOption =
     flag("dry-run", 'd', "only say what loading would do; exit code 3 if an SA would restart or end");
+const NAME: CommandOption = value("name", 'n', "only the one of this name");
 const NOPROMPT: CommandOption = flag("noprompt", 'n', "do not prompt for passwords");
 
 /// Options of every command.
@@ -107,6 +108,25 @@ pub(crate) const COMMANDS: &[Command] = &[
             PRETTY,
         ],
         run: control::rekey,
+    },
+    Command {
+        name: "redirect",
+        letters: &['d'],
+        about: "redirect an IKE_SA",
+        usage: &[
+            "--ike <name> | --ike-id <id> | --peer-ip <ip|subnet|range>",
+            "--peer-id <id|wildcards> | --gateway <ip|fqdn> [--raw|--pretty]",
+        ],
+        options: &[
+            value("ike", 'i', "redirect by IKE_SA name"),
+            value("ike-id", 'I', "redirect by IKE_SA unique identifier"),
+            value("peer-ip", 'p', "redirect by the peer's address"),
+            value("peer-id", 'd', "redirect by the peer's identity"),
+            value("gateway", 'g', "target gateway (IP or FQDN)"),
+            RAW,
+            PRETTY,
+        ],
+        run: control::redirect,
     },
     Command {
         name: "uninstall",
@@ -175,6 +195,38 @@ pub(crate) const COMMANDS: &[Command] = &[
         run: show::list_conns,
     },
     Command {
+        name: "list-authorities",
+        letters: &['B'],
+        about: "list loaded authority configurations",
+        usage: &["[--name <name>] [--raw|--pretty|--json]"],
+        options: &[NAME, RAW, PRETTY, JSON],
+        run: show::list_authorities,
+    },
+    Command {
+        name: "list-pools",
+        letters: &['A'],
+        about: "list loaded pool configurations",
+        usage: &["[--leases] [--name <name>] [--raw|--pretty|--json]"],
+        options: &[flag("leases", 'l', "list leases of each pool"), NAME, RAW, PRETTY, JSON],
+        run: show::list_pools,
+    },
+    Command {
+        name: "list-algs",
+        letters: &['g'],
+        about: "show loaded algorithms",
+        usage: &["[--raw|--pretty|--json]"],
+        options: &[RAW, PRETTY, JSON],
+        run: show::list_algs,
+    },
+    Command {
+        name: "flush-certs",
+        letters: &['f'],
+        about: "flush cached certificates",
+        usage: &["[--type x509|x509_ac|x509_crl|ocsp_response|pubkey] [--raw|--pretty]"],
+        options: &[value("type", 't', "only certificates of this type"), RAW, PRETTY],
+        run: control::flush_certs,
+    },
+    Command {
         name: "load-all",
         letters: &['q'],
         about: "load credentials, authorities, pools and connections",
@@ -229,6 +281,29 @@ pub(crate) const COMMANDS: &[Command] = &[
         usage: &["[--raw|--pretty|--json]"],
         options: &[flag("daemon", 'd', "query daemon version"), RAW, PRETTY, JSON],
         run: show::version,
+    },
+    Command {
+        name: "counters",
+        letters: &['C'],
+        about: "list or reset IKE event counters",
+        usage: &["[--name <name>|--all] [--reset] [--raw|--pretty|--json]"],
+        options: &[
+            NAME,
+            flag("all", 'a', "counters of all connections"),
+            flag("reset", 'R', "reset the counters"),
+            RAW,
+            PRETTY,
+            JSON,
+        ],
+        run: show::counters,
+    },
+    Command {
+        name: "reload-settings",
+        letters: &['r'],
+        about: "reload daemon settings",
+        usage: &["[--raw|--pretty]"],
+        options: &[RAW, PRETTY],
+        run: control::reload_settings,
     },
     Command {
         name: "stats",

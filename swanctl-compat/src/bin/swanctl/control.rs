@@ -31,6 +31,36 @@ pub(crate) fn uninstall(client: &mut Client, invocation: &Invocation) -> Result<
     policy(client, invocation, "uninstall")
 }
 
+pub(crate) fn redirect(client: &mut Client, invocation: &Invocation) -> Result<u8, ClientError> {
+    let request = selection(invocation, &["ike", "ike-id", "peer-ip", "peer-id", "gateway"]);
+    let answer = client.command("redirect", request, |_, _| Ok(()))?;
+    Form::of(invocation).dump("redirect reply", &answer).and_then(|dumped| outcome("redirect", &answer, dumped))
+}
+
+pub(crate) fn flush_certs(client: &mut Client, invocation: &Invocation) -> Result<u8, ClientError> {
+    quiet(client, invocation, "flush-certs", selection(invocation, &["type"]))
+}
+
+pub(crate) fn reload_settings(client: &mut Client, invocation: &Invocation) -> Result<u8, ClientError> {
+    quiet(client, invocation, "reload-settings", Message::new())
+}
+
+/// A command whose success needs no words, except those of Cygnet about what waits for a restart.
+fn quiet(client: &mut Client, invocation: &Invocation, command: &str, request: Message) -> Result<u8, ClientError> {
+    let answer = client.command(command, request, |_, _| Ok(()))?;
+    if Form::of(invocation).dump(&format!("{command} reply"), &answer)? {
+        return Ok(0);
+    }
+    if !answer.is_yes("success") {
+        return outcome(command, &answer, false);
+    }
+    let waiting: Vec<&str> = answer.list_strs("restart-needed").collect();
+    if !waiting.is_empty() {
+        eprintln!("restart the daemon to apply what has changed in: {}", waiting.join(", "));
+    }
+    Ok(0)
+}
+
 fn policy(client: &mut Client, invocation: &Invocation, command: &str) -> Result<u8, ClientError> {
     let answer = client.command(command, selection(invocation, &["child", "ike"]), |_, _| Ok(()))?;
     Form::of(invocation).dump(&format!("{command} reply"), &answer).and_then(|dumped| outcome(command, &answer, dumped))
@@ -75,7 +105,7 @@ fn bad_number(option: &str) -> u8 {
 }
 
 /// Success or failure in words, unless the answer itself was printed.
-fn outcome(command: &str, answer: &Message, dumped: bool) -> Result<u8, ClientError> {
+pub(crate) fn outcome(command: &str, answer: &Message, dumped: bool) -> Result<u8, ClientError> {
     if dumped {
         return Ok(0);
     }
