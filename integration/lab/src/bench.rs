@@ -1,5 +1,6 @@
 //! Measurements that take a lab.
 
 pub(crate) mod acquire;
+pub(crate) mod handshake;
 pub(crate) mod history;
 pub(crate) mod webhook;

@@ -28,6 +28,8 @@ enum Task {
     BenchHistory(bench::history::Options),
     /// Messages to a webhook on loopback, from both databases
     BenchWebhook(bench::webhook::Options),
+    /// How many handshakes a gateway does in a second, and what keeping a history costs of that
+    BenchHandshake(bench::handshake::Options),
     /// Two gateways, one tunnel, real packets: a pass/fail line per step
     Demo(demo::Options),
     /// Forged IKE_SA_INIT requests from thousands of addresses, while tunnels rekey and a new peer comes
@@ -62,6 +64,7 @@ fn main() -> ExitCode {
         Task::BenchAcquire(options) => bench::acquire::run(options),
         Task::BenchHistory(options) => bench::history::run(options),
         Task::BenchWebhook(options) => bench::webhook::run(options),
+        Task::BenchHandshake(options) => bench::handshake::run(options),
         Task::Demo(options) => demo::run(options),
         Task::FloodInit(options) => flood::run(options),
         Task::SoakRekey(options) => soak::run(options),

@@ -32,6 +32,8 @@ usage: cargo xtask <task>
                         events written per second on both engines; with `--rows N` how fast a past of so many rows answers; see `bench history --help`
   bench webhook [OPTIONS]
                         messages per second to a webhook on loopback, from SQLite and PostgreSQL; see `bench webhook --help`
+  bench handshake [OPTIONS]
+                        handshakes in a second with a history and without, in turns; see `bench handshake --help`
 ";
 
 /// A task either ends well, ends with an exit code that says why, or could not run.
@@ -77,6 +79,7 @@ fn main() -> ExitCode {
         ["bench", "acquire", options @ ..] => build::lab("bench-acquire", options),
         ["bench", "history", options @ ..] => build::lab("bench-history", options),
         ["bench", "webhook", options @ ..] => build::lab("bench-webhook", options),
+        ["bench", "handshake", options @ ..] => build::lab("bench-handshake", options),
         ["kernel-lab", options @ ..] => build::kernel_lab(options),
         ["help" | "--help" | "-h"] | [] => {
             print!("{USAGE}");

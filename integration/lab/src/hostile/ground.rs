@@ -17,6 +17,8 @@ use crate::traffic::ping;
 pub const ATTACKER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 66);
 /// The attacker's connection at gateway A, and its child.
 pub const CONNECTION: &str = "hostile";
+/// The table of a daemon that keeps none.
+pub const NO_HISTORY: &str = "[history]\nurl = \"\"\n";
 /// The unrelated tunnel.
 const UNRELATED: &str = "site";
 const SECRET: &str = "held-by-the-attacker";
@@ -44,8 +46,8 @@ pub struct Opening {
     pub subnet: String,
     /// Further keys of the connection.
     pub options: Vec<String>,
-    /// Whether gateway A keeps a history.
-    pub history: bool,
+    /// The table `[history]` of gateway A; empty = a database of its own.
+    pub history: String,
 }
 
 impl<'lab> Ground<'lab> {
@@ -58,7 +60,7 @@ impl<'lab> Ground<'lab> {
         lab.b.gateway.ip(&["address", "add", &address, "dev", OUTER])?;
         let site = |side| Tunnel::between(lab, side, Family::V4);
         let start = |side: Side, log: &str, tunnels: &[Tunnel]| {
-            let history = if side == Side::B || opening.history { "" } else { "[history]\nurl = \"\"\n" };
+            let history = if side == Side::A { &opening.history } else { "" };
             let peer = Cygnet { extra: format!("{TIMERS}{history}"), log: log.into() };
             Daemon::start(&peer, &lab.site(side).gateway, &lab.directory().join(side.letter()), tunnels)
         };
@@ -126,6 +128,19 @@ impl<'lab> Ground<'lab> {
         Ok(())
     }
 
+    /// Processor time that the daemon under attack has used.
+    ///
+    /// # Errors
+    /// The daemon is gone.
+    pub fn processor_time(&mut self) -> Result<Duration> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.a.process().id()))?;
+        // Behind the name, which is in brackets and may hold anything, user and system time are the twelfth and thirteenth field.
+        let (_, fields) = stat.rsplit_once(") ").context("no name")?;
+        let ticks: Vec<u64> =
+            fields.split(' ').skip(11).take(2).map(str::parse).collect::<Result<_, _>>().context("no times")?;
+        Ok(Duration::from_secs(ticks.iter().sum()) / u32::try_from(rustix::param::clock_ticks_per_second())?)
+    }
+
     /// Resident memory of the daemon under attack in KiB.
     ///
     /// # Errors
@@ -180,12 +195,21 @@ impl<'lab> Ground<'lab> {
     }
 }
 
+impl Opening {
+    /// For many peers, each with an identity and an address of its own, whose SAs all stay.
+    #[must_use]
+    pub fn for_many() -> Self {
+        let options = vec!["unique = never".into(), "dpd_delay = 0s".into()];
+        Self { id: "%any".into(), subnet: "10.64.0.0/10".into(), options, ..Self::default() }
+    }
+}
+
 impl Default for Opening {
     fn default() -> Self {
         // Several attackers share one identity; what they abandon is found by liveness checks.
         // They send fragments and read none.
         let options = vec!["unique = never".into(), "dpd_delay = 4s".into(), "fragmentation = accept".into()];
-        Opening { id: "attacker.example".into(), subnet: "10.66.0.0/16".into(), options, history: true }
+        Opening { id: "attacker.example".into(), subnet: "10.66.0.0/16".into(), options, history: String::new() }
     }
 }
 

@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use super::attacker::establish_as;
 use super::carrier::Udp;
 use super::dice::Dice;
-use super::ground::{ATTACKER, CONNECTION, Ground, Opening};
+use super::ground::{ATTACKER, CONNECTION, Ground, NO_HISTORY, Opening};
 use super::verdict::Verdict;
 use crate::topology::{Lab, Middle};
 
@@ -42,12 +42,8 @@ pub struct Options {
 /// The lab could not be built, or the daemon does not go along.
 pub fn run(options: &Options) -> Result<bool> {
     let lab = Lab::new(&Middle::Direct)?;
-    let opening = Opening {
-        id: "%any".into(),
-        subnet: "10.64.0.0/10".into(),
-        options: vec!["unique = never".into(), "dpd_delay = 0s".into()],
-        history: options.history,
-    };
+    let opening =
+        Opening { history: if options.history { String::new() } else { NO_HISTORY.into() }, ..Opening::for_many() };
     let mut ground = Ground::new(&lab, "error", &opening)?;
     let mut dice = Dice::new(options.seed);
     let step = (options.pairs / POINTS).max(1);
@@ -70,8 +66,11 @@ pub fn run(options: &Options) -> Result<bool> {
     Ok(verdict.passed())
 }
 
-/// Pairs with these numbers: each its own identity, its own address behind the peer.
-fn establish_all(ground: &Ground<'_>, numbers: std::ops::Range<u32>, dice: &mut Dice) -> Result<()> {
+/// Establishes pairs with these numbers: each its own identity, its own address behind the peer.
+///
+/// # Errors
+/// The daemon does not go along.
+pub fn establish_all(ground: &Ground<'_>, numbers: std::ops::Range<u32>, dice: &mut Dice) -> Result<()> {
     let next = AtomicU32::new(numbers.start);
     std::thread::scope(|scope| {
         let workers: Vec<_> = (0..WORKERS)
