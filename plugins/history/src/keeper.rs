@@ -12,7 +12,7 @@ use ike_model::Rfc3339;
 use ike_model::history::{KeepingFigures, Recorder as _, Subscription};
 use serde::Deserialize;
 use tokio::sync::{Notify, watch};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::Options;
 use crate::spool::{Entry, Reader, Spool};
@@ -37,6 +37,10 @@ const RETRY_EVERY: Duration = Duration::from_secs(1);
 const SET_ASIDE: u32 = 3;
 /// How long forgetting may take.
 const FORGET_TIME: Duration = Duration::from_secs(600);
+/// Small transactions take one part of the time of a processor in so many and one.
+const RESTS: u32 = 9;
+/// And nobody waits longer than this for what was just told.
+const LONGEST_REST: Duration = Duration::from_millis(200);
 /// How often what is too old is forgotten.
 const FORGET_EVERY: Duration = Duration::from_secs(600);
 /// How long taking over the rest may hold up the end.
@@ -235,10 +239,18 @@ impl Keeper {
     }
 
     async fn take_all(&self, store: &Store, reader: &mut Reader, trouble: &mut Trouble) -> sqlx::Error {
+        let mut rested = Instant::now();
         loop {
+            let begun = async {
+                sleep_until(rested).await;
+                reader.ready().await;
+                Instant::now()
+            };
             tokio::select! {
-                () = reader.ready() => match in_time(APPLY_TIME, self.take_over(store, reader, trouble)).await {
+                begun = begun => match in_time(APPLY_TIME, self.take_over(store, reader, trouble)).await {
                     Ok(events) => {
+                        let now = Instant::now();
+                        rested = now + rest(now - begun, events);
                         self.status.back();
                         trouble.over(events);
                     }
@@ -341,6 +353,12 @@ fn time_of(entry: &Entry) -> Option<u64> {
     }
     let times: Times = serde_json::from_slice(&entry.payload).ok()?;
     times.time_ms.or_else(|| Rfc3339::parse(&times.time?).map(|time| time.0))
+}
+
+/// How long to rest after a transaction that took so long. Handshakes and the database want the same processors: what comes in a storm is taken
+/// over in few large transactions, which cost a small part of what many small ones do. Where there is a backlog nobody rests.
+fn rest(taken: Duration, events: u64) -> Duration {
+    if events >= BATCH as u64 { Duration::ZERO } else { taken.saturating_mul(RESTS).min(LONGEST_REST) }
 }
 
 /// A database that is away: told once, tried again ever more slowly.
