@@ -11,6 +11,9 @@
 //! - Of two rekeyings of a CHILD SA that cross, the redundant one (RFC 7296 §2.8.1) is never installed in gateway A if A asked for it, and need not
 //!   be there. Of two of an IKE SA, the redundant one is never in use at all; while A does not know which one that is, neither is.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 

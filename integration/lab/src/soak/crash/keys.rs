@@ -101,3 +101,29 @@ fn dumped(line: &str) -> Vec<u8> {
     let is_octet = |word: &&str| word.len() == 2;
     rest.split(' ').take(16).take_while(is_octet).map_while(|word| u8::from_str_radix(word, 16).ok()).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_found_in_a_log_of_several_threads() {
+        let log = "\
+2026-11-26T04:00:01 1795665601.331 08[IKE] Sk_d secret => 32 bytes @ 0x7f4128001930
+2026-11-26T04:00:01 1795665601.331 08[IKE]    0: 00 01 02 03 04 05 06 07 08 09 0A 0B 0C 0D 0E 0F  ................
+2026-11-26T04:00:01 1795665601.331 08[IKE]   16: 00 01 02 03 04 05 06 07 08 09 0A 0B 0C 0D 0E 0F  ................
+2026-11-26T04:00:01 1795665601.331 08[IKE] Sk_ei secret => 20 bytes @ 0x7f4128004250
+2026-11-26T04:00:01 1795665601.331 08[IKE]    0: 00 01 02 03 04 05 06 07 08 09 0A 0B 0C 0D 0E 0F  ................
+2026-11-26T04:00:01 1795665601.331 08[IKE]   16: 61 62 63 64                                      abcd
+2026-11-26T04:00:01 1795665601.331 11[IKE] received DELETE for IKE_SA c0[16]
+2026-11-26T04:00:01 1795665601.331 08[IKE] Sk_er secret => 20 bytes @ 0x7f4128004264
+2026-11-26T04:00:01 1795665601.331 08[IKE]    0: 10 01 02 03 04 05 06 07 08 09 0A 0B 0C 0D 0E 0F  ................
+2026-11-26T04:00:01 1795665601.331 08[IKE]   16: 41 42 43 44                                      ABCD
+";
+        let found = secrets(log);
+        let names: Vec<_> = found.iter().map(|(thread, name, octets)| (*thread, *name, octets.len())).collect();
+        assert_eq!(names, [("08", "Sk_ei", KEY), ("08", "Sk_er", KEY)]);
+        assert_eq!((found[0].2[19], found[1].2[0]), (0x64, 0x10));
+        assert_eq!(Keyring::read(log).unwrap().waiting.len(), 1);
+    }
+}
