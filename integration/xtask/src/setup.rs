@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use crate::{Failure, Outcome, build};
 
 /// The one package list. Each line: the package, what uses it.
-const PACKAGES: [(&str, &str); 19] = [
+const PACKAGES: [(&str, &str); 20] = [
     ("iproute2", "namespaces, links, routes"),
     ("iputils-ping", "reachability"),
     ("nftables", "address translation between the gateways"),
@@ -19,6 +19,7 @@ const PACKAGES: [(&str, &str); 19] = [
     ("libcharon-extra-plugins", "charon's user-space ESP"),
     ("libstrongswan-standard-plugins", "charon's cryptography"),
     ("python3-scapy", "a second foreign judge of ESP"),
+    ("python3-prometheus-client", "a foreign reader of the metrics"),
     ("binutils", "the kernel lab: libraries that programs need"),
     ("debian-archive-keyring", "the kernel lab: its packages are signed"),
     ("gcc-12", "the kernel lab: the compiler of its kernel, for modules"),

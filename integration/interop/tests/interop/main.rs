@@ -26,6 +26,7 @@ mod kernel;
 mod life;
 mod limits;
 mod matrix;
+mod metrics;
 mod moving;
 mod offload;
 mod past;
@@ -35,6 +36,7 @@ mod recorder;
 mod rendering;
 mod secrets;
 mod self_test;
+mod service;
 mod several;
 mod status;
 mod transport;
@@ -73,6 +75,8 @@ fn main() -> ExitCode {
         dry_run::trials(),
         secrets::trials(),
         status::trials(),
+        metrics::trials(),
+        service::trials(),
         transport::trials(),
         absence::trials(),
         acquire::trials(),

@@ -300,3 +300,29 @@ fn every_metric_is_told() {
         assert_eq!(told.get(sample), Some(&value), "{sample}");
     }
 }
+
+/// A whole answer about 5,000 connections that are up. `cargo test -p telemetry metrics -- --nocapture` shows the figures.
+#[test]
+fn five_thousand_connections_are_told_in_bounded_space() {
+    const CONNECTIONS: u32 = 5_000;
+    let site = site();
+    let names: Vec<String> = (0..CONNECTIONS).map(|number| format!("site-{number:05}")).collect();
+    let sas =
+        names.iter().zip(1..).map(|(name, number)| (&**name, vec![carried(child("net", number), 1000)])).collect();
+    let view = view(names.iter().map(|name| up(name, "net")).collect(), sas);
+    let begun = Instant::now();
+    site.feed.ledger().look(&view);
+    let looked = begun.elapsed();
+    let text = page(&site, &view, &[], 0.1, Format::OpenMetrics);
+    let samples = text.lines().filter(|line| !line.starts_with('#')).count();
+    println!(
+        "{CONNECTIONS} connections: {samples} samples, {} octets, taken in within {looked:?}, written within {:?}",
+        text.len(),
+        begun.elapsed() - looked
+    );
+    assert!(
+        samples < 30 * CONNECTIONS as usize && text.len() < 100 * samples,
+        "{samples} samples, {} octets",
+        text.len()
+    );
+}
