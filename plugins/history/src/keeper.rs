@@ -35,6 +35,8 @@ const CLOSE_TIME: Duration = Duration::from_secs(5);
 const RETRY_EVERY: Duration = Duration::from_secs(1);
 /// Damaged files that a run puts out of the way: one more is no accident, and would fill the disk.
 const SET_ASIDE: u32 = 3;
+/// How often it is looked whether a daemon of the same name has gone.
+const RIVAL_EVERY: Duration = Duration::from_secs(30);
 /// How long forgetting may take.
 const FORGET_TIME: Duration = Duration::from_secs(600);
 /// Small transactions take one part of the time of a processor in so many and one.
@@ -56,6 +58,7 @@ pub(crate) fn now_ms() -> u64 {
 pub(crate) struct Keeper {
     location: Location,
     gateway: String,
+    boot_id: String,
     retention: Retention,
     subscriptions: Vec<Subscription>,
     spool: Arc<Spool>,
@@ -66,13 +69,16 @@ pub(crate) struct Keeper {
     began: AtomicBool,
     /// How many damaged files were put out of the way.
     set_aside: AtomicU32,
+    /// Another daemon writes under our name.
+    rival: AtomicBool,
 }
 
 impl Keeper {
-    pub(crate) fn new(location: Location, options: &Options, spool: Arc<Spool>) -> Self {
+    pub(crate) fn new(location: Location, options: &Options, boot_id: &str, spool: Arc<Spool>) -> Self {
         Self {
             location,
             gateway: options.gateway.clone(),
+            boot_id: boot_id.into(),
             retention: options.retention,
             subscriptions: options.subscriptions.clone(),
             spool,
@@ -80,6 +86,7 @@ impl Keeper {
             doubt: Notify::new(),
             began: AtomicBool::new(false),
             set_aside: AtomicU32::new(0),
+            rival: AtomicBool::new(false),
         }
     }
 
@@ -182,11 +189,35 @@ impl Keeper {
         }
     }
 
+    /// Tells once when somebody else writes under our name, and cleans up once nobody does any more.
+    async fn look_for_rival(&self, store: &Store) {
+        let rival = match in_time(ANSWER_TIME, store.rival(&self.boot_id)).await {
+            Ok(rival) => rival,
+            Err(error) => return tracing::debug!(%error, "whether another daemon has our name cannot be found out now"),
+        };
+        let had_one = self.rival.swap(rival.is_some(), Ordering::Relaxed);
+        match rival {
+            Some(rival) if !had_one => tracing::warn!(
+                gateway = self.gateway,
+                "another daemon keeps its history under the same name in this database ({rival}): each needs a gateway.name of its own"
+            ),
+            None if had_one => match store.bury_others(&self.boot_id, now_ms()).await {
+                Ok(()) => tracing::info!(
+                    gateway = self.gateway,
+                    "no other daemon keeps its history under the same name any more"
+                ),
+                Err(error) => tracing::debug!(%error, "what the other daemon left open cannot be closed now"),
+            },
+            Some(_) | None => {}
+        }
+    }
+
     /// Opens the database, as often as it takes; `None` when that can never succeed.
     async fn open(&self, trouble: &mut Trouble) -> Option<Arc<Store>> {
         loop {
             match Store::open(&self.location, &self.gateway, self.subscriptions.clone()).await {
                 Ok(store) => {
+                    self.look_for_rival(&store).await;
                     self.begin_deliveries(&store).await;
                     let store = Arc::new(store);
                     if let Some(old) = self.status.opened(&store) {
@@ -240,6 +271,7 @@ impl Keeper {
 
     async fn take_all(&self, store: &Store, reader: &mut Reader, trouble: &mut Trouble) -> sqlx::Error {
         let mut rested = Instant::now();
+        let mut rival_at = Instant::now() + RIVAL_EVERY;
         loop {
             let begun = async {
                 sleep_until(rested).await;
@@ -260,6 +292,12 @@ impl Keeper {
                     if let Err(error) = in_time(ANSWER_TIME, store.check()).await {
                         return error;
                     }
+                }
+                () = sleep_until(rival_at) => {
+                    if self.rival.load(Ordering::Relaxed) {
+                        self.look_for_rival(store).await;
+                    }
+                    rival_at = Instant::now() + RIVAL_EVERY;
                 }
             }
         }

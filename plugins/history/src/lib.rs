@@ -92,7 +92,7 @@ impl History {
             tracing::warn!(%error, "the spool takes no events: no new handshakes are begun until it does");
         }
         let spool = Arc::new(spool);
-        let keeper = Arc::new(Keeper::new(location, options, Arc::clone(&spool)));
+        let keeper = Arc::new(Keeper::new(location, options, boot_id, Arc::clone(&spool)));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let handle = runtime.handle().clone();
         let (stop, stopping) = watch::channel(false);

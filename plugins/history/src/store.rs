@@ -7,6 +7,7 @@ mod migrate;
 mod outbox;
 mod query;
 mod retain;
+mod rival;
 mod rows;
 mod write;
 
@@ -17,6 +18,7 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Once;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use ike_model::history::{HistoryError, Subscription};
@@ -103,6 +105,8 @@ pub(crate) struct Store {
     readers: AnyPool,
     gateway: String,
     subscriptions: Vec<Subscription>,
+    /// Nobody else writes for this gateway.
+    alone: AtomicBool,
 }
 
 impl Store {
@@ -120,7 +124,14 @@ impl Store {
         let writer = pool(location, 1).await?;
         migrate::run(location, &writer, migrate::STEPS).await?;
         let readers = pool(location, READERS).await?;
-        let store = Self { engine: location.engine, writer, readers, gateway: gateway.into(), subscriptions };
+        let store = Self {
+            engine: location.engine,
+            writer,
+            readers,
+            gateway: gateway.into(),
+            subscriptions,
+            alone: AtomicBool::new(true),
+        };
         store.note_endpoints().await?;
         Ok(store)
     }
@@ -210,7 +221,13 @@ async fn prepare(engine: Engine, connection: &mut AnyConnection) -> Result<(), s
             "PRAGMA journal_mode = WAL",
             "PRAGMA synchronous = NORMAL",
         ],
-        Engine::Postgres => &["SET application_name = 'cygnetd'"],
+        // A machine that has vanished is noticed within two minutes.
+        Engine::Postgres => &[
+            "SET application_name = 'cygnetd'",
+            "SET tcp_keepalives_idle = 60",
+            "SET tcp_keepalives_interval = 15",
+            "SET tcp_keepalives_count = 4",
+        ],
     };
     for setting in settings {
         connection.execute(*setting).await?;

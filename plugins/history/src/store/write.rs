@@ -1,5 +1,7 @@
 //! From the spool into the tables: one transaction per batch, everything in it at most once.
 
+use std::sync::atomic::Ordering;
+
 use ike_model::Rfc3339;
 use sqlx::{AnyConnection, Connection as _, Row as _};
 
@@ -46,7 +48,7 @@ impl Store {
                 Kind::Boot => match serde_json::from_slice::<Boot>(&entry.payload) {
                     Ok(boot) => {
                         std::mem::take(&mut batch).write(&mut transaction, self.engine).await?;
-                        begin_run(&mut transaction, &boot).await?;
+                        self.begin_run(&mut transaction, &boot).await?;
                     }
                     Err(_) => applied.unreadable += 1,
                 },
@@ -61,6 +63,22 @@ impl Store {
         batch.write(&mut transaction, self.engine).await?;
         transaction.commit().await?;
         Ok(applied)
+    }
+
+    /// A run begins: what earlier ones left open is closed, unless somebody else is writing under our name. Told again, it changes nothing.
+    async fn begin_run(&self, connection: &mut AnyConnection, boot: &Boot) -> Result<(), sqlx::Error> {
+        let at = boot.time_ms.saturating_mul(1000);
+        let new = note_run(connection, &boot.boot_id, &boot.gateway, at).await? > 0;
+        if new && self.alone.load(Ordering::Relaxed) {
+            bury(connection, &boot.gateway, &boot.boot_id, at).await?;
+        }
+        Ok(())
+    }
+
+    /// Whoever wrote under our name does not any more: what other runs left open is closed now.
+    pub(crate) async fn bury_others(&self, boot_id: &str, now_ms: u64) -> Result<(), sqlx::Error> {
+        let mut writer = self.writer.acquire().await?;
+        bury(&mut writer, &self.gateway, boot_id, now_ms.saturating_mul(1000)).await
     }
 
     /// Takes one record into the batch, unless it is known.
@@ -87,17 +105,13 @@ impl Store {
     }
 }
 
-/// A run begins: what earlier ones of this gateway left open was ended by their death. Told again, it changes nothing.
-async fn begin_run(connection: &mut AnyConnection, boot: &Boot) -> Result<(), sqlx::Error> {
-    let at = boot.time_ms.saturating_mul(1000);
-    if note_run(connection, &boot.boot_id, &boot.gateway, at).await? == 0 {
-        return Ok(());
-    }
+/// What earlier runs of this gateway left open was ended by their death.
+async fn bury(connection: &mut AnyConnection, gateway: &str, boot_id: &str, at: u64) -> Result<(), sqlx::Error> {
     for (table, end) in [("ike_sa", "closed_us"), ("child_sa", "removed_us")] {
         let mut sql = Sql::new("UPDATE ");
         sql.push(table).push(" SET ").push(end).push(" = ").value(at).push(", cause = 'daemon-died', cause_text = ");
         sql.value("the daemon ended without closing it; found at its next start");
-        sql.push(" WHERE gateway = ").value(&*boot.gateway).push(" AND boot_id <> ").value(&*boot.boot_id);
+        sql.push(" WHERE gateway = ").value(gateway).push(" AND boot_id <> ").value(boot_id);
         sql.push(" AND ").push(end).push(" IS NULL");
         sql.execute(&mut *connection).await?;
     }
