@@ -89,39 +89,42 @@ impl Core {
         self.timeline.as_deref().ok_or_else(none)
     }
 
-    /// Generations of CHILD SAs and what each child has carried, with the present counters of those that are up.
-    pub(crate) async fn generations(
-        &self,
-        wanted: &Wanted,
-    ) -> Result<(Vec<Generation>, Vec<ChildTotal>), HistoryError> {
-        let timeline = self.timeline()?;
-        let mut generations = timeline.generations(wanted).await?;
-        let mut totals = timeline.totals(wanted).await?;
-        let open = timeline.generations(&Wanted { up: true, limit: 0, ..wanted.clone() }).await?;
-        let live: HashMap<u32, ChildSaSnapshot> = self
-            .ike_sas()
-            .await
-            .into_iter()
-            .flat_map(|ike| ike.children)
-            .map(|child| (child.unique_id, child))
-            .collect();
-        let present =
-            |row: &Generation| live.get(&row.unique_id).filter(|_| row.boot_id == self.shared.events.boot_id());
-        for (row, child) in open.iter().filter_map(|row| Some((row, present(row)?))) {
-            let same = |total: &&mut ChildTotal| total.connection == row.connection && total.child == row.child;
-            if let Some(total) = totals.iter_mut().find(same) {
-                more(&mut total.carried_in, child.total_in, row.total_in);
-                more(&mut total.carried_out, child.total_out, row.total_out);
-            }
-        }
+    /// Generations of CHILD SAs, with the present counters of those that are up.
+    pub(crate) async fn generations(&self, wanted: &Wanted) -> Result<Vec<Generation>, HistoryError> {
+        let mut generations = self.timeline()?.generations(wanted).await?;
+        let live = self.live().await;
         for row in generations.iter_mut().filter(|row| row.removed_ms.is_none()) {
-            if let Some(child) = present(row) {
+            if let Some(child) = live.get(&row.unique_id).filter(|_| row.boot_id == self.shared.events.boot_id()) {
                 row.carried_in = Carried { bytes: child.traffic_in.bytes, packets: child.traffic_in.packets };
                 row.carried_out = Carried { bytes: child.traffic_out.bytes, packets: child.traffic_out.packets };
                 (row.total_in, row.total_out) = (child.total_in, child.total_out);
             }
         }
-        Ok((generations, totals))
+        Ok(generations)
+    }
+
+    /// What each child has carried, with the present counters of those that are up.
+    pub(crate) async fn totals(&self, wanted: &Wanted) -> Result<Vec<ChildTotal>, HistoryError> {
+        let timeline = self.timeline()?;
+        let mut totals = timeline.totals(wanted).await?;
+        let open = timeline.generations(&Wanted { up: true, limit: 0, ..wanted.clone() }).await?;
+        let live = self.live().await;
+        for row in open.iter().filter(|row| row.boot_id == self.shared.events.boot_id()) {
+            let same = |total: &&mut ChildTotal| {
+                total.gateway == row.gateway && total.connection == row.connection && total.child == row.child
+            };
+            if let Some((child, total)) = live.get(&row.unique_id).zip(totals.iter_mut().find(same)) {
+                more(&mut total.carried_in, child.total_in, row.total_in);
+                more(&mut total.carried_out, child.total_out, row.total_out);
+            }
+        }
+        Ok(totals)
+    }
+
+    /// CHILD SAs that are up, by number.
+    async fn live(&self) -> HashMap<u32, ChildSaSnapshot> {
+        let children = self.ike_sas().await.into_iter().flat_map(|ike| ike.children);
+        children.map(|child| (child.unique_id, child)).collect()
     }
 }
 

@@ -3,6 +3,7 @@
 mod commands;
 mod control_log;
 mod listener;
+mod past;
 mod session;
 mod webhooks;
 

@@ -72,19 +72,26 @@ pub trait Timeline: Send + Sync {
 
     /// Events, the newest first.
     fn events<'a>(&'a self, wanted: &'a Wanted) -> Answer<'a, Vec<PastEvent>>;
+
+    /// Waits a short while until all that has happened before the question can be found; tells whether it can.
+    fn complete(&self) -> Answer<'_, bool> {
+        Box::pin(async { Ok(true) })
+    }
 }
 
 /// Which part of the past.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Wanted {
-    /// Gateway; `None` = this one.
+    /// Gateway; `None` = this one, `*` = all.
     pub gateway: Option<String>,
     /// Connection; `None` = all.
     pub connection: Option<String>,
     /// Child; `None` = all.
     pub child: Option<String>,
-    /// Name of an event; `None` = all.
+    /// Names of events with commas between, `*` at the end of one standing for any rest; `None` = all.
     pub event: Option<String>,
+    /// Kind of the cause of an end or a failure; `None` = any and none.
+    pub cause: Option<String>,
     /// What was up or happened at this time or later.
     pub since_ms: Option<u64>,
     /// What was up or happened before this time.

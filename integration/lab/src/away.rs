@@ -152,7 +152,8 @@ fn terminate(postgres: &Postgres<'_>) -> Result<()> {
 }
 
 /// How often the gateway has said each of [`TOLD`].
-fn told(busy: &Busy<'_>) -> [usize; 2] {
+#[must_use]
+pub fn told(busy: &Busy<'_>) -> [usize; 2] {
     let log = busy.pair.a.log();
     TOLD.map(|line| log.matches(line).count())
 }

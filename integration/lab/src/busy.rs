@@ -91,8 +91,19 @@ impl<'lab> Busy<'lab> {
     /// # Errors
     /// It was not established.
     pub fn handshake(&self) -> Result<()> {
+        self.handshake_of(if self.rounds.is_multiple_of(2) { &self.pair.b } else { &self.pair.a })
+    }
+
+    /// The same, begun by the first gateway.
+    ///
+    /// # Errors
+    /// It was not established.
+    pub fn handshake_of_a(&self) -> Result<()> {
+        self.handshake_of(&self.pair.a)
+    }
+
+    fn handshake_of(&self, from: &Daemon<'_>) -> Result<()> {
         let [connection, child] = OTHER;
-        let from = if self.rounds.is_multiple_of(2) { &self.pair.b } else { &self.pair.a };
         from.swanctl(&["--initiate", "--child", child, "--timeout", "10"])?;
         from.swanctl(&["--terminate", "--ike", connection, "--timeout", "10"])?;
         Ok(())

@@ -1,12 +1,21 @@
 //! What the daemon asks of the history, answered by the thread that has the database.
 
+use std::time::Duration;
+
 use ike_model::history::{
     Answer, Backlog, ChildTotal, Delivery, Disabled, Generation, HistoryError, Keeping, KeepingFigures, Outbox,
     PastDelivery, PastEvent, PastIkeSa, Redelivery, Timeline, Verdict, Wanted, WantedDeliveries,
 };
 
+use tokio::time::{Instant, sleep};
+
 use crate::History;
 use crate::keeper::now_ms;
+
+/// How long a question waits for what is still in the spool.
+const COMPLETE_TIME: Duration = Duration::from_secs(2);
+/// Between two looks.
+const COMPLETE_STEP: Duration = Duration::from_millis(5);
 
 impl Timeline for History {
     fn generations<'a>(&'a self, wanted: &'a Wanted) -> Answer<'a, Vec<Generation>> {
@@ -27,6 +36,20 @@ impl Timeline for History {
     fn events<'a>(&'a self, wanted: &'a Wanted) -> Answer<'a, Vec<PastEvent>> {
         let wanted = wanted.clone();
         self.ask(|store| async move { store.events(&wanted).await })
+    }
+
+    fn complete(&self) -> Answer<'_, bool> {
+        Box::pin(async move {
+            let end = self.spool.end();
+            let late = Instant::now() + COMPLETE_TIME;
+            while !self.spool.is_taken_over(end) {
+                if Instant::now() > late || self.keeper.status().trouble().is_some() {
+                    return Ok(false);
+                }
+                sleep(COMPLETE_STEP).await;
+            }
+            Ok(true)
+        })
     }
 }
 

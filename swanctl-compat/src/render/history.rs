@@ -114,10 +114,57 @@ pub fn cygnet_past_ike(row: &PastIkeSa) -> Message {
     message
 }
 
-/// The `cygnet-event` event: `ulid`, and the whole `record` as JSON.
+/// Octets of one value at most; VICI counts them in 16 bits.
+const PIECE: usize = 60_000;
+/// Octets of a record that still goes into one packet.
+const RECORD_MAX: usize = 7 * PIECE;
+
+/// The `cygnet-event` event: `ulid`, and the whole `record` as JSON; one that is too long for a value is the list of its `pieces` instead. Of one
+/// that is too long for a packet, an IKE SA with hundreds of children, the children are left out.
 #[must_use]
 pub fn cygnet_event(ulid: &str, record: &str) -> Message {
-    Message::new().with("ulid", ulid).with("record", record)
+    let mut message = Message::new().with("ulid", ulid);
+    if record.len() <= PIECE {
+        message.set("record", record);
+        return message;
+    }
+    let shortened;
+    let mut rest = if record.len() > RECORD_MAX {
+        shortened = without_children(record);
+        shortened.as_str()
+    } else {
+        record
+    };
+    let mut pieces = Vec::new();
+    while !rest.is_empty() {
+        let mut end = rest.len().min(PIECE);
+        while !rest.is_char_boundary(end) {
+            end -= 1;
+        }
+        let (piece, more) = rest.split_at(end);
+        pieces.push(piece);
+        rest = more;
+    }
+    message.list("pieces", pieces);
+    message
+}
+
+fn without_children(record: &str) -> String {
+    let Ok(mut json) = serde_json::from_str::<serde_json::Value>(record) else { return String::new() };
+    for key in ["ike", "old", "new"] {
+        if let Some(ike) = json.get_mut(key).and_then(serde_json::Value::as_object_mut) {
+            ike.remove("children");
+        }
+    }
+    json.to_string()
+}
+
+/// The answer to a question about the past: `complete=yes` when all that happened before it could be found.
+#[must_use]
+pub fn complete(complete: bool) -> Message {
+    let mut answer = Message::new();
+    answer.set_if("complete", complete);
+    answer
 }
 
 fn carried(m: &mut Message, infix: &str, inbound: Carried, outbound: Carried) {

@@ -25,7 +25,7 @@ pub use doctor::{cygnet_check, cygnet_device, cygnet_doctor};
 pub use events::{LogLine, control_log, event, log};
 pub use explain::cygnet_block;
 pub use forecast::forecast;
-pub use history::{cygnet_event, cygnet_generation, cygnet_past_ike, cygnet_total};
+pub use history::{complete, cygnet_event, cygnet_generation, cygnet_past_ike, cygnet_total};
 pub use policies::{PolicyKind, PolicyListing, list_policy};
 pub use replies::{
     Algorithms, DaemonInfo, Heap, Stats, algorithms, failed, get_authorities, get_conns, get_keys, get_pools,

@@ -6,13 +6,15 @@ use super::{RequestError, number, refuse, text};
 use crate::units;
 use crate::vici::Message;
 
-/// Keys: `ike`, `child`, `gateway`, `type` (of an event), `since` and `until` (milliseconds since the epoch), `limit`.
+/// Keys: `ike`, `child`, `gateway` (`*` = all), `type` (names of events with commas between, `*` at the end of one for any rest), `cause`, `since`
+/// and `until` (milliseconds since the epoch), `limit`.
 pub(super) fn wanted(message: &Message) -> Result<Wanted, RequestError> {
     Ok(Wanted {
         gateway: text(message, "gateway"),
         connection: text(message, "ike"),
         child: text(message, "child"),
         event: text(message, "type"),
+        cause: text(message, "cause"),
         since_ms: moment(message, "since")?,
         until_ms: moment(message, "until")?,
         up: false,

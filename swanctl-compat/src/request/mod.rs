@@ -33,7 +33,7 @@ use crate::vici::Message;
 pub const LOST: &str = "cygnet-lost";
 
 /// Every event that a client may register for.
-pub const EVENTS: [&str; 26] = [
+pub const EVENTS: [&str; 27] = [
     "log",
     "control-log",
     "list-sa",
@@ -57,6 +57,7 @@ pub const EVENTS: [&str; 26] = [
     "cygnet-total",
     "cygnet-past-ike",
     "cygnet-event",
+    "cygnet-past-event",
     "cygnet-webhook",
     "cygnet-delivery",
     LOST,
@@ -221,15 +222,17 @@ pub enum Request {
         child: Option<String>,
     },
     /// `cygnet-history`; streams `cygnet-total` ([`render::cygnet_total`]) and `cygnet-generation` ([`render::cygnet_generation`]), or with
-    /// `ike-sas=yes` `cygnet-past-ike` ([`render::cygnet_past_ike`]), then an empty answer.
+    /// `ike-sas=yes` `cygnet-past-ike` ([`render::cygnet_past_ike`]); answer with [`render::complete`]. `totals=no` leaves the first out.
     CygnetHistory {
         /// Which part.
         wanted: Wanted,
         /// IKE SAs rather than CHILD SAs.
         ike_sas: bool,
+        /// Without what each child has carried in all.
+        rows_only: bool,
     },
-    /// `cygnet-events`: events of the past; streams `cygnet-event` ([`render::cygnet_event`]), the oldest first, then an empty answer. What
-    /// happens from now on comes to those who registered for `cygnet-event`.
+    /// `cygnet-events`: events of the past; streams `cygnet-past-event` ([`render::cygnet_event`]), the oldest first; answer with
+    /// [`render::complete`]. What happens from now on comes to those who registered for `cygnet-event`.
     CygnetEvents(Wanted),
     /// `cygnet-webhooks`; streams `cygnet-webhook` ([`render::cygnet_webhook`]), then an empty answer.
     CygnetWebhooks,
@@ -358,8 +361,13 @@ impl Request {
             "cygnet-explain" => required(message, "ike", "missing configuration name")
                 .map(|ike| Self::CygnetExplain { ike, child: text(message, "child") }),
             "cygnet-why" => WhyQuestion::parse(message).map(Self::CygnetWhy),
-            "cygnet-history" => history::wanted(message)
-                .and_then(|wanted| Ok(Self::CygnetHistory { wanted, ike_sas: flag(message, "ike-sas")? })),
+            "cygnet-history" => history::wanted(message).and_then(|wanted| {
+                Ok(Self::CygnetHistory {
+                    wanted,
+                    ike_sas: flag(message, "ike-sas")?,
+                    rows_only: message.get_str("totals") == Some("no"),
+                })
+            }),
             "cygnet-events" => history::wanted(message).map(Self::CygnetEvents),
             "cygnet-webhooks" => Ok(Self::CygnetWebhooks),
             "cygnet-webhook-test" => webhook::name(message).map(|name| Self::CygnetWebhookTest { name }),

@@ -182,16 +182,25 @@ fn a_part_of_the_past() {
         parse("cygnet-history", message)
     };
     let all = Wanted::default();
-    assert_eq!(ask(&[]), Ok(Request::CygnetHistory { wanted: all.clone(), ike_sas: false }));
-    let some = [("child", "net"), ("ike", "site"), ("since", "1700000000000"), ("limit", "5"), ("ike-sas", "yes")];
+    assert_eq!(ask(&[]), Ok(Request::CygnetHistory { wanted: all.clone(), ike_sas: false, rows_only: false }));
+    let some = [
+        ("child", "net"),
+        ("ike", "site"),
+        ("since", "1700000000000"),
+        ("limit", "5"),
+        ("ike-sas", "yes"),
+        ("cause", "reload"),
+        ("totals", "no"),
+    ];
     let wanted = Wanted {
         child: Some("net".into()),
         connection: Some("site".into()),
         since_ms: Some(1_700_000_000_000),
         limit: 5,
+        cause: Some("reload".into()),
         ..all.clone()
     };
-    assert_eq!(ask(&some), Ok(Request::CygnetHistory { wanted, ike_sas: true }));
+    assert_eq!(ask(&some), Ok(Request::CygnetHistory { wanted, ike_sas: true, rows_only: true }));
     assert_eq!(ask(&[("until", "noon")]), Err("invalid number for: until".into()));
     let event = Wanted { event: Some("config.loaded".into()), ..all };
     assert_eq!(parse("cygnet-events", m().with("type", "config.loaded")), Ok(Request::CygnetEvents(event)));

@@ -14,6 +14,7 @@ mod raw;
 mod sas;
 mod stats;
 mod status;
+mod table;
 mod webhooks;
 mod why;
 
@@ -24,13 +25,14 @@ pub use conns::{list_conn, list_policy};
 pub use doctor::{cygnet_check, cygnet_devices, cygnet_doctor_json};
 pub use explain::cygnet_block;
 pub use forecast::{disturbed, forecast};
-pub use history::{cygnet_event_line, cygnet_generation, cygnet_past_ike, cygnet_total};
+pub use history::{When, cygnet_event_line, cygnet_generations, cygnet_past_ikes, cygnet_record, cygnet_totals};
 pub use json::{json, named_json};
 pub use listings::{algorithms, counters, list_authority, pools};
 pub use raw::{labelled, pretty, raw};
 pub use sas::list_sa;
 pub use stats::{stats, version};
 pub use status::{cygnet_backend_sa, cygnet_child, cygnet_json};
+pub use table::{Table, Tone};
 pub use webhooks::{cygnet_delivery, cygnet_webhook, cygnet_webhook_tried};
 pub use why::{cygnet_step, cygnet_verdict, cygnet_why_json};
 

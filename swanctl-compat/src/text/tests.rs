@@ -275,57 +275,91 @@ fn generation() -> ike_model::history::Generation {
     }
 }
 
+fn shown(table: &Table) -> String {
+    let (heading, rows) = table.lines();
+    let rows = rows.iter().map(|(tone, line)| format!("{tone:?} {line}\n"));
+    format!("{heading}\n{}", rows.collect::<String>())
+}
+
 #[test]
 fn generations_and_totals_of_the_past() {
+    use ike_model::history::Generation;
+    let when = |ms: u64| format!("<{}>", ms / 1000);
     let event = crate::render::cygnet_generation(&generation());
-    assert_eq!(
-        cygnet_generation(&event),
-        "2023-11-14T22:13:20.000Z +59m12s  site/net{4} #3  c0000004_i 00001000_o  AES_GCM_16-128/CURVE_25519/ESN  \
-         kernel tunnel, packet offload on eth0  in 1000 bytes, 10 packets  out 0 bytes, 0 packets  rekeyed: replaced by {5}\n"
-    );
     let json = cygnet_json(&event).unwrap();
     assert_eq!((&json["spi-in"], &json["removed"]), (&"c0000004".into(), &1_700_003_552_000_u64.into()));
     assert_eq!((&json["bytes-total-in"], &json["generation"]), (&4000.into(), &3.into()));
-    let up = ike_model::history::Generation { removed_ms: None, cause: None, cause_text: None, ..generation() };
-    assert!(
-        cygnet_generation(&crate::render::cygnet_generation(&up))
-            .starts_with("2023-11-14T22:13:20.000Z up  site/net{4}")
+    let up = Generation { removed_ms: None, cause: None, cause_text: None, unique_id: 15, ..generation() };
+    let died = Generation { cause: Some("daemon-died".into()), gateway: "gw2".into(), ..generation() };
+    let rows = [&up, &generation()].map(crate::render::cygnet_generation);
+    assert_eq!(
+        shown(&cygnet_generations(&rows, &when)),
+        "INSTALLED     LASTED  CHILD SA         SPIS IN, OUT       ALGORITHMS                      MODE                                   \
+         IN                  OUT             END\n\
+         Good <1700000000>  up      site/net{15} #3  c0000004 00001000  AES_GCM_16-128/CURVE_25519/ESN  kernel tunnel, packet offload on \
+         eth0  1000 B, 10 packets  0 B, 0 packets\n\
+         Plain <1700000000>  59m12s  site/net{4} #3   c0000004 00001000  AES_GCM_16-128/CURVE_25519/ESN  kernel tunnel, packet offload on \
+         eth0  1000 B, 10 packets  0 B, 0 packets  rekeyed: replaced by {5}\n"
     );
+    let fleet = [&up, &died].map(crate::render::cygnet_generation);
+    let fleet = shown(&cygnet_generations(&fleet, &when));
+    assert!(fleet.starts_with("GATEWAY  INSTALLED") && fleet.contains("Bad gw2      <17"), "{fleet}");
     let total = ike_model::history::ChildTotal {
         gateway: "gw".into(),
         connection: "site".into(),
         child: "net".into(),
-        generations: 1,
-        carried_in: up.carried_in,
+        generations: 12,
+        carried_in: ike_model::snapshot::Carried { bytes: 5 << 20, packets: 1 },
         carried_out: up.carried_out,
         first_ms: 0,
         up: true,
     };
     assert_eq!(
-        cygnet_total(&crate::render::cygnet_total(&total)),
-        "site/net  up  1 generation since 1970-01-01T00:00:00.000Z  in 1000 bytes, 10 packets  out 0 bytes, 0 packets\n"
+        shown(&cygnet_totals(&[crate::render::cygnet_total(&total)], &when)),
+        "CHILD     STATE  GENERATIONS  SINCE  IN                 OUT\n\
+         Good site/net  up     12           <0>    5.0 MiB, 1 packet  0 B, 0 packets\n"
     );
 }
 
 #[test]
+fn long_records_come_in_pieces() {
+    use crate::vici::{Packet, frame};
+    let record = |children: usize| {
+        let child = format!("{{\"name\":\"{}\"}}", "\u{e4}".repeat(500));
+        let children = vec![child; children].join(",");
+        format!("{{\"type\":\"ike-sa.closed\",\"ike\":{{\"connection\":\"c\",\"children\":[{children}]}}}}")
+    };
+    for children in [0, 58, 59, 60, 61, 200, 400] {
+        let record = record(children);
+        let event = crate::render::cygnet_event("01A", &record);
+        assert_eq!(cygnet_record(&event).as_deref(), Some(&*record), "{children} children");
+        let octets = frame::encode(&Packet::Event("cygnet-event".into(), event)).unwrap();
+        assert!(octets.len() < frame::MAX_PACKET, "{} octets", octets.len());
+    }
+    let short = cygnet_record(&crate::render::cygnet_event("01A", &record(5_000))).unwrap();
+    let short: serde_json::Value = serde_json::from_str(&short).unwrap();
+    assert_eq!(short, serde_json::json!({"type": "ike-sa.closed", "ike": {"connection": "c"}}));
+}
+
+#[test]
 fn event_lines() {
-    let line = |json: &str| cygnet_event_line(&serde_json::from_str(json).unwrap());
+    let line = |json: &str| cygnet_event_line(&serde_json::from_str(json).unwrap(), &|ms| format!("<{ms}>")).1;
     assert_eq!(
         line(
             r#"{"time":"T","type":"child-sa.rekeyed","ike":{"connection":"site"},"old":{"name":"net","unique_id":1,"spi_in":256,"spi_out":null},
                "new":{"name":"net","unique_id":2,"spi_in":257,"spi_out":4096}}"#
         ),
-        "T  child-sa.rekeyed  site/net {1} 00000100_i -_o -> {2} 00000101_i 00001000_o\n"
+        "T  child-sa.rekeyed       site/net {1} 00000100_i -_o -> {2} 00000101_i 00001000_o"
     );
     assert_eq!(
-        line(r#"{"time":"T","type":"policy.acquire","connection":"a","child":"b"}"#),
-        "T  policy.acquire  a/b\n"
+        line(r#"{"time":"1970-01-01T00:00:01.000Z","type":"policy.acquire","connection":"a","child":"b"}"#),
+        "<1000>  policy.acquire         a/b"
     );
-    assert_eq!(line(r#"{"time":"T","type":"offload.device-up","name":"eth0"}"#), "T  offload.device-up  eth0\n");
+    assert_eq!(line(r#"{"time":"T","type":"offload.device-up","name":"eth0"}"#), "T  offload.device-up      eth0");
     assert_eq!(
         line(
             r#"{"time":"T","type":"ike-sa.closed","ike":{"connection":"a"},"cause":{"kind":"x","text":"by\u001bpeer"}}"#
         ),
-        "T  ike-sa.closed  a  by\u{FFFD}peer\n"
+        "T  ike-sa.closed          a  x: by\u{FFFD}peer"
     );
 }

@@ -3,7 +3,6 @@
 use std::future::Future;
 use std::sync::Arc;
 
-use ike_model::history::{HistoryError, Wanted};
 use ike_model::reload::forecast;
 use ike_model::{Command, CommandError, CommandOutcome, Connection, Selector};
 use swanctl_compat::load_conn::offload;
@@ -17,6 +16,7 @@ use swanctl_compat::{Request, RequestError};
 use tokio::sync::oneshot;
 
 use super::control_log::Scope;
+use super::past;
 use super::session::send;
 use super::webhooks;
 use crate::clock;
@@ -101,8 +101,10 @@ async fn answer(core: &Core, client: &Arc<Client>, request: Request) -> Message 
         Request::CygnetDoctor => cygnet_doctor(core, client).await,
         Request::CygnetExplain { ike, child } => cygnet_explain(core, client, &ike, child.as_deref()).await,
         Request::CygnetWhy(question) => cygnet_why(core, client, &question).await,
-        Request::CygnetHistory { wanted, ike_sas } => cygnet_history(core, client, &wanted, ike_sas).await,
-        Request::CygnetEvents(wanted) => cygnet_events(core, client, &wanted).await,
+        Request::CygnetHistory { wanted, ike_sas, rows_only } => {
+            past::history(core, client, &past::Asked { wanted: &wanted, ike_sas, rows_only }).await
+        }
+        Request::CygnetEvents(wanted) => past::events(core, client, &wanted).await,
         Request::CygnetWebhooks => webhooks::list(core, client).await,
         Request::CygnetWebhookTest { name } => webhooks::test(core, &name).await,
         Request::CygnetDeliveries(wanted) => webhooks::deliveries(core, client, &wanted).await,
@@ -453,42 +455,5 @@ async fn cygnet_doctor(core: &Core, client: &Client) -> Message {
             render::cygnet_doctor(&checks)
         }
         Err(reason) => render::failed(&reason),
-    }
-}
-
-async fn cygnet_history(core: &Core, client: &Client, wanted: &Wanted, ike_sas: bool) -> Message {
-    match past(core, client, wanted, ike_sas).await {
-        Ok(()) => Message::new(),
-        Err(error) => render::failed(&error.to_string()),
-    }
-}
-
-async fn past(core: &Core, client: &Client, wanted: &Wanted, ike_sas: bool) -> Result<(), HistoryError> {
-    if ike_sas {
-        let rows = core.timeline()?.ike_sas(wanted).await?;
-        stream_all(client, "cygnet-past-ike", rows.iter().map(render::cygnet_past_ike).collect::<Vec<_>>()).await;
-        return Ok(());
-    }
-    let (generations, totals) = core.generations(wanted).await?;
-    stream_all(client, "cygnet-total", totals.iter().map(render::cygnet_total).collect::<Vec<_>>()).await;
-    let messages: Vec<_> = generations.iter().map(render::cygnet_generation).collect();
-    stream_all(client, "cygnet-generation", messages).await;
-    Ok(())
-}
-
-async fn cygnet_events(core: &Core, client: &Client, wanted: &Wanted) -> Message {
-    let events = match core.timeline() {
-        Ok(timeline) => timeline.events(wanted).await,
-        Err(error) => Err(error),
-    };
-    match events {
-        Ok(events) => {
-            let mut messages: Vec<_> =
-                events.iter().map(|event| render::cygnet_event(&event.ulid, &event.record)).collect();
-            // They come newest first.
-            messages.reverse();
-            stream_all(client, "cygnet-event", messages).await
-        }
-        Err(error) => render::failed(&error.to_string()),
     }
 }

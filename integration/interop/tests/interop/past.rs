@@ -122,11 +122,18 @@ fn as_text(daemon: &Daemon<'_>) -> Result<()> {
         Ok(String::from_utf8_lossy(&daemon.cygnet(arguments)?.stdout).into_owned())
     };
     let past = text(&["history"])?;
-    ensure!(past.starts_with("site/net4  down  5 generations since 2") && past.lines().count() == 6, "{past}");
-    let ikes = text(&["history", "--ike-sas"])?;
-    ensure!(ikes.lines().count() == 1 && ikes.contains("gw-b.example") && ikes.contains("operator: "), "{ikes}");
-    let events = text(&["events", "--type", "child-sa.closed"])?;
+    let lines: Vec<&str> = past.lines().collect();
+    let tables = lines.iter().filter(|line| line.starts_with("CHILD ") || line.starts_with("INSTALLED ")).count();
+    ensure!(lines.len() == 11 && tables == 2 && past.starts_with("times are "), "{past}");
+    ensure!(past.contains("site/net4  down   5 ") && !past.contains('\x1b'), "{past}");
+    let ikes = text(&["history", "--ike-sas", "--color", "always"])?;
+    ensure!(ikes.lines().count() == 4 && ikes.contains("gw-b.example") && ikes.contains("operator: "), "{ikes}");
+    ensure!(ikes.contains("\x1b[1mESTABLISHED"), "{ikes}");
+    let events = text(&["events", "--event", "child-sa.c*", "--connection", "site", "--cause", "operator"])?;
     ensure!(events.lines().count() == 1 && events.contains("site/net4 {"), "{events}");
+    let wrong = daemon.cygnet(&["history", "--since", "soon"])?;
+    let said = String::from_utf8_lossy(&wrong.stderr);
+    ensure!(wrong.status.code() == Some(2) && said.contains("'soon' is no moment"), "{} {said}", wrong.status);
     let nothing = text(&["history", "--child", "elsewhere"])?;
     ensure!(nothing == "nothing of that is in the history\n", "{nothing}");
     Ok(())

@@ -99,6 +99,16 @@ impl Spool {
         self.shared.written.lock().unwrap_or_else(PoisonError::into_inner).waiting
     }
 
+    /// Up to here everything is written.
+    pub fn end(&self) -> Position {
+        self.shared.written.lock().unwrap_or_else(PoisonError::into_inner).end
+    }
+
+    /// Everything before `end` has been taken over.
+    pub fn is_taken_over(&self, end: Position) -> bool {
+        *self.shared.taken_over.lock().unwrap_or_else(PoisonError::into_inner) >= end
+    }
+
     /// The first of them. Reads the file.
     ///
     /// # Errors

@@ -83,7 +83,7 @@ impl Store {
             Engine::Postgres => UP,
         };
         let mut sql;
-        if wanted.since_ms.is_none() && wanted.until_ms.is_none() {
+        if wanted.since_ms.is_none() && wanted.until_ms.is_none() && wanted.cause.is_none() {
             sql = Sql::new(
                 "SELECT gateway, connection, child, generations, bytes_in, packets_in, bytes_out, packets_out, first_us, ",
             );
@@ -122,8 +122,15 @@ impl Store {
     pub(super) fn events_sql(&self, wanted: &Wanted) -> Sql {
         let mut sql = Sql::new("SELECT ulid, time_us, type, data FROM event");
         self.narrow(&mut sql, wanted);
-        if let Some(name) = &wanted.event {
-            sql.push(" AND type = ").value(&**name);
+        if let Some(names) = &wanted.event {
+            named(&mut sql, names);
+        }
+        if let Some(cause) = &wanted.cause {
+            let kind = match self.engine {
+                Engine::Sqlite => "json_extract(data, '$.cause.kind')",
+                Engine::Postgres => "data::jsonb -> 'cause' ->> 'kind'",
+            };
+            sql.push(" AND ").push(kind).push(" = ").value(&**cause);
         }
         for (order, bound) in [(" >= ", wanted.since_ms), (" < ", wanted.until_ms)] {
             if let Some(bound) = bound {
@@ -159,6 +166,9 @@ impl Store {
             sql.push(" INDEXED BY ").push(open);
         }
         self.narrow(sql, wanted);
+        if let Some(cause) = &wanted.cause {
+            sql.push(" AND cause = ").value(&**cause);
+        }
         if let Some(until) = wanted.until_ms {
             sql.push(" AND ").push(begin).push(" < ").value(until.saturating_mul(1000));
         }
@@ -179,13 +189,34 @@ impl Store {
 
     /// Gateway, connection and child.
     fn narrow(&self, sql: &mut Sql, wanted: &Wanted) {
-        sql.push(" WHERE gateway = ").value(wanted.gateway.as_deref().unwrap_or(&self.gateway));
+        match wanted.gateway.as_deref().unwrap_or(&self.gateway) {
+            "*" => sql.push(" WHERE TRUE"),
+            gateway => sql.push(" WHERE gateway = ").value(gateway),
+        };
         for (column, value) in [("connection", &wanted.connection), ("child", &wanted.child)] {
             if let Some(value) = value {
                 sql.push(" AND ").push(column).push(" = ").value(&**value);
             }
         }
     }
+}
+
+/// Events of one of these names.
+fn named(sql: &mut Sql, names: &str) {
+    for (at, name) in names.split(',').enumerate() {
+        sql.push(if at == 0 { " AND (" } else { " OR " });
+        match name.strip_suffix('*') {
+            Some(prefix) => {
+                let literal: String = prefix
+                    .chars()
+                    .flat_map(|c| matches!(c, '!' | '%' | '_').then_some('!').into_iter().chain([c]))
+                    .collect();
+                sql.push("type LIKE ").value(&*format!("{literal}%")).push(" ESCAPE '!'")
+            }
+            None => sql.push("type = ").value(name),
+        };
+    }
+    sql.push(")");
 }
 
 /// Which rows of a table an index finds at once.

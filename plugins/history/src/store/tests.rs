@@ -168,6 +168,36 @@ fn what_was_prepared_is_a_generation_from_then_on() {
 }
 
 #[test]
+fn events_are_found_by_names_causes_and_gateways() {
+    for place in Place::both() {
+        run(async {
+            let store = place.store().await;
+            let (mut daemon, mut other) = (Run::new("b1", NOON), Run::of("other", "o1", NOON));
+            let mut entries = daemon.life("site", "net", 1, 1);
+            entries.extend(other.life("site", "net", 1, 0));
+            store.apply(&entries).await.unwrap();
+            let found = async |wanted: Wanted| {
+                let events = store.events(&wanted).await.unwrap();
+                events.into_iter().map(|event| event.event).collect::<Vec<_>>()
+            };
+            let named = |names: &str| Wanted { event: Some(names.into()), ..Wanted::default() };
+            assert_eq!(found(named("child-sa.re*,ike-sa.closed")).await, ["ike-sa.closed", "child-sa.rekeyed"]);
+            assert_eq!(found(named("child-sa_*")).await, Vec::<String>::new(), "nothing else is a wildcard");
+            let ended = Wanted { cause: Some("operator".into()), ..Wanted::default() };
+            assert_eq!(found(ended.clone()).await, ["ike-sa.closed", "child-sa.closed"], "{}", place.url);
+            let fleet = Wanted { gateway: Some("*".into()), ..ended.clone() };
+            assert_eq!(found(fleet.clone()).await.len(), 4);
+            let gateways = store.generations(&fleet).await.unwrap();
+            assert_eq!(gateways.iter().filter(|row| row.gateway == "other").count(), 1);
+            assert_eq!(gateways.len(), 2, "the generation that was rekeyed ended for another cause");
+            assert_eq!(store.ike_sas(&ended).await.unwrap().len(), 1);
+            assert_eq!(store.totals(&Wanted { cause: None, ..fleet }).await.unwrap().len(), 2);
+            store.close().await;
+        });
+    }
+}
+
+#[test]
 fn what_is_told_twice_is_kept_once() {
     for place in Place::both() {
         run(async {

@@ -3,12 +3,15 @@
 use std::io::{self, Write};
 
 use serde_json::Value as Json;
-use swanctl_compat::text;
+use swanctl_compat::text::{self, Table, Tone};
 use swanctl_compat::vici::Message;
 use swanctl_compat::vici::client::ClientError;
 
+use crate::at;
 use crate::connect::Client;
-use crate::past::Part;
+use crate::moment::Clock;
+use crate::paint::Paint;
+use crate::past::{self, Part};
 use crate::why::UNANSWERED;
 
 /// Options of `history`.
@@ -19,27 +22,32 @@ pub(crate) struct Arguments {
     /// Show IKE SAs rather than the generations of CHILD SAs.
     #[arg(long)]
     ike_sas: bool,
-    /// Print JSON.
+    /// Show one moment: who was up, who was not and since when, what ended or failed around it and why, and which webhooks were told.
+    #[arg(long, value_name = "MOMENT", conflicts_with_all = ["ike_sas", "since", "until", "cause"])]
+    at: Option<String>,
+    /// With --at: how far around the moment events are shown.
+    #[arg(long, value_name = "TIME", default_value = "5m", requires = "at")]
+    around: String,
+    /// Print one JSON document: {"totals": [...], "generations": [...]}, with --ike-sas a list. Moments are in milliseconds since the epoch.
     #[arg(long)]
     json: bool,
 }
 
 pub(crate) fn run(client: &mut Client, arguments: &Arguments) -> Result<u8, ClientError> {
-    let mut request = arguments.part.request();
+    let clock = arguments.part.clock();
+    if let Some(moment) = &arguments.at {
+        let moment = past::moment(&clock, "--at", moment);
+        let around = past::length("--around", &arguments.around);
+        return at::run(client, &arguments.part, (moment.0, around), &clock, arguments.json);
+    }
+    let mut request = arguments.part.request(&clock);
     request.set_if("ike-sas", arguments.ike_sas);
-    let (mut totals, mut rows) = (Vec::new(), Vec::new());
-    for event in ["cygnet-total", "cygnet-generation", "cygnet-past-ike"] {
+    let row = if arguments.ike_sas { PAST_IKE } else { GENERATION };
+    for event in [TOTAL, row.0] {
         client.register(event)?;
     }
-    let answer = client.command("cygnet-history", request, |event, message| {
-        match event {
-            "cygnet-total" => totals.push(message.clone()),
-            "cygnet-generation" | "cygnet-past-ike" => rows.push(message.clone()),
-            _ => {}
-        }
-        Ok(())
-    })?;
-    if let Some(error) = answer.get_str("errmsg") {
+    let past = past::pages(client, "cygnet-history", &request, row, arguments.part.limit())?;
+    if let Some(error) = past.answer.get_str("errmsg") {
         eprintln!("cygnet: {error}");
         return Ok(UNANSWERED);
     }
@@ -47,23 +55,63 @@ pub(crate) fn run(client: &mut Client, arguments: &Arguments) -> Result<u8, Clie
     if arguments.json {
         let list = |messages: &[Message]| messages.iter().filter_map(text::cygnet_json).collect::<Vec<Json>>();
         let json = if arguments.ike_sas {
-            Json::Array(list(&rows))
+            Json::Array(list(&past.rows))
         } else {
-            serde_json::json!({ "totals": list(&totals), "generations": list(&rows) })
+            serde_json::json!({ "totals": list(&past.others), "generations": list(&past.rows) })
         };
         writeln!(out, "{json}")?;
     } else {
-        let row = if arguments.ike_sas { text::cygnet_past_ike } else { text::cygnet_generation };
-        for total in &totals {
-            write!(out, "{}", text::cygnet_total(total))?;
-        }
-        for message in &rows {
-            write!(out, "{}", row(message))?;
-        }
+        let when = |ms| clock.show(ms);
+        let rows = if arguments.ike_sas { text::cygnet_past_ikes } else { text::cygnet_generations };
+        let tables = [text::cygnet_totals(&past.others, &when), rows(&past.rows, &when)];
+        let [totals, rows] = &tables;
         if rows.is_empty() {
             writeln!(out, "nothing of that is in the history")?;
+        } else {
+            writeln!(out, "times are {}", clock.zone(clock.now_ms()))?;
+            print(&mut out, totals, arguments.part.color.paint())?;
+            print(&mut out, rows, arguments.part.color.paint())?;
         }
     }
     out.flush()?;
     Ok(0)
+}
+
+/// What child totals come as.
+pub(crate) const TOTAL: &str = "cygnet-total";
+/// What generations come as, and how they are told apart.
+pub(crate) const GENERATION: (&str, past::Key) = ("cygnet-generation", |row| key(row, "installed"));
+/// The same of IKE SAs.
+pub(crate) const PAST_IKE: (&str, past::Key) = ("cygnet-past-ike", |row| key(row, "established"));
+
+fn key(row: &Message, moment: &str) -> Option<(String, u64)> {
+    let (_, row) = row.sections().next()?;
+    let id = format!("{} {}", row.get_str("boot-id")?, row.get_str("uniqueid")?);
+    Some((id, row.get_str(moment)?.parse().ok()?))
+}
+
+/// Prints a table that has rows, and an empty line before it.
+pub(crate) fn print(out: &mut impl Write, table: &Table, paint: Paint) -> io::Result<()> {
+    if table.is_empty() {
+        return Ok(());
+    }
+    let (heading, rows) = table.lines();
+    writeln!(out, "\n{}", paint.heading(&heading))?;
+    rows.iter().try_for_each(|(tone, line)| writeln!(out, "{}", paint.tone(*tone, line)))
+}
+
+/// The moments of a clock, for what is to be told apart to the millisecond.
+pub(crate) fn exactly(clock: &Clock) -> impl Fn(u64) -> String + '_ {
+    |ms| clock.show_exactly(ms)
+}
+
+impl Paint {
+    /// A line as it is to be taken.
+    pub(crate) fn tone(self, tone: Tone, line: &str) -> String {
+        match tone {
+            Tone::Plain => line.to_owned(),
+            Tone::Good => self.good(line),
+            Tone::Bad => self.bad(line),
+        }
+    }
 }

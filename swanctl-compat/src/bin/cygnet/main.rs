@@ -1,14 +1,18 @@
 //! `cygnet`: what Cygnet's daemon knows beyond swanctl's commands.
 #![forbid(unsafe_code)]
 
+mod at;
 mod backend_sas;
 #[path = "../shared/connect.rs"]
 mod connect;
 mod doctor;
 mod events;
 mod explain;
+mod follow;
 mod guards;
 mod history;
+mod moment;
+mod paint;
 mod past;
 mod simulate;
 mod status;
@@ -104,7 +108,7 @@ fn run(arguments: &Arguments) -> Result<u8, ClientError> {
         Command::Doctor(arguments) => doctor::run(&mut client, arguments),
         Command::Explain(arguments) => explain::run(&mut client, arguments),
         Command::History(arguments) => history::run(&mut client, arguments),
-        Command::Events(arguments) => events::run(&mut client, arguments),
+        Command::Events(options) => events::run(client, &arguments.uri, options),
         Command::Webhook(arguments) => webhook::run(&mut client, arguments),
     }
 }

@@ -1,10 +1,17 @@
-//! Which part of the past: options that `cygnet history` and `cygnet events` share.
-
-use std::time::{SystemTime, UNIX_EPOCH};
+//! Which part of the past: options that `cygnet history` and `cygnet events` share, and asking for it page by page.
 
 use ike_model::Rfc3339;
-use swanctl_compat::units;
 use swanctl_compat::vici::Message;
+use swanctl_compat::vici::client::ClientError;
+
+use crate::connect::Client;
+use crate::moment::Clock;
+use crate::paint::Colour;
+
+/// Rows in one question.
+const PAGE: u32 = 1000;
+/// Stands for every gateway.
+const ALL: &str = "all";
 
 /// The options.
 #[derive(Debug, Default, clap::Args)]
@@ -15,73 +22,165 @@ pub(crate) struct Part {
     /// Only children of this name.
     #[arg(long)]
     child: Option<String>,
-    /// Of another gateway that keeps its history in the same database.
-    #[arg(long)]
+    /// Of another gateway that keeps its history in the same database, or of all of them.
+    #[arg(long, value_name = "NAME|all")]
     gateway: Option<String>,
-    /// What was there at this time or later: a time such as 2026-01-31T12:00:00Z, a date, or how long ago, such as 90s, 15m, 2h or 7d.
-    #[arg(long, value_name = "TIME", value_parser = moment)]
-    since: Option<Rfc3339>,
-    /// What was there before this time.
-    #[arg(long, value_name = "TIME", value_parser = moment)]
-    until: Option<Rfc3339>,
-    /// At most so many, the newest; 0 = as many as the daemon gives at once.
+    /// What was there at this moment or later. Moments are local: how long ago (90s, 15m, 2h30m, 7d), a time of day (03:12, the last one), a date,
+    /// both ("2026-01-31 03:12"), today, yesterday, or RFC 3339 with a zone.
+    #[arg(long, value_name = "MOMENT")]
+    since: Option<String>,
+    /// What was there before this moment.
+    #[arg(long, value_name = "MOMENT")]
+    until: Option<String>,
+    /// Only what ended or failed for a cause of this kind, such as peer-unreachable or daemon-died.
+    #[arg(long, value_name = "KIND")]
+    cause: Option<String>,
+    /// At most so many, the newest; 0 = all.
     #[arg(long, default_value_t = 100)]
     limit: u32,
+    /// Read and show moments in UTC rather than in local time. JSON has UTC always.
+    #[arg(long)]
+    utc: bool,
+    /// Colours.
+    #[arg(long, value_enum, default_value_t = Colour::Auto, value_name = "WHEN")]
+    pub(crate) color: Colour,
 }
 
 impl Part {
-    /// What to ask the daemon.
-    pub(crate) fn request(&self) -> Message {
+    /// In which zone moments are read and shown.
+    pub(crate) fn clock(&self) -> Clock {
+        Clock::new(self.utc)
+    }
+
+    /// What to ask the daemon. Ends the program where a moment is none.
+    pub(crate) fn request(&self, clock: &Clock) -> Message {
+        let mut request = self.whose();
+        for (key, text) in [("since", &self.since), ("until", &self.until)] {
+            if let Some(text) = text {
+                request.set_display(key, moment(clock, &format!("--{key}"), text).0);
+            }
+        }
+        if let Some(cause) = &self.cause {
+            request.set("cause", cause.as_str());
+        }
+        request
+    }
+
+    /// The same without moments and causes.
+    pub(crate) fn whose(&self) -> Message {
         let mut request = Message::new();
-        for (key, value) in [("ike", &self.connection), ("child", &self.child), ("gateway", &self.gateway)] {
+        let gateway = self.gateway.as_deref().map(|name| if name == ALL { "*" } else { name });
+        for (key, value) in
+            [("ike", self.connection.as_deref()), ("child", self.child.as_deref()), ("gateway", gateway)]
+        {
             if let Some(value) = value {
-                request.set(key, value.as_str());
+                request.set(key, value);
             }
         }
-        for (key, value) in [("since", self.since), ("until", self.until)] {
-            if let Some(Rfc3339(ms)) = value {
-                request.set_display(key, ms);
-            }
-        }
-        request.set_display("limit", self.limit);
         request
     }
 
     /// Whether an event that comes now is asked for.
-    pub(crate) fn takes(&self, connection: Option<&str>, child: Option<&str>) -> bool {
+    pub(crate) fn takes(&self, connection: Option<&str>, child: Option<&str>, cause: Option<&str>) -> bool {
         let fits =
             |wanted: &Option<String>, has: Option<&str>| wanted.as_deref().is_none_or(|wanted| Some(wanted) == has);
-        fits(&self.connection, connection) && fits(&self.child, child)
+        fits(&self.connection, connection) && fits(&self.child, child) && fits(&self.cause, cause)
     }
 
     /// A part of the past is asked for by time.
-    pub(crate) fn has_since(&self) -> bool {
-        self.since.is_some()
+    pub(crate) fn since(&self, clock: &Clock) -> Option<Rfc3339> {
+        self.since.as_deref().map(|text| moment(clock, "--since", text))
+    }
+
+    /// Of another gateway: what happens now is not known here.
+    pub(crate) fn is_elsewhere(&self) -> bool {
+        self.gateway.is_some()
+    }
+
+    /// At most so many rows; `None` = all.
+    pub(crate) fn limit(&self) -> Option<usize> {
+        (self.limit > 0).then(|| usize::try_from(self.limit).unwrap_or(usize::MAX))
     }
 }
 
-/// A time, or how long ago it is.
-fn moment(text: &str) -> Result<Rfc3339, String> {
-    if let Some(time) = Rfc3339::parse(text) {
-        return Ok(time);
+/// A moment that was asked for. Ends the program where it is none, as clap does.
+pub(crate) fn moment(clock: &Clock, option: &str, text: &str) -> Rfc3339 {
+    match clock.parse(text) {
+        Ok(time) => time,
+        Err(error) => clap::Error::raw(clap::error::ErrorKind::ValueValidation, format!("{option}: {error}\n")).exit(),
     }
-    let ago = text.starts_with(|c: char| c.is_ascii_digit()).then(|| units::seconds(text)).flatten();
-    let ago =
-        ago.ok_or("expected a time such as 2026-01-31T12:00:00Z, a date, or how long ago, such as 15m, 2h or 7d")?;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-    Ok(Rfc3339(u64::try_from(now).unwrap_or(u64::MAX).saturating_sub(ago.saturating_mul(1000))))
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// An answer: rows, the newest first, and the message that ended the last page.
+#[derive(Debug, Default)]
+pub(crate) struct Pages {
+    /// Streamed messages that are no rows.
+    pub(crate) others: Vec<Message>,
+    /// The rows.
+    pub(crate) rows: Vec<Message>,
+    /// What the daemon said in the end.
+    pub(crate) answer: Message,
+}
 
-    #[test]
-    fn times_are_absolute_or_ago() {
-        assert_eq!(moment("1970-01-02"), Ok(Rfc3339(86_400_000)));
-        let (hour, minute) = (moment("1h").unwrap(), moment("1m").unwrap());
-        let apart = minute.0 - hour.0;
-        assert!((3_540_000..3_541_000).contains(&apart), "{apart}");
-        assert!(moment("yesterday").is_err() && moment("").is_err() && moment("-5").is_err());
+/// How rows are told apart, and the moment by which they are ordered.
+pub(crate) type Key = fn(&Message) -> Option<(String, u64)>;
+
+/// Runs a command again and again, each time for what is older, until there are `limit` rows or no more. `event` is what rows come as.
+///
+/// # Errors
+/// As for any command. That the daemon refuses is in the answer.
+pub(crate) fn pages(
+    client: &mut Client,
+    command: &str,
+    request: &Message,
+    (event, key): (&str, Key),
+    limit: Option<usize>,
+) -> Result<Pages, ClientError> {
+    let mut all = Pages::default();
+    let mut until = None;
+    loop {
+        let left = limit.map_or(usize::MAX, |limit| limit.saturating_sub(all.rows.len()));
+        // A row more than wanted tells the last page from one that happens to be full.
+        let size = PAGE.min(u32::try_from(left).unwrap_or(u32::MAX));
+        let mut request = request.clone();
+        request.set_display("limit", size);
+        if let Some(until) = until {
+            request.set_display("until", until);
+            request.set("totals", "no");
+        }
+        let mut page = Vec::new();
+        all.answer = client.command(command, request, |name, message| {
+            if name == event {
+                page.push(message.clone());
+            } else {
+                all.others.push(message.clone());
+            }
+            Ok(())
+        })?;
+        let full = page.len() >= usize::try_from(size).unwrap_or(usize::MAX);
+        // Rows of one moment may lie on both sides of the end of a page, and come again.
+        page.sort_by_key(|row| std::cmp::Reverse(key(row).map(|(_, at)| at)));
+        let known: Vec<_> = all.rows.iter().rev().take(page.len()).filter_map(key).collect();
+        let before = all.rows.len();
+        let oldest = page.last().and_then(key).map(|(_, at)| at);
+        all.rows.extend(page.into_iter().filter(|row| key(row).is_none_or(|key| !known.contains(&key))));
+        all.rows.truncate(limit.unwrap_or(usize::MAX));
+        let enough = limit.is_some_and(|limit| all.rows.len() >= limit);
+        let Some(oldest) = oldest.filter(|_| full && !enough && all.answer.get("errmsg").is_none()) else {
+            return Ok(all);
+        };
+        // All of this page was known: go past the moment they share.
+        until = Some(if all.rows.len() > before { oldest + 1 } else { oldest });
+    }
+}
+
+/// A length of time that was asked for, in milliseconds. Ends the program where it is none.
+pub(crate) fn length(option: &str, text: &str) -> u64 {
+    match crate::moment::ago(text) {
+        Some(seconds) => seconds.saturating_mul(1000),
+        None => {
+            let error = format!("{option}: '{text}' is no length of time: expected one such as 90s, 5m or 2h30m\n");
+            clap::Error::raw(clap::error::ErrorKind::ValueValidation, error).exit()
+        }
     }
 }
