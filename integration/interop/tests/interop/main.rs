@@ -5,6 +5,7 @@ mod accounts;
 mod acquire;
 mod afresh;
 mod alike;
+mod asked;
 mod breaking;
 mod clients;
 mod crossing;
@@ -17,10 +18,12 @@ mod dry_run;
 mod explain;
 mod faults;
 mod files;
+mod fleet;
 mod forms;
 mod fragments;
 mod guard;
 mod harness;
+mod http;
 mod judge;
 mod kernel;
 mod life;
@@ -31,6 +34,7 @@ mod moving;
 mod offload;
 mod past;
 mod peers;
+mod privacy;
 mod python;
 mod recorder;
 mod rendering;
@@ -92,9 +96,12 @@ fn main() -> ExitCode {
         why::trials(),
         offload::trials(),
         past::trials(),
+        asked::trials(),
         trouble::trials(),
         accounts::trials(),
         webhook::trials(),
+        fleet::trials(),
+        privacy::trials(),
         limits::trials(),
         kernel::trials(),
     ]
