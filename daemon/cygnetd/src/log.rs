@@ -20,6 +20,9 @@ use crate::subscribers::Subscribers;
 /// What the journal's fields begin with: `CYGNET_CONN`, `CYGNET_CODE`.
 const PREFIX: &str = "CYGNET";
 
+/// What the history says once of its database, its library would say at each attempt.
+const QUIET: &str = "sqlx_core=off";
+
 type Boxed<S> = Box<dyn Layer<S> + Send + Sync>;
 
 /// Sends everything that is logged from now on to standard error or the journal, and to VICI clients.
@@ -37,7 +40,8 @@ pub(crate) fn start(log: &Log, subscribers: &Arc<Subscribers>) -> anyhow::Result
         },
         LogFormat::Auto => (text(), None),
     };
-    let filter = EnvFilter::builder().parse(&log.level)?;
+    let level = if log.level.contains("sqlx") { log.level.clone() } else { format!("{},{QUIET}", log.level) };
+    let filter = EnvFilter::builder().parse(level)?;
     let lines = lines.with_filter(filter);
     tracing_subscriber::registry().with(lines).with(vici_layer::layer(Arc::clone(subscribers))).try_init()?;
     if let Some(error) = trouble {
