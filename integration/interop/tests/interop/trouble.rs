@@ -166,7 +166,7 @@ fn full_disk_for_both() -> Result<()> {
         busy.end_traffic()?;
 
         let ballast = Ballast::fill(&disk)?;
-        let before = busy.told();
+        let (before, gap) = (busy.told(), lost(busy)?);
         exhaust(busy)?;
         busy.pair.a.process().kill()?;
         busy.pair.a.restart()?;
@@ -179,9 +179,9 @@ fn full_disk_for_both() -> Result<()> {
         life::settle("there is room again", || busy.handshake_of_a().map(|()| true))?;
         life::settle("what was told before is kept", || {
             let kept = busy::kept(&busy.pair.a)?;
-            let missing: Vec<_> = before.keys().filter(|number| !kept.contains_key(number)).collect();
-            // Those of the first gap.
-            ensure!(missing.len() == lost(busy)?.len(), "{missing:?}");
+            let missing = before.keys().filter(|number| !kept.contains_key(number));
+            let missing: Vec<u64> = missing.map(|(_, number)| *number).collect();
+            ensure!(missing == gap, "{missing:?} beyond {gap:?}");
             Ok(true)
         })
     })
