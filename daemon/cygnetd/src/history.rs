@@ -22,6 +22,7 @@ pub(crate) struct Past {
     /// Has what is to be delivered to webhooks.
     pub(crate) outbox: Option<Arc<dyn Outbox>>,
     /// Says how it is going.
+    #[cfg_attr(not(feature = "telemetry"), expect(dead_code, reason = "only telemetry shows it"))]
     pub(crate) keeping: Option<Arc<dyn Keeping>>,
     stop: Option<Box<dyn FnOnce() + Send>>,
 }
