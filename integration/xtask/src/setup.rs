@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use crate::{Failure, Outcome, build};
 
 /// The one package list. Each line: the package, what uses it.
-const PACKAGES: [(&str, &str); 20] = [
+const PACKAGES: [(&str, &str); 22] = [
     ("iproute2", "namespaces, links, routes"),
     ("iputils-ping", "reachability"),
     ("nftables", "address translation between the gateways"),
@@ -28,14 +28,17 @@ const PACKAGES: [(&str, &str); 20] = [
     ("qemu-system-x86", "the kernel lab: its virtual machines"),
     ("xz-utils", "the kernel lab: the kernel's modules are compressed"),
     ("postgresql", "the history on a server; the tests start their own"),
+    ("chromium-driver", "the status page in a browser"),
+    ("fonts-dejavu-core", "the browser's letters"),
     ("python3-venv", "the Python packages below"),
 ];
 
 /// What the interop tests use from PyPI. Each line: the package, the module by which one sees that it is there, what uses it. Each is taken
 /// alone: what it depends on is not used.
-const PYTHON: [(&str, &str, &str); 2] = [
+const PYTHON: [(&str, &str, &str); 3] = [
     ("vici==6.0.3", "vici", "a VICI client nobody here wrote"),
     ("standardwebhooks==1.1.0", "standardwebhooks", "a judge of the webhooks' signatures nobody here wrote"),
+    ("axe-playwright-python==0.1.8", "axe_playwright_python", "axe-core, the judge of the page's accessibility"),
 ];
 
 /// A hook that Debian's packages ask before they start a service; 101 means "no".

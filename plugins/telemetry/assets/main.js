@@ -26,6 +26,7 @@ const banner = document.getElementById("banner");
 
 /** The view that is shown. */
 let shown;
+let opened = false;
 let timer;
 let asking;
 /** How often in a row the daemon has not answered. */
@@ -47,7 +48,6 @@ function open() {
   const view = VIEWS[where.view] ?? tunnels;
   shown?.close?.();
   shown = view.open(app, where);
-  const first = main.childElementCount > 0;
   put(main, shown.element);
   document.title = `${shown.title} · Cygnet`;
   for (const link of document.querySelectorAll(".tabs a")) {
@@ -58,7 +58,8 @@ function open() {
     else link.removeAttribute("aria-current");
   }
   // The first view is where a browser begins anyway.
-  if (first) shown.element.querySelector("h1")?.focus();
+  if (opened) shown.element.querySelector("h1")?.focus();
+  opened = true;
   plan(0);
 }
 

@@ -18,7 +18,7 @@ import {
 } from "./format.js";
 
 const RANGES = {
-  "15m": [900, "15 min"],
+  "5m": [300, "5 min"],
   "1h": [3600, "1 h"],
   "6h": [21600, "6 h"],
   "1d": [86400, "1 day"],
@@ -40,6 +40,8 @@ export function timeline({ connection, child, range, remember }) {
   let chosen = RANGES[range] ? range : "1h";
   let timer;
   let chosenBar = 0;
+  /** Numbers of the CHILD SAs that are shown to be up; nothing while the history does not answer. */
+  let standing;
   const summary = h("p", { class: "muted small" });
   const strip = s("svg", {
     class: "strip",
@@ -99,6 +101,7 @@ export function timeline({ connection, child, range, remember }) {
       show([...answer.generations].reverse(), since, Math.max(until, answer.time_ms), answer.more);
     } catch (error) {
       put(strip);
+      standing = undefined;
       say(summary, `The history does not answer: ${error.message}`);
     }
   }
@@ -107,6 +110,7 @@ export function timeline({ connection, child, range, remember }) {
     // While one goes through the bars with the keyboard, the same generation stays chosen.
     const held = strip.contains(document.activeElement) ? document.activeElement.dataset.key : undefined;
     const x = (ms) => ((Math.min(until, Math.max(since, ms)) - since) / (until - since)) * WIDTH;
+    standing = new Set(generations.filter((one) => !one.removed_ms).map((one) => one.unique_id));
     const bars = generations.map((one) => bar(one, x, until, tip));
     chosenBar = Math.max(0, bars.length - 1);
     bars.at(-1)?.setAttribute("tabindex", 0);
@@ -136,6 +140,8 @@ export function timeline({ connection, child, range, remember }) {
   load();
   return {
     element,
+    /** The history has not caught up with what is up now. */
+    isBehind: (uniqueId) => standing && (uniqueId === null ? standing.size > 0 : !standing.has(uniqueId)),
     refresh() {
       timer ??= setTimeout(() => {
         timer = undefined;

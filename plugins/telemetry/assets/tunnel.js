@@ -31,7 +31,6 @@ export function open(app, { parts: [connection = "", child = ""], query }) {
   });
   const past = lastEvents(connection, child);
   let fetched = 0;
-  let generation;
 
   const element = h(
     "div",
@@ -66,9 +65,7 @@ export function open(app, { parts: [connection = "", child = ""], query }) {
       list(security, securityFacts(one, status.time_ms));
       traffic.update(one, key);
       limits.update(one, key);
-      // A rekey that no event told of, because the stream was interrupted.
-      if (generation !== undefined && generation !== one.unique_id) line.refresh();
-      generation = one.unique_id;
+      if (line.isBehind(one.unique_id)) line.refresh();
     },
     event(record) {
       if (events.connectionOf(record) !== connection) return;
@@ -204,7 +201,7 @@ function lastEvents(connection, child) {
     h("h2", {}, "Last events"),
     feed.element,
     note,
-    h("p", { class: "small" }, more),
+    h("p", { class: "more" }, more),
   );
   get("/api/events", { connection, limit: ASKED })
     .then((answer) => {

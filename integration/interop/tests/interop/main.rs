@@ -32,6 +32,7 @@ mod matrix;
 mod metrics;
 mod moving;
 mod offload;
+mod page;
 mod past;
 mod peers;
 mod privacy;
@@ -102,6 +103,7 @@ fn main() -> ExitCode {
         webhook::trials(),
         fleet::trials(),
         privacy::trials(),
+        page::trials(),
         limits::trials(),
         kernel::trials(),
     ]
