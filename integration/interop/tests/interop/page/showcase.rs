@@ -170,8 +170,8 @@ fn dark_by_the_button(browser: &Browser<'_>) -> Result<()> {
 fn keyboard_alone(browser: &Browser<'_>) -> Result<()> {
     // Where the focus has not been anywhere yet.
     browser.open("about:blank")?;
-    browser.open(PAGE)?;
-    show(browser, VIEWS[0])?;
+    browser.open(&format!("{PAGE}#/tunnels"))?;
+    browser.until_text(".tunnels tbody", "branch-oslo/lan")?;
     let where_one_is = "(() => { const at = document.activeElement; const style = getComputedStyle(at);\
         const box = at.getBoundingClientRect();\
         return { name: at.getAttribute('href') ?? at.id ?? '', text: at.innerText, seen: style.outlineStyle !== 'none' && box.bottom > 0 }; })()";
