@@ -31,6 +31,11 @@ export function open(app, { query }) {
   const said = h("p", { class: "notice", role: "status", hidden: true });
   const readOnly = h("p", { class: "notice", hidden: true });
   const hooks = h("div", { class: "hooks" });
+  const none = h(
+    "p",
+    { class: "notice", hidden: true },
+    "No webhook is configured: [[webhook]] in cygnetd.toml adds one.",
+  );
   const known = new Map();
   const rows = new Map();
   const body = h("tbody", { role: "rowgroup" });
@@ -45,6 +50,7 @@ export function open(app, { query }) {
     h("div", { class: "head" }, h("h1", { tabindex: "-1" }, "Webhook deliveries")),
     readOnly,
     said,
+    none,
     hooks,
     tools(filter, () => {
       cursors.length = 0;
@@ -122,6 +128,7 @@ export function open(app, { query }) {
     element,
     status(status) {
       actions = status.actions;
+      none.hidden = status.webhooks.length > 0;
       readOnly.hidden = actions.allowed;
       say(readOnly, actions.allowed ? "" : `Read only: ${actions.reason}`);
       keyed(
@@ -186,12 +193,24 @@ function tools(filter, changed) {
   );
 }
 
+const HEALTH = {
+  up: ["good", "tick", "takes messages"],
+  down: ["warn", "warn", "does not answer"],
+  disabled: ["bad", "cross", "disabled"],
+  untried: ["idle", "ring", "not tried yet"],
+  "": ["idle", "ring", "configured no more"],
+};
+
+/** A number, or a dash while the database does not say. */
+const figure = (value) => (value === null ? "–" : count(value));
+
 /** One webhook with its backlog. */
 function hook(redeliver, enable) {
   let shown;
   const name = h("h2");
   const waiting = h("b");
   const dead = h("b");
+  const health = h("span");
   const stopped = h("p", { class: "small" });
   const again = h(
     "button",
@@ -202,7 +221,7 @@ function hook(redeliver, enable) {
   const element = h(
     "section",
     { class: "card" },
-    name,
+    h("div", { class: "head" }, name, health),
     h(
       "div",
       { class: "figures" },
@@ -217,16 +236,16 @@ function hook(redeliver, enable) {
     update(one) {
       shown = one;
       say(name, one.name);
-      say(waiting, count(one.waiting));
-      say(dead, count(one.dead));
+      say(waiting, figure(one.waiting));
+      say(dead, figure(one.dead));
       again.setAttribute("aria-label", `Send dead deliveries to ${one.name} again`);
       on.setAttribute("aria-label", `Enable ${one.name}`);
     },
     draw(one, now, actions) {
+      put(health, badge(...(HEALTH[one.state] ?? ["idle", "ring", one.state])));
       stopped.hidden = !one.disabled;
-      if (one.disabled)
-        put(stopped, badge("bad", "cross", "disabled"), ` ${ago(one.disabled.since_ms, now)}: ${one.disabled.reason}`);
-      again.hidden = one.dead === 0;
+      say(stopped, one.disabled ? `${ago(one.disabled.since_ms, now)}: ${one.disabled.reason}` : "");
+      again.hidden = !one.dead;
       on.hidden = !one.disabled;
       again.disabled = on.disabled = !actions.allowed;
     },

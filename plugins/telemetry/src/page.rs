@@ -1,20 +1,10 @@
 //! The status page and its API.
 //!
-//! The page is files that are built into the program; what it shows comes from `/api/`, which scripts may use as well. Fields are only added:
+//! The page is files that are built into the program; what it shows comes from `/api/`, which scripts may use as well: PAGE.md beside this crate's
+//! manifest has the requests. Fields are only added. Moments are milliseconds since the epoch.
 //!
-//! | request | answer |
-//! |---|---|
-//! | `GET /api/status` | the gateway, its webhooks, how many tunnels are in which state, and a page of tunnels: `search`, `state`, `connection`, `child`, `sort=name\|trouble\|traffic`, `offset`, `limit` (100), `samples=MS` adds throughput since then |
-//! | `GET /api/timeline` | generations of CHILD SAs, the newest first, and what each child has carried: `connection`, `child`, `since`, `until`, `limit` (500, at most 5,000) |
-//! | `GET /api/events` | events of the past, the newest first: `connection`, `child`, `event`, `since`, `until`, `limit` (100, at most 1,000), `before` = `next` of the answer before |
-//! | `GET /api/events/live` | events as they come (server-sent events whose ids are ULIDs), after `Last-Event-ID` those missed meanwhile; `event: lost` tells how many could not be sent, `null` = unknown |
-//! | `GET /api/devices` | devices and what they can carry, rung by rung |
-//! | `GET /api/deliveries` | deliveries to webhooks, the newest event first: `endpoint`, `state`, `connection`, `ulid`, `limit` (100, at most 1,000), `before` = `next` of the answer before |
-//! | `POST /api/deliveries/redeliver` | `{endpoint?, ulid?}`: makes dead deliveries due again, or the one of that event; answers `{redelivered}` |
-//! | `POST /api/webhooks/NAME/enable` | sends to a disabled webhook again; answers `{enabled}`: it was disabled |
-//!
-//! Moments are milliseconds since the epoch. Posts need the token: `Authorization: Bearer TOKEN`. No page of another site can send that header
-//! without being asked for permission first, which is never given; what comes from another origin is refused all the same.
+//! What changes something needs the token, in a header that no page of another site can send without being asked for permission first, which is never
+//! given; what comes from another origin is refused all the same.
 
 mod assets;
 mod deliveries;

@@ -61,7 +61,8 @@ pub(super) async fn deliveries(
     let more = deliveries.len() > limit as usize;
     deliveries.truncate(limit as usize);
     let next = deliveries.last().filter(|_| more).map(|last| last.cursor().to_string());
-    Ok(Json(Deliveries { v: 1, time_ms: now_ms(), deliveries, next, webhooks: webhooks(&site).await }))
+    let view = site.view().await;
+    Ok(Json(Deliveries { v: 1, time_ms: now_ms(), deliveries, next, webhooks: webhooks(&site, &view).await }))
 }
 
 fn state(name: &str) -> Result<DeliveryState, Problem> {
@@ -115,7 +116,7 @@ pub(super) async fn enable(
     Path(name): Path<String>,
 ) -> Result<Json<Enabled>, Problem> {
     let outbox = outbox(&site)?;
-    let known = outbox.backlog().await.map_err(away)?.into_iter().any(|backlog| backlog.endpoint == name);
+    let known = site.view().await.webhooks.iter().any(|webhook| webhook.name == name);
     let enabled = outbox.enable(&name).await.map_err(away)?;
     if !known && !enabled {
         return Err(Problem::not_found("there is no webhook of that name"));

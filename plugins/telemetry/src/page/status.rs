@@ -15,7 +15,7 @@ use super::samples::{Sample, Samples};
 use super::{Asked, Page};
 use crate::guard::Problem;
 use crate::site::Site;
-use crate::view::{Condition, Standing};
+use crate::view::{Condition, Standing, View};
 
 /// Tunnels in an answer where nobody says how many.
 const LIMIT: usize = 100;
@@ -78,10 +78,13 @@ struct Actions {
 
 #[derive(Serialize)]
 pub(super) struct Webhook {
-    pub(super) name: String,
-    pub(super) waiting: u64,
-    pub(super) dead: u64,
-    pub(super) disabled: Option<Disabled>,
+    name: String,
+    /// `untried`, `up`, `down` or `disabled`; empty where it is configured no more.
+    state: &'static str,
+    /// Unknown while the history's database is away.
+    waiting: Option<u64>,
+    dead: Option<u64>,
+    disabled: Option<Disabled>,
 }
 
 #[derive(Default, Serialize)]
@@ -179,7 +182,7 @@ pub(super) async fn status(
     page.looked();
     let lines = page.lines(&site).await;
     let conditions = site.daemon.readiness().await;
-    let webhooks = webhooks(&site).await;
+    let webhooks = webhooks(&site, &lines.view).await;
     let samples = page.samples();
     let mut found: Vec<&Line> = lines.lines.iter().filter(|line| filter.fits(&lines, line)).collect();
     sort(&mut found, wanted.sort, &samples);
@@ -213,13 +216,17 @@ fn actions(site: &Site) -> Actions {
     Actions { allowed, reason: (!allowed).then_some(reason) }
 }
 
-/// Webhooks with their backlogs. Without a history there are none, and while its database is away their names alone would be no help.
-pub(super) async fn webhooks(site: &Site) -> Vec<Webhook> {
-    let Some(outbox) = site.daemon.outbox() else { return Vec::new() };
+/// Webhooks, those included that are configured no more and still have something to deliver.
+pub(super) async fn webhooks(site: &Site, view: &View) -> Vec<Webhook> {
+    let outbox = site.daemon.outbox();
     let mut webhooks = Vec::new();
-    for backlog in outbox.backlog().await.unwrap_or_default() {
-        let disabled = outbox.disabled(&backlog.endpoint).await.unwrap_or_default();
-        webhooks.push(Webhook { name: backlog.endpoint, waiting: backlog.waiting, dead: backlog.dead, disabled });
+    for one in &view.webhooks {
+        let disabled = match &outbox {
+            Some(outbox) if one.state == "disabled" => outbox.disabled(&one.name).await.unwrap_or_default(),
+            Some(_) | None => None,
+        };
+        let (waiting, dead) = one.backlog.unzip();
+        webhooks.push(Webhook { name: one.name.clone(), state: one.state, waiting, dead, disabled });
     }
     webhooks
 }

@@ -18,7 +18,7 @@ use crate::feed::Feed;
 use crate::fixture::loaded;
 use crate::server::Server;
 use crate::site::{Options, Site};
-use crate::view::View;
+use crate::view::{View, Webhook};
 
 /// How long an answer may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -272,7 +272,11 @@ fn without_a_token_nothing_can_be_changed_and_the_reason_is_told() {
 
 #[test]
 fn deliveries_are_listed_redelivered_and_endpoints_enabled() {
-    let running = run(Some("right"));
+    let stage = Stage { past: Some(Arc::new(Past::default())), ..Stage::default() };
+    let webhook = |name: &str, state, backlog| Webhook { name: name.into(), state, backlog, ..Webhook::default() };
+    let webhooks = vec![webhook("ops", "up", Some((0, 2))), webhook("siem", "disabled", None)];
+    stage.puppet.view.send_replace(View { webhooks, ..view(Vec::new(), Vec::new()) });
+    let running = run_stage(stage, Some("right"));
     let past = running.past();
     for (ulid, state) in [("01A", DeliveryState::Dead), ("01B", DeliveryState::Dead), ("01C", DeliveryState::Delivered)]
     {
@@ -283,7 +287,10 @@ fn deliveries_are_listed_redelivered_and_endpoints_enabled() {
     past.disabled.lock().unwrap().insert("siem".into(), disabled);
     let first = running.get("/api/deliveries?limit=3");
     assert_eq!((&first["deliveries"][0]["ulid"], &first["next"]), (&json!("01D"), &json!("01B/ops")));
-    assert_eq!(first["webhooks"][1]["disabled"], json!({"since_ms": 5, "reason": "410 Gone"}));
+    let ops = json!({"name": "ops", "state": "up", "waiting": 0, "dead": 2, "disabled": null});
+    assert_eq!(first["webhooks"][0], ops);
+    let disabled = json!({"since_ms": 5, "reason": "410 Gone"});
+    assert_eq!((&first["webhooks"][1]["disabled"], &first["webhooks"][1]["dead"]), (&disabled, &Json::Null));
     let second = running.get("/api/deliveries?limit=3&before=01B/ops");
     assert_eq!((&second["deliveries"][0]["ulid"], &second["next"]), (&json!("01A"), &Json::Null));
     let token = "Authorization: Bearer right\r\n";
