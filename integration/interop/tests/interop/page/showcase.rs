@@ -1,4 +1,5 @@
 //! A gateway with tunnels of all kinds, for pictures and for those who do not see them: accessibility, keyboards, phones.
+#![allow(clippy::indexing_slicing, reason = "indexing JSON gives null where there is nothing")]
 
 use std::time::Duration;
 
