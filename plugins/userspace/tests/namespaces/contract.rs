@@ -20,6 +20,8 @@ use super::lab::{Capture, Lab, eventually, turn};
 
 /// How long a packet may take to its link.
 const PATIENCE: Duration = Duration::from_millis(150);
+/// What a removal waits at most.
+const PARTING: Duration = Duration::from_millis(50);
 
 /// The backend in a gateway of a lab.
 struct Hosted<'l> {
@@ -83,6 +85,15 @@ fn assert_blocked(error: &io::Error) {
     assert!(error.raw_os_error().is_some_and(|code| blocked.contains(&code)), "{error}");
 }
 
+impl Hosted<'_> {
+    /// A request that changes nothing is answered.
+    fn answered(&self) {
+        let tag = Tag::new(Shard(9), self.tags.fetch_add(1, Ordering::Relaxed));
+        self.backend.submit(tag, Request::Apply(Vec::new()));
+        eventually("an answer", || !self.log.outcomes(tag).is_empty());
+    }
+}
+
 impl Subject for Hosted<'_> {
     fn backend(&self) -> &dyn OffloadBackend {
         &*self.backend
@@ -92,11 +103,13 @@ impl Subject for Hosted<'_> {
         &self.log
     }
 
-    /// Requests are answered in their order: when this one is, all are.
+    /// Requests are answered in their order, but for removals, which wait a while for whoever still uses what they took out.
     fn settle(&mut self) {
-        let tag = Tag::new(Shard(9), self.tags.fetch_add(1, Ordering::Relaxed));
-        self.backend.submit(tag, Request::Apply(Vec::new()));
-        eventually("an answer", || !self.log.outcomes(tag).is_empty());
+        self.answered();
+        std::thread::sleep(PARTING);
+        // Removals whose wait is over are answered after the first of these and before the second.
+        self.answered();
+        self.answered();
     }
 
     fn wire(&mut self) -> Option<&mut dyn Wire> {
