@@ -33,6 +33,9 @@ use spool::Spool;
 pub use store::Retention;
 use store::{Location, Store};
 
+/// How much less urgent the database's work is, as of nice(2).
+const NICE: i32 = 10;
+
 /// How the past is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
@@ -97,9 +100,10 @@ impl History {
         let handle = runtime.handle().clone();
         let (stop, stopping) = watch::channel(false);
         let working = Arc::clone(&keeper);
-        let thread = thread::Builder::new()
-            .name("history".into())
-            .spawn(move || runtime.block_on(working.run(reader, stopping)))?;
+        let thread = thread::Builder::new().name("history".into()).spawn(move || {
+            step_back();
+            runtime.block_on(working.run(reader, stopping));
+        })?;
         Ok(Self { spool, keeper, runtime: handle, stop, thread: Mutex::new(Some(thread)) })
     }
 
@@ -140,5 +144,13 @@ impl History {
                 Err(_) => Err(HistoryError::Unreachable("the history is stopping".into())),
             }
         })
+    }
+}
+
+/// Lets negotiations go first where processors are short: events wait in the spool as long as they have to. On Linux this is about the calling
+/// thread, and about those that it starts, such as SQLite's.
+fn step_back() {
+    if let Err(error) = rustix::process::nice(NICE) {
+        tracing::debug!(%error, "the history's thread keeps its priority");
     }
 }

@@ -146,11 +146,11 @@ fn table(lab: &Lab, url: &str) -> String {
 
 /// The history has all of it: what it costs was paid.
 fn told(ground: &Ground<'_>, handshakes: u32) -> Result<()> {
-    let output = ground.a.cygnet(&["history", "--connection", CONNECTION, "--limit", "1"])?;
+    let output = ground.a.cygnet(&["history", "--connection", CONNECTION, "--limit", "1", "--json"])?;
     let text = String::from_utf8_lossy(&output.stdout);
-    // `hostile/hostile  up  1000 generations since ...`
-    let total = text.lines().next().and_then(|line| line.split_whitespace().nth(2)?.parse().ok());
-    ensure!(total == Some(handshakes), "the history has {total:?} of {handshakes} CHILD SAs: {text}");
+    let past: serde_json::Value = serde_json::from_str(&text).with_context(|| format!("no JSON: {text}"))?;
+    let total = past.pointer("/totals/0/generations").and_then(serde_json::Value::as_u64);
+    ensure!(total == Some(handshakes.into()), "the history has {total:?} of {handshakes} CHILD SAs: {text}");
     Ok(())
 }
 
