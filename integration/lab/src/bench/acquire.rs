@@ -28,6 +28,8 @@ const ALL_UP: Duration = Duration::from_secs(25);
 const GONE: Duration = Duration::from_secs(10);
 /// Traps of one connection, and so CHILD SAs of one IKE SA.
 const OF_A_CONNECTION: usize = 200;
+/// Packets that the kernel keeps for a TUN device unless told otherwise.
+const TUN_QUEUE: u32 = 500;
 /// Port of the first trap.
 const FIRST_PORT: u16 = 20_000;
 
@@ -179,8 +181,9 @@ fn many(options: &Options) -> Result<bool> {
         |lab, side| trap_tunnels(lab, side, traps),
         |lab, daemons| {
             let [a, _] = daemons;
-            // The kernel keeps 500 packets for a TUN device whose reader has no processor, and throws away what comes then.
-            lab.a.gateway.ip(&["link", "set", "cygnet0", "txqueuelen", &traps.to_string()])?;
+            // The kernel keeps 500 packets for a TUN device whose reader has no processor, and throws away what comes then. Not all are the traps'.
+            let queue = u32::from(traps) + TUN_QUEUE;
+            lab.a.gateway.ip(&["link", "set", "cygnet0", "txqueuelen", &queue.to_string()])?;
             let capture = lab.capture()?;
             let (arrived, time) = hit_all(lab, traps)?;
             let clear: u64 = capture.finish()?.iter().map(|side| side.counts.clear).sum();
