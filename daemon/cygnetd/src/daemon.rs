@@ -1,7 +1,8 @@
 //! Starting and stopping everything in the right order.
 //!
-//! Start: a look at the VICI socket, the HTTP and UDP sockets, backend, shards, receiver, first load, then clients are served. What fails first is what costs
-//! least to undo, and every failure is one sentence. Stop: the shards close their SAs and are waited for, for a few seconds; then the other way round.
+//! Start: a look at the VICI socket, the HTTP and UDP sockets, backend, shards, receiver, first load, then clients are served. What fails first is
+//! what costs least to undo, and every failure is one sentence. Stop: the shards close their SAs and are waited for, for a few seconds, then what
+//! peers did not answer is ended without them; then the other way round.
 
 use std::path::PathBuf;
 use std::sync::Arc;

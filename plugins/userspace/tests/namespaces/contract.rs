@@ -14,14 +14,13 @@ use ipsec::conformance::{BEHAVIOURS, Fate, Log, Subject, Verdict, Wire, run};
 use ipsec::{Direction, OffloadBackend, OffloadMode, OnStop, PacketSelectors, Reports, Request, Shard, Tag};
 use offload_host::sockets;
 use offload_host::{Family, HostError};
+use offload_userspace::control::LONGEST_USE;
 use offload_userspace::{Userspace, UserspaceConfig, packet};
 
 use super::lab::{Capture, Lab, eventually, turn};
 
 /// How long a packet may take to its link.
 const PATIENCE: Duration = Duration::from_millis(150);
-/// What a removal waits at most.
-const PARTING: Duration = Duration::from_millis(50);
 
 /// The backend in a gateway of a lab.
 struct Hosted<'l> {
@@ -106,7 +105,7 @@ impl Subject for Hosted<'_> {
     /// Requests are answered in their order, but for removals, which wait a while for whoever still uses what they took out.
     fn settle(&mut self) {
         self.answered();
-        std::thread::sleep(PARTING);
+        std::thread::sleep(LONGEST_USE);
         // Removals whose wait is over are answered after the first of these and before the second.
         self.answered();
         self.answered();
