@@ -18,6 +18,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 pub use frame::{Entry, Kind};
 pub use reader::{Position, Reader};
@@ -26,6 +27,9 @@ pub use writer::Spool;
 use rustix::fs::FlockOperation;
 use thiserror::Error;
 use tokio::sync::Notify;
+
+/// How long the lock of a run that is ending is waited for.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// How a spool is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,10 +62,8 @@ pub fn open(options: &Options) -> Result<(Spool, Reader), OpenError> {
     let failed = |error| OpenError::Io(directory.clone(), error);
     fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed)?;
     let lock = private().create(true).truncate(false).write(true).open(directory.join("lock")).map_err(failed)?;
-    match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => {}
-        Err(rustix::io::Errno::WOULDBLOCK) => return Err(OpenError::InUse(directory.clone())),
-        Err(error) => return Err(failed(error.into())),
+    if !take(&lock).map_err(failed)? {
+        return Err(OpenError::InUse(directory.clone()));
     }
     let segments = segments(directory).map_err(failed)?;
     let used = segments.iter().map(|(_, length)| length).sum();
@@ -104,6 +106,22 @@ struct Written {
     end: Position,
     /// Frames that are not yet taken over.
     waiting: u64,
+}
+
+/// Locks the spool; `false` where somebody else keeps it.
+///
+/// A process that has forked shares its locks with the child until that one runs its own program: what a run that has just ended seems to hold is
+/// waited for.
+fn take(lock: &File) -> io::Result<bool> {
+    let patience = Instant::now() + PATIENCE;
+    loop {
+        match rustix::fs::flock(lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(true),
+            Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < patience => std::thread::sleep(PATIENCE / 100),
+            Err(rustix::io::Errno::WOULDBLOCK) => return Ok(false),
+            Err(error) => return Err(error.into()),
+        }
+    }
 }
 
 fn private() -> OpenOptions {
