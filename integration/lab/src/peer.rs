@@ -8,6 +8,7 @@ pub mod charon;
 pub mod conf;
 pub mod cygnet;
 pub mod sas;
+pub mod trixie;
 
 use std::ffi::OsString;
 use std::os::unix::net::{UnixDatagram, UnixStream};
@@ -67,13 +68,20 @@ pub enum Client {
     Cygnet,
     /// Debian's, from the package strongswan-swanctl.
     Debian,
+    /// Debian 13's, of strongSwan 6.0.1.
+    Debian13,
 }
 
 impl Client {
-    fn program(self) -> anyhow::Result<PathBuf> {
+    /// The program, without arguments.
+    ///
+    /// # Errors
+    /// It is not installed or not built.
+    pub fn command(self) -> anyhow::Result<Command> {
         match self {
-            Client::Cygnet => binary("swanctl"),
-            Client::Debian => installed("/usr/sbin/swanctl", "strongswan-swanctl"),
+            Client::Cygnet => Ok(Command::new(binary("swanctl")?)),
+            Client::Debian => Ok(Command::new(installed("/usr/sbin/swanctl", "strongswan-swanctl")?)),
+            Client::Debian13 => trixie::command("swanctl"),
         }
     }
 }
@@ -223,14 +231,22 @@ impl<'lab> Daemon<'lab> {
     /// # Errors
     /// It is not installed or not built.
     pub fn swanctl_output(&self, client: Client, arguments: &[&str]) -> anyhow::Result<Output> {
-        let mut command = Command::new(client.program()?);
+        Ok(self.swanctl_command(client, arguments)?.output()?)
+    }
+
+    /// A chosen `swanctl` that has not been started yet.
+    ///
+    /// # Errors
+    /// It is not installed or not built.
+    pub fn swanctl_command(&self, client: Client, arguments: &[&str]) -> anyhow::Result<Command> {
+        let mut command = client.command()?;
         command
             .args(arguments)
             .arg("--uri")
             .arg(self.uri())
             .env("SWANCTL_DIR", self.directory.join("swanctl"))
             .envs(self.recipe.environment.iter().map(|(key, path)| (*key, path)));
-        Ok(command.output()?)
+        Ok(command)
     }
 
     /// Runs `cygnet` to whatever end.

@@ -6,6 +6,7 @@
 mod build;
 mod setup;
 mod stages;
+mod trixie;
 
 use std::process::ExitCode;
 

@@ -1,11 +1,12 @@
-//! What the tests need beyond the Rust toolchain: one list of Debian packages and one of Python packages.
+//! What the tests need beyond the Rust toolchain: one list of Debian packages, one of Python packages, and another Debian's strongSwan
+//! ([`trixie`]).
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::{Failure, Outcome, build};
+use crate::{Failure, Outcome, build, trixie};
 
 /// The one package list. Each line: the package, what uses it.
 const PACKAGES: [(&str, &str); 22] = [
@@ -54,6 +55,7 @@ pub(crate) fn print_plan() {
     for (package, _, reason) in PYTHON {
         println!("target/peers/bin/python -m pip install --no-deps {package}   # {reason}");
     }
+    trixie::print_plan();
     for (package, reason) in PACKAGES {
         println!("# {package:<24} {reason}");
     }
@@ -80,6 +82,7 @@ pub(crate) fn install() -> Outcome {
         let mut python = Command::new(environment.join("bin/python"));
         build::run(python.args(["-m", "pip", "install", "--quiet", "--no-deps"]).args(&missing))?;
     }
+    trixie::ensure(&environment)?;
     println!("prerequisites are installed");
     Ok(())
 }
@@ -87,7 +90,8 @@ pub(crate) fn install() -> Outcome {
 /// Before a test run: installs as root on Debian, otherwise says what is missing.
 pub(crate) fn ensure() -> Outcome {
     let missing = missing_packages();
-    if missing.is_empty() && missing_python(&build::target_directory()?.join("peers")).is_empty() {
+    let peers = build::target_directory()?.join("peers");
+    if missing.is_empty() && missing_python(&peers).is_empty() && trixie::is_there(&peers) {
         return Ok(());
     }
     if missing.is_empty() || can_install() { install() } else { Err(refuse(&missing)) }

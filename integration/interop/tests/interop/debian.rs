@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use lab::peer::Client::Debian;
+use lab::peer::Client;
 use lab::peer::conf::Tunnel;
-use lab::peer::{Daemon, sas};
+use lab::peer::sas;
 use lab::topology::{Family, Lab, Middle, Side};
 use lab::traffic::ping;
 use libtest_mimic::Trial;
@@ -13,7 +13,10 @@ use libtest_mimic::Trial;
 use crate::harness::{Pair, SOON, trial, with_pair};
 use crate::{life, peers};
 
-type Test = fn(&Lab, &mut Pair<'_>) -> Result<()>;
+type Test = fn(Client, &Lab, &mut Pair<'_>) -> Result<()>;
+
+/// Debian 12's `swanctl` 5.9.8 and Debian 13's 6.0.1.
+pub(crate) const CLIENTS: [(&str, Client); 2] = [("5_9", Client::Debian), ("6_0", Client::Debian13)];
 
 pub(crate) fn trials() -> Vec<Trial> {
     let tests: [(&str, Test); 6] = [
@@ -24,8 +27,13 @@ pub(crate) fn trials() -> Vec<Trial> {
         ("load_all_twice_touches_no_sa", load_all_twice_touches_no_sa),
         ("failures_have_a_cause_and_an_exit_code", failures_have_a_cause_and_an_exit_code),
     ];
-    let run = |test: Test| move || with_pair(&Middle::Direct, peers::ours()?, |_, tunnel| tunnel, test);
-    tests.into_iter().map(|(name, test)| trial(format!("debian_swanctl::{name}"), run(test))).collect()
+    let run = |client: Client, test: Test| {
+        move || with_pair(&Middle::Direct, peers::ours()?, |_, tunnel| tunnel, |lab, pair| test(client, lab, pair))
+    };
+    let of = |(version, client): (&str, Client)| {
+        tests.map(|(name, test)| trial(format!("debian_swanctl_{version}::{name}"), run(client, test)))
+    };
+    CLIENTS.into_iter().flat_map(of).collect()
 }
 
 /// Each word must stand in the text.
@@ -36,23 +44,19 @@ fn contains_all(text: &str, words: &[&str]) -> Result<()> {
     Ok(())
 }
 
-fn debian(daemon: &Daemon<'_>, arguments: &[&str]) -> Result<String> {
-    daemon.swanctl_of(Debian, arguments)
+fn version_and_stats(client: Client, _: &Lab, pair: &mut Pair<'_>) -> Result<()> {
+    contains_all(&pair.a.swanctl_of(client, &["--version", "--daemon"])?, &["Linux"])?;
+    contains_all(&pair.a.swanctl_of(client, &["--stats"])?, &["uptime:", "IKE_SAs: 0 total"])?;
+    contains_all(&pair.a.swanctl_of(client, &["--stats", "--raw"])?, &["uptime {", "ikesas {"])
 }
 
-fn version_and_stats(_: &Lab, pair: &mut Pair<'_>) -> Result<()> {
-    contains_all(&debian(&pair.a, &["--version", "--daemon"])?, &["Linux"])?;
-    contains_all(&debian(&pair.a, &["--stats"])?, &["uptime:", "IKE_SAs: 0 total"])?;
-    contains_all(&debian(&pair.a, &["--stats", "--raw"])?, &["uptime {", "ikesas {"])
-}
-
-fn load_all_and_list_conns(lab: &Lab, pair: &mut Pair<'_>) -> Result<()> {
+fn load_all_and_list_conns(client: Client, lab: &Lab, pair: &mut Pair<'_>) -> Result<()> {
     contains_all(
-        &debian(&pair.a, &["--load-all", "--noprompt"])?,
+        &pair.a.swanctl_of(client, &["--load-all", "--noprompt"])?,
         &["loaded ike secret 'ike-site'", "loaded connection 'site'", "successfully loaded 1 connections"],
     )?;
     let (a, b) = (lab.a.outer_address(Family::V4).to_string(), lab.b.outer_address(Family::V4).to_string());
-    let list = debian(&pair.a, &["--list-conns"])?;
+    let list = pair.a.swanctl_of(client, &["--list-conns"])?;
     contains_all(
         &list,
         &[
@@ -77,24 +81,30 @@ fn load_all_and_list_conns(lab: &Lab, pair: &mut Pair<'_>) -> Result<()> {
         child.remote_ts = "10.99.0.0/24".into();
     }
     pair.a.write_tunnels(&[own.clone(), second])?;
-    contains_all(&debian(&pair.a, &["--load-all", "--noprompt"])?, &["successfully loaded 2 connections"])?;
+    contains_all(&pair.a.swanctl_of(client, &["--load-all", "--noprompt"])?, &["successfully loaded 2 connections"])?;
     pair.a.write_tunnels(&[own])?;
-    contains_all(&debian(&pair.a, &["--load-all", "--noprompt"])?, &["successfully loaded 1 connections, 1 unloaded"])?;
-    ensure!(!debian(&pair.a, &["--list-conns"])?.contains("second"), "the unloaded connection is still listed");
+    contains_all(
+        &pair.a.swanctl_of(client, &["--load-all", "--noprompt"])?,
+        &["successfully loaded 1 connections, 1 unloaded"],
+    )?;
+    ensure!(
+        !pair.a.swanctl_of(client, &["--list-conns"])?.contains("second"),
+        "the unloaded connection is still listed"
+    );
     Ok(())
 }
 
-fn initiate_list_rekey_terminate(lab: &Lab, pair: &mut Pair<'_>) -> Result<()> {
+fn initiate_list_rekey_terminate(client: Client, lab: &Lab, pair: &mut Pair<'_>) -> Result<()> {
     for child in life::CHILDREN {
         contains_all(
-            &debian(&pair.a, &["--initiate", "--child", child, "--timeout", "10"])?,
+            &pair.a.swanctl_of(client, &["--initiate", "--child", child, "--timeout", "10"])?,
             &["initiate completed successfully"],
         )?;
     }
     let (source, target) = (lab.a.host_address(Family::V4), lab.b.host_address(Family::V4));
     ensure!(ping::ping(&lab.a.host, source, target, 3, Duration::from_secs(1))? == 3, "ping");
     for daemon in [&pair.a, &pair.b] {
-        let list = debian(daemon, &["--list-sas"])?;
+        let list = daemon.swanctl_of(client, &["--list-sas"])?;
         let words = [
             "site: #",
             "ESTABLISHED, IKEv2",
@@ -114,7 +124,7 @@ fn initiate_list_rekey_terminate(lab: &Lab, pair: &mut Pair<'_>) -> Result<()> {
             "three packets in:\n{list}"
         );
     }
-    let raw = debian(&pair.a, &["--list-sas", "--raw"])?;
+    let raw = pair.a.swanctl_of(client, &["--list-sas", "--raw"])?;
     let parsed = sas::ike_sas(&sas::Node::parse_all(&raw));
     let ours = pair.a.sas()?;
     ensure!(parsed.len() == 1 && ours.len() == 1, "both clients see one IKE SA: {parsed:#?} {ours:#?}");
@@ -123,15 +133,15 @@ fn initiate_list_rekey_terminate(lab: &Lab, pair: &mut Pair<'_>) -> Result<()> {
     };
     ensure!(spis(&parsed) == spis(&ours), "both clients see the same CHILD SAs: {parsed:#?} {ours:#?}");
     let before = life::installed(pair, Side::A, "net4")?;
-    contains_all(&debian(&pair.a, &["--rekey", "--child", "net4"])?, &["rekey completed successfully"])?;
+    contains_all(&pair.a.swanctl_of(client, &["--rekey", "--child", "net4"])?, &["rekey completed successfully"])?;
     life::settle("a new CHILD SA", || Ok(life::installed(pair, Side::B, "net4")?.spi_out != before.spi_in))?;
-    contains_all(&debian(&pair.b, &["--rekey", "--ike", "site"])?, &["rekey completed successfully"])?;
+    contains_all(&pair.b.swanctl_of(client, &["--rekey", "--ike", "site"])?, &["rekey completed successfully"])?;
     contains_all(
-        &debian(&pair.b, &["--terminate", "--child", "net6", "--timeout", "10"])?,
+        &pair.b.swanctl_of(client, &["--terminate", "--child", "net6", "--timeout", "10"])?,
         &["terminate completed successfully"],
     )?;
     contains_all(
-        &debian(&pair.a, &["--terminate", "--ike", "site", "--timeout", "10"])?,
+        &pair.a.swanctl_of(client, &["--terminate", "--ike", "site", "--timeout", "10"])?,
         &["terminate completed successfully"],
     )?;
     for daemon in [&pair.a, &pair.b] {
@@ -140,21 +150,25 @@ fn initiate_list_rekey_terminate(lab: &Lab, pair: &mut Pair<'_>) -> Result<()> {
     Ok(())
 }
 
-fn install_and_uninstall(lab: &Lab, pair: &mut Pair<'_>) -> Result<()> {
-    ensure!(!debian(&pair.a, &["--list-pols"])?.contains("net4"), "a policy before anything was installed");
-    contains_all(&debian(&pair.a, &["--install", "--child", "net4"])?, &["install completed successfully"])?;
+fn install_and_uninstall(client: Client, lab: &Lab, pair: &mut Pair<'_>) -> Result<()> {
+    ensure!(!pair.a.swanctl_of(client, &["--list-pols"])?.contains("net4"), "a policy before anything was installed");
+    contains_all(&pair.a.swanctl_of(client, &["--install", "--child", "net4"])?, &["install completed successfully"])?;
+    // Since 6.0 the reqid stands between the two.
     contains_all(
-        &debian(&pair.a, &["--list-pols", "--trap"])?,
-        &["site/net4, TUNNEL", "local:  10.1.0.0/24", "remote: 10.2.0.0/24"],
+        &pair.a.swanctl_of(client, &["--list-pols", "--trap"])?,
+        &["site/net4, ", "TUNNEL", "local:  10.1.0.0/24", "remote: 10.2.0.0/24"],
     )?;
     let (source, target) = (lab.a.host_address(Family::V4), lab.b.host_address(Family::V4));
     ensure!(
         ping::ping(&lab.a.host, source, target, 1, Duration::from_secs(5))? == 1,
         "the trap did not bring the tunnel up"
     );
-    debian(&pair.a, &["--terminate", "--ike", "site", "--timeout", "10"])?;
-    contains_all(&debian(&pair.a, &["--uninstall", "--child", "net4"])?, &["uninstall completed successfully"])?;
-    ensure!(!debian(&pair.a, &["--list-pols"])?.contains("net4"), "the policy is still listed");
+    pair.a.swanctl_of(client, &["--terminate", "--ike", "site", "--timeout", "10"])?;
+    contains_all(
+        &pair.a.swanctl_of(client, &["--uninstall", "--child", "net4"])?,
+        &["uninstall completed successfully"],
+    )?;
+    ensure!(!pair.a.swanctl_of(client, &["--list-pols"])?.contains("net4"), "the policy is still listed");
     ensure!(
         ping::ping(&lab.a.host, source, target, 1, Duration::from_secs(1))? == 0,
         "something still brings the tunnel up"
@@ -162,13 +176,13 @@ fn install_and_uninstall(lab: &Lab, pair: &mut Pair<'_>) -> Result<()> {
     Ok(())
 }
 
-fn load_all_twice_touches_no_sa(lab: &Lab, pair: &mut Pair<'_>) -> Result<()> {
+fn load_all_twice_touches_no_sa(client: Client, lab: &Lab, pair: &mut Pair<'_>) -> Result<()> {
     life::establish(pair, Side::A)?;
     let before = (life::installed(pair, Side::A, "net4")?, life::installed(pair, Side::A, "net6")?);
     let same = |pair: &Pair<'_>, child: &str, spi: &str| {
         life::installed(pair, Side::A, child).is_ok_and(|found| found.spi_in == spi)
     };
-    for client in [Debian, lab::peer::Client::Cygnet] {
+    for client in [client, Client::Cygnet] {
         pair.a.swanctl_of(client, &["--load-all", "--noprompt"])?;
         std::thread::sleep(Duration::from_millis(300));
         ensure!(
@@ -180,24 +194,24 @@ fn load_all_twice_touches_no_sa(lab: &Lab, pair: &mut Pair<'_>) -> Result<()> {
     let child = changed.children.last_mut().context("a child")?;
     child.options.push("rekey_time = 30m".into());
     pair.a.write_tunnels(&[changed])?;
-    debian(&pair.a, &["--load-all", "--noprompt"])?;
+    pair.a.swanctl_of(client, &["--load-all", "--noprompt"])?;
     std::thread::sleep(Duration::from_millis(300));
     ensure!(same(pair, "net4", &before.0.spi_in), "the unchanged child was touched");
-    contains_all(&debian(&pair.a, &["--list-conns"])?, &["rekeying every 1800s"])
+    contains_all(&pair.a.swanctl_of(client, &["--list-conns"])?, &["rekeying every 1800s"])
 }
 
-fn failures_have_a_cause_and_an_exit_code(lab: &Lab, pair: &mut Pair<'_>) -> Result<()> {
-    let unknown = pair.a.swanctl_output(Debian, &["--initiate", "--child", "nothing", "--timeout", "2"])?;
+fn failures_have_a_cause_and_an_exit_code(client: Client, lab: &Lab, pair: &mut Pair<'_>) -> Result<()> {
+    let unknown = pair.a.swanctl_output(client, &["--initiate", "--child", "nothing", "--timeout", "2"])?;
     ensure!(!unknown.status.success(), "an unknown child was initiated");
     contains_all(&String::from_utf8_lossy(&unknown.stderr), &["CHILD_SA config 'nothing' not found"])?;
-    let nothing = pair.a.swanctl_output(Debian, &["--terminate", "--ike", "site"])?;
+    let nothing = pair.a.swanctl_output(client, &["--terminate", "--ike", "site"])?;
     ensure!(!nothing.status.success(), "nothing was terminated with success");
     // The peer offers nothing that fits: the reason comes back to the one who asked.
     let mut other = Tunnel::between(lab, Side::B, Family::V4);
     other.proposals = "chacha20poly1305-prfsha256-ecp384".into();
     pair.b.write_tunnels(&[other])?;
     pair.b.load()?;
-    let refused = pair.a.swanctl_output(Debian, &["--initiate", "--child", "net4", "--timeout", "5"])?;
+    let refused = pair.a.swanctl_output(client, &["--initiate", "--child", "net4", "--timeout", "5"])?;
     ensure!(!refused.status.success(), "an initiation without a common proposal succeeded");
     let said = String::from_utf8_lossy(&refused.stdout).into_owned() + &String::from_utf8_lossy(&refused.stderr);
     contains_all(&said, &["NO_PROPOSAL_CHOSEN"])

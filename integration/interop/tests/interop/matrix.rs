@@ -1,6 +1,7 @@
 //! The matrix: algorithms x key exchange x who initiates x forced UDP encapsulation, each cell a test with the whole life of a tunnel.
 
 use anyhow::{Result, ensure};
+use lab::peer::Peer;
 use lab::topology::{Middle, Side};
 use libtest_mimic::Trial;
 
@@ -26,6 +27,8 @@ const KEY_EXCHANGES: [(&str, &str, &str); 5] = [
 
 #[derive(Clone)]
 struct Cell {
+    /// The other daemon, where it is not the one that was chosen.
+    other: Option<&'static str>,
     ike: String,
     esp: String,
     expected: [&'static str; 2],
@@ -40,6 +43,7 @@ pub(crate) fn trials() -> Vec<Trial> {
             for (role, initiator) in [("we_initiate", Side::A), ("it_initiates", Side::B)] {
                 for (path, forced) in [("plain", false), ("nat_t_forced", true)] {
                     let cell = Cell {
+                        other: None,
                         ike: format!("{ike}-{keyword}"),
                         esp: format!("{esp}-{keyword}"),
                         expected: [cipher_name, exchange_name],
@@ -51,10 +55,26 @@ pub(crate) fn trials() -> Vec<Trial> {
             }
         }
     }
+    for (role, initiator) in [("we_initiate", Side::A), ("it_initiates", Side::B)] {
+        let cell = Cell {
+            other: Some("charon-6.0"),
+            ike: "aes256gcm16-prfsha384-x25519".to_owned(),
+            esp: "aes256gcm16-x25519".to_owned(),
+            expected: ["AES_GCM_16 256", "CURVE_25519"],
+            initiator,
+            forced: true,
+        };
+        trials.push(trial(format!("matrix::charon_6_0::{role}"), move || cell.run()));
+    }
     trials
 }
 
 impl Cell {
+    fn peers(&self) -> Result<[&'static dyn Peer; 2]> {
+        let [ours, chosen] = peers::chosen()?;
+        Ok([ours, self.other.map_or(Ok(chosen), peers::by_name)?])
+    }
+
     fn run(&self) -> Result<()> {
         let configure = |side, mut tunnel: lab::peer::conf::Tunnel| {
             tunnel.proposals.clone_from(&self.ike);
@@ -64,7 +84,7 @@ impl Cell {
             }
             tunnel
         };
-        with_pair(&Middle::Direct, peers::chosen()?, configure, |lab, pair| {
+        with_pair(&Middle::Direct, self.peers()?, configure, |lab, pair| {
             let capture = lab.capture()?;
             life::establish(pair, self.initiator)?;
             for side in [Side::A, Side::B] {

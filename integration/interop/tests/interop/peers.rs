@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use lab::peer::Peer;
-use lab::peer::charon::Charon;
+use lab::peer::charon::{Charon, Charon13};
 use lab::peer::cygnet::Cygnet;
 
 /// Replaces the daemons: `CYGNET_INTEROP_PEERS=charon,charon` runs every test with a foreign daemon in the place of ours, which shows
@@ -13,7 +13,7 @@ static CYGNET: Cygnet = Cygnet { extra: String::new(), log: String::new() };
 
 /// A daemon by its name.
 pub(crate) fn by_name(name: &str) -> Result<&'static dyn Peer> {
-    let known: [&'static dyn Peer; 2] = [&CYGNET, &Charon];
+    let known: [&'static dyn Peer; 3] = [&CYGNET, &Charon, &Charon13];
     known.into_iter().find(|peer| peer.name() == name).with_context(|| format!("no peer is called {name}"))
 }
 

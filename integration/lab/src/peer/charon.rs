@@ -2,11 +2,15 @@
 
 use std::path::Path;
 
-use super::{Client, Peer, Recipe, installed};
+use super::{Client, Peer, Recipe, installed, trixie};
 
 /// Debian's charon.
 #[derive(Clone, Copy, Debug)]
 pub struct Charon;
+
+/// Debian 13's charon, of strongSwan 6.0.1.
+#[derive(Clone, Copy, Debug)]
+pub struct Charon13;
 
 /// Debian's charon with additions to its `strongswan.conf`.
 #[derive(Clone, Copy, Debug)]
@@ -70,6 +74,18 @@ impl Peer for Charon {
 
     fn prepare(&self, directory: &Path) -> anyhow::Result<Recipe> {
         prepare(directory, "", [2, 2], USER_SPACE)
+    }
+}
+
+impl Peer for Charon13 {
+    fn name(&self) -> &'static str {
+        "charon-6.0"
+    }
+
+    fn prepare(&self, directory: &Path) -> anyhow::Result<Recipe> {
+        let trixie::Line { program, arguments } = trixie::line("charon-systemd")?;
+        let recipe = prepare(directory, "", [2, 2], USER_SPACE)?;
+        Ok(Recipe { program, arguments, client: Client::Debian13, ..recipe })
     }
 }
 
