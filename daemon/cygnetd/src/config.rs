@@ -8,6 +8,7 @@ pub(crate) mod http;
 mod keys;
 mod nic;
 mod value;
+pub(crate) mod vici;
 #[cfg(feature = "webhook")]
 pub(crate) mod webhook;
 
@@ -24,6 +25,7 @@ use serde::Serialize;
 
 pub(crate) use file::load;
 pub(crate) use http::Http;
+pub(crate) use vici::Vici;
 
 /// Where the settings are looked for unless `--config` names a file.
 pub(crate) const DEFAULT_PATH: &str = "/etc/cygnet/cygnetd.toml";
@@ -196,21 +198,6 @@ pub(crate) struct Swanctl {
 impl Default for Swanctl {
     fn default() -> Self {
         Self { directory: "/etc/swanctl".into(), load: true }
-    }
-}
-
-/// `[vici]`
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Vici {
-    /// Path of the socket.
-    pub(crate) socket: PathBuf,
-    /// Group that may use it.
-    pub(crate) group: String,
-}
-
-impl Default for Vici {
-    fn default() -> Self {
-        Self { socket: "/run/charon.vici".into(), group: "root".into() }
     }
 }
 

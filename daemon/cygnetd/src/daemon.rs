@@ -63,7 +63,7 @@ async fn run_until_stopped(
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hang_up = signal(SignalKind::hangup())?;
-    Listener::check(&config.vici.socket, &config.vici.group)?;
+    Listener::check(&config.vici)?;
     let daemon = Daemon::start(&config, settings_file, subscribers)?;
     if config.swanctl.load {
         load::directory(&daemon.core.store, &config.swanctl.directory);
@@ -73,7 +73,7 @@ async fn run_until_stopped(
     let leftovers = Arc::clone(&daemon.core);
     tokio::spawn(async move { leftovers.tell_leftovers().await });
     // Whoever can connect finds everything loaded.
-    let listener = match Listener::bind(&config.vici.socket, &config.vici.group) {
+    let listener = match Listener::bind(&config.vici) {
         Ok(listener) => listener,
         Err(error) => {
             daemon.stop(&config);

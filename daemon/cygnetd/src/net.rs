@@ -17,9 +17,7 @@ mod steer;
 #[cfg(test)]
 mod tests;
 
-#[cfg(feature = "telemetry")]
-pub(crate) use holder::tcp_port_holder;
-pub(crate) use holder::{process_name, udp_port_holders};
+pub(crate) use holder::{process_name, tcp_port_holder, udp_port_holders};
 pub(crate) use receiver::Receiver;
 pub(crate) use screen::Screen;
 pub(crate) use sockets::{Options, Sockets};

@@ -5,8 +5,9 @@
 //! themselves events). Answers are not lost; they wait for room, which holds up the client's own session only.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use swanctl_compat::request::LOST;
 use swanctl_compat::vici::frame::MAX_PACKET;
@@ -50,6 +51,10 @@ pub(crate) struct Client {
     /// Events lost in all.
     lost: AtomicU64,
     losing: Notify,
+    /// How long an answer waits for room; `None` = for ever.
+    patience: Option<Duration>,
+    /// An answer has waited for that long.
+    stuck: AtomicBool,
 }
 
 impl Client {
@@ -74,12 +79,26 @@ impl Client {
         self.registered.lock().unwrap_or_else(PoisonError::into_inner).get(event).copied().unwrap_or(0)
     }
 
-    /// Waits for room and queues a packet; `false` when the client is gone. For answers: they may keep their own session waiting.
+    /// Waits for room and queues a packet; `false` when the client is gone or takes nothing. For answers: they may keep their own session waiting.
     pub(crate) async fn send(&self, frame: Frame) -> bool {
-        match Arc::clone(&self.room).acquire_many_owned(weight(&frame)).await {
-            Ok(room) => self.queue.send(Queued { frame, _room: room }).is_ok(),
-            Err(_) => false,
-        }
+        let room = Arc::clone(&self.room).acquire_many_owned(weight(&frame));
+        let room = match self.patience {
+            None => room.await,
+            Some(patience) => match tokio::time::timeout(patience, room).await {
+                Ok(room) => room,
+                Err(_) => {
+                    self.stuck.store(true, Ordering::Relaxed);
+                    self.close();
+                    return false;
+                }
+            },
+        };
+        room.is_ok_and(|room| self.queue.send(Queued { frame, _room: room }).is_ok())
+    }
+
+    /// Whether it has been given up because it did not take an answer.
+    pub(crate) fn is_stuck(&self) -> bool {
+        self.stuck.load(Ordering::Relaxed)
     }
 
     /// No room any more: what waits for it ends.
@@ -152,8 +171,8 @@ pub(crate) struct Subscribers {
 }
 
 impl Subscribers {
-    /// A new client and the queue of packets for it.
-    pub(crate) fn join(&self) -> (Arc<Client>, mpsc::UnboundedReceiver<Queued>) {
+    /// A new client and the queue of packets for it; an answer waits for room for so long at most.
+    pub(crate) fn join(&self, patience: Option<Duration>) -> (Arc<Client>, mpsc::UnboundedReceiver<Queued>) {
         let (queue, receiver) = mpsc::unbounded_channel();
         let client = Arc::new(Client {
             queue,
@@ -163,6 +182,8 @@ impl Subscribers {
             untold: AtomicU64::new(0),
             lost: AtomicU64::new(0),
             losing: Notify::new(),
+            patience,
+            stuck: AtomicBool::new(false),
         });
         self.clients.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&client));
         (client, receiver)
@@ -256,7 +277,7 @@ mod tests {
     #[test]
     fn an_event_comes_as_often_as_it_was_registered() {
         let all = Subscribers::default();
-        let (client, mut queue) = all.join();
+        let (client, mut queue) = all.join(None);
         client.register("alert");
         client.register("alert");
         all.emit("alert", &Message::new());
@@ -272,7 +293,7 @@ mod tests {
     #[tokio::test]
     async fn a_client_that_does_not_read_loses_events_and_is_told_how_many() {
         let all = Subscribers::default();
-        let (client, mut queue) = all.join();
+        let (client, mut queue) = all.join(None);
         client.register("alert");
         client.register(LOST);
         let fitting = ROOM / LEAST;
@@ -301,7 +322,7 @@ mod tests {
     #[tokio::test]
     async fn an_answer_waits_for_room_and_ends_with_the_session() {
         let all = Subscribers::default();
-        let (client, mut queue) = all.join();
+        let (client, mut queue) = all.join(None);
         let long: Frame = vec![0; ROOM].into();
         assert!(client.send(Arc::clone(&long)).await);
         let waiting = tokio::spawn({
@@ -320,7 +341,7 @@ mod tests {
     #[test]
     fn control_log_is_for_ones_own_command() {
         let all = Subscribers::default();
-        let (client, queue) = all.join();
+        let (client, queue) = all.join(None);
         client.register("control-log");
         assert_eq!(all.log_wanted(), None);
         all.emit_control_log(1, Some("a"), &Message::new());

@@ -1,10 +1,12 @@
 //! VICI: the control socket, a session per client, and the commands.
 
+mod account;
 mod commands;
 mod control_log;
 mod listener;
 mod past;
 mod session;
+mod socket_file;
 mod webhooks;
 
 #[cfg(test)]

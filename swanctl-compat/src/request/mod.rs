@@ -63,6 +63,27 @@ pub const EVENTS: [&str; 27] = [
     LOST,
 ];
 
+/// Whether a command may change something. Those that only tell are known; what is not known may be anything.
+#[must_use]
+pub fn changes(command: &str) -> bool {
+    const TELLING: [&str; 13] = [
+        "version",
+        "stats",
+        "cygnet-status",
+        "cygnet-backend-sas",
+        "cygnet-doctor",
+        "cygnet-explain",
+        "cygnet-why",
+        "cygnet-history",
+        "cygnet-events",
+        "cygnet-webhooks",
+        "cygnet-webhook-deliveries",
+        "cygnet-plan-conn",
+        "cygnet-plan-unload",
+    ];
+    !command.starts_with("list-") && !command.starts_with("get-") && !TELLING.contains(&command)
+}
+
 /// How long a client wants to wait for an outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wait {

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io::{self, Read, Write};
 
+use super::endpoint::EndpointError;
 use super::frame::{self, Deframer};
 use super::{Message, Packet};
 
@@ -10,7 +11,7 @@ use super::{Message, Packet};
 #[derive(Debug)]
 pub enum ClientError {
     /// A URI that is none of ours.
-    Uri(String),
+    Uri(String, EndpointError),
     /// No connection.
     Connect(String, io::Error),
     /// The connection broke.
@@ -26,7 +27,7 @@ pub enum ClientError {
 impl fmt::Display for ClientError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Uri(uri) => write!(f, "'{uri}' is no URI of the form unix:///path/to/socket"),
+            Self::Uri(uri, error) => write!(f, "'{uri}': {error}"),
             Self::Connect(uri, error) => write!(f, "connecting to '{uri}' URI failed: {}", reason(error)),
             Self::Io(error) => write!(f, "{}", reason(error)),
             Self::Protocol(text) => write!(f, "protocol error: {text}"),
@@ -49,7 +50,7 @@ impl ClientError {
             Self::Connect(_, error) | Self::Io(error) => {
                 error.raw_os_error().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)
             }
-            Self::Uri(_) => EINVAL,
+            Self::Uri(..) => EINVAL,
             Self::Protocol(_) | Self::UnknownCommand(_) | Self::UnknownEvent(_) => 1,
         }
     }

@@ -1,9 +1,10 @@
 //! The VICI protocol: message trees, their encoding, and packets.
 //!
-//! Nothing here owns a socket. [`frame`] cuts a stream into packets, [`Packet`] is one packet, [`Message`] its content.
+//! Nothing here owns a socket. [`endpoint`] is where one is, [`frame`] cuts a stream into packets, [`Packet`] is one packet, [`Message`] its content.
 
 pub mod client;
 mod codec;
+pub mod endpoint;
 pub mod frame;
 mod message;
 mod packet;

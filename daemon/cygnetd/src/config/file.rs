@@ -10,8 +10,8 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::keys::{self, SECTIONS};
-use super::nic;
 use super::{Config, DEFAULT_PATH, Finding};
+use super::{nic, vici};
 
 /// Reads the settings: `path` must exist when given; without it the default file may be missing. Drop-ins stand beside the file in
 /// `cygnetd.d` and are applied in the order of their names, later ones winning.
@@ -21,22 +21,21 @@ use super::{Config, DEFAULT_PATH, Finding};
 pub(crate) fn load(path: Option<&Path>) -> Result<Config, Vec<Finding>> {
     let mut config = Config::default();
     let mut findings = Vec::new();
-    let mut unless_simulated = Vec::new();
+    let mut deferred = Vec::new();
     let main = path.unwrap_or(Path::new(DEFAULT_PATH));
     match fs::read_to_string(main) {
-        Ok(text) => unless_simulated.extend(apply(&mut config, main, &text, &mut findings)),
+        Ok(text) => apply(&mut config, main, &text, &mut findings, &mut deferred),
         Err(error) if error.kind() == io::ErrorKind::NotFound && path.is_none() => {}
         Err(error) => findings.push(whole_file(main, format!("cannot be read: {error}"))),
     }
     for file in drop_ins(main, &mut findings) {
         match fs::read_to_string(&file) {
-            Ok(text) => unless_simulated.extend(apply(&mut config, &file, &text, &mut findings)),
+            Ok(text) => apply(&mut config, &file, &text, &mut findings, &mut deferred),
             Err(error) => findings.push(whole_file(&file, format!("cannot be read: {error}"))),
         }
     }
-    if !config.backend.userspace.simulate_packet_device {
-        findings.append(&mut unless_simulated);
-    }
+    let counting = deferred.into_iter().filter(|(condition, _)| (condition.counts)(&config));
+    findings.extend(counting.map(|(_, finding)| finding));
     if findings.is_empty() {
         keys::cross_check(&config).map_err(|message| vec![whole_file(main, message)])?;
         return Ok(config);
@@ -67,21 +66,35 @@ fn whole_file(file: &Path, message: String) -> Finding {
     Finding { file: file.display().to_string(), line: 0, column: 0, message }
 }
 
-/// Applies one file's text to `config`; returns what is wrong with it should no NIC be simulated in the end.
-pub(super) fn apply(config: &mut Config, file: &Path, text: &str, findings: &mut Vec<Finding>) -> Vec<Finding> {
-    let mut reader = Reader { file, text, findings, unless_simulated: Vec::new() };
+/// When a finding about a key counts: other keys, maybe in other files, decide that.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Deferred {
+    /// What the finding is about. A later file that sets it takes the finding away, and may bring its own.
+    pub(super) key: &'static str,
+    /// Whether it counts with everything read.
+    pub(super) counts: fn(&Config) -> bool,
+}
+
+/// Applies one file's text to `config`.
+pub(super) fn apply(
+    config: &mut Config,
+    file: &Path,
+    text: &str,
+    findings: &mut Vec<Finding>,
+    deferred: &mut Vec<(Deferred, Finding)>,
+) {
+    let mut reader = Reader { file, text, findings, deferred };
     match DeTable::parse(text) {
         Ok(root) => reader.root(config, root.get_ref()),
         Err(error) => reader.report(error.span().unwrap_or_default(), error.message().to_owned()),
     }
-    reader.unless_simulated
 }
 
 struct Reader<'a> {
     file: &'a Path,
     text: &'a str,
     findings: &'a mut Vec<Finding>,
-    unless_simulated: Vec<Finding>,
+    deferred: &'a mut Vec<(Deferred, Finding)>,
 }
 
 impl Reader<'_> {
@@ -130,13 +143,25 @@ impl Reader<'_> {
             } else if let Some(set) = keys::find(&inner) {
                 if let Err(message) = set(config, value.get_ref()) {
                     self.report(value.span(), format!("`{inner}` {message}"));
-                } else if let Some(message) = nic::needs_simulation(&inner, value.get_ref()) {
-                    let finding = self.finding(name.span(), message);
-                    self.unless_simulated.push(finding);
+                } else {
+                    self.defer(&inner, name.span(), value);
                 }
             } else {
                 self.report(name.span(), keys::unknown_key(path, name.get_ref()));
             }
+        }
+    }
+
+    /// What is right or wrong only with everything read.
+    fn defer(&mut self, key: &str, at: Range<usize>, value: &Spanned<DeValue<'_>>) {
+        self.deferred.retain(|(condition, _)| condition.key != key);
+        if let Some(message) = nic::needs_simulation(key, value.get_ref()) {
+            let finding = self.finding(at, message);
+            self.deferred.push((nic::SIMULATED, finding));
+        }
+        for (at, message) in vici::unless_allowed(key, value) {
+            let finding = self.finding(at, message);
+            self.deferred.push((vici::REMOTE, finding));
         }
     }
 }

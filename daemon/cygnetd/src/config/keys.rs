@@ -10,6 +10,7 @@ use toml::de::DeValue;
 use super::http;
 use super::nic::{self, LIMITS};
 use super::value::{addresses, boolean, duration, factor, number, text, word};
+use super::vici;
 use super::{BackendKind, Config, LogFormat};
 
 /// Sets one key of the configuration.
@@ -115,8 +116,6 @@ const KEYS: &[(&str, Set)] = &[
     ("backend.kernel.journal", |c, v| journal(v).map(|path| c.backend.kernel.journal = path)),
     ("swanctl.directory", |c, v| text(v).map(|path| c.swanctl.directory = path.into())),
     ("swanctl.load", |c, v| boolean(v).map(|yes| c.swanctl.load = yes)),
-    ("vici.socket", |c, v| socket(v).map(|path| c.vici.socket = path)),
-    ("vici.group", |c, v| text(v).map(|group| c.vici.group = group.into())),
     ("history.url", |c, v| history_url(v).map(|url| c.history.url = url)),
     ("history.retain_days", |c, v| number(v, 0, 36_500).map(|days| c.history.retain_days = days)),
     ("history.retain_rows", |c, v| number(v, 0, i64::MAX).map(|rows| c.history.retain_rows = rows)),
@@ -147,7 +146,7 @@ pub(super) fn names() -> impl Iterator<Item = &'static str> {
 }
 
 fn all() -> impl Iterator<Item = &'static (&'static str, Set)> {
-    KEYS.iter().chain(nic::KEYS).chain(http::KEYS)
+    KEYS.iter().chain(nic::KEYS).chain(vici::KEYS).chain(http::KEYS)
 }
 
 /// Why a section cannot be used, when it belongs to a part that is not in this build.
@@ -244,15 +243,6 @@ fn device(value: &DeValue<'_>) -> Result<String, String> {
         return Err(format!("is no interface name: `{name}` (1 to 15 printable characters, no blank, `/` or `:`)"));
     }
     Ok(name.into())
-}
-
-fn socket(value: &DeValue<'_>) -> Result<PathBuf, String> {
-    let given = text(value)?;
-    let path = given.strip_prefix("unix://").unwrap_or(given);
-    if path.starts_with('/') && path.len() < 108 {
-        return Ok(path.into());
-    }
-    Err(format!("must be `unix://` and an absolute path of less than 108 octets, not `{given}`"))
 }
 
 /// Empty = no history.

@@ -5,6 +5,7 @@ use offload_userspace::nic::{NicLimits, Preset, cipher_named, cipher_names};
 use toml::de::DeValue;
 
 use super::Config;
+use super::file::Deferred;
 use super::keys::Set;
 use super::value::{boolean, list, number, text, word};
 
@@ -56,6 +57,10 @@ pub(super) fn needs_simulation(key: &str, value: &DeValue<'_>) -> Option<String>
         || (key == "backend.userspace.simulated_devices" && value.as_str() != Some("one"));
     needs.then(|| format!("`{key}` is about simulated NICs: it needs simulate_packet_device = true"))
 }
+
+/// Whether what [`needs_simulation`] found counts; several keys have findings of this kind, and none is taken back.
+pub(super) const SIMULATED: Deferred =
+    Deferred { key: "", counts: |config: &Config| !config.backend.userspace.simulate_packet_device };
 
 /// What several keys together get wrong.
 pub(super) fn cross_check(config: &Config) -> Result<(), String> {

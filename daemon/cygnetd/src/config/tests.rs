@@ -12,7 +12,7 @@ use super::{Config, Finding, load};
 fn read(text: &str) -> (Config, Vec<String>) {
     let mut config = Config::default();
     let mut findings: Vec<Finding> = Vec::new();
-    apply(&mut config, Path::new("c.toml"), text, &mut findings);
+    apply(&mut config, Path::new("c.toml"), text, &mut findings, &mut Vec::new());
     (config, findings.iter().map(ToString::to_string).collect())
 }
 
@@ -91,7 +91,11 @@ fn every_documented_key_is_taken() {
         directory = "/tmp/s"
         load = false
         [vici]
-        socket = "unix:///run/x.vici"
+        socket = ["unix:///run/x.vici", "tcp://127.0.0.1:4502", "tcp://[::]:4502"]
+        user = "charon"
+        group = "adm"
+        mode = "0600"
+        allow_remote = true
         [history]
         url = "sqlite:///tmp/h/history.db"
         retain_days = 7
@@ -109,7 +113,10 @@ fn every_documented_key_is_taken() {
     assert_eq!(config.ike.settings.retransmit_timeout, Duration::from_millis(1500));
     assert_eq!(config.ike.settings.half_open_timeout, Duration::from_secs(120));
     assert_eq!((config.ike.shards, config.ike.listen.len(), config.ike.settings.fragment_size), (4, 2, 0));
-    assert_eq!(config.vici.socket, Path::new("/run/x.vici"));
+    let places: Vec<_> = config.vici.places.iter().map(ToString::to_string).collect();
+    assert_eq!(places, ["unix:///run/x.vici", "tcp://127.0.0.1:4502", "tcp://[::]:4502"]);
+    let access = super::vici::Access { user: "charon".into(), group: "adm".into(), mode: 0o600 };
+    assert_eq!((config.vici.access, config.vici.allow_remote), (access, true));
     assert_eq!((config.history.retain_days, config.history.retain_rows, config.history.fsync), (7, 1000, true));
     assert_eq!((config.history.spool(), config.history.is_chosen()), (PathBuf::from("/tmp/h/spool"), true));
     assert!(config.backend.userspace.simulate_packet_device && !config.swanctl.load);
@@ -134,6 +141,29 @@ fn errors_name_file_line_column_and_remedy() {
         (
             "[http]\ntoken = \"short\"\n",
             "c.toml:2:9: error: `http.token` must be at least 16 printable ASCII characters without blanks",
+        ),
+        (
+            "[vici]\nsocket = \"charon.vici\"\n",
+            "c.toml:2:10: error: `vici.socket` must be `unix://` and an absolute path of less than 108 octets, or `tcp://` and an address \
+             with a port, not `charon.vici`",
+        ),
+        (
+            "[vici]\nsocket = [\"unix:///run/a\", \"vsock://2:4502\"]\n",
+            "c.toml:2:10: error: `vici.socket` cannot be `vsock://2:4502`: vsock:// is not supported: use unix:///path/to/socket or \
+             tcp://host:port",
+        ),
+        (
+            "[vici]\nsocket = [\"/run/a\", \"unix:///run/a\"]\n",
+            "c.toml:2:10: error: `vici.socket` holds unix:///run/a twice",
+        ),
+        ("[vici]\nsocket = []\n", "c.toml:2:10: error: `vici.socket` must hold at least one place"),
+        (
+            "[vici]\nmode = 660\n",
+            "c.toml:2:8: error: `vici.mode` must be permissions in octal digits, such as \"0660\"",
+        ),
+        (
+            "[vici]\nmode = \"0440\"\n",
+            "c.toml:2:8: error: `vici.mode` is 0440, with which not even the owner could connect",
         ),
         (
             "[backend]\nkind = \"ipsec\"\n",
@@ -282,4 +312,32 @@ fn limits_of_a_nic_that_is_not_simulated_are_refused() {
     let config = load(Some(&main)).unwrap();
     let packet = &config.backend.userspace.simulation.rungs()[0].capabilities;
     assert!(!packet.esn && !packet.udp_encapsulation && !packet.limits.bytes);
+}
+
+/// Whoever connects controls the daemon.
+#[test]
+fn a_port_for_other_machines_has_to_be_meant() {
+    let directory = Directory::new("remote");
+    let main = directory.0.join("cygnetd.toml");
+    let refused = |text: &str| {
+        fs::write(&main, text).unwrap();
+        load(Some(&main)).unwrap_err().iter().map(|f| (f.line, f.column, f.message.clone())).collect::<Vec<_>>()
+    };
+    let reason = |place: &str| {
+        format!(
+            "`vici.socket` holds {place}: other machines can reach it, and whoever connects controls the daemon; if that is meant, set \
+             allow_remote = true in [vici]"
+        )
+    };
+    let text = "[vici]\nsocket = [\"tcp://[::1]:4502\",\n  \"tcp://192.0.2.1:4502\", \"tcp://0.0.0.0:1\"]\n";
+    assert_eq!(refused(text), [(3, 3, reason("tcp://192.0.2.1:4502")), (3, 27, reason("tcp://0.0.0.0:1"))]);
+    assert_eq!(refused("[vici]\nsocket = \"tcp://[::]:1\"\n"), [(2, 10, reason("tcp://[::]:1"))]);
+    // A later file may say that it is meant, or set other places.
+    let later = directory.0.join("cygnetd.d/10.toml");
+    fs::write(&later, "[vici]\nallow_remote = true\n").unwrap();
+    assert_eq!(load(Some(&main)).unwrap().vici.places.len(), 1);
+    fs::write(&later, "[vici]\nsocket = \"tcp://localhost:1\"\n").unwrap();
+    assert_eq!(load(Some(&main)).unwrap().vici.places[0].to_string(), "tcp://127.0.0.1:1");
+    fs::write(&later, "[vici]\nmode = 0o600\n").unwrap();
+    assert_eq!(load(Some(&main)).unwrap_err().len(), 1);
 }

@@ -170,9 +170,9 @@ fn privileges() -> Vec<(&'static str, bool)> {
 }
 
 fn socket(config: &Config) -> Option<Socket> {
-    let metadata = fs::metadata(&config.vici.socket).ok()?;
-    let path = config.vici.socket.display().to_string();
-    Some(Socket { path, mode: metadata.mode(), group: metadata.gid() })
+    let path = config.vici.files().next()?;
+    let metadata = fs::metadata(path).ok()?;
+    Some(Socket { path: path.display().to_string(), mode: metadata.mode(), group: metadata.gid() })
 }
 
 /// What `cygnetd --check` would say of the connections' files.

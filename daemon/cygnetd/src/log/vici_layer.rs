@@ -153,7 +153,7 @@ mod tests {
     /// Events that `run` causes at a client that listens to log and control-log.
     fn events_of(run: impl FnOnce()) -> Vec<(String, String)> {
         let subscribers = Arc::new(Subscribers::default());
-        let (client, mut queue) = subscribers.join();
+        let (client, mut queue) = subscribers.join(None);
         client.register("log");
         client.register("control-log");
         subscribers.set_control_log(&client, Some(ControlLog { level: 2, connection: Some("a".into()) }));

@@ -10,7 +10,6 @@ pub(super) fn udp_port_holder(port: u16) -> Option<String> {
 }
 
 /// The same for TCP.
-#[cfg(feature = "telemetry")]
 pub(crate) fn tcp_port_holder(port: u16) -> Option<String> {
     port_holder(port, ["/proc/net/tcp", "/proc/net/tcp6"])
 }

@@ -1,90 +1,139 @@
-//! The socket file: whose it is, and who holds it.
+//! Where clients connect: socket files and ports.
 
-use std::fs::Permissions;
 use std::io;
-use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _, chown};
-use std::os::unix::net::UnixStream as StdStream;
-use std::path::{Path, PathBuf};
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::net::{UnixListener, UnixStream};
+use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 
 use super::session;
+use super::socket_file::SocketFile;
+use crate::config::Vici;
+use crate::config::vici::Place;
 use crate::core::Core;
-use crate::net::process_name;
+use crate::net::tcp_port_holder;
 
 /// Clients served at the same time.
 const CLIENTS: usize = 2048;
 
-/// The listening socket. Dropping it removes the file.
+/// Clients that may wait until they are accepted; the system may allow fewer.
+const BACKLOG: i32 = 1024;
+
+/// After so long without a word from the machine of a client it is asked whether it still is there.
+const SILENCE: Duration = Duration::from_secs(60);
+
+/// The listening sockets. Dropping them removes the files.
 pub(crate) struct Listener {
-    listener: UnixListener,
-    path: PathBuf,
+    sockets: Vec<Arc<Listening>>,
+    patience: Option<Duration>,
+}
+
+enum Listening {
+    Unix(SocketFile),
+    Tcp(TcpListener),
+}
+
+/// A client that has connected.
+pub(super) struct Connection {
+    pub(super) reader: Box<dyn AsyncRead + Send + Unpin>,
+    pub(super) writer: Box<dyn AsyncWrite + Send + Unpin>,
+    /// Who it is, for the log.
+    pub(super) peer: String,
 }
 
 impl Listener {
-    /// Binds `path` for root and `group`. A file left by a dead process is removed, a live listener never.
+    /// Listens on all places, or on none.
     ///
     /// # Errors
-    /// One sentence naming the holder, the file or the group.
-    pub(crate) fn bind(path: &Path, group: &str) -> anyhow::Result<Self> {
+    /// One sentence naming the place, and what is in the way.
+    pub(crate) fn bind(vici: &Vici) -> anyhow::Result<Self> {
         allow_descriptors();
-        let group_id = Self::check(path, group)?;
-        let listener =
-            UnixListener::bind(path).with_context(|| format!("cannot make the VICI socket {}", path.display()))?;
-        let bound = Self { listener, path: path.to_owned() };
-        let restrict = || -> io::Result<()> {
-            chown(path, None, Some(group_id))?;
-            std::fs::set_permissions(path, Permissions::from_mode(0o660))
+        let bind = |place: &Place| {
+            let listening = match place {
+                Place::Unix(path) => SocketFile::bind(path, &vici.access, BACKLOG).map(Listening::Unix)?,
+                Place::Tcp(address) => listen(*address).map(Listening::Tcp)?,
+            };
+            warn_of(place, vici.access.mode);
+            Ok(Arc::new(listening))
         };
-        restrict().with_context(|| format!("cannot give {} to group `{group}`", path.display()))?;
-        Ok(bound)
+        let sockets = vici.places.iter().map(bind).collect::<anyhow::Result<_>>()?;
+        Ok(Self { sockets, patience: vici.patience })
     }
 
-    /// Whether [`Self::bind`] would succeed, without listening yet; the answer is the group's number.
+    /// Whether [`Self::bind`] would succeed, without listening yet.
     ///
     /// # Errors
     /// As [`Self::bind`].
-    pub(crate) fn check(path: &Path, group: &str) -> anyhow::Result<u32> {
-        make_room(path)?;
-        group_id(group).with_context(|| format!("vici.group: there is no group `{group}`"))
+    pub(crate) fn check(vici: &Vici) -> anyhow::Result<()> {
+        vici.places.iter().try_for_each(|place| match place {
+            Place::Unix(path) => SocketFile::could_be_bound(path, &vici.access),
+            Place::Tcp(address) => bound(*address).map(|_| ()),
+        })
     }
 
     /// Serves clients until the future is dropped.
     pub(crate) async fn serve(&self, core: Arc<Core>) {
         let places = Arc::new(Semaphore::new(CLIENTS));
-        loop {
-            match self.listener.accept().await {
-                Ok((stream, _)) => match Arc::clone(&places).try_acquire_owned() {
-                    Ok(place) => {
-                        let core = Arc::clone(&core);
-                        let peer = peer_name(&stream);
-                        tokio::spawn(async move {
-                            session::serve(stream, core, peer).await;
-                            drop(place);
-                        });
-                    }
-                    Err(_) => {
-                        tracing::warn!(clients = CLIENTS, "a VICI client was turned away: too many are connected")
-                    }
-                },
-                Err(error) => {
-                    tracing::warn!(%error, "cannot accept a VICI client");
-                    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        let mut accepting = JoinSet::new();
+        for socket in &self.sockets {
+            accepting.spawn(accept_all(Arc::clone(socket), Arc::clone(&core), Arc::clone(&places), self.patience));
+        }
+        while accepting.join_next().await.is_some() {}
+    }
+}
+
+async fn accept_all(socket: Arc<Listening>, core: Arc<Core>, places: Arc<Semaphore>, patience: Option<Duration>) {
+    loop {
+        match socket.accept().await {
+            Ok(connection) => match Arc::clone(&places).try_acquire_owned() {
+                Ok(place) => {
+                    let core = Arc::clone(&core);
+                    tokio::spawn(async move {
+                        session::serve(connection, core, patience).await;
+                        drop(place);
+                    });
                 }
+                Err(_) => tracing::warn!(clients = CLIENTS, "a VICI client was turned away: too many are connected"),
+            },
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a VICI client");
+                tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
     }
 }
 
-impl Drop for Listener {
-    fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_file(&self.path) {
-            tracing::warn!(path = %self.path.display(), %error, "cannot remove the VICI socket");
+impl Listening {
+    async fn accept(&self) -> io::Result<Connection> {
+        match self {
+            Self::Unix(file) => file.listener.accept().await.map(|(stream, _)| Connection::unix(stream)),
+            Self::Tcp(listener) => listener.accept().await.map(|(stream, address)| Connection::tcp(stream, address)),
         }
+    }
+}
+
+impl Connection {
+    pub(super) fn unix(stream: UnixStream) -> Self {
+        let peer = peer_name(&stream);
+        let (reader, writer) = stream.into_split();
+        Self { reader: Box::new(reader), writer: Box::new(writer), peer }
+    }
+
+    fn tcp(stream: TcpStream, address: SocketAddr) -> Self {
+        let keepalive = TcpKeepalive::new().with_time(SILENCE).with_interval(SILENCE / 6).with_retries(6);
+        let socket = SockRef::from(&stream);
+        if let Err(error) = socket.set_tcp_keepalive(&keepalive).and_then(|()| stream.set_nodelay(true)) {
+            tracing::debug!(%error, "a VICI client's connection stays as the system makes it");
+        }
+        let (reader, writer) = stream.into_split();
+        Self { reader: Box::new(reader), writer: Box::new(writer), peer: format!("at {address}") }
     }
 }
 
@@ -103,82 +152,76 @@ fn peer_name(stream: &UnixStream) -> String {
     format!("{process}, uid {}", credentials.uid())
 }
 
-/// Removes a dead socket file; refuses when somebody listens or the file is something else.
-fn make_room(path: &Path) -> anyhow::Result<()> {
-    let shown = path.display();
-    match std::fs::symlink_metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let directory = path.parent().unwrap_or(Path::new("/"));
-            if !directory.is_dir() {
-                bail!("the directory {} for the VICI socket does not exist", directory.display());
-            }
-            return Ok(());
+/// A port that is ours and does not listen yet.
+fn bound(address: SocketAddr) -> anyhow::Result<Socket> {
+    let bind = || {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+        socket.set_reuse_address(true)?;
+        if address.is_ipv6() {
+            // Beside the same port of IPv4.
+            socket.set_only_v6(true)?;
         }
-        Err(error) => return Err(error).with_context(|| format!("cannot look at {shown}")),
-        Ok(metadata) if !metadata.file_type().is_socket() => bail!("{shown} is there and no socket: move it away"),
-        Ok(_) => {}
-    }
-    match StdStream::connect(path) {
-        Ok(stream) => {
-            let holder = rustix::net::sockopt::socket_peercred(&stream)
-                .map_or_else(|_| "another process".into(), |peer| process_name(peer.pid.as_raw_nonzero().get()));
-            bail!("the VICI socket {shown} is held by {holder}: stop it, or set vici.socket");
+        socket.bind(&address.into())?;
+        Ok::<_, io::Error>(socket)
+    };
+    match bind() {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            let holder = tcp_port_holder(address.port()).unwrap_or_else(|| "another process".into());
+            bail!("the VICI port {address} is held by {holder}: stop it, or set vici.socket")
         }
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            std::fs::remove_file(path).with_context(|| format!("cannot remove the dead socket {shown}"))
-        }
-        Err(error) => Err(error).with_context(|| format!("cannot tell whether somebody listens on {shown}")),
+        other => other.with_context(|| format!("cannot listen for VICI clients on {address}")),
     }
 }
 
-/// The number of a group: given as such, or looked up.
-fn group_id(group: &str) -> Option<u32> {
-    if let Ok(number) = group.parse() {
-        return Some(number);
+fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let socket = bound(address)?;
+    let listen = || {
+        socket.listen(BACKLOG)?;
+        socket.set_nonblocking(true)?;
+        TcpListener::from_std(socket.into())
+    };
+    listen().with_context(|| format!("cannot listen for VICI clients on {address}"))
+}
+
+/// Says so where more than the owner and the group of a file may connect.
+fn warn_of(place: &Place, mode: u32) {
+    const POWER: &str = "whoever connects controls this daemon: VICI knows no password and no encryption";
+    match place {
+        Place::Unix(_) if mode & 0o002 == 0 => {}
+        Place::Unix(_) => {
+            tracing::warn!("{place} can be used by every user of this machine (mode {mode:04o}), and {POWER}")
+        }
+        Place::Tcp(_) if place.is_remote() => tracing::warn!("{place} can be reached by OTHER MACHINES, and {POWER}"),
+        Place::Tcp(_) => tracing::warn!("{place} can be used by every user of this machine, and {POWER}"),
     }
-    let table = std::fs::read_to_string("/etc/group").unwrap_or_default();
-    let mut rows = table.lines().map(|line| line.split(':').collect::<Vec<_>>());
-    let found = rows.find(|fields| fields.first() == Some(&group));
-    // Root's number is the same everywhere, also where there is no such file.
-    found.and_then(|fields| fields.get(2)?.parse().ok()).or((group == "root").then_some(0))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn path(name: &str) -> PathBuf {
-        std::env::temp_dir().join(format!("cygnetd-vici-{}-{name}", std::process::id()))
+    #[tokio::test]
+    async fn a_port_that_is_held_is_refused_with_its_holder() {
+        let held = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = held.local_addr().unwrap();
+        let vici = Vici { places: vec![Place::Tcp(address)], ..Vici::default() };
+        for error in [Listener::bind(&vici).err(), Listener::check(&vici).err()] {
+            let error = error.unwrap().to_string();
+            assert!(error.contains(&format!("(pid {})", std::process::id())), "{error}");
+        }
+        drop(held);
+        Listener::check(&vici).unwrap();
+        Listener::bind(&vici).unwrap();
     }
 
     #[tokio::test]
-    async fn a_live_listener_is_left_alone_and_named() {
-        let path = path("live");
-        let first = Listener::bind(&path, "root").unwrap();
-        let error = Listener::bind(&path, "root").err().unwrap().to_string();
-        assert!(error.contains("is held by") && error.contains(&format!("pid {}", std::process::id())), "{error}");
-        assert!(path.exists());
-        drop(first);
+    async fn what_cannot_be_had_in_full_is_not_had_in_part() {
+        let path = std::env::temp_dir().join(format!("cygnetd-vici-{}-part", std::process::id()));
+        let held = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut vici = Vici::default();
+        vici.access.group = rustix::process::getegid().as_raw().to_string();
+        vici.places = vec![Place::Unix(path.clone()), Place::Tcp(held.local_addr().unwrap())];
+        assert!(Listener::bind(&vici).is_err());
         assert!(!path.exists());
-    }
-
-    #[tokio::test]
-    async fn a_dead_socket_is_replaced_and_a_file_is_not() {
-        let path = path("dead");
-        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
-        drop(Listener::bind(&path, "0").unwrap());
-        std::fs::write(&path, "precious").unwrap();
-        let error = Listener::bind(&path, "root").err().unwrap().to_string();
-        assert!(error.contains("no socket"), "{error}");
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
-        std::fs::remove_file(&path).unwrap();
-    }
-
-    #[tokio::test]
-    async fn what_is_missing_is_named() {
-        let error = Listener::bind(Path::new("/nonexistent/x.vici"), "root").err().unwrap().to_string();
-        assert!(error.contains("/nonexistent"), "{error}");
-        let error = Listener::bind(&path("group"), "no-such-group").err().unwrap().to_string();
-        assert!(error.contains("no-such-group"), "{error}");
     }
 }

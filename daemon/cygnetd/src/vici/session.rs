@@ -6,14 +6,14 @@ use std::time::Duration;
 use swanctl_compat::request::EVENTS;
 use swanctl_compat::vici::frame::{Deframer, MAX_PACKET};
 use swanctl_compat::vici::{Packet, frame};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::UnixStream;
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use zeroize::Zeroizing;
 
+use super::account::Account;
 use super::commands::Commands;
+use super::listener::Connection;
 use crate::subscribers::{Client, Queued};
 
 /// Octets a client may send ahead while one of its requests is being handled.
@@ -25,18 +25,23 @@ const BUFFER: usize = 8 * 1024;
 /// How long what is queued for a client that has gone may take.
 const FAREWELL: Duration = Duration::from_secs(5);
 
-/// Serves one client until it goes away; `peer` is who it is, for the log.
-pub(super) async fn serve<C: Commands>(stream: UnixStream, commands: Arc<C>, peer: String) {
-    let (reader, writer) = stream.into_split();
-    let (client, queue) = commands.subscribers().join();
+/// Serves one client until it goes away, or for so long takes nothing of an answer.
+pub(super) async fn serve<C: Commands>(connection: Connection, commands: Arc<C>, patience: Option<Duration>) {
+    let Connection { reader, writer, peer } = connection;
+    let (client, queue) = commands.subscribers().join(patience);
     let writing = AbortOnDrop(tokio::spawn(write(writer, queue)));
-    let mut session = Session { reader, deframer: Deframer::new(), client: Arc::clone(&client), commands, peer };
+    let account = Account::new(peer);
+    let mut session = Session { reader, deframer: Deframer::new(), client: Arc::clone(&client), commands, account };
     let end = session.run().await;
     session.commands.subscribers().leave(&client);
-    let peer = &session.peer;
+    let peer = session.account.peer();
     match end {
-        End::Gone => {}
         End::Broken(why) => tracing::warn!(why, "a VICI client ({peer}) broke the protocol and was disconnected"),
+        End::Gone if client.is_stuck() => {
+            tracing::warn!("a VICI client ({peer}) did not read its answer and was disconnected");
+            return;
+        }
+        End::Gone => {}
     }
     if client.lost() > 0 {
         tracing::warn!(lost = client.lost(), "a VICI client ({peer}) that did not read all of its events has gone");
@@ -70,7 +75,7 @@ enum End {
 }
 
 /// Writes what is queued; ends when the session has dropped its side, or the client has gone.
-async fn write(mut writer: OwnedWriteHalf, mut queue: mpsc::UnboundedReceiver<Queued>) {
+async fn write(mut writer: impl AsyncWrite + Unpin, mut queue: mpsc::UnboundedReceiver<Queued>) {
     while let Some(queued) = queue.recv().await {
         if writer.write_all(&queued.frame).await.is_err() {
             return;
@@ -79,11 +84,11 @@ async fn write(mut writer: OwnedWriteHalf, mut queue: mpsc::UnboundedReceiver<Qu
 }
 
 struct Session<C> {
-    reader: OwnedReadHalf,
+    reader: Box<dyn AsyncRead + Send + Unpin>,
     deframer: Deframer,
     client: Arc<Client>,
     commands: Arc<C>,
-    peer: String,
+    account: Account,
 }
 
 impl<C: Commands> Session<C> {
@@ -104,7 +109,7 @@ impl<C: Commands> Session<C> {
                         Ok(0) | Err(_) => return End::Gone,
                         Ok(length) => self.deframer.push(buffer.get(..length).unwrap_or_default()),
                     },
-                    () = self.client.losing() => warn_of_loss(&self.peer),
+                    () = self.client.losing() => warn_of_loss(self.account.peer()),
                 },
             }
         }
@@ -116,12 +121,13 @@ impl<C: Commands> Session<C> {
             Ok(packet) => packet,
             Err(error) => {
                 // As the protocol has it: no answer.
-                tracing::warn!(%error, "a VICI client ({}) sent a malformed packet", self.peer);
+                tracing::warn!(%error, "a VICI client ({}) sent a malformed packet", self.account.peer());
                 return None;
             }
         };
-        if let Packet::CmdRequest(name, _) = &packet {
-            tracing::debug!(command = %name.escape_debug(), "command of a VICI client ({})", self.peer);
+        if let Packet::CmdRequest(name, message) = &packet {
+            tracing::debug!(command = %name.escape_debug(), "command of a VICI client ({})", self.account.peer());
+            self.account.note(name, message);
         }
         let handling = handle(&*self.commands, &self.client, packet);
         tokio::pin!(handling);
@@ -130,7 +136,7 @@ impl<C: Commands> Session<C> {
             tokio::select! {
                 biased;
                 alive = &mut handling => return (!alive).then_some(End::Gone),
-                () = self.client.losing() => warn_of_loss(&self.peer),
+                () = self.client.losing() => warn_of_loss(self.account.peer()),
                 read = self.reader.read(buffer), if ahead < AHEAD => match read {
                     Ok(0) | Err(_) => return Some(End::Gone),
                     Ok(length) => {

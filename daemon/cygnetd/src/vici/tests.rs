@@ -1,7 +1,8 @@
 //! Sessions over a socket pair, with commands that only pretend.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use swanctl_compat::vici::frame::{self, Deframer};
 use swanctl_compat::vici::{Message, Packet};
@@ -11,14 +12,20 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use super::commands::Commands;
+use super::listener::Connection;
 use super::session;
-use crate::subscribers::{Client, Subscribers};
+use crate::subscribers::{Client, ROOM, Subscribers};
 
-/// `echo` answers with its request, `stream` sends three events before, `wait` waits to be released.
+/// How long an answer waits for a client that takes nothing of it.
+const PATIENCE: Duration = Duration::from_millis(300);
+
+/// `echo` answers with its request, `stream` sends three events before, `endless` sends them as long as they are taken, `wait` waits to be
+/// released.
 #[derive(Default)]
 struct Fake {
     subscribers: Arc<Subscribers>,
     release: Notify,
+    sent: AtomicUsize,
 }
 
 impl Commands for Fake {
@@ -34,6 +41,12 @@ impl Commands for Fake {
                 for number in 0..3 {
                     let event = Packet::Event("list-sa".into(), Message::new().with("n", number.to_string()));
                     session::send(client, &event).await;
+                }
+            }
+            "endless" => {
+                let event = Packet::Event("list-sa".into(), Message::new().with("text", "x".repeat(60_000)));
+                while session::send(client, &event).await {
+                    self.sent.fetch_add(1, Ordering::Relaxed);
                 }
             }
             _ => return Packet::CmdUnknown,
@@ -70,7 +83,7 @@ impl Peer {
 
 fn connect(commands: &Arc<Fake>) -> (Peer, JoinHandle<()>) {
     let (ours, theirs) = UnixStream::pair().unwrap();
-    let session = tokio::spawn(session::serve(theirs, Arc::clone(commands), "a test".into()));
+    let session = tokio::spawn(session::serve(Connection::unix(theirs), Arc::clone(commands), Some(PATIENCE)));
     (Peer { stream: ours, deframer: Deframer::new() }, session)
 }
 
@@ -185,6 +198,38 @@ async fn a_client_that_does_not_read_loses_events_and_the_others_go_on() {
     }
     assert_eq!(stuck.next().await, Some(Packet::Event("alert".into(), Message::new())));
     assert!(kept > 0 && lost > 0 && kept + lost == SENT, "{kept} came, {lost} were lost");
+}
+
+/// What waits for it is bounded, and after a while nothing does.
+#[tokio::test]
+async fn a_client_that_takes_nothing_of_its_answer_is_ended() {
+    let commands = Arc::new(Fake::default());
+    let (mut stuck, session) = connect(&commands);
+    let (mut other, _other_session) = connect(&commands);
+    let begin = Instant::now();
+    stuck.send(&[request("endless", "1")]).await;
+    for round in 0..5 {
+        other.send(&[request("echo", "alive")]).await;
+        assert_eq!(other.next().await, Some(response("alive")), "round {round}");
+    }
+    tokio::time::timeout(Duration::from_secs(10), session).await.unwrap().unwrap();
+    assert!(begin.elapsed() >= PATIENCE);
+    // What the socket holds on its way comes besides what waits.
+    let sent = commands.sent.load(Ordering::Relaxed);
+    assert!((ROOM / 60_100..40).contains(&sent), "{sent} events were made for nobody");
+}
+
+#[tokio::test]
+async fn a_client_that_takes_a_long_time_for_its_answer_gets_all_of_it() {
+    let commands = Arc::new(Fake::default());
+    let (mut slow, _session) = connect(&commands);
+    slow.send(&[request("endless", "1")]).await;
+    let begin = Instant::now();
+    while begin.elapsed() < 3 * PATIENCE {
+        assert!(matches!(slow.next().await, Some(Packet::Event(..))));
+        tokio::time::sleep(PATIENCE / 20).await;
+    }
+    assert!(commands.sent.load(Ordering::Relaxed) > 40);
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ const SECRET: &str = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYX";
 fn read(text: &str) -> (Config, Vec<String>) {
     let mut config = Config::default();
     let mut findings: Vec<Finding> = Vec::new();
-    apply(&mut config, Path::new("c.toml"), text, &mut findings);
+    apply(&mut config, Path::new("c.toml"), text, &mut findings, &mut Vec::new());
     (config, findings.iter().map(ToString::to_string).collect())
 }
 
