@@ -10,7 +10,8 @@ use std::time::Duration;
 use ike_model::reload::{Change, compare};
 use ike_model::snapshot::ConfiguredState;
 use ike_model::{
-    Cause, CauseKind, Command, ConfigSnapshot, ConfiguredChildStatus, Connection, EventBody, IkeSettings, SharedSecret,
+    ByName, Cause, CauseKind, ChildMode, Command, ConfigSnapshot, ConfiguredChildStatus, Connection, EventBody,
+    IkeSettings, SharedSecret,
 };
 use ipsec::{DeviceTable, Request};
 use swanctl_compat::load_conn::Finding;
@@ -37,7 +38,7 @@ pub(crate) struct Store {
 
 #[derive(Default)]
 struct Loaded {
-    connections: BTreeMap<String, Arc<Connection>>,
+    connections: ByName<Arc<Connection>>,
     /// When each connection came, by name: they are listed in the order in which they were loaded.
     places: BTreeMap<String, u64>,
     next_place: u64,
@@ -98,6 +99,10 @@ impl Store {
 
     /// What is to be said of shunts in software that devices do not let be reached, of a connection that is to be loaded.
     pub(crate) fn hidden_shunts(&self, connection: &Connection) -> Vec<Finding> {
+        // Most have none, and there may be thousands of others.
+        if !connection.children.iter().any(|child| matches!(child.mode, ChildMode::Pass | ChildMode::Drop)) {
+            return Vec::new();
+        }
         let others = self.connections(None);
         let others = others.iter().filter(|other| other.name != connection.name).map(|other| &**other);
         let all: Vec<_> = others.chain([connection]).collect();
@@ -105,8 +110,8 @@ impl Store {
         found.filter(|(name, _)| *name == connection.name).map(|(_, finding)| finding).collect()
     }
 
-    /// Adds connections, each in the place of the one with its name; one that says the same as before changes nothing.
-    pub(crate) fn load(&self, connections: impl IntoIterator<Item = Connection>) {
+    /// Adds connections, each in the place of the one with its name; one that says the same as before changes nothing. `false` when none did.
+    pub(crate) fn load(&self, connections: impl IntoIterator<Item = Connection>) -> bool {
         let mut changed = Vec::new();
         let mut loaded = self.lock();
         for connection in connections {
@@ -121,14 +126,13 @@ impl Store {
             changed.push(name);
         }
         if changed.is_empty() {
-            return;
+            return false;
         }
         self.publish(&loaded);
         self.tell_shards(changed.clone(), Vec::new());
         drop(loaded);
-        for connection in changed {
-            self.shared.events.publish(EventBody::ConfigLoaded { connection });
-        }
+        self.shared.events.publish_all(changed.into_iter().map(|connection| EventBody::ConfigLoaded { connection }));
+        true
     }
 
     /// Notes that a connection was refused; `content` is its section as far as there was one.

@@ -1,6 +1,5 @@
 //! Connections as configured, after defaults and units: swanctl.conf's `connections` section in typed form.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +8,7 @@ use ipsec::sa::HeaderCopy;
 use ipsec::{LifetimeConfig, OffloadMode, TrafficSelector};
 use serde::{Deserialize, Serialize};
 
+use crate::by_name::ByName;
 use crate::identity::Identity;
 use crate::proposal::{EspProposal, IkeProposal};
 use crate::secret::SharedSecret;
@@ -18,7 +18,7 @@ use crate::tags::{InterfaceIds, TagConfig};
 #[derive(Clone, Debug, Default)]
 pub struct ConfigSnapshot {
     /// Connections by name.
-    pub connections: BTreeMap<String, Arc<Connection>>,
+    pub connections: ByName<Arc<Connection>>,
     /// Pre-shared keys in load order.
     pub secrets: Vec<Arc<SharedSecret>>,
     /// Settings that hold for all connections.

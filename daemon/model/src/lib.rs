@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod asks;
+pub mod by_name;
 pub mod cause;
 pub mod command;
 pub mod config;
@@ -24,6 +25,7 @@ pub mod ulid;
 pub mod webhook;
 pub mod why;
 
+pub use by_name::ByName;
 pub use cause::{Cause, CauseKind};
 pub use command::{Command, CommandError, CommandId, CommandOutcome, Selector};
 pub use config::{

@@ -3,4 +3,5 @@
 pub(crate) mod acquire;
 pub(crate) mod handshake;
 pub(crate) mod history;
+pub(crate) mod load_conns;
 pub(crate) mod webhook;

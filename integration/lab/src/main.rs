@@ -28,6 +28,8 @@ enum Task {
     BenchHistory(bench::history::Options),
     /// Messages to a webhook on loopback, from both databases
     BenchWebhook(bench::webhook::Options),
+    /// Thousands of connections loaded, listed and unloaded, next to Debian's charon
+    BenchLoadConns(bench::load_conns::Options),
     /// How many handshakes a gateway does in a second, and what keeping a history costs of that
     BenchHandshake(bench::handshake::Options),
     /// Two gateways, one tunnel, real packets: a pass/fail line per step
@@ -63,6 +65,7 @@ fn main() -> ExitCode {
     let outcome = lab::enter::enter().and_then(|()| match &arguments.task {
         Task::BenchAcquire(options) => bench::acquire::run(options),
         Task::BenchHistory(options) => bench::history::run(options),
+        Task::BenchLoadConns(options) => bench::load_conns::run(options),
         Task::BenchWebhook(options) => bench::webhook::run(options),
         Task::BenchHandshake(options) => bench::handshake::run(options),
         Task::Demo(options) => demo::run(options),

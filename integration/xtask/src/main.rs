@@ -31,6 +31,8 @@ usage: cargo xtask <task>
                         from the packet that asks for a tunnel to its delivery, and a thousand traps at once; see `bench acquire --help`
   bench history [OPTIONS]
                         events written per second on both engines; with `--rows N` how fast a past of so many rows answers; see `bench history --help`
+  bench load-conns [OPTIONS]
+                        5,000 connections loaded, listed and unloaded by swanctl, next to Debian's charon; see `bench load-conns --help`
   bench webhook [OPTIONS]
                         messages per second to a webhook on loopback, from SQLite and PostgreSQL; see `bench webhook --help`
   bench handshake [OPTIONS]
@@ -79,6 +81,7 @@ fn main() -> ExitCode {
         }
         ["bench", "acquire", options @ ..] => build::lab("bench-acquire", options),
         ["bench", "history", options @ ..] => build::lab("bench-history", options),
+        ["bench", "load-conns", options @ ..] => build::lab("bench-load-conns", options),
         ["bench", "webhook", options @ ..] => build::lab("bench-webhook", options),
         ["bench", "handshake", options @ ..] => build::lab("bench-handshake", options),
         ["kernel-lab", options @ ..] => build::kernel_lab(options),

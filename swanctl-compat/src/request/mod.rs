@@ -6,6 +6,7 @@
 mod absent;
 mod filter;
 mod history;
+mod server;
 mod shared;
 pub mod simulate;
 mod webhook;
@@ -21,6 +22,7 @@ use ike_model::{Connection, Selector, SharedSecret};
 
 pub use absent::redirect as redirect_answer;
 pub use filter::{PolicyFilter, SaFilter};
+pub use server::{changes, each_connection, unreadable};
 pub use shared::SharedError;
 pub use why::WhyQuestion;
 
@@ -62,27 +64,6 @@ pub const EVENTS: [&str; 27] = [
     "cygnet-delivery",
     LOST,
 ];
-
-/// Whether a command may change something. Those that only tell are known; what is not known may be anything.
-#[must_use]
-pub fn changes(command: &str) -> bool {
-    const TELLING: [&str; 13] = [
-        "version",
-        "stats",
-        "cygnet-status",
-        "cygnet-backend-sas",
-        "cygnet-doctor",
-        "cygnet-explain",
-        "cygnet-why",
-        "cygnet-history",
-        "cygnet-events",
-        "cygnet-webhooks",
-        "cygnet-webhook-deliveries",
-        "cygnet-plan-conn",
-        "cygnet-plan-unload",
-    ];
-    !command.starts_with("list-") && !command.starts_with("get-") && !TELLING.contains(&command)
-}
 
 /// How long a client wants to wait for an outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -358,7 +339,7 @@ impl Request {
             "get-authorities" => Ok(Self::GetAuthorities),
             "get-pools" => Ok(Self::GetPools),
             // Clients that make messages out of files may have nothing to say.
-            "load-conn" if message.is_empty() => Ok(Self::Nothing),
+            "load-conn" if message.sections().next().is_none() => Ok(Self::Nothing),
             "load-conn" => {
                 load_conn(message).map(|(connection, notes)| Self::LoadConn { connection: Box::new(connection), notes })
             }

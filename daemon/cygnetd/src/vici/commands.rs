@@ -8,7 +8,7 @@ use ike_model::{Command, CommandError, CommandOutcome, Connection, Selector};
 use swanctl_compat::load_conn::offload;
 use swanctl_compat::render::{self, DaemonInfo, PolicyKind, PolicyListing};
 use swanctl_compat::request::{
-    INSTALL_NOT_FOUND, PolicyFilter, SaFilter, Wait, WhyQuestion, child_not_found, ike_not_found,
+    INSTALL_NOT_FOUND, PolicyFilter, SaFilter, Wait, WhyQuestion, child_not_found, each_connection, ike_not_found,
     not_established_in_time, policy_not_found, redirect_answer, unload_conn_error,
 };
 use swanctl_compat::vici::{Message, Packet};
@@ -44,15 +44,32 @@ impl Commands for Core {
     }
 
     async fn execute(&self, client: &Arc<Client>, name: &str, message: &Message) -> Packet {
-        match Request::parse(name, message).and_then(|request| installable(self, request)) {
-            Ok(request) => Packet::CmdResponse(answer(self, client, request).await),
-            Err(RequestError::Unknown) => Packet::CmdUnknown,
-            Err(RequestError::Refused(refusal)) => {
-                if name == "load-conn" {
-                    note_refusal(self, message, &refusal);
-                }
-                Packet::CmdResponse(refusal)
+        if name == LOAD_CONN { load_conns(self, client, message).await } else { one(self, client, name, message).await }
+    }
+}
+
+const LOAD_CONN: &str = "load-conn";
+
+/// Loads the connections of a message one after another up to the first that cannot be; those before it stay, as charon has it.
+async fn load_conns(core: &Core, client: &Arc<Client>, message: &Message) -> Packet {
+    for connection in each_connection(message) {
+        let answer = one(core, client, LOAD_CONN, &connection).await;
+        if !matches!(&answer, Packet::CmdResponse(answer) if answer.is_yes("success")) {
+            return answer;
+        }
+    }
+    Packet::CmdResponse(render::ok())
+}
+
+async fn one(core: &Core, client: &Arc<Client>, name: &str, message: &Message) -> Packet {
+    match Request::parse(name, message).and_then(|request| installable(core, request)) {
+        Ok(request) => Packet::CmdResponse(answer(core, client, request).await),
+        Err(RequestError::Unknown) => Packet::CmdUnknown,
+        Err(RequestError::Refused(refusal)) => {
+            if name == LOAD_CONN {
+                note_refusal(core, message, &refusal);
             }
+            Packet::CmdResponse(refusal)
         }
     }
 }
@@ -118,8 +135,9 @@ async fn answer(core: &Core, client: &Arc<Client>, request: Request) -> Message 
         Request::GetAuthorities => render::get_authorities([]),
         Request::GetPools => render::get_pools(),
         Request::LoadConn { connection, notes } => {
-            load::connection(&core.store, *connection, &notes);
-            core.store.settled().await;
+            if load::connection(&core.store, *connection, &notes) {
+                core.store.settled().await;
+            }
             render::ok()
         }
         Request::PlanConn { connection } => {

@@ -42,8 +42,8 @@ enum Listening {
 
 /// A client that has connected.
 pub(super) struct Connection {
-    pub(super) reader: Box<dyn AsyncRead + Send + Unpin>,
-    pub(super) writer: Box<dyn AsyncWrite + Send + Unpin>,
+    pub(super) reader: Box<dyn AsyncRead + Send + Sync + Unpin>,
+    pub(super) writer: Box<dyn AsyncWrite + Send + Sync + Unpin>,
     /// Who it is, for the log.
     pub(super) peer: String,
 }

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use swanctl_compat::request::EVENTS;
+use swanctl_compat::request::{EVENTS, unreadable};
 use swanctl_compat::vici::frame::{Deframer, MAX_PACKET};
-use swanctl_compat::vici::{Packet, frame};
+use swanctl_compat::vici::{DecodeError, Packet, PacketError, frame};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -74,17 +74,36 @@ enum End {
     Broken(String),
 }
 
+/// Packets that are written together at most: listings are many short ones.
+const TOGETHER: usize = 64;
+
+/// Octets that do not wait for more.
+const ENOUGH: usize = 32 * 1024;
+
 /// Writes what is queued; ends when the session has dropped its side, or the client has gone.
 async fn write(mut writer: impl AsyncWrite + Unpin, mut queue: mpsc::UnboundedReceiver<Queued>) {
-    while let Some(queued) = queue.recv().await {
-        if writer.write_all(&queued.frame).await.is_err() {
-            return;
+    let (mut batch, mut part, mut octets) = (Vec::new(), Vec::new(), Vec::new());
+    while queue.recv_many(&mut batch, TOGETHER).await > 0 {
+        let mut waiting = batch.drain(..).peekable();
+        while let Some(queued) = waiting.next() {
+            octets.extend_from_slice(&queued.frame);
+            part.push(queued);
+            if octets.len() < ENOUGH && waiting.peek().is_some() {
+                continue;
+            }
+            if writer.write_all(&octets).await.is_err() {
+                return;
+            }
+            // Only what has been written makes room.
+            part.clear();
+            octets.clear();
         }
+        octets.shrink_to(2 * ENOUGH);
     }
 }
 
 struct Session<C> {
-    reader: Box<dyn AsyncRead + Send + Unpin>,
+    reader: Box<dyn AsyncRead + Send + Sync + Unpin>,
     deframer: Deframer,
     client: Arc<Client>,
     commands: Arc<C>,
@@ -120,9 +139,16 @@ impl<C: Commands> Session<C> {
         let packet = match Packet::decode(octets) {
             Ok(packet) => packet,
             Err(error) => {
-                // As the protocol has it: no answer.
                 tracing::warn!(%error, "a VICI client ({}) sent a malformed packet", self.account.peer());
-                return None;
+                return match error {
+                    PacketError::Request(command, error) => self.refuse(&command, &error).await,
+                    // As the protocol has it: no answer.
+                    PacketError::Empty
+                    | PacketError::UnknownType(_)
+                    | PacketError::Name
+                    | PacketError::Trailing
+                    | PacketError::Message(_) => None,
+                };
             }
         };
         if let Packet::CmdRequest(name, message) = &packet {
@@ -146,6 +172,12 @@ impl<C: Commands> Session<C> {
                 },
             }
         }
+    }
+
+    /// Answers a command whose message cannot be read, so that the client does not wait for ever.
+    async fn refuse(&self, command: &str, error: &DecodeError) -> Option<End> {
+        let answer = unreadable(command, error).map_or(Packet::CmdUnknown, Packet::CmdResponse);
+        (!send(&self.client, &answer).await).then_some(End::Gone)
     }
 }
 

@@ -149,6 +149,22 @@ async fn events_come_while_a_command_runs_and_leaving_ends_its_wait() {
     tokio::time::timeout(Duration::from_secs(5), session).await.unwrap().unwrap();
 }
 
+/// charon does not read a message that a command takes nothing from, and says this of the others; nobody waits for ever.
+#[tokio::test]
+async fn a_command_with_a_message_that_cannot_be_read_is_refused() {
+    let (mut peer, _session) = connect(&Arc::default());
+    for (name, message) in [("version", &[9_u8][..]), ("terminate", &[1, 1, b'a']), ("nonsense", &[2])] {
+        let octets = [&[0, u8::try_from(name.len()).unwrap()], name.as_bytes(), message].concat();
+        peer.stream.write_all(&u32::try_from(octets.len()).unwrap().to_be_bytes()).await.unwrap();
+        peer.stream.write_all(&octets).await.unwrap();
+    }
+    for reason in ["unknown element type at octet 0", "message ends too early, at octet 3"] {
+        let expected = Message::new().with("success", "no").with("errmsg", format!("parsing request failed: {reason}"));
+        assert_eq!(peer.next().await, Some(Packet::CmdResponse(expected)));
+    }
+    assert_eq!(peer.next().await, Some(Packet::CmdUnknown));
+}
+
 #[tokio::test]
 async fn malformed_packets_get_no_answer_and_harm_nobody() {
     let (mut peer, _session) = connect(&Arc::default());
