@@ -208,7 +208,9 @@ fn garbage(socket: &Path, round: usize) -> Result<()> {
         // A command is there, its message is not: the client is not left waiting.
         Ok(_) if round % 4 == 2 => {
             let octets = answer.get(4..).context("a command with nonsense was not answered")?;
-            let Packet::CmdResponse(answer) = Packet::decode(octets)? else { anyhow::bail!("not answered: {octets:?}") };
+            let Packet::CmdResponse(answer) = Packet::decode(octets)? else {
+                anyhow::bail!("not answered: {octets:?}")
+            };
             let reason = answer.get_str("errmsg").unwrap_or_default();
             ensure!(reason.starts_with("parsing request failed: sections nest too deep"), "{reason}");
         }
