@@ -1,12 +1,14 @@
 //! The daemon as its clients see it: configuration, commands to the shards, questions about their state.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ike_model::snapshot::{BackendSaOwner, BackendSaSnapshot, Carried, PolicySnapshot, Traffic};
-use ike_model::{ChildSaSnapshot, ChildSpecs, ConfiguredChildStatus, IkeSaSnapshot, Timeline};
+use ike_model::{
+    ChildSaSnapshot, ChildSpecs, ConfiguredChildStatus, CounterScope, Counters, IkeSaSnapshot, Timeline,
+};
 use ike_sa::Counts;
 use ipsec::fault::Simulate;
 use ipsec::{Answer, Instant, Request, SaHandle, SaStatus, Scope};
@@ -207,6 +209,16 @@ impl Core {
         }
     }
 
+    /// Counters of messages, of all shards together, by connection; those of everything have no name.
+    pub(crate) async fn counters(&self, scope: &CounterScope) -> Vec<(String, Counters)> {
+        summed(self.ask(|to| Question::Counters(scope.clone(), to)).await)
+    }
+
+    /// Has counters of messages begin again at zero.
+    pub(crate) async fn reset_counters(&self, scope: &CounterScope) {
+        self.ask(|to| Question::ResetCounters(scope.clone(), to)).await;
+    }
+
     /// What the crypto provider can do.
     pub(crate) fn algorithms(&self) -> Algorithms {
         let provider = self.shared.provider;
@@ -303,6 +315,15 @@ impl Core {
             grow(&mut child.total_out, &mut child.traffic_out, traffic(state));
         }
     }
+}
+
+/// Counters of all shards, added up by connection and in the order of their names.
+fn summed(shards: Vec<Vec<(String, Counters)>>) -> Vec<(String, Counters)> {
+    let mut sums = BTreeMap::<String, Counters>::new();
+    for (name, counters) in shards.into_iter().flatten() {
+        *sums.entry(name).or_default() += counters;
+    }
+    sums.into_iter().collect()
 }
 
 /// The SAs of all CHILD SAs.

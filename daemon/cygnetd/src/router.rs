@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ike_model::snapshot::PolicySnapshot;
-use ike_model::{ChildSpecs, Command, CommandId, ConfiguredChildStatus, IkeSaSnapshot};
+use ike_model::{ChildSpecs, Command, CommandId, ConfiguredChildStatus, CounterScope, Counters, IkeSaSnapshot};
 use ike_sa::{Counts, DirectoryMessage, Outcome, Recipient, WorkId};
 use ipsec::{Answer, Event, OffloadError, Path, Reports, SaHandle, Shard, Tag};
 use tokio::sync::oneshot;
@@ -52,6 +52,10 @@ pub(crate) enum Question {
     Specs(oneshot::Sender<Vec<ChildSpecs>>),
     /// Numbers of SAs.
     Counts(oneshot::Sender<Counts>),
+    /// Counters of messages, by connection.
+    Counters(CounterScope, oneshot::Sender<Vec<(String, Counters)>>),
+    /// That these begin again at zero.
+    ResetCounters(CounterScope, oneshot::Sender<()>),
 }
 
 type BackendAnswer = Result<Answer, OffloadError>;

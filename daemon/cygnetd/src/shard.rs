@@ -180,7 +180,7 @@ impl Driver {
     }
 
     /// Whoever asked may have gone; then the answer goes nowhere.
-    fn answer(&self, question: Question) {
+    fn answer(&mut self, question: Question) {
         match question {
             Question::IkeSas(to) => drop(to.send(self.endpoint.ike_sas(clock::now()))),
             Question::Configured(to) => {
@@ -191,6 +191,11 @@ impl Driver {
                 drop(to.send(self.endpoint.specs(&self.shared.config.load())));
             }
             Question::Counts(to) => drop(to.send(self.endpoint.counts())),
+            Question::Counters(scope, to) => drop(to.send(self.endpoint.counters(&scope))),
+            Question::ResetCounters(scope, to) => {
+                self.endpoint.reset_counters(&scope);
+                let _ = to.send(());
+            }
         }
     }
 

@@ -9,6 +9,7 @@ pub mod by_name;
 pub mod cause;
 pub mod command;
 pub mod config;
+pub mod counters;
 pub mod device;
 pub mod doctor;
 pub mod event;
@@ -32,6 +33,7 @@ pub use config::{
     Actions, AuthMethod, AuthRound, Child, ChildMode, Childless, ConfigSnapshot, ConfiguredSelector, Connection,
     FailClosed, Fragmentation, HostSpec, IkeSettings, Unique,
 };
+pub use counters::{Counter, CounterScope, Counters};
 pub use event::{EventBody, EventRecord};
 pub use history::{Keeping, Outbox, Recorder, Timeline};
 pub use identity::Identity;

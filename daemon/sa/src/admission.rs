@@ -29,15 +29,16 @@ mod tables;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ike_crypto::{CryptoProvider, SecureRandom};
-use ike_model::IkeSettings;
+use ike_model::{Counter, Counters, IkeSettings};
 use ike_wire::ids::{ExchangeType, NotifyType};
 use ike_wire::{Flags, Header, IkeSpi, MessageId, Notify, ParseError, Payload, encode};
 use ipsec::{Instant, Path};
 
+use crate::counters::of_stranger;
 use crate::tally::{Dropped, Tallied, Tally};
 
 pub(crate) use self::bucket::Bucket;
@@ -116,6 +117,8 @@ pub struct Admission {
     state: Mutex<State>,
     /// Nothing new may begin.
     held: AtomicBool,
+    /// First requests that could not be read, and messages that only looked like one, before any shard saw them.
+    unread: [AtomicU64; 2],
     tables: Arc<TableSpace>,
     tally: Arc<Tally>,
 }
@@ -181,13 +184,19 @@ impl Admission {
             Err(ParseError::MajorVersion(_)) => return Screened::Pass { proven: false },
             Err(ParseError::Malformed(_)) => None,
         };
-        let Some(sketch) = sketch else { return self.drop(Dropped::Malformed) };
+        let Some(sketch) = sketch else {
+            self.count_unread(octets);
+            return self.drop(Dropped::Malformed);
+        };
         let peer = path.remote.ip();
         match self.decide(gate, peer, false, 0) {
             Decision::Begin => Screened::Pass { proven: false },
             Decision::Refuse(reason) => self.drop(reason),
             Decision::AskCookie => {
-                let Some(nonce) = sketch.nonce else { return self.drop(Dropped::Malformed) };
+                let Some(nonce) = sketch.nonce else {
+                    self.count_unread(octets);
+                    return self.drop(Dropped::Malformed);
+                };
                 let binding = Binding { nonce, address: peer, spi: sketch.spi };
                 match sketch.cookie {
                     Some(cookie) if self.is_valid(gate, binding, cookie) => match self.decide(gate, peer, true, 0) {
@@ -200,6 +209,28 @@ impl Admission {
                     }
                 }
             }
+        }
+    }
+
+    /// What was counted of messages that no shard has seen.
+    pub(crate) fn unread(&self) -> Counters {
+        let [invalid, invalid_spi] = &self.unread;
+        let mut counters = Counters::default();
+        counters.add(Counter::Invalid, invalid.load(Ordering::Relaxed));
+        counters.add(Counter::InvalidSpi, invalid_spi.load(Ordering::Relaxed));
+        counters
+    }
+
+    /// Begins again at zero with these.
+    pub(crate) fn forget_unread(&self) {
+        self.unread.iter().for_each(|number| number.store(0, Ordering::Relaxed));
+    }
+
+    fn count_unread(&self, octets: &[u8]) {
+        let [invalid, invalid_spi] = &self.unread;
+        if let Some(what) = of_stranger(octets) {
+            let number = if what == Counter::InvalidSpi { invalid_spi } else { invalid };
+            number.fetch_add(1, Ordering::Relaxed);
         }
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ike_model::snapshot::IkeSaState;
-use ike_model::{Cause, Connection, Identity, IkeSaSnapshot};
+use ike_model::{Cause, Connection, Counter, Identity, IkeSaSnapshot};
 use ike_wire::ids::ExchangeType;
 use ike_wire::{
     Chain, EncryptedFragment, Flags, Header, IkeSpi, Malformed, Message, MessageId, Payload, Payloads, SkBuffer,
@@ -12,6 +12,7 @@ use ike_wire::{
 };
 use ipsec::{Instant, Path};
 
+use crate::counters::{self, CounterTable, Way};
 use crate::datagrams::Datagrams;
 use crate::deadline::{IkeTimer, Timer};
 use crate::error::Error;
@@ -43,6 +44,8 @@ pub(crate) struct Core {
     pub(crate) generation: u32,
     /// Configuration.
     pub(crate) connection: Arc<Connection>,
+    /// It is known that this is the connection; until then it is one of those that may serve the peer.
+    pub(crate) chosen: bool,
     /// Way to the peer.
     pub(crate) path: Path,
     /// NAT on it.
@@ -255,6 +258,7 @@ impl Core {
     ) -> Result<(), Error> {
         let id = self.window.free_id().ok_or(Error::Temporary("a request is under way"))?;
         let datagrams = self.sealed(turn, exchange, id, false, payloads)?;
+        self.count_message(turn, exchange, Way::RequestOut);
         self.send_request(turn, datagrams);
         Ok(())
     }
@@ -364,6 +368,7 @@ impl Core {
     ) -> Result<(), Error> {
         let id = self.window.processing();
         let datagrams = self.sealed(turn, exchange, id, true, payloads)?;
+        self.count_message(turn, exchange, Way::ResponseOut);
         self.send_response(turn, datagrams);
         Ok(())
     }
@@ -374,6 +379,23 @@ impl Core {
         let datagrams = datagrams.into();
         self.transmit(turn, self.reply, &datagrams);
         self.window.responded(datagrams);
+    }
+
+    /// One more of something, of the connection too once that is known.
+    pub(crate) fn count(&self, turn: &mut Turn<'_>, what: Counter) {
+        self.count_in(&mut turn.registry.counters, what);
+    }
+
+    /// The same, outside of a turn.
+    pub(crate) fn count_in(&self, counters: &mut CounterTable, what: Counter) {
+        if self.chosen { counters.count_for(&self.connection.name, what) } else { counters.count(what) }
+    }
+
+    /// One more message that was made, or that was received and can be read.
+    pub(crate) fn count_message(&self, turn: &mut Turn<'_>, exchange: ExchangeType, way: Way) {
+        if let Some(what) = counters::of_message(exchange, way) {
+            self.count(turn, what);
+        }
     }
 
     /// A child that was asked for is not going to be made, before there is any exchange for it.

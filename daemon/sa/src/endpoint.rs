@@ -23,6 +23,7 @@
 mod acquire;
 mod command;
 mod configured;
+mod counters;
 mod first;
 mod ikes;
 mod notices;
@@ -264,12 +265,13 @@ impl Endpoint {
             Err(ParseError::MajorVersion(header)) => return self.refuse_version(context, path, &header),
             Err(ParseError::Malformed(error)) => {
                 self.dropped(Dropped::Malformed);
+                self.count_malformed(octets);
                 return tracing::debug!(peer = %path.remote, "datagram ignored: {error}");
             }
         };
         let header = &message.header;
         tracing::trace!(peer = %path.remote, exchange = %header.exchange, mid = %header.message_id, response = header.flags.response, octets = octets.len(), "received");
-        let ours = if header.flags.initiator { header.responder_spi } else { header.initiator_spi };
+        let ours = our_spi(header);
         let first = header.exchange == ExchangeType::IKE_SA_INIT && header.flags.initiator && !header.flags.response;
         if first && ours.is_zero() {
             return self.on_first_request(context, path, &message);
@@ -292,6 +294,7 @@ impl Endpoint {
     fn refuse_spi(&mut self, context: &Context<'_>, path: Path, message: &Message<'_>, ours: IkeSpi) {
         let header = &message.header;
         self.dropped(Dropped::UnknownSpi);
+        self.count_stranger(message.octets());
         tracing::debug!(peer = %path.remote, spi = %ours, exchange = %header.exchange, "message for an unknown IKE SA");
         if !header.flags.response && !ours.is_zero() && message.encrypted().is_some() {
             self.tell_stranger(context, path, header, NotifyType::INVALID_IKE_SPI);
@@ -480,4 +483,9 @@ impl Endpoint {
     fn by_unique_id(&self, unique_id: u32) -> Option<u64> {
         self.ikes.by_unique_id(unique_id)
     }
+}
+
+/// Which of both SPIs in a message to us is ours.
+fn our_spi(header: &Header) -> IkeSpi {
+    if header.flags.initiator { header.responder_spi } else { header.initiator_spi }
 }

@@ -96,6 +96,7 @@ impl IkeSa {
             unique_id: turn.ids.ike(),
             generation: 0,
             connection,
+            chosen: initiator,
             path,
             nat: crate::nat::Nat::default(),
             mobility: Mobility { decides: initiator, ..Mobility::default() },

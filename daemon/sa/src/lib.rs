@@ -25,6 +25,7 @@
 //! | `children`, `ladder`, `specs` | a CHILD SA: its entries in SAD and SPD, their order, and whether a device still has them; the rungs of a device that it may run on; how they are shown |
 //! | `window`, `retry`, `deadline`, `listing`, `collision`, `detour`, `switch`, `key_schedule`, `nat`, `mobility`, `pace`, `shaper` | one idea each, without state of others |
 //! | `gauge`, `meter`, `totals`, `farewell` | counters of the device: how often they are read, what they say about limits, sums over rekeys, and the last ones |
+//! | `counters`, `tally` | counters of messages: by connection as VICI shows them, and by what became of them over all shards |
 //! | `fragmentation`, `datagrams`, `reassembly` | messages that are longer than one datagram should be |
 //! | `error` | whose fault it is, and the one function that decides what goes on the wire |
 //!
@@ -39,6 +40,7 @@ mod children;
 mod choose;
 mod collision;
 mod core;
+mod counters;
 mod datagrams;
 mod deadline;
 mod detour;

@@ -8,6 +8,7 @@ use ike_model::{Connection, Identity};
 use ipsec::{GuardSpec, Instant, Op, SelectorPair, Tag};
 
 use crate::admission::TableSpace;
+use crate::counters::CounterTable;
 use crate::directory::DirectoryEntry;
 use crate::farewell::Farewells;
 use crate::listing::Listing;
@@ -39,6 +40,8 @@ pub(crate) struct Registry {
     pub(crate) tables: Arc<TableSpace>,
     /// What is counted of messages, over all shards.
     pub(crate) tally: Arc<Tally>,
+    /// What is counted of them here, by connection.
+    pub(crate) counters: CounterTable,
     /// SAs that are being removed and whose last counters are still to come.
     pub(crate) farewells: Farewells,
     /// The comparison of what the backend holds.

@@ -3,6 +3,7 @@
 //! Field names and their order are those that VICI clients know; fields of our own only come after them.
 
 mod conns;
+mod counters;
 mod cygnet;
 mod doctor;
 mod events;
@@ -20,6 +21,7 @@ mod why;
 mod tests;
 
 pub use conns::list_conn;
+pub use counters::counters;
 pub use cygnet::{cygnet_backend_sa, cygnet_child};
 pub use doctor::{cygnet_check, cygnet_device, cygnet_doctor};
 pub use events::{LogLine, control_log, event, log};

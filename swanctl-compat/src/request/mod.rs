@@ -18,7 +18,7 @@ mod tests;
 use std::time::Duration;
 
 use ike_model::history::{Redelivery, Wanted, WantedDeliveries};
-use ike_model::{Connection, Selector, SharedSecret};
+use ike_model::{Connection, CounterScope, Selector, SharedSecret};
 
 pub use absent::redirect as redirect_answer;
 pub use filter::{PolicyFilter, SaFilter};
@@ -191,6 +191,10 @@ pub enum Request {
     Nothing,
     /// `get-algorithms`; answer with [`render::algorithms`].
     GetAlgorithms,
+    /// `get-counters`; answer with [`render::counters`].
+    GetCounters(CounterScope),
+    /// `reset-counters`; succeeds whether anything was counted or not.
+    ResetCounters(CounterScope),
     /// `redirect`; answer with [`redirect_answer`].
     Redirect {
         /// Which IKE SAs.
@@ -355,6 +359,8 @@ impl Request {
             "get-algorithms" => Ok(Self::GetAlgorithms),
             "load-cert" | "load-key" | "load-token" | "unload-key" | "load-authority" | "unload-authority"
             | "load-pool" | "unload-pool" => Err(absent::answer(name, message)),
+            "get-counters" => Ok(Self::GetCounters(counter_scope(message))),
+            "reset-counters" => Ok(Self::ResetCounters(counter_scope(message))),
             "redirect" => redirect(message),
             "cygnet-backend-sas" => Ok(Self::CygnetBackendSas),
             "cygnet-guards" => Ok(Self::CygnetGuards { drop: message.is_yes("drop-unclaimed") }),
@@ -470,6 +476,15 @@ fn rekey(message: &Message) -> Result<Request, RequestError> {
         return Err(refuse("missing rekey selector"));
     }
     Ok(Request::Rekey { selector, reauth: flag(message, "reauth")? })
+}
+
+/// `all` goes before `name`; an empty name is one that nothing was counted of.
+fn counter_scope(message: &Message) -> CounterScope {
+    match message.get_str("name") {
+        _ if message.is_yes("all") => CounterScope::Each,
+        Some(name) => CounterScope::Connection(name.to_owned()),
+        None => CounterScope::Global,
+    }
 }
 
 /// `peer-ip` and `peer-id` would narrow the choice; what is missing is said first, as the rest cannot be carried out.

@@ -80,6 +80,17 @@ fn selectors_are_needed() {
 }
 
 #[test]
+fn counters_of_one_of_each_or_of_all_together() {
+    let get = |message| parse("get-counters", message).unwrap();
+    assert_eq!(get(m()), Request::GetCounters(CounterScope::Global));
+    assert_eq!(get(m().with("name", "gw")), Request::GetCounters(CounterScope::Connection("gw".into())));
+    assert_eq!(get(m().with("name", "gw").with("all", "yes")), Request::GetCounters(CounterScope::Each));
+    assert_eq!(get(m().with("all", "no")), Request::GetCounters(CounterScope::Global));
+    let reset = parse("reset-counters", m().with("name", ""));
+    assert_eq!(reset, Ok(Request::ResetCounters(CounterScope::Connection(String::new()))));
+}
+
+#[test]
 fn install_needs_a_child() {
     assert_eq!(parse("install", m().with("ike", "gw")), Err("missing configuration name".into()));
     let expected = Request::Uninstall { ike: None, child: "net".into() };

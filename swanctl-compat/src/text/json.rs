@@ -1,11 +1,12 @@
 //! Messages as JSON: sections are objects, lists arrays, values strings; known counters, times and ids are numbers.
 
+use ike_model::Counter;
 use serde_json::{Map, Value as Json};
 
 use super::show;
 use crate::vici::{Element, Message};
 
-/// Keys whose values are decimal numbers.
+/// Keys whose values are decimal numbers, besides the counters of messages.
 const NUMBERS: [&str; 71] = [
     "uniqueid",
     "reqid",
@@ -105,9 +106,14 @@ fn object(message: &Message) -> Map<String, Json> {
     message.elements().iter().map(one).collect()
 }
 
+/// Whether the values of a key are decimal numbers.
+fn is_number(key: &str) -> bool {
+    NUMBERS.contains(&key) || Counter::ALL.iter().any(|counter| counter.name() == key)
+}
+
 fn scalar(key: &str, text: &str) -> Json {
     match text.parse::<i64>() {
-        Ok(number) if NUMBERS.contains(&key) => Json::from(number),
+        Ok(number) if is_number(key) => Json::from(number),
         Ok(_) | Err(_) => match text {
             "yes" => Json::Bool(true),
             "no" if key != "hw-offload" => Json::Bool(false),

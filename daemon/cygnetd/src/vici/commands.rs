@@ -94,6 +94,11 @@ async fn answer(core: &Core, client: &Arc<Client>, request: Request) -> Message 
         Request::Stats => render::stats(&core.stats().await),
         Request::ReloadSettings => reload_settings(core),
         Request::GetAlgorithms => render::algorithms(&core.algorithms()),
+        Request::GetCounters(scope) => render::counters(&scope, &core.counters(&scope).await),
+        Request::ResetCounters(scope) => {
+            core.reset_counters(&scope).await;
+            render::ok()
+        }
         Request::Redirect { selector } => redirect_answer(matching(core, &selector).await),
         Request::Initiate { child, ike, wait, log_level } => initiate(core, client, child, ike, wait, log_level).await,
         Request::Terminate { selector, force, wait, log_level } => {

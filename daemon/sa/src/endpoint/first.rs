@@ -5,13 +5,14 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use ike_crypto::sha1;
+use ike_model::Counter;
 use ike_wire::Message;
 use ike_wire::ids::NotifyType;
 use ipsec::{Instant, Path};
 
 use crate::admission::{Admission, Binding, Decision, Gate};
 use crate::endpoint::Endpoint;
-use crate::exchange::ike_sa_init::{FirstRequest, first_request};
+use crate::exchange::ike_sa_init::{FirstRequest, Stateless, first_request};
 use crate::ike_sa::{IkeSa, Phase};
 use crate::io::{Context, Output, Transmit};
 use crate::tally::{Dropped, Tallied};
@@ -67,10 +68,12 @@ impl Endpoint {
     pub(super) fn on_first_request(&mut self, context: &Context<'_>, path: Path, message: &Message<'_>) {
         if message.header.message_id.0 != 0 {
             self.dropped(Dropped::OutOfPlace);
+            self.count_stranger(message.octets());
             return tracing::debug!(peer = %path.remote, "IKE_SA_INIT with a message ID other than 0 ignored");
         }
         if message.payloads.repeated().is_some() {
             self.dropped(Dropped::Malformed);
+            self.shared.registry.counters.count(Counter::Invalid);
             return tracing::debug!(peer = %path.remote, "IKE_SA_INIT with a payload twice ignored");
         }
         if self.stopping {
@@ -84,7 +87,9 @@ impl Endpoint {
         let Some(proven) = self.admit(&gate, path, message) else { return };
         let explain = self.firsts.may_log(context.now);
         match first_request(context, path, message, explain) {
-            FirstRequest::Stateless(octets, reason) => {
+            FirstRequest::Stateless(Stateless { octets, reason, counts }) => {
+                counts.into_iter().for_each(|what| self.shared.registry.counters.count(what));
+                self.shared.registry.counters.count(Counter::IkeInitOutResp);
                 if let Some(reason) = reason {
                     self.firsts.logged.1 = self.firsts.logged.1.saturating_add(1);
                     tracing::warn!(peer = %path.remote, "IKE_SA_INIT refused: {reason}");
@@ -93,9 +98,11 @@ impl Endpoint {
             }
             FirstRequest::Drop(reason) => {
                 self.dropped(Dropped::Malformed);
+                self.shared.registry.counters.count(Counter::Invalid);
                 tracing::debug!(peer = %path.remote, "IKE_SA_INIT ignored: {reason}");
             }
             FirstRequest::Begin(beginning) => {
+                self.shared.registry.counters.count(Counter::IkeInitInReq);
                 let ike = IkeSa::respond(&mut self.shared.turn(context), path, message, *beginning);
                 match ike {
                     Ok(ike) => {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use ike_model::snapshot::IkeSaState;
-use ike_model::{Cause, CauseKind, EventBody, IkeSaSnapshot};
+use ike_model::{Cause, CauseKind, Counter, EventBody, IkeSaSnapshot};
 use ike_wire::ids::ExchangeType;
 use ipsec::Path;
 
@@ -179,6 +179,8 @@ impl Endpoint {
                 authenticated.enter(&mut ike.core, turn);
                 let new = Box::new(authenticated.snapshot_alone(&ike.core, turn.now()));
                 tracing::info!(conn = ike.core.connection.name, ike = ike.core.unique_id, peer = %ike.core.path.remote, "IKE SA rekeyed: [{}] to [{}]", old.unique_id, new.unique_id);
+                let counter = if new.initiator { Counter::IkeRekeyInit } else { Counter::IkeRekeyResp };
+                ike.core.count(turn, counter);
                 turn.event(EventBody::IkeSaRekeyed { old, new });
                 authenticated.advance(&mut ike.core, turn);
             }

@@ -4,7 +4,7 @@
 //! lost, they are found in its counters, which are read on purpose (see [`crate::gauge`]) and whenever they come for another reason.
 
 use ike_model::snapshot::ChildSaState;
-use ike_model::{Cause, CauseKind, EventBody};
+use ike_model::{Cause, CauseKind, Counter, EventBody};
 use ipsec::{Answer, Direction, OffloadError, Request, SaStatus};
 
 use crate::children::{ChildSa, Outbound, inactivity_step};
@@ -253,6 +253,7 @@ impl Authenticated {
             %spi_in, %spi_out, "CHILD SA rekeyed: {{{old}}} to {{{new}}}"
         );
         let ike = Box::new(self.snapshot_alone(core, now));
+        core.count(turn, Counter::ChildRekey);
         turn.event(EventBody::ChildSaRekeyed { ike, old: old_snapshot, new: new_snapshot });
     }
 }

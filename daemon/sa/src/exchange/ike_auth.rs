@@ -1,7 +1,5 @@
 //! IKE_AUTH with pre-shared keys in both roles, with the first CHILD SA (RFC 7296 §1.2, §2.4, §2.15, §2.16, §2.21.2).
 
-use std::sync::Arc;
-
 use ike_crypto::{PrfOutput, constant_time_eq};
 use ike_model::{Cause, CauseKind, Childless, Connection, Identity, Unique};
 use ike_wire::ids::{AuthMethod, ExchangeType, IdType, NotifyType};
@@ -9,6 +7,7 @@ use ike_wire::{Authentication, Delete, Identification, Notify, Payload, Payloads
 
 use crate::choose;
 use crate::core::Core;
+use crate::counters::Way;
 use crate::endpoint::unique::crosses;
 use crate::error::Error;
 use crate::established::{Authenticated, Intent, Pending};
@@ -300,7 +299,10 @@ fn tell(core: &mut Core, turn: &mut Turn<'_>, payload: Payload<'static>) {
     let payloads = [payload];
     let id = core.window.free_id().unwrap_or_default();
     match core.sealed(turn, ExchangeType::INFORMATIONAL, id, false, &payloads) {
-        Ok(datagrams) => core.transmit(turn, core.path, &datagrams),
+        Ok(datagrams) => {
+            core.count_message(turn, ExchangeType::INFORMATIONAL, Way::RequestOut);
+            core.transmit(turn, core.path, &datagrams);
+        }
         Err(error) => tracing::debug!(ike = core.unique_id, "{error}"),
     }
 }
@@ -326,9 +328,7 @@ pub(crate) fn on_request(
             text: format!("'{}' wants to authenticate by EAP, a pre-shared key is configured", received(id)),
         });
     };
-    let connection =
-        verify_initiator(responding, core, turn, id, parts.responder.map(received).as_ref(), auth, payloads)?;
-    core.connection = connection;
+    verify_initiator(responding, core, turn, id, parts.responder.map(received).as_ref(), auth, payloads)?;
     check_childless(core, parts.child)?;
     keep_unique(core, turn, payloads)?;
     let moving = mobike::answer_announcement(core, turn, payloads)?;
@@ -366,7 +366,7 @@ fn verify_initiator(
     wanted: Option<&Identity>,
     auth: &Authentication<'_>,
     payloads: &Payloads<'_>,
-) -> Result<Arc<Connection>, Error> {
+) -> Result<(), Error> {
     let remote = received(id);
     // Shown in the log and the event should the rest fail.
     core.remote_id = remote.clone();
@@ -375,14 +375,14 @@ fn verify_initiator(
     let candidates = choose::by_addresses(turn.context.config, core.path);
     let serves = |connection: &Connection| negotiation::serves(core, connection, payloads);
     let (connection, local) = choose::by_identities(&candidates, core.path, suite, &remote, wanted, serves)?;
-    core.local_id = local;
+    // What comes of it concerns this connection, also when the peer cannot prove who it is.
+    (core.connection, core.chosen, core.local_id) = (connection, true, local);
     let secret = choose::psk(turn.context.config, &core.local_id, &remote)?;
     let (Some(keys), Some(auth_keys)) = (&core.keys, &responding.auth) else { return Err(Error::Temporary("no keys")) };
     let octets =
         SignedOctets { message: &responding.request, nonce: &responding.nonce, identification: &id.to_octets() };
     let expected = auth_keys.psk(keys.prf, Role::Initiator, secret.secret.expose(), octets);
-    check_auth(auth, &expected, &core.local_id, &remote)?;
-    Ok(connection)
+    check_auth(auth, &expected, &core.local_id, &remote)
 }
 
 /// What the uniqueness policy says to a further IKE SA of the same peer.

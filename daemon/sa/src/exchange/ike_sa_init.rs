@@ -7,7 +7,7 @@ mod responder;
 
 pub(crate) use initiator::{Initiating, Step};
 pub(crate) use responder::{
-    Beginning, FirstRequest, RespondStep, Responding, first_request, half_open_cause, stateless,
+    Beginning, FirstRequest, RespondStep, Responding, Stateless, first_request, half_open_cause, stateless,
 };
 
 use ike_wire::ids::KeyExchangeId;

@@ -368,6 +368,7 @@ fn successor_core(
         unique_id: turn.ids.ike(),
         generation: core.generation.saturating_add(1),
         connection: core.connection.clone(),
+        chosen: core.chosen,
         path: core.path,
         nat: core.nat,
         mobility: core.mobility.successor(),

@@ -1,11 +1,12 @@
 //! Messages of the peer: window, integrity, and the exchange that each belongs to.
 
-use ike_model::{Cause, CauseKind};
+use ike_model::{Cause, CauseKind, Counter};
 use ike_wire::ids::{ExchangeType, NotifyType};
 use ike_wire::{Delete, Message, Payload, Payloads};
 use ipsec::Path;
 
 use crate::core::{Core, Opened};
+use crate::counters::Way;
 use crate::error::{Error, Reaction};
 use crate::established::{Active, Authenticated, Standing};
 use crate::exchange::ike_sa_init::Step;
@@ -25,6 +26,7 @@ impl IkeSa {
     pub(crate) fn on_message(&mut self, turn: &mut Turn<'_>, path: Path, message: &Message<'_>) {
         let header = &message.header;
         if header.flags.initiator == self.core.initiator {
+            turn.registry.counters.count(Counter::InvalidSpi);
             return self.ignore(turn, Dropped::OutOfPlace, "message from our own direction");
         }
         if header.exchange == ExchangeType::IKE_SA_INIT {
@@ -33,6 +35,7 @@ impl IkeSa {
         let peer_spi = if self.core.initiator { header.responder_spi } else { header.initiator_spi };
         let expected = if self.core.initiator { self.core.spi_r } else { self.core.spi_i };
         if peer_spi != expected {
+            turn.registry.counters.count(Counter::InvalidSpi);
             return self.ignore(turn, Dropped::UnknownSpi, "the peer's SPI is another one");
         }
         if header.flags.response { self.on_response(turn, path, message) } else { self.on_request(turn, path, message) }
@@ -43,6 +46,12 @@ impl IkeSa {
         tracing::debug!(conn = self.core.connection.name, ike = self.core.unique_id, "ignored: {reason}");
     }
 
+    /// A message that was looked for cannot be read, and perhaps nobody of ours has sent it.
+    fn unreadable(&self, turn: &mut Turn<'_>, error: &Error) {
+        self.core.count(turn, Counter::Invalid);
+        self.ignore(turn, Dropped::Unauthentic, &error.to_string());
+    }
+
     /// Nothing is wrong with a message, and there is nothing to do.
     fn pass_over(&self, reason: &str) {
         tracing::debug!(conn = self.core.connection.name, ike = self.core.unique_id, "ignored: {reason}");
@@ -50,6 +59,7 @@ impl IkeSa {
 
     fn on_init(&mut self, turn: &mut Turn<'_>, path: Path, message: &Message<'_>) {
         if message.payloads.repeated().is_some() {
+            self.core.count(turn, Counter::Invalid);
             return self.ignore(
                 turn,
                 Dropped::Malformed,
@@ -71,12 +81,16 @@ impl IkeSa {
         let opened = match self.core.receive(message) {
             Ok(Some(opened)) => opened,
             Ok(None) => return,
-            Err(error) => return self.ignore(turn, Dropped::Unauthentic, &error.to_string()),
+            Err(error) => return self.unreadable(turn, &error),
         };
         let payloads = match opened.payloads() {
             Ok(payloads) => payloads,
-            Err(error) => return self.broken(turn, &error.into()),
+            Err(error) => {
+                self.core.count(turn, Counter::Invalid);
+                return self.broken(turn, &error.into());
+            }
         };
+        count_read(&self.core, turn, message.header.exchange, &payloads, Way::ResponseIn);
         if payloads.repeated().is_some() {
             return self.broken(turn, &TWICE);
         }
@@ -165,7 +179,7 @@ impl IkeSa {
         let opened = match self.core.receive(message) {
             Ok(Some(opened)) => opened,
             Ok(None) => return,
-            Err(error) => return self.ignore(turn, Dropped::Unauthentic, &error.to_string()),
+            Err(error) => return self.unreadable(turn, &error),
         };
         self.core.reassembly.forget_request();
         self.core.heard_at = turn.now();
@@ -184,7 +198,10 @@ impl IkeSa {
     pub(crate) fn serve(&mut self, turn: &mut Turn<'_>, exchange: ExchangeType, opened: &Opened) {
         let result = match opened.payloads() {
             Ok(payloads) => self.dispatch_request(turn, exchange, &payloads),
-            Err(error) => Err(error.into()),
+            Err(error) => {
+                self.core.count(turn, Counter::Invalid);
+                Err(error.into())
+            }
         };
         if let Err(error) = result {
             self.request_failed(turn, exchange, &error);
@@ -219,6 +236,7 @@ impl IkeSa {
         payloads: &Payloads<'_>,
     ) -> Result<(), Error> {
         self.in_place(exchange, payloads)?;
+        count_read(&self.core, turn, exchange, payloads, Way::RequestIn);
         if let Some(kind) = payloads.unsupported_critical() {
             return Err(Error::UnsupportedCritical(kind));
         }
@@ -311,6 +329,15 @@ impl IkeSa {
             Phase::Initiating(_) | Phase::Responding(_) => self.attempt_failed(turn, error),
             Phase::Closed => {}
         }
+    }
+}
+
+/// One more message that was decrypted: as one of its exchange, unless something in it cannot be understood.
+fn count_read(core: &Core, turn: &mut Turn<'_>, exchange: ExchangeType, payloads: &Payloads<'_>, way: Way) {
+    if payloads.unsupported_critical().is_some() || payloads.repeated().is_some() {
+        core.count(turn, Counter::Invalid);
+    } else {
+        core.count_message(turn, exchange, way);
     }
 }
 

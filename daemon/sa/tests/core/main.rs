@@ -6,6 +6,7 @@ mod abuse;
 mod collision;
 mod common;
 mod configured;
+mod counters;
 mod establish;
 mod hostility;
 mod path;

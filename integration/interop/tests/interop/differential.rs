@@ -3,6 +3,7 @@
 
 mod cases;
 mod compare;
+mod counting;
 mod intended;
 mod tunnel;
 

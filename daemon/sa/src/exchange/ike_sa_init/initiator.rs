@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 
 use ike_crypto::{SharedSecret, StartedKeyExchange};
-use ike_model::HostSpec;
+use ike_model::{Counter, HostSpec};
 use ike_wire::ids::{ExchangeType, KeyExchangeId, NotifyType};
 use ike_wire::{IkeSpi, KeyExchange, Message, Nonce, Notify, Payload, SecurityAssociation};
 use ipsec::Path;
@@ -12,6 +12,7 @@ use ipsec::Path;
 use super::InitParts;
 use crate::choose;
 use crate::core::Core;
+use crate::counters::Way;
 use crate::directory::DirectoryMessage;
 use crate::error::Error;
 use crate::fragmentation;
@@ -257,6 +258,7 @@ impl Initiating {
         let octets = core.plain(ExchangeType::IKE_SA_INIT, id, false, &payloads)?;
         self.request.clone_from(&octets);
         self.step = Step::InitSent;
+        core.count_message(turn, ExchangeType::IKE_SA_INIT, Way::RequestOut);
         if core.window.is_waiting() {
             core.replace_request(turn, octets)
         } else {
@@ -277,6 +279,12 @@ impl Initiating {
             return Err(Error::Unauthentic("IKE_SA_INIT response that nobody waits for"));
         }
         let payloads = &message.payloads;
+        let refuses = payloads.notifies().any(|notify| notify.kind == NotifyType::COOKIE || notify.kind.is_error());
+        if refuses || InitParts::find(payloads).is_ok() {
+            core.count_message(turn, ExchangeType::IKE_SA_INIT, Way::ResponseIn);
+        } else {
+            core.count(turn, Counter::Invalid);
+        }
         if let Some(cookie) = payloads.notify(NotifyType::COOKIE) {
             return self.follow_cookie(core, turn, &cookie.data);
         }

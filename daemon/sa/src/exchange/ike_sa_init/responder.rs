@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ike_model::{Cause, CauseKind, Childless, Connection};
+use ike_model::{Cause, CauseKind, Childless, Connection, Counter};
 use ike_wire::ids::{ExchangeType, NotifyType};
 use ike_wire::{
     Flags, Header, IkeSpi, KeyExchange, Message, Nonce, Notify, Payload, Proposal, SecurityAssociation, encode,
@@ -12,6 +12,7 @@ use ipsec::Path;
 use super::InitParts;
 use crate::choose;
 use crate::core::Core;
+use crate::counters::Way;
 use crate::deadline::IkeTimer;
 use crate::error::Error;
 use crate::fragmentation;
@@ -52,12 +53,22 @@ pub(crate) enum RespondStep {
 
 /// What becomes of a first request.
 pub(crate) enum FirstRequest {
-    /// It is answered and forgotten; why, if somebody may want to know.
-    Stateless(Vec<u8>, Option<String>),
+    /// It is answered and forgotten.
+    Stateless(Stateless),
     /// An IKE SA begins.
     Begin(Box<Beginning>),
     /// Nothing.
     Drop(&'static str),
+}
+
+/// The answer to a first request that leaves no state.
+pub(crate) struct Stateless {
+    /// The answer.
+    pub(crate) octets: Vec<u8>,
+    /// Why, if somebody may want to know.
+    pub(crate) reason: Option<String>,
+    /// What the request counts as; nothing when it is for no connection.
+    pub(crate) counts: Option<Counter>,
 }
 
 /// What an IKE SA begins with.
@@ -86,8 +97,8 @@ impl Beginning {
 pub(crate) fn first_request(context: &Context<'_>, path: Path, message: &Message<'_>, explain: bool) -> FirstRequest {
     match examine(context, path, message, explain) {
         Ok(beginning) => FirstRequest::Begin(Box::new(beginning)),
-        Err(Refusal::Answer(payload, reason)) => match stateless(&message.header, &[payload]) {
-            Some(octets) => FirstRequest::Stateless(octets, reason),
+        Err(Refusal::Answer { payload, reason, counts }) => match stateless(&message.header, &[payload]) {
+            Some(octets) => FirstRequest::Stateless(Stateless { octets, reason, counts }),
             None => FirstRequest::Drop("answer cannot be encoded"),
         },
         Err(Refusal::Drop(reason)) => FirstRequest::Drop(reason),
@@ -95,27 +106,31 @@ pub(crate) fn first_request(context: &Context<'_>, path: Path, message: &Message
 }
 
 enum Refusal {
-    Answer(Payload<'static>, Option<String>),
+    Answer { payload: Payload<'static>, reason: Option<String>, counts: Option<Counter> },
     Drop(&'static str),
 }
 
-impl From<Error> for Refusal {
-    fn from(error: Error) -> Self {
-        error.notify().map_or(Self::Drop("nothing to answer"), |notify| Self::Answer(Payload::Notify(notify), None))
+impl Refusal {
+    fn answer(notify: Notify<'static>, reason: Option<String>, counts: Option<Counter>) -> Self {
+        Self::Answer { payload: Payload::Notify(notify), reason, counts }
+    }
+
+    /// What is told of an error; the request counts as `counts`.
+    fn of(error: &Error, counts: Counter) -> Self {
+        error.notify().map_or(Self::Drop("nothing to answer"), |notify| Self::answer(notify, None, Some(counts)))
     }
 }
 
 fn examine(context: &Context<'_>, path: Path, message: &Message<'_>, explain: bool) -> Result<Beginning, Refusal> {
     if let Some(kind) = message.payloads.unsupported_critical() {
-        return Err(Error::UnsupportedCritical(kind).into());
+        return Err(Refusal::of(&Error::UnsupportedCritical(kind), Counter::Invalid));
     }
-    let parts = InitParts::find(&message.payloads)?;
+    let parts = InitParts::find(&message.payloads).map_err(|error| Refusal::of(&error, Counter::Invalid))?;
     let candidates = choose::by_addresses(context.config, path);
     let peer = path.remote;
     if candidates.is_empty() {
         let reason = explain.then(|| format!("no connection for {} ... {}", path.local.ip(), peer.ip()));
-        let notify = Notify::plain(NotifyType::NO_PROPOSAL_CHOSEN);
-        return Err(Refusal::Answer(Payload::Notify(notify), reason));
+        return Err(Refusal::answer(Notify::plain(NotifyType::NO_PROPOSAL_CHOSEN), reason, None));
     }
     let chosen = candidates.iter().find_map(|connection| {
         let ours = &connection.proposals;
@@ -124,11 +139,12 @@ fn examine(context: &Context<'_>, path: Path, message: &Message<'_>, explain: bo
     });
     let Some((chosen, first)) = chosen else {
         let reason = explain.then(|| no_proposal(context, &candidates, &parts.sa.proposals));
-        return Err(Refusal::Answer(Payload::Notify(Notify::plain(NotifyType::NO_PROPOSAL_CHOSEN)), reason));
+        let notify = Notify::plain(NotifyType::NO_PROPOSAL_CHOSEN);
+        return Err(Refusal::answer(notify, reason, Some(Counter::IkeInitInReq)));
     };
     if chosen.suite.method != parts.method {
         tracing::debug!(%peer, wanted = %chosen.suite.method, sent = %parts.method, "asking for another key exchange method");
-        return Err(Error::InvalidKe(chosen.suite.method).into());
+        return Err(Refusal::of(&Error::InvalidKe(chosen.suite.method), Counter::IkeInitInReq));
     }
     Ok(Beginning {
         suite: chosen.suite,
@@ -246,6 +262,7 @@ impl Responding {
         let id = core.window.processing();
         let octets = core.plain(ExchangeType::IKE_SA_INIT, id, true, &payloads)?;
         self.response.clone_from(&octets);
+        core.count_message(turn, ExchangeType::IKE_SA_INIT, Way::ResponseOut);
         core.send_response(turn, octets);
         Ok(())
     }

@@ -94,10 +94,6 @@ pub(super) const INTENDED: &[Intended] = &[
     row("get-algorithms", "answer/*/*", Way::Value, OWN),
     row("get-algorithms", "answer/dh", Way::Missing, "key exchanges are called `ke` since strongSwan 6.0"),
     row("get-algorithms", "answer/ke", Way::Extra, "key exchanges are called `ke` since strongSwan 6.0"),
-    row("get-counters*", "*", Way::Missing, "the counters of messages are not kept"),
-    row("get-counters*", "*", Way::Extra, "the counters of messages are not kept"),
-    row("reset-counters*", "*", Way::Missing, "the counters of messages are not kept"),
-    row("reset-counters*", "*", Way::Extra, "the counters of messages are not kept"),
     row("load-cert unreadable", "answer/errmsg", Way::Value, NO_KEYS),
     row("load-key unreadable", "answer/errmsg", Way::Value, NO_KEYS),
 ];

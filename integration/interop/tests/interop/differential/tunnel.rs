@@ -67,6 +67,7 @@ fn life(peer: &dyn Peer) -> Result<Vec<Step>> {
     let mut out = Vec::new();
     pair.check(|pair| {
         out = steps(pair)?;
+        out.extend(super::counting::steps(&lab, pair)?);
         Ok(())
     })?;
     Ok(out)
