@@ -6,9 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ike_model::snapshot::{BackendSaOwner, BackendSaSnapshot, Carried, PolicySnapshot, Traffic};
-use ike_model::{
-    ChildSaSnapshot, ChildSpecs, ConfiguredChildStatus, CounterScope, Counters, IkeSaSnapshot, Timeline,
-};
+use ike_model::{ChildSaSnapshot, ChildSpecs, ConfiguredChildStatus, CounterScope, Counters, IkeSaSnapshot, Timeline};
 use ike_sa::Counts;
 use ipsec::fault::Simulate;
 use ipsec::{Answer, Instant, Request, SaHandle, SaStatus, Scope};

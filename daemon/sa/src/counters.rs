@@ -54,7 +54,8 @@ pub(crate) fn of_stranger(octets: &[u8]) -> Option<Counter> {
     }
     let zero = |octets: Option<&[u8]>| octets.is_some_and(|octets| octets.iter().all(|octet| *octet == 0));
     let (responder_spi, message_id) = (header.get(8..16), header.get(20..24));
-    let first = exchange == ExchangeType::IKE_SA_INIT && flags & RESPONSE == 0 && zero(responder_spi) && zero(message_id);
+    let first =
+        exchange == ExchangeType::IKE_SA_INIT && flags & RESPONSE == 0 && zero(responder_spi) && zero(message_id);
     Some(if first { Counter::Invalid } else { Counter::InvalidSpi })
 }
 

@@ -36,16 +36,21 @@ mod tests {
         let mut some = Counters::default();
         some.count(Counter::InvalidSpi);
         let global = counters(&CounterScope::Global, &[(String::new(), some)]);
-        let shown = text::raw("counters reply", &global);
-        assert!(shown.starts_with("counters reply {counters { {ike-rekey-init=0 ike-rekey-resp=0 child-rekey=0 invalid=0 invalid-spi=1 "), "{shown}");
+        let shown = text::labelled("counters reply", &global);
+        assert!(
+            shown.starts_with(
+                "counters reply {counters { {ike-rekey-init=0 ike-rekey-resp=0 child-rekey=0 invalid=0 invalid-spi=1 "
+            ),
+            "{shown}"
+        );
         assert!(shown.trim_end().ends_with(" info-out-req=0 info-out-resp=0}} success=yes}"), "{shown}");
         let scope = CounterScope::Connection("gw".into());
-        let unknown = text::raw("counters reply", &counters(&scope, &[]));
+        let unknown = text::labelled("counters reply", &counters(&scope, &[]));
         assert_eq!(
             unknown.trim_end(),
             "counters reply {counters {} success=no errmsg=no counters found for this connection}"
         );
-        let none = text::raw("counters reply", &counters(&CounterScope::Each, &[]));
+        let none = text::labelled("counters reply", &counters(&CounterScope::Each, &[]));
         assert_eq!(none.trim_end(), "counters reply {counters {} success=yes}");
         let human = text::counters(&counters(&scope, &[("gw".into(), some)]));
         assert!(human.starts_with("gw:\n  ike-rekey-init        : 0\n"), "{human}");
@@ -53,7 +58,7 @@ mod tests {
 
     #[test]
     fn numbers_are_numbers_in_json() {
-        let shown = text::json(&counters(&CounterScope::Each, &[("gw".into(), Counters::default())]));
+        let shown = text::json(&counters(&CounterScope::Each, &[("gw".into(), Counters::default())])).to_string();
         for what in Counter::ALL {
             assert!(shown.contains(&format!("\"{}\":0", what.name())), "{} in {shown}", what.name());
         }

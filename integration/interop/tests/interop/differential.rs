@@ -113,6 +113,8 @@ fn configurations_and_commands() -> Result<()> {
         Daemon::start(peer, gateway, &lab.directory().join(name), &[]).and_then(Asked::new)
     };
     let charon = start(&Charon, &lab.a.gateway, "a")?;
+    // Times of start are shown in seconds, and are to differ.
+    std::thread::sleep(std::time::Duration::from_millis(1100));
     let cygnet = start(&Cygnet::default(), &lab.b.gateway, "b")?;
     let mut judge = Judge::of(intended::INTENDED);
     let mut alike = true;

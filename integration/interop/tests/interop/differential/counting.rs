@@ -118,6 +118,10 @@ fn strange(lab: &Lab, pair: &Pair<'_>, count: &mut Count) -> Result<()> {
         octets.resize(60, 0xaa);
         octets
     };
+    let vendor_id = |mut octets: Vec<u8>| {
+        octets.iter_mut().skip(16).take(1).for_each(|next| *next = 43);
+        octets
+    };
     const STRANGER: &str = "11111111111111112222222222222222";
     const FIRST: &str = "11111111111111110000000000000000";
     let (initiator, responder) = sa.spis;
@@ -135,7 +139,7 @@ fn strange(lab: &Lab, pair: &Pair<'_>, count: &mut Count) -> Result<()> {
         ("a request without SPI", message(FIRST, 37, 0x08, 0, 32)),
         ("IKE_SA_INIT with a message ID", message(FIRST, 34, 0x08, 5, 32)),
         ("another exchange", message(STRANGER, 99, 0x08, 1, 32)),
-        ("IKE_SA_INIT without its payloads", message(FIRST, 34, 0x08, 0, 32)),
+        ("IKE_SA_INIT without its payloads", vendor_id(message(FIRST, 34, 0x08, 0, 32))),
         ("the SPI of another initiator", message(&other, 37, 0x08, 2, 32)),
         ("a request that nobody of ours has made", message(&ours, 37, 0x08, 2, 32)),
         ("a request ahead of its time", message(&ours, 37, 0x08, 9, 32)),

@@ -60,6 +60,8 @@ fn life(peer: &dyn Peer) -> Result<Vec<Step>> {
     let tunnel = |side| {
         let mut tunnel = lab::peer::conf::Tunnel::between(&lab, side, Family::V4);
         tunnel.encap = true;
+        // charon may tell its peer of the TUN device that it makes, at a time that no two runs share.
+        tunnel.options.push("mobike = no".to_owned());
         tunnel.children.truncate(1);
         tunnel
     };
