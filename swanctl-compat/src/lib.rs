@@ -21,11 +21,13 @@
 #![forbid(unsafe_code)]
 
 pub mod address;
+pub mod capture;
 pub mod explain;
 pub mod identity;
 pub mod keys;
 pub mod load_conn;
 pub mod names;
+pub mod pcapng;
 pub mod plan;
 pub mod proposal;
 pub mod render;

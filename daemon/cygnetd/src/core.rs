@@ -147,6 +147,12 @@ impl Core {
         (all, all_shards && has_counters)
     }
 
+    /// Those of a connection, without counters.
+    pub(crate) async fn ike_sas_of(&self, connection: &str) -> Vec<IkeSaSnapshot> {
+        let all = self.ask(Question::IkeSas).await.into_iter().flatten();
+        all.filter(|ike| *ike.connection == *connection).collect()
+    }
+
     /// The state of every configured child, refused ones included.
     pub(crate) async fn configured(&self, connection: Option<&str>) -> Vec<ConfiguredChildStatus> {
         let mut all = self.configured_within(ASK_TIMEOUT).await.0;

@@ -170,6 +170,7 @@ impl Daemon {
             router,
             workers,
             events: Arc::new(hub),
+            captures: Arc::default(),
         });
         let numbers = (0..shared.router.shards()).map(Shard);
         let shards = numbers.map(|number| shard::start(number, Arc::clone(&shared))).collect::<Result<_, _>>();

@@ -11,6 +11,7 @@
 //! answers is `swanctl-compat`'s.
 
 mod backend;
+mod capture;
 mod check;
 mod clock;
 mod commands;

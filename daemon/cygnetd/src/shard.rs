@@ -10,9 +10,10 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use ike_crypto::{Cost, CryptoProvider};
 use ike_model::ConfigSnapshot;
-use ike_sa::{Admission, Context, Endpoint, Input, Job, Outcome, Output, SpiSource, Transmit, WorkId};
-use ipsec::{DeviceId, Instant, OffloadBackend, Shard, Spi, TableFull};
+use ike_sa::{Admission, Context, Endpoint, Input, Job, Outcome, Output, Sender, SpiSource, Transmit, WorkId};
+use ipsec::{DeviceId, Direction, Instant, OffloadBackend, Path, Shard, Spi, TableFull};
 
+use crate::capture::{Captures, IkeMessage};
 use crate::clock;
 use crate::commands::Commands;
 use crate::events::Hub;
@@ -49,6 +50,8 @@ pub(crate) struct Shared {
     pub(crate) events: Arc<Hub>,
     /// Where outcomes of commands go.
     pub(crate) commands: Arc<Commands>,
+    /// Who looks at packets.
+    pub(crate) captures: Arc<Captures>,
 }
 
 /// Starts the thread of one shard.
@@ -69,6 +72,7 @@ pub(crate) fn start(shard: Shard, shared: Arc<Shared>) -> io::Result<JoinHandle<
             not_before: Instant::START,
             flood,
             naps: clock::Naps::default(),
+            looked_at: None,
         }
         .run(&inbox);
     })
@@ -106,6 +110,8 @@ struct Driver {
     not_before: Instant,
     flood: Flood,
     naps: clock::Naps,
+    /// Connection of the message at hand, while somebody looks at messages.
+    looked_at: Option<String>,
 }
 
 /// Datagrams that were dropped before the core saw them, as far as told.
@@ -233,7 +239,25 @@ impl Driver {
             config: &config,
         };
         self.shared.admission.hold(!self.shared.events.has_room());
+        let message = match &input {
+            Input::Datagram { path, octets } if self.shared.captures.wants_ike() => Some((*path, *octets)),
+            Input::Datagram { .. }
+            | Input::Deadline
+            | Input::Command(..)
+            | Input::Report(..)
+            | Input::Backend(_)
+            | Input::Work(..)
+            | Input::Directory(_)
+            | Input::Network(_)
+            | Input::Resumed { .. } => None,
+        };
+        // The IKE SA may be gone afterwards, or only be there then.
+        self.looked_at = message.and_then(|(_, octets)| self.connection_of(octets, Sender::Peer));
         self.endpoint.handle(&context, input);
+        if let Some((path, octets)) = message {
+            self.looked_at = self.connection_of(octets, Sender::Peer).or(self.looked_at.take());
+            self.look(self.looked_at.as_deref(), path, Direction::Inbound, (octets, 0));
+        }
         let mut events = Vec::new();
         while let Some(output) = self.endpoint.poll_output() {
             if let Output::Event(body) = output {
@@ -270,9 +294,29 @@ impl Driver {
     /// Losing a datagram is the network's everyday business: the core sends again.
     fn transmit(&self, transmit: &Transmit) {
         let Transmit { path, octets, dscp } = transmit;
+        if self.shared.captures.wants_ike() {
+            let connection = self.connection_of(octets, Sender::Us);
+            self.look(
+                connection.as_ref().or(self.looked_at.as_ref()).map(String::as_str),
+                *path,
+                Direction::Outbound,
+                (octets, *dscp),
+            );
+        }
         if let Err(error) = self.shared.sockets.send(path, octets, *dscp) {
             tracing::warn!(local = %path.local, peer = %path.remote, %error, "IKE message not sent");
         }
+    }
+
+    fn connection_of(&self, octets: &[u8], sender: Sender) -> Option<String> {
+        self.endpoint.connection_of(octets, sender).map(str::to_owned)
+    }
+
+    /// Shows a message to those who look, with its DSCP.
+    fn look(&self, connection: Option<&str>, path: Path, direction: Direction, (octets, dscp): (&[u8], u8)) {
+        let Some(connection) = connection else { return };
+        let nat = path.local.port() == self.shared.config.load().settings.nat_port;
+        self.shared.captures.ike(&IkeMessage { connection, path, direction, nat, dscp, octets });
     }
 
     fn work(&mut self, id: WorkId, job: Job) {

@@ -149,7 +149,7 @@ impl Client {
     }
 
     /// Queues a packet if there is room for it.
-    fn try_send(&self, frame: &Frame) -> bool {
+    pub(crate) fn try_send(&self, frame: &Frame) -> bool {
         let room = Arc::clone(&self.room).try_acquire_many_owned(weight(frame));
         room.is_ok_and(|room| self.queue.send(Queued { frame: Arc::clone(frame), _room: room }).is_ok())
     }

@@ -1,6 +1,7 @@
 //! VICI: the control socket, a session per client, and the commands.
 
 mod account;
+mod capture;
 mod commands;
 mod control_log;
 mod listener;

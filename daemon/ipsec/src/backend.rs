@@ -16,6 +16,7 @@ use crate::handle::{DeviceId, PolicyHandle, SaHandle, Shard, Spi, Tag};
 use crate::policy::{GuardSpec, PolicySpec};
 use crate::sa::{ModeInUse, OuterAddresses, SaSpec, UdpEncapsulation};
 use crate::selector::PacketSelectors;
+use crate::tap::{Tap, View};
 
 /// Two ends of an IKE datagram's way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -348,6 +349,14 @@ pub trait OffloadBackend: Send + Sync {
     /// Packets dropped so far, by reason in the backend's words; nothing where the backend does not count them. No I/O.
     fn drops(&self) -> Vec<(&'static str, u64)> {
         Vec::new()
+    }
+    /// Shows packets to `tap` from now on, to nobody with `None`; whoever was shown them before is forgotten. Gives what of them can be seen. May
+    /// do I/O.
+    ///
+    /// # Errors
+    /// Why this data path shows none, and where else to look, in words.
+    fn show_packets(&self, _tap: Option<Arc<dyn Tap>>) -> Result<View, String> {
+        Err("this data path does not show its packets".into())
     }
     /// Hands over the UDP sockets of the NAT-T port; the answer says who reads them from now on.
     fn adopt_nat_sockets(&self, sockets: Vec<OwnedFd>) -> io::Result<NatReader>;

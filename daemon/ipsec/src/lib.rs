@@ -23,6 +23,7 @@ pub mod sa;
 pub mod selector;
 pub mod spi;
 pub mod tags;
+pub mod tap;
 pub mod time;
 
 pub use algorithm::{EspAlgorithm, EspEncryption, EspIntegrity, KeyMaterial};
@@ -39,4 +40,5 @@ pub use policy::{GuardSpec, PolicyAction, PolicySpec};
 pub use sa::{Direction, ModeInUse, OffloadMode, OuterAddresses, SaMode, SaSpec, UdpEncapsulation};
 pub use selector::{AddressRange, PacketSelectors, PortRange, SelectorPair, TrafficSelector};
 pub use tags::{Mark, Tags};
+pub use tap::{Shown, Side, Tap, View};
 pub use time::Instant;

@@ -26,6 +26,7 @@ mod configured;
 mod counters;
 mod first;
 mod ikes;
+mod look;
 mod notices;
 mod reauth;
 mod reconcile;
@@ -35,6 +36,7 @@ mod surroundings;
 mod traps;
 pub(crate) mod unique;
 
+pub use self::look::Sender;
 pub use self::specs::configured_pairs;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

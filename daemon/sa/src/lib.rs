@@ -81,7 +81,7 @@ mod work;
 
 pub use admission::{Admission, Gate, HALF_OPEN, Screened};
 pub use directory::{DirectoryEntry, DirectoryMessage};
-pub use endpoint::{Counts, Endpoint, configured_pairs};
+pub use endpoint::{Counts, Endpoint, Sender, configured_pairs};
 pub use io::{Context, Input, Output, Recipient, SpiSource, Transmit};
 pub use route::{CommandRoute, command_route, home, route};
 pub use specs::planned;

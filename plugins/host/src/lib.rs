@@ -20,6 +20,7 @@
 //! Everything else blocks and is meant for one control thread. The pure parts for the packet path are in [`icmp`] and [`sockets`].
 
 pub mod devices;
+pub mod head;
 pub mod icmp;
 pub mod probe;
 pub mod sockets;

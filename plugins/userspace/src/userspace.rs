@@ -15,7 +15,7 @@ use ike_crypto::ring_provider;
 use ipsec::fault::Simulate;
 use ipsec::{
     DeviceId, DeviceTable, Event, Instant, NatReader, OffloadBackend, OffloadError, OnStop, Reports, Request, Spi,
-    TableFull, Tag,
+    TableFull, Tag, Tap, View,
 };
 
 use crate::config::{StartError, UserspaceConfig};
@@ -162,6 +162,15 @@ impl OffloadBackend for Userspace {
 
     fn drops(&self) -> Vec<(&'static str, u64)> {
         Userspace::drops(self).collect()
+    }
+
+    fn show_packets(&self, tap: Option<Arc<dyn Tap>>) -> Result<View, String> {
+        self.shared_state.control.shared().show_packets(tap);
+        Ok(View {
+            inner: "packets in clear, each before encryption and after decryption".into(),
+            outer: "ESP as it is sent and received, IP and UDP headers rebuilt from what the sockets tell of them"
+                .into(),
+        })
     }
 
     fn adopt_nat_sockets(&self, sockets: Vec<OwnedFd>) -> io::Result<NatReader> {

@@ -4,6 +4,7 @@
 //! waiting, is left to the daemon; the answers are made by [`crate::render`].
 
 mod absent;
+mod capture;
 mod filter;
 mod history;
 mod server;
@@ -21,6 +22,7 @@ use ike_model::history::{Redelivery, Wanted, WantedDeliveries};
 use ike_model::{Connection, CounterScope, Selector, SharedSecret};
 
 pub use absent::redirect as redirect_answer;
+pub use capture::WantedCapture;
 pub use filter::{PolicyFilter, SaFilter};
 pub use server::{changes, each_connection, unreadable};
 pub use shared::SharedError;
@@ -35,7 +37,7 @@ use crate::vici::Message;
 pub const LOST: &str = "cygnet-lost";
 
 /// Every event that a client may register for.
-pub const EVENTS: [&str; 27] = [
+pub const EVENTS: [&str; 30] = [
     "log",
     "control-log",
     "list-sa",
@@ -62,6 +64,9 @@ pub const EVENTS: [&str; 27] = [
     "cygnet-past-event",
     "cygnet-webhook",
     "cygnet-delivery",
+    "cygnet-capture",
+    "cygnet-packets",
+    "cygnet-keys",
     LOST,
 ];
 
@@ -258,6 +263,14 @@ pub enum Request {
         /// Or disable.
         enable: bool,
     },
+    /// `cygnet-capture`: packets as the data path carries them, until it is told to end or its client goes; streams `cygnet-capture`,
+    /// `cygnet-packets` and `cygnet-keys` ([`crate::capture`]); answer with [`crate::capture::ended`].
+    CygnetCapture(WantedCapture),
+    /// `cygnet-capture-stop`, from another connection than that of the capture; answer with [`render::matched`].
+    CygnetCaptureStop {
+        /// Which.
+        id: u32,
+    },
     /// `cygnet-webhook-drop`: gives up what waits for a webhook; answer with [`render::matched`] how many that were.
     CygnetWebhookDrop {
         /// The webhook.
@@ -388,6 +401,8 @@ impl Request {
                 webhook::name(message).map(|name| Self::CygnetWebhookEnable { name, enable: false })
             }
             "cygnet-webhook-drop" => webhook::name(message).map(|name| Self::CygnetWebhookDrop { name }),
+            "cygnet-capture" => WantedCapture::parse(message).map(Self::CygnetCapture),
+            "cygnet-capture-stop" => capture::stopped(message).map(|id| Self::CygnetCaptureStop { id }),
             "cygnet-status" => Ok(Self::CygnetStatus { ike: text(message, "ike") }),
             _ => Err(RequestError::Unknown),
         }

@@ -15,6 +15,7 @@ use swanctl_compat::vici::{Message, Packet};
 use swanctl_compat::{Request, RequestError};
 use tokio::sync::oneshot;
 
+use super::capture;
 use super::control_log::Scope;
 use super::past;
 use super::session::send;
@@ -133,6 +134,8 @@ async fn answer(core: &Core, client: &Arc<Client>, request: Request) -> Message 
         Request::CygnetRedeliver(which) => webhooks::redeliver(core, &which).await,
         Request::CygnetWebhookEnable { name, enable } => webhooks::enable(core, &name, enable).await,
         Request::CygnetWebhookDrop { name } => webhooks::drop_waiting(core, &name).await,
+        Request::CygnetCapture(wanted) => capture::capture(core, client, wanted).await,
+        Request::CygnetCaptureStop { id } => capture::stop(core, id),
         Request::ListNothing => Message::new(),
         Request::GetConns => render::get_conns(core.store.names().iter().map(String::as_str)),
         Request::GetShared => render::get_shared(core.store.secret_ids().iter().map(String::as_str)),

@@ -1,7 +1,7 @@
 //! First requests: half-open IKE SAs and repeated requests (RFC 7296 §2.1, §2.6). Who may begin is decided by [`crate::admission`].
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use ike_crypto::sha1;
@@ -36,6 +36,12 @@ impl Firsts {
         let key = |digest: Digest| (message.header.initiator_spi.0, path.remote, digest);
         self.by_request.range(key([0; 20])..=key([u8::MAX; 20])).next()?;
         self.by_request.get(&key(sha1(&[message.octets()]))).copied()
+    }
+
+    /// Our SPI of a half-open IKE SA with this SPI of its initiator.
+    pub(super) fn begun_with(&self, initiator: u64) -> Option<u64> {
+        let least = (initiator, SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0), [0; 20]);
+        self.by_request.range(least..).next().filter(|(key, _)| key.0 == initiator).map(|(_, spi)| *spi)
     }
 
     fn insert(&mut self, path: Path, message: &Message<'_>, spi: u64) {

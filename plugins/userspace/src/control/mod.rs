@@ -193,6 +193,7 @@ impl Control {
             drops: DropCounters::default(),
             device_mtu: identity.mtu,
             permutation: permutation.clone(),
+            tap: Arc::default(),
             seeds: hash_seeds,
         };
         let devices = Devices::new(&identity.device, identity.simulation.as_ref());

@@ -7,8 +7,9 @@ use ahash::RandomState;
 use arc_swap::{ArcSwap, Cache};
 use ipsec::{Event, Instant, PacketSelectors, SaMode, UdpEncapsulation};
 
+use super::show::Opening;
 use super::transport::{self, Came};
-use super::{Shared, Tables};
+use super::{Shared, Tables, TapCache};
 use crate::drops::Reason;
 use crate::esp::{self, OpenError, next_header};
 use crate::mss;
@@ -51,13 +52,22 @@ pub struct Inbound {
     shared: Arc<Shared>,
     tables: Cache<Arc<ArcSwap<Tables>>, Arc<Tables>>,
     hasher: RandomState,
+    taps: TapCache,
+    /// Where packets are kept that are shown, while they are opened in place; of a size only while they are.
+    copy: Vec<u8>,
 }
 
 impl Inbound {
     /// A receiving half for `shared`.
     pub fn new(shared: Arc<Shared>) -> Self {
         let [a, b, c, d] = shared.seeds;
-        Self { tables: Cache::new(Arc::clone(&shared.tables)), hasher: RandomState::with_seeds(a, b, c, d), shared }
+        Self {
+            tables: Cache::new(Arc::clone(&shared.tables)),
+            hasher: RandomState::with_seeds(a, b, c, d),
+            taps: Cache::new(Arc::clone(&shared.tap)),
+            copy: Vec::new(),
+            shared,
+        }
     }
 
     /// Lets go of an old published state, and with it of removed SAs and their keys. To be called when no packets come.
@@ -75,13 +85,30 @@ impl Inbound {
         mut deliver: impl FnMut(&'a mut [u8]),
     ) {
         let tables = Arc::clone(self.tables.load());
+        let tap = self.taps.load().clone();
+        let mut copy = std::mem::take(&mut self.copy);
         for (arrival, packet) in packets {
-            match self.one(&tables, &arrival, packet, &mut spare, now) {
+            let opening = tap.as_ref().and_then(|tap| {
+                let sa = self.sa(&tables, esp::header(packet)?.0)?;
+                Opening::of(&***tap, sa, &arrival, packet, &mut copy)
+            });
+            let outcome = self.one(&tables, &arrival, packet, &mut spare, now);
+            if let Some(opening) = opening {
+                opening.show(&outcome);
+            }
+            match outcome {
                 Ok(Some(inner)) => deliver(inner),
                 Ok(None) => {}
                 Err(reason) => self.shared.count(reason),
             }
         }
+        if tap.is_some() {
+            self.copy = copy;
+        }
+    }
+
+    fn sa<'t>(&self, tables: &'t Tables, spi: u32) -> Option<&'t Arc<Sa>> {
+        tables.inbound.get(self.shared.permutation.slot(spi)).filter(|sa| sa.spi.get() == spi)
     }
 
     //= RFC 3948 §3.3: after ESP the payload goes up with the checksum put right
@@ -94,11 +121,7 @@ impl Inbound {
         now: Instant,
     ) -> Result<Option<&'a mut [u8]>, Reason> {
         let (spi, low) = esp::header(packet).ok_or(Reason::MalformedEsp)?;
-        let sa = tables
-            .inbound
-            .get(self.shared.permutation.slot(spi))
-            .filter(|sa| sa.spi.get() == spi)
-            .ok_or(Reason::UnknownSpi)?;
+        let sa = self.sa(tables, spi).ok_or(Reason::UnknownSpi)?;
         if !sa.passes(now, &*self.shared.reports) {
             return Err(Reason::Expired);
         }

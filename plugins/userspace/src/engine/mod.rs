@@ -8,13 +8,14 @@ mod hold;
 mod inbound;
 mod outbound;
 mod reassembly;
+mod show;
 pub mod transport;
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
-use ipsec::Reports;
+use arc_swap::{ArcSwap, ArcSwapOption, Cache};
+use ipsec::{Reports, Tap};
 
 pub use hold::{HOLD_AGE, HOLD_OCTETS, HOLD_OCTETS_IN_ALL, HOLD_PACKETS, HOLD_PACKETS_IN_ALL};
 pub use inbound::{Arrival, Form, HEADER_ROOM, Inbound};
@@ -54,11 +55,24 @@ pub struct Shared {
     pub device_mtu: usize,
     /// From SPI to slot.
     pub(crate) permutation: Permutation,
+    /// Who is shown packets; looked at once for each batch.
+    pub(crate) tap: Arc<TapPlace>,
     /// Seeds of hash tables whose keys others choose.
     pub(crate) seeds: [u64; 4],
 }
 
+/// The place of a tap, which is empty as a rule.
+pub(crate) type TapPlace = ArcSwapOption<Arc<dyn Tap>>;
+
+/// What a thread knows of the tap.
+pub(crate) type TapCache = Cache<Arc<TapPlace>, Option<Arc<Arc<dyn Tap>>>>;
+
 impl Shared {
+    /// Shows packets to `tap` from the next batch on, or to nobody.
+    pub fn show_packets(&self, tap: Option<Arc<dyn Tap>>) {
+        self.tap.store(tap.map(Arc::new));
+    }
+
     /// Counts a drop.
     pub(crate) fn count(&self, reason: Reason) {
         self.drops.count(reason, &*self.reports);

@@ -4,12 +4,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Cache};
-use ipsec::{Event, Instant, SaMode};
+use ipsec::{Event, Instant, SaMode, Tap};
 
 use super::hold::Hold;
 use super::reassembly::{Piece, Reassembly};
+use super::show;
 use super::transport::{self, Cut};
-use super::{Batch, Looks, Shared, Sink, Tables};
+use super::{Batch, Looks, Shared, Sink, Tables, TapCache};
 use crate::drops::Reason;
 use crate::esp::{self, MAX_OVERHEAD, next_header};
 use crate::icmp::{self, Errors};
@@ -33,6 +34,9 @@ pub struct Outbound {
     reassembly: Reassembly,
     /// The packet at hand was put together of fragments.
     reassembled: bool,
+    taps: TapCache,
+    /// Who is shown the packets of this batch.
+    tap: Option<Arc<Arc<dyn Tap>>>,
 }
 
 impl Outbound {
@@ -47,6 +51,8 @@ impl Outbound {
             scratch: vec![0; usize::from(u16::MAX)].into_boxed_slice(),
             reassembly: Reassembly::new(),
             reassembled: false,
+            taps: Cache::new(Arc::clone(&shared.tap)),
+            tap: None,
             shared,
         }
     }
@@ -97,6 +103,7 @@ impl Outbound {
 
     fn load(&mut self) -> Arc<Tables> {
         let tables = Arc::clone(self.tables.load());
+        self.tap.clone_from(self.taps.load());
         self.flows.renew(tables.generation);
         tables
     }
@@ -169,7 +176,7 @@ impl Outbound {
             return self.encapsulate(sa, packet, parsed, now, batch, sink);
         }
         if parsed.dont_fragment {
-            self.shared.count(Reason::TooBig);
+            self.dropped(sa, packet, Reason::TooBig);
             let complaint = Complaint::TooBig { mtu: u32::try_from(mtu).unwrap_or(u32::MAX) };
             return self.answer(packet, complaint, policy.gateway, now, batch, sink);
         }
@@ -244,7 +251,7 @@ impl Outbound {
         let fits = parsed.length <= largest;
         // What our host has fragmented is fragmented again, on the outside.
         if !fits && parsed.dont_fragment && !self.reassembled {
-            self.shared.count(Reason::TooBig);
+            self.dropped(sa, packet, Reason::TooBig);
             let complaint = Complaint::TooBig { mtu: u32::try_from(largest).unwrap_or(u32::MAX) };
             return self.answer(packet, complaint, policy.gateway, now, batch, sink);
         }
@@ -281,7 +288,7 @@ impl Outbound {
             dont_fragment: sa.copy.df && parsed.dont_fragment,
             hops: None,
         };
-        let whole = Cut { options: &[], payload: packet, next_header, hops: 0 };
+        let whole = Cut { whole: packet, options: &[], payload: packet, next_header, hops: 0 };
         self.seal(sa, &whole, looks, now, batch, sink);
     }
 
@@ -289,16 +296,27 @@ impl Outbound {
         let reports = &*self.shared.reports;
         if !sa.passes(now, reports) {
             let expired = sa.hot.is(Once::Hard);
-            return self.shared.count(if expired { Reason::Expired } else { Reason::WrongDevice });
+            return self.dropped(sa, cut.whole, if expired { Reason::Expired } else { Reason::WrongDevice });
         }
         make_room(batch, sink, cut.options.len() + cut.payload.len() + MAX_OVERHEAD);
-        let Some(sequence) = sa.next_sequence(reports) else { return self.shared.count(Reason::Expired) };
+        let Some(sequence) = sa.next_sequence(reports) else { return self.dropped(sa, cut.whole, Reason::Expired) };
         batch.put_options(cut.options);
         let room = batch.free();
         let sealed = esp::seal(&*sa.key, sa.spi.get(), sequence, sa.esn, cut.next_header, cut.payload, room);
-        let Some(length) = sealed else { return self.shared.count(Reason::TooBig) };
+        let Some(length) = sealed else { return self.dropped(sa, cut.whole, Reason::TooBig) };
         batch.push_datagram(sa.path, looks, cut.options.len(), length);
         sa.book(cut.payload.len(), now, reports);
+        if let Some(tap) = &self.tap {
+            show::sealed(&***tap, sa, sequence, cut, batch);
+        }
+    }
+
+    /// Counts a packet that its SA does not carry.
+    fn dropped(&self, sa: &Sa, packet: &[u8], reason: Reason) {
+        if let Some(tap) = &self.tap {
+            show::refused(&***tap, sa, packet, reason);
+        }
+        self.shared.count(reason);
     }
 
     /// Adds an ICMP error to the batch, if one may be sent.

@@ -22,6 +22,8 @@ const DONT_FRAGMENT: [u8; 2] = [0x40, 0];
 /// A packet on its way out, cut where ESP goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cut<'a> {
+    /// The packet that was cut.
+    pub whole: &'a [u8],
     /// IPv4 options, or the hop-by-hop options header; empty as a rule.
     pub options: &'a [u8],
     /// What ESP encloses.
@@ -58,6 +60,7 @@ pub fn cut<'a>(packet: &'a [u8], parsed: &Packet) -> Result<Cut<'a>, Reason> {
 
 fn cut_v4<'a>(packet: &'a [u8], parsed: &Packet) -> Option<Cut<'a>> {
     Some(Cut {
+        whole: packet,
         options: packet.get(IPV4_HEADER..parsed.header)?,
         payload: packet.get(parsed.header..)?,
         next_header: *packet.get(9)?,
@@ -69,10 +72,10 @@ fn cut_v6(packet: &[u8]) -> Option<Cut<'_>> {
     let (first, hops) = (*packet.get(6)?, *packet.get(7)?);
     let rest = packet.get(IPV6_HEADER..)?;
     if first != HOP_BY_HOP {
-        return Some(Cut { options: &[], payload: rest, next_header: first, hops });
+        return Some(Cut { whole: packet, options: &[], payload: rest, next_header: first, hops });
     }
     let (options, payload) = rest.split_at_checked(8 + usize::from(*rest.get(1)?) * 8)?;
-    Some(Cut { options, payload, next_header: *options.first()?, hops })
+    Some(Cut { whole: packet, options, payload, next_header: *options.first()?, hops })
 }
 
 /// Whether destination options stand before a routing header: they belong to the nodes on the way.

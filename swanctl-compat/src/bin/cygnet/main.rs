@@ -3,6 +3,7 @@
 
 mod at;
 mod backend_sas;
+mod capture;
 #[path = "../shared/connect.rs"]
 mod connect;
 mod doctor;
@@ -59,6 +60,10 @@ enum Command {
     /// Print the `ip xfrm` commands equal to what is installed for a connection, or would be where it is not up: guard, policies, SAs (keys
     /// are masked), and the routes and rules that lead traffic into the tunnel. In order of installation, each block with the reason for it.
     Explain(explain::Arguments),
+    /// Write the packets of a connection to a pcapng file: in clear (interface `inner`), and as ESP and IKE (interface `outer`), with the SA,
+    /// sequence number and generation of each, and the reason where one was dropped. Never holds up traffic: what cannot be written in time is
+    /// lost and counted. Ends with Ctrl-C or at a limit.
+    Capture(capture::Arguments),
     /// Show the past: what each child has carried over all its rekeys and runs of the daemon, then each generation of its CHILD SAs, the newest
     /// first, with SPIs, algorithms, the mode really in use, counters and why it ended.
     History(history::Arguments),
@@ -83,6 +88,7 @@ fn main() -> ExitCode {
                 }
                 Command::Why(_)
                 | Command::Explain(_)
+                | Command::Capture(_)
                 | Command::Doctor(_)
                 | Command::History(_)
                 | Command::Events(_)
@@ -107,6 +113,7 @@ fn run(arguments: &Arguments) -> Result<u8, ClientError> {
         Command::Why(arguments) => why::run(&mut client, arguments),
         Command::Doctor(arguments) => doctor::run(&mut client, arguments),
         Command::Explain(arguments) => explain::run(&mut client, arguments),
+        Command::Capture(options) => capture::run(&mut client, &arguments.uri, options),
         Command::History(arguments) => history::run(&mut client, arguments),
         Command::Events(options) => events::run(client, &arguments.uri, options),
         Command::Webhook(arguments) => webhook::run(&mut client, arguments),

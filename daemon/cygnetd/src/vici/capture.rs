@@ -1,0 +1,225 @@
+//! `cygnet-capture`: packets to a client, for as long as it wants them.
+//!
+//! A client that does not read holds up this stream only: meanwhile the queue of the capture fills up and loses what comes, which is counted.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use ike_model::ChildSaSnapshot;
+use ipsec::{Direction, OffloadMode, SaHandle, Side};
+use swanctl_compat::capture::{self, EVENT_OCTETS, EVENT_PACKETS, Head, Packet, Sa, Totals};
+use swanctl_compat::render;
+use swanctl_compat::request::{WantedCapture, child_not_found, ike_not_found};
+use swanctl_compat::vici::{Message, Packet as Vici, frame};
+
+use crate::capture::{Batch, Origin, Record, Watching};
+use crate::core::Core;
+use crate::subscribers::{Client, Frame};
+
+/// An event comes at least this often, so that a client sees time pass and knows what was lost.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+/// What comes within this time goes into one event.
+const GATHER: Duration = Duration::from_millis(10);
+/// How often room is looked for with a client that does not read.
+const ROOM_AGAIN: Duration = Duration::from_millis(20);
+/// SAs without a CHILD SA that are remembered.
+const STRANGERS: usize = 4096;
+
+const HEAD: &str = "cygnet-capture";
+const PACKETS: &str = "cygnet-packets";
+
+/// Streams until the capture is to end.
+pub(super) async fn capture(core: &Core, client: &Client, wanted: WantedCapture) -> Message {
+    if let Some(reason) = misses(core, client, &wanted) {
+        return render::failed(&reason);
+    }
+    let begun = core.shared.captures.begin(&core.shared.backend, wanted);
+    let watching = match begun {
+        Ok(watching) => watching,
+        Err(reason) => return render::failed(&reason),
+    };
+    let wanted = &watching.capture.wanted;
+    tracing::info!(conn = wanted.connection, child = wanted.child, "packets are captured for a VICI client");
+    let mut sas = Sas::default();
+    let modes = sas.look(core, wanted).await;
+    let stream = Stream { client };
+    stream.send(HEAD, &head(&watching, modes).message()).await;
+    let (seen, lost) = stream_packets(core, &watching, &stream, &mut sas).await;
+    tracing::info!(
+        conn = wanted.connection,
+        inner = seen.inner,
+        outer = seen.outer,
+        lost = lost.inner + lost.outer,
+        "the capture has ended"
+    );
+    capture::ended(seen, lost)
+}
+
+/// Ends a capture of another session.
+pub(super) fn stop(core: &Core, id: u32) -> Message {
+    if core.shared.captures.end(id) { render::matched(1, None) } else { render::matched(0, Some("no such capture")) }
+}
+
+/// What a capture cannot begin without.
+fn misses(core: &Core, client: &Client, wanted: &WantedCapture) -> Option<String> {
+    let Some(connection) = core.store.connections(Some(&wanted.connection)).pop() else {
+        return Some(ike_not_found(&wanted.connection));
+    };
+    if let Some(child) = wanted.child.as_ref().filter(|child| connection.child(child).is_none()) {
+        return Some(child_not_found(child));
+    }
+    if wanted.keys {
+        return Some("keys are not given out".into());
+    }
+    (client.registrations(PACKETS) == 0).then(|| format!("nobody listens: register for {PACKETS} first"))
+}
+
+fn head(watching: &Watching, modes: Vec<String>) -> Head {
+    let wanted = &watching.capture.wanted;
+    Head {
+        id: watching.capture.number,
+        connection: wanted.connection.clone(),
+        child: wanted.child.clone(),
+        modes,
+        inner: watching.view.inner.clone(),
+        outer: watching.view.outer.clone(),
+    }
+}
+
+/// Gives how many packets were sent, and how many lost.
+async fn stream_packets(core: &Core, watching: &Watching, stream: &Stream<'_>, sas: &mut Sas) -> (Totals, Totals) {
+    let capture = &watching.capture;
+    let (mut seen, mut spare) = (Totals::default(), Batch::default());
+    loop {
+        if tokio::time::timeout(HEARTBEAT, capture.ready()).await.is_ok() && !capture.is_ending() {
+            tokio::time::sleep(GATHER).await;
+        }
+        // What comes after it was told to end is not waited for, but what came before is there.
+        let ending = capture.is_ending();
+        let (batch, [inner, outer]) = capture.take(spare);
+        let lost = Totals { inner, outer };
+        sas.learn(core, &capture.wanted, &batch).await;
+        let mut packets = batch.packets().peekable();
+        loop {
+            let mut octets = 0;
+            let mut some = Vec::new();
+            while let Some((record, packet)) = packets.next_if(|_| octets < EVENT_OCTETS && some.len() < EVENT_PACKETS)
+            {
+                octets += packet.len();
+                let packet = sas.describe(record, packet);
+                seen.count(packet.side);
+                some.push(packet);
+            }
+            stream.send(PACKETS, &capture::packets(lost, some)).await;
+            if packets.peek().is_none() {
+                break;
+            }
+        }
+        drop(packets);
+        spare = batch.emptied();
+        if ending {
+            return (seen, lost);
+        }
+    }
+}
+
+/// Events to one client.
+struct Stream<'a> {
+    client: &'a Client,
+}
+
+impl Stream<'_> {
+    /// Queues an event as soon as there is room. Its session ends this wait when the client goes.
+    async fn send(&self, event: &str, message: &Message) {
+        let frame: Frame = match frame::encode(&Vici::Event(event.to_owned(), message.clone())) {
+            Ok(octets) => octets.into(),
+            Err(error) => return tracing::error!(%error, "packets are too long for VICI and were not sent"),
+        };
+        for _ in 0..self.client.registrations(event) {
+            while !self.client.try_send(&frame) {
+                tokio::time::sleep(ROOM_AGAIN).await;
+            }
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+/// The CHILD SAs of a connection, by the SAs that they own.
+#[derive(Default)]
+struct Sas {
+    known: HashMap<SaHandle, (u32, u32)>,
+    /// SAs that belong to none: already gone when they were asked for.
+    strangers: HashSet<SaHandle>,
+}
+
+impl Sas {
+    /// Asks the shards again; gives the mode really in use of each child that is up.
+    async fn look(&mut self, core: &Core, wanted: &WantedCapture) -> Vec<String> {
+        let ike_sas = core.ike_sas_of(&wanted.connection).await;
+        let mut modes = Vec::new();
+        for child in ike_sas.iter().flat_map(|ike| &ike.children) {
+            let handles = child.sa_in.into_iter().chain(child.sa_out);
+            self.known.extend(handles.map(|sa| (sa, (child.unique_id, child.generation))));
+            let is_wanted = wanted.child.as_ref().is_none_or(|name| *name == *child.name);
+            let mode = mode(core.nature.kind.name(), child);
+            if is_wanted && child.sa_out.is_some() && !modes.contains(&mode) {
+                modes.push(mode);
+            }
+        }
+        modes
+    }
+
+    /// Asks where a batch has packets of SAs that are not known yet.
+    async fn learn(&mut self, core: &Core, wanted: &WantedCapture, batch: &Batch) {
+        let sa = |record: &Record| match &record.origin {
+            Origin::Esp { sa, .. } => Some(*sa),
+            Origin::Ike => None,
+        };
+        let is_new = |sa: &SaHandle| !self.known.contains_key(sa) && !self.strangers.contains(sa);
+        let new: Vec<SaHandle> = batch.packets().filter_map(|(record, _)| sa(record)).filter(is_new).collect();
+        if new.is_empty() {
+            return;
+        }
+        self.look(core, wanted).await;
+        if self.strangers.len() > STRANGERS {
+            self.strangers.clear();
+        }
+        self.strangers.extend(new.into_iter().filter(|sa| !self.known.contains_key(sa)));
+    }
+
+    fn describe<'a>(&self, record: &Record, octets: &'a [u8]) -> Packet<'a> {
+        let sa = match &record.origin {
+            Origin::Esp { sa, name, spi, sequence } => Some(Sa {
+                child: name.rsplit_once('/').map_or(&**name, |(_, child)| child).to_owned(),
+                number: self.known.get(sa).copied(),
+                spi: spi.to_string(),
+                sequence: *sequence,
+            }),
+            Origin::Ike => None,
+        };
+        Packet {
+            time: record.time,
+            side: match record.side {
+                Side::Inner => capture::Side::Inner,
+                Side::Outer => capture::Side::Outer,
+            },
+            inbound: record.direction != Direction::Outbound,
+            sa,
+            dropped: record.dropped.map(str::to_owned),
+            octets,
+            length: octets.len(),
+        }
+    }
+}
+
+/// `net4: kernel, packet offload on eth0`.
+fn mode(backend: &str, child: &ChildSaSnapshot) -> String {
+    let offload = match child.offload.mode {
+        OffloadMode::No | OffloadMode::Auto => String::new(),
+        OffloadMode::Crypto => ", crypto offload".to_owned(),
+        OffloadMode::Packet => ", packet offload".to_owned(),
+    };
+    let device = child.offload.device.as_ref().map(|device| format!(" on {device}")).unwrap_or_default();
+    let simulated = if child.offload.simulated { " (simulated)" } else { "" };
+    format!("{}: {backend}{offload}{device}{simulated}", child.name)
+}

@@ -1,0 +1,233 @@
+//! `cygnet capture`: packets of a connection, in clear and as ESP, into one pcapng file.
+
+mod file;
+mod stop;
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use swanctl_compat::capture::{Head, Packet, Side, Totals};
+use swanctl_compat::units;
+use swanctl_compat::vici::Message;
+use swanctl_compat::vici::client::ClientError;
+
+use crate::connect::Client;
+use crate::moment;
+use crate::why::UNANSWERED;
+use file::Capture;
+use stop::Stop;
+
+const HEAD: &str = "cygnet-capture";
+const PACKETS: &str = "cygnet-packets";
+
+/// Options of `capture`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// Connection.
+    #[arg(value_name = "CONN")]
+    connection: String,
+    /// Only packets of this child; IKE messages are left out then.
+    #[arg(long, value_name = "NAME")]
+    child: Option<String>,
+    /// IKE messages as well, with --child; without, they are there anyway.
+    #[arg(long)]
+    ike: bool,
+    /// File to write, which only its owner may read; `-` is the standard output, as for `| tshark -r -`.
+    #[arg(long = "write", short = 'w', value_name = "FILE")]
+    file: PathBuf,
+    /// End after this time, such as 30s or 5m.
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    duration: Option<Duration>,
+    /// End after so many packets, inner and outer ones together.
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
+    packets: Option<u64>,
+    /// End when the file has this size, such as 10M; the last packet is written whole.
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    size: Option<u64>,
+    /// Print the summary as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let seconds = moment::ago(text).filter(|seconds| *seconds > 0);
+    seconds.map(Duration::from_secs).ok_or_else(|| "a time is written as 30s, 5m or 1h30m".to_owned())
+}
+
+fn size(text: &str) -> Result<u64, String> {
+    let octets = units::bytes(text).filter(|octets| *octets > 0);
+    octets.ok_or_else(|| "a size is a number of octets, or of k, M or G of them".to_owned())
+}
+
+impl Arguments {
+    fn request(&self) -> Message {
+        let mut request = Message::new().with("ike", self.connection.as_str());
+        if let Some(child) = &self.child {
+            request.set("child", child.as_str());
+        }
+        request.set_if("messages", self.ike);
+        request
+    }
+
+    fn is_piped(&self) -> bool {
+        self.file.as_os_str() == "-"
+    }
+
+    /// What limit is reached.
+    fn reached(&self, capture: &Capture) -> Option<&'static str> {
+        let packets = self.packets.is_some_and(|most| capture.written().inner + capture.written().outer >= most);
+        let size = self.size.is_some_and(|most| capture.octets() >= most);
+        packets.then_some("packets").or(size.then_some("size"))
+    }
+}
+
+pub(crate) fn run(client: &mut Client, uri: &str, arguments: &Arguments) -> Result<u8, ClientError> {
+    for event in [HEAD, PACKETS] {
+        client.register(event)?;
+    }
+    let stop = Stop::new(uri);
+    stop.on_signals().map_err(ClientError::Io)?;
+    let mut taking = Taking { arguments, stop: &stop, capture: None, head: Head::default(), lost: Totals::default() };
+    let began = Instant::now();
+    let answer = client.command("cygnet-capture", arguments.request(), |event, message| {
+        taking.event(event, message).map_err(ClientError::Io)
+    });
+    if let Some(error) = answer.as_ref().ok().and_then(|answer| answer.get_str("errmsg")) {
+        eprintln!("cygnet: {error}");
+        return Ok(UNANSWERED);
+    }
+    // Without the last word of the daemon the file still is whole as far as it goes.
+    let seen = answer.as_ref().ok().and_then(|answer| Totals::read(answer, "packets"));
+    taking.lost = answer.as_ref().ok().and_then(|answer| Totals::read(answer, "lost")).unwrap_or(taking.lost);
+    let Taking { capture, head, lost, .. } = taking;
+    let Some(mut capture) = capture else { return answer.map(|_| UNANSWERED) };
+    if answer.is_err() {
+        stop.note("daemon");
+    }
+    let finished = capture.finish(seen, lost);
+    summary(arguments, &head, &capture, lost, stop.reason(), began.elapsed());
+    answer?;
+    match finished {
+        Ok(()) => Ok(0),
+        // Whoever reads has had enough.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(0),
+        Err(error) => Err(ClientError::Io(error)),
+    }
+}
+
+/// Takes events as they come.
+struct Taking<'a> {
+    arguments: &'a Arguments,
+    stop: &'a Stop,
+    /// From the first event on.
+    capture: Option<Capture>,
+    head: Head,
+    lost: Totals,
+}
+
+impl Taking<'_> {
+    fn event(&mut self, event: &str, message: &Message) -> std::io::Result<()> {
+        match event {
+            HEAD => self.begin(message),
+            PACKETS => self.packets(message),
+            _ => Ok(()),
+        }
+    }
+
+    fn begin(&mut self, message: &Message) -> std::io::Result<()> {
+        let Some(head) = Head::read(message) else { return Ok(()) };
+        self.capture = Some(Capture::create(&self.arguments.file, self.arguments.is_piped(), &head)?);
+        let modes = if head.modes.is_empty() { "no child is up yet".to_owned() } else { head.modes.join("; ") };
+        eprintln!("cygnet: capturing packets of {} ({modes}): Ctrl-C ends", head.connection);
+        self.stop.is_for(head.id);
+        if let Some(duration) = self.arguments.duration {
+            self.stop.after(duration);
+        }
+        self.head = head;
+        Ok(())
+    }
+
+    fn packets(&mut self, message: &Message) -> std::io::Result<()> {
+        let Some(capture) = &mut self.capture else { return Ok(()) };
+        let lost = Totals::read(message, "lost").unwrap_or_default();
+        let mut newly = [Side::Inner, Side::Outer].map(|side| lost.of(side).saturating_sub(self.lost.of(side)));
+        self.lost = lost;
+        for packet in message.sections().filter_map(|(_, section)| Packet::read(section)) {
+            if self.stop.is_over() {
+                return Ok(());
+            }
+            let [inner, outer] = &mut newly;
+            let newly = if packet.side == Side::Inner { inner } else { outer };
+            if let Err(error) = capture.packet(&packet, std::mem::take(newly)) {
+                return self.refused(error);
+            }
+            if let Some(limit) = self.arguments.reached(capture) {
+                self.stop.end(limit);
+            }
+        }
+        let flushed = self.capture.as_mut().map_or(Ok(()), Capture::flush);
+        flushed.or_else(|error| self.refused(error))
+    }
+
+    /// Whoever reads from us may have had enough: that is an end like others.
+    fn refused(&self, error: std::io::Error) -> std::io::Result<()> {
+        if error.kind() != std::io::ErrorKind::BrokenPipe {
+            return Err(error);
+        }
+        self.stop.end("reader");
+        Ok(())
+    }
+}
+
+fn summary(arguments: &Arguments, head: &Head, capture: &Capture, lost: Totals, ended: &str, took: Duration) {
+    let written = capture.written();
+    let file = arguments.file.display();
+    let text = if arguments.json {
+        let side = |side: Side| json!({"packets": written.of(side), "lost": lost.of(side)});
+        json!({
+            "connection": head.connection, "child": head.child, "modes": head.modes, "file": file.to_string(),
+            "inner": side(Side::Inner), "outer": side(Side::Outer), "octets": capture.octets(),
+            "seconds": took.as_secs_f64(), "ended": ended,
+        })
+        .to_string()
+    } else {
+        let (all, gone) = (written.inner + written.outer, lost.inner + lost.outer);
+        format!(
+            "{}: {all} packets ({} inner, {} outer), {gone} lost, in {:.1} s; {} octets in {file}; ended by {}",
+            head.connection,
+            written.inner,
+            written.outer,
+            took.as_secs_f64(),
+            capture.octets(),
+            in_words(ended)
+        )
+    };
+    // The standard output may be the capture.
+    if arguments.is_piped() { eprintln!("{text}") } else { println!("{text}") }
+}
+
+fn in_words(ended: &str) -> &str {
+    match ended {
+        "signal" => "a signal",
+        "duration" => "its duration",
+        "packets" => "its number of packets",
+        "size" => "its size",
+        "reader" => "its reader",
+        "daemon" => "the daemon, which has gone",
+        _ => "somebody else",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_are_written_as_people_do() {
+        assert_eq!(duration("1m30s"), Ok(Duration::from_secs(90)));
+        assert!(duration("0s").is_err() && duration("5").is_err());
+        assert_eq!((size("10M"), size("4096")), (Ok(10 << 20), Ok(4096)));
+        assert!(size("0").is_err() && size("much").is_err());
+    }
+}
