@@ -8,6 +8,7 @@ mod hold;
 mod links;
 mod nic;
 mod scale;
+mod shown;
 #[allow(dead_code)] // shared with the hostile packets
 mod subject;
 mod transport;
