@@ -3,6 +3,8 @@
 //! `cygnet-capture` streams one `cygnet-capture` event that says what is seen ([`Head`]), then `cygnet-packets` events with some packets each
 //! ([`Packets`]), at least one each second even when there are none. Its answer comes when the capture ends ([`Totals`]).
 
+pub mod keys;
+
 use std::time::Duration;
 
 use crate::vici::Message;

@@ -90,7 +90,13 @@ impl Captures {
         if active.len() >= MOST {
             return Err(format!("{MOST} captures are under way already: end one of them first"));
         }
-        let view = backend.show_packets(Some(Arc::<Self>::clone(self)))?;
+        let view = match backend.show_packets(Some(Arc::<Self>::clone(self))) {
+            Ok(view) => view,
+            Err(reason) if wanted.ike_alone => {
+                View { inner: format!("nothing: {reason}"), outer: format!("IKE messages only: {reason}") }
+            }
+            Err(reason) => return Err(format!("{reason}; `--ike` captures IKE messages alone")),
+        };
         let capture = Arc::new(Capture {
             number: self.last.fetch_add(1, Ordering::Relaxed).wrapping_add(1),
             wanted,
@@ -225,7 +231,8 @@ impl Drop for Watching {
         if active.is_empty()
             && let Err(reason) = self.backend.show_packets(None)
         {
-            tracing::warn!("the data path goes on showing packets: {reason}");
+            // It showed none.
+            tracing::debug!("{reason}");
         }
         self.captures.replace(active);
     }

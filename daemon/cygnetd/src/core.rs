@@ -6,8 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ike_model::snapshot::{BackendSaOwner, BackendSaSnapshot, Carried, PolicySnapshot, Traffic};
-use ike_model::{ChildSaSnapshot, ChildSpecs, ConfiguredChildStatus, CounterScope, Counters, IkeSaSnapshot, Timeline};
-use ike_sa::Counts;
+use ike_model::{
+    ChildSaSnapshot, ChildSpecs, ConfiguredChildStatus, CounterScope, Counters, IkeSaSnapshot, KeyExport, Timeline,
+};
+use ike_sa::{Counts, ExportedKeys};
 use ipsec::fault::Simulate;
 use ipsec::{Answer, Instant, Request, SaHandle, SaStatus, Scope};
 use offload_userspace::Userspace;
@@ -151,6 +153,16 @@ impl Core {
     pub(crate) async fn ike_sas_of(&self, connection: &str) -> Vec<IkeSaSnapshot> {
         let all = self.ask(Question::IkeSas).await.into_iter().flatten();
         all.filter(|ike| *ike.connection == *connection).collect()
+    }
+
+    /// Keys of the SAs of a connection, with leave to give them out.
+    pub(crate) async fn keys_of(&self, leave: KeyExport, connection: &str) -> ExportedKeys {
+        let mut all = ExportedKeys::default();
+        for shard in self.ask(|to| Question::Keys(leave, connection.to_owned(), to)).await {
+            all.ike.extend(shard.ike);
+            all.esp.extend(shard.esp);
+        }
+        all
     }
 
     /// The state of every configured child, refused ones included.

@@ -69,6 +69,11 @@ async fn run_until_stopped(
         load::directory(&daemon.core.store, &config.swanctl.directory);
         daemon.core.store.settled().await;
     }
+    if config.ike.settings.key_export.is_some() {
+        tracing::warn!(
+            "debug.export_keys is on: keys of all SAs are kept, and whoever may use the VICI socket can have them"
+        );
+    }
     daemon.core.phase.send_replace(Phase::Running);
     let leftovers = Arc::clone(&daemon.core);
     tokio::spawn(async move { leftovers.tell_leftovers().await });

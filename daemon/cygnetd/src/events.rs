@@ -188,6 +188,7 @@ fn children(body: &mut EventBody) -> Vec<&mut ChildSaSnapshot> {
         | EventBody::Repaired { .. }
         | EventBody::ConfigLoaded { .. }
         | EventBody::ConfigRejected { .. }
+        | EventBody::KeysExported { .. }
         | EventBody::EventsGap { .. } => Vec::new(),
     }
 }

@@ -10,8 +10,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ike_model::snapshot::PolicySnapshot;
-use ike_model::{ChildSpecs, Command, CommandId, ConfiguredChildStatus, CounterScope, Counters, IkeSaSnapshot};
-use ike_sa::{Counts, DirectoryMessage, Outcome, Recipient, WorkId};
+use ike_model::{
+    ChildSpecs, Command, CommandId, ConfiguredChildStatus, CounterScope, Counters, IkeSaSnapshot, KeyExport,
+};
+use ike_sa::{Counts, DirectoryMessage, ExportedKeys, Outcome, Recipient, WorkId};
 use ipsec::{Answer, Event, OffloadError, Path, Reports, SaHandle, Shard, Tag};
 use tokio::sync::oneshot;
 
@@ -50,6 +52,8 @@ pub(crate) enum Question {
     Policies(oneshot::Sender<Vec<PolicySnapshot>>),
     /// What CHILD SAs, traps and shunts have the backend hold.
     Specs(oneshot::Sender<Vec<ChildSpecs>>),
+    /// Keys of the SAs of a connection.
+    Keys(KeyExport, String, oneshot::Sender<ExportedKeys>),
     /// Numbers of SAs.
     Counts(oneshot::Sender<Counts>),
     /// Counters of messages, by connection.

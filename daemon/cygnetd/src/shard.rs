@@ -196,6 +196,7 @@ impl Driver {
             Question::Specs(to) => {
                 drop(to.send(self.endpoint.specs(&self.shared.config.load())));
             }
+            Question::Keys(leave, connection, to) => drop(to.send(self.endpoint.export_keys(leave, &connection))),
             Question::Counts(to) => drop(to.send(self.endpoint.counts())),
             Question::Counters(scope, to) => drop(to.send(self.endpoint.counters(&scope))),
             Question::ResetCounters(scope, to) => {

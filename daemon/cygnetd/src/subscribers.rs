@@ -5,14 +5,16 @@
 //! themselves events). Answers are not lost; they wait for room, which holds up the client's own session only.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use swanctl_compat::request::LOST;
 use swanctl_compat::vici::frame::MAX_PACKET;
 use swanctl_compat::vici::{Message, Packet, frame};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
+use zeroize::Zeroizing;
 
 /// Octets that wait for one client at most; the longest packet with its length fits.
 pub(crate) const ROOM: usize = MAX_PACKET + 4;
@@ -20,8 +22,13 @@ pub(crate) const ROOM: usize = MAX_PACKET + 4;
 /// What a short packet counts for at least, so that many of them do not take more than they seem to.
 const LEAST: usize = 128;
 
-/// Octets of one packet with its length in front.
-pub(crate) type Frame = Arc<[u8]>;
+/// Octets of one packet with its length in front. Wiped on drop: there may be a key among them.
+pub(crate) type Frame = Arc<Zeroizing<Vec<u8>>>;
+
+/// A packet as a frame.
+pub(crate) fn framed(octets: Vec<u8>) -> Frame {
+    Arc::new(Zeroizing::new(octets))
+}
 
 /// A packet that waits to be written, and the room that it takes until then.
 #[derive(Debug)]
@@ -39,6 +46,30 @@ pub(crate) struct ControlLog {
     pub(crate) connection: Option<String>,
 }
 
+/// Who a client is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Peer {
+    /// A process of this machine, as the system says.
+    Process {
+        /// Its user.
+        uid: u32,
+        /// Its number, unless it lives in another namespace.
+        pid: Option<i32>,
+    },
+    /// One that came over the network, or that the system says nothing of.
+    Elsewhere(String),
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Process { uid, pid: Some(pid) } => write!(f, "pid {pid}, uid {uid}"),
+            Self::Process { uid, pid: None } => write!(f, "a process elsewhere, uid {uid}"),
+            Self::Elsewhere(text) => f.write_str(text),
+        }
+    }
+}
+
 /// One client.
 pub(crate) struct Client {
     queue: mpsc::UnboundedSender<Queued>,
@@ -51,6 +82,7 @@ pub(crate) struct Client {
     /// Events lost in all.
     lost: AtomicU64,
     losing: Notify,
+    peer: OnceLock<Peer>,
     /// How long an answer waits for room; `None` = for ever.
     patience: Option<Duration>,
     /// An answer has waited for that long.
@@ -58,6 +90,17 @@ pub(crate) struct Client {
 }
 
 impl Client {
+    /// Says who it is.
+    pub(crate) fn introduce(&self, peer: Peer) {
+        // It is introduced once.
+        let _ = self.peer.set(peer);
+    }
+
+    /// Who it is, once it was introduced.
+    pub(crate) fn peer(&self) -> Option<&Peer> {
+        self.peer.get()
+    }
+
     /// Registers for an event, once more if it is already.
     pub(crate) fn register(&self, event: &str) {
         *self.registered.lock().unwrap_or_else(PoisonError::into_inner).entry(event.to_owned()).or_default() += 1;
@@ -141,7 +184,7 @@ impl Client {
         message.set_display("lost", untold);
         message.set_display("lost-total", self.lost());
         let event = frame::encode(&Packet::Event(LOST.to_owned(), message));
-        let told = event.is_ok_and(|octets| self.try_send(&octets.into()));
+        let told = event.is_ok_and(|octets| self.try_send(&framed(octets)));
         if !told {
             self.untold.fetch_add(untold, Ordering::Relaxed);
         }
@@ -182,6 +225,7 @@ impl Subscribers {
             untold: AtomicU64::new(0),
             lost: AtomicU64::new(0),
             losing: Notify::new(),
+            peer: OnceLock::new(),
             patience,
             stuck: AtomicBool::new(false),
         });
@@ -252,7 +296,7 @@ impl Subscribers {
             return;
         }
         let Ok(octets) = frame::encode(&Packet::Event(event.to_owned(), message.clone())) else { return };
-        let frame: Frame = octets.into();
+        let frame = framed(octets);
         for (client, times) in receivers {
             self.lost.fetch_add(client.offer(&frame, times), Ordering::Relaxed);
         }
@@ -323,7 +367,7 @@ mod tests {
     async fn an_answer_waits_for_room_and_ends_with_the_session() {
         let all = Subscribers::default();
         let (client, mut queue) = all.join(None);
-        let long: Frame = vec![0; ROOM].into();
+        let long = framed(vec![0; ROOM]);
         assert!(client.send(Arc::clone(&long)).await);
         let waiting = tokio::spawn({
             let (client, long) = (Arc::clone(&client), Arc::clone(&long));

@@ -8,6 +8,7 @@ use ipsec::sa::HeaderCopy;
 use ipsec::{LifetimeConfig, OffloadMode, TrafficSelector};
 use serde::{Deserialize, Serialize};
 
+use crate::KeyExport;
 use crate::by_name::ByName;
 use crate::identity::Identity;
 use crate::proposal::{EspProposal, IkeProposal};
@@ -84,6 +85,8 @@ pub struct IkeSettings {
     /// How often what the devices hold is compared with what they should; zero = only when there is a reason to. Less often where there is much
     /// to compare.
     pub check_interval: Duration,
+    /// Leave to keep keys and give them out.
+    pub key_export: Option<KeyExport>,
 }
 
 impl Default for IkeSettings {
@@ -117,6 +120,7 @@ impl Default for IkeSettings {
             make_before_break: true,
             attempts_per_second: 50,
             check_interval: Duration::from_secs(1),
+            key_export: None,
         }
     }
 }

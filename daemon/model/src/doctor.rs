@@ -113,6 +113,8 @@ pub struct Facts {
     pub paths: Vec<Path>,
     /// The VICI socket.
     pub vici: Option<Socket>,
+    /// Keys of SAs are kept and can be given out.
+    pub exports_keys: bool,
     /// Findings of the configuration files: it is an error, and the sentence with its place.
     pub files: Vec<(bool, String, String)>,
     /// Seconds since the epoch, and seconds asleep since the machine was started.

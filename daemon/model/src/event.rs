@@ -252,6 +252,18 @@ pub enum EventBody {
         /// Why.
         cause: Cause,
     },
+    /// Keys were given out.
+    #[serde(rename = "keys.exported")]
+    KeysExported {
+        /// Connection.
+        connection: String,
+        /// User of the process that has them, as the system says.
+        uid: u32,
+        /// The process, where the system says so.
+        pid: Option<i32>,
+        /// Whose keys.
+        sas: Vec<ExportedSa>,
+    },
     /// Events could not be taken down: history and webhooks will never have them.
     #[serde(rename = "events.gap")]
     EventsGap {
@@ -266,7 +278,7 @@ pub enum EventBody {
 
 impl EventBody {
     /// The names of all events.
-    pub const NAMES: [&'static str; 28] = [
+    pub const NAMES: [&'static str; 29] = [
         "ike-sa.established",
         "ike-sa.rekeyed",
         "ike-sa.closed",
@@ -294,6 +306,7 @@ impl EventBody {
         "peer.reachable",
         "config.loaded",
         "config.rejected",
+        "keys.exported",
         "events.gap",
     ];
 
@@ -327,9 +340,22 @@ impl EventBody {
             Self::PeerReachable { .. } => "peer.reachable",
             Self::ConfigLoaded { .. } => "config.loaded",
             Self::ConfigRejected { .. } => "config.rejected",
+            Self::KeysExported { .. } => "keys.exported",
             Self::EventsGap { .. } => "events.gap",
         }
     }
+}
+
+/// An SA whose keys were given out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ExportedSa {
+    /// `ike` or `esp`.
+    pub protocol: &'static str,
+    /// Child, of ESP.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub child: Option<String>,
+    /// Its SPI, of ESP; both, `INITIATOR_i RESPONDER_r`, of IKE.
+    pub spi: String,
 }
 
 /// An event as every sink gets it.

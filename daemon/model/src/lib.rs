@@ -15,6 +15,7 @@ pub mod doctor;
 pub mod event;
 pub mod history;
 pub mod identity;
+mod key_export;
 pub mod proposal;
 pub mod reload;
 pub mod secret;
@@ -34,9 +35,10 @@ pub use config::{
     FailClosed, Fragmentation, HostSpec, IkeSettings, Unique,
 };
 pub use counters::{Counter, CounterScope, Counters};
-pub use event::{EventBody, EventRecord};
+pub use event::{EventBody, EventRecord, ExportedSa};
 pub use history::{Keeping, Outbox, Recorder, Timeline};
 pub use identity::Identity;
+pub use key_export::KeyExport;
 pub use proposal::{Encryption, EspProposal, IkeProposal};
 pub use secret::{Secret, SharedSecret};
 pub use snapshot::{ChildSaSnapshot, ChildSaState, ConfiguredChildStatus, IkeSaSnapshot, IkeSaState};

@@ -170,6 +170,8 @@ pub(crate) struct ChildSa {
     pub(crate) trial: Option<Box<Trial>>,
     /// What keeps it from the best rung of its device.
     pub(crate) shortfall: Option<Box<Shortfall>>,
+    /// Its keys, with leave to give them out only.
+    pub(crate) kept: Option<Box<ChildKeys>>,
 }
 
 /// An install under way.
@@ -250,6 +252,7 @@ impl ChildSa {
             raised: LimitUnits::NONE,
             trial: Some(Box::new(Trial { ladder: agreed.ladder, keys: None, disowned: Vec::new() })),
             shortfall: replaces.and_then(|old| old.shortfall.clone()),
+            kept: None,
         }
     }
 

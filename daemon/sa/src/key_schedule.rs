@@ -4,10 +4,12 @@
 //! (keys of a rekeyed IKE SA).
 
 use ike_crypto::{CryptoError, CryptoProvider, IkeAead, Prf, PrfOutput, prf_plus};
+use ike_model::KeyExport;
 use ike_wire::{IkeSpi, SkSizes};
 use ipsec::{EspAlgorithm, EspIntegrity, KeyMaterial};
 use zeroize::Zeroizing;
 
+use crate::export::IkeSaKeys;
 use crate::suite::IkeSuite;
 
 /// Keys that an IKE SA keeps for its life.
@@ -21,6 +23,8 @@ pub(crate) struct Keys {
     pub(crate) outbound: Box<dyn IkeAead>,
     /// Protects what the peer sends.
     pub(crate) inbound: Box<dyn IkeAead>,
+    /// The same once more, with leave to give them out only.
+    pub(crate) kept: Option<Box<IkeSaKeys>>,
 }
 
 /// Keys that are needed until both ends are authenticated.
@@ -75,11 +79,12 @@ impl Keys {
         suite: IkeSuite,
         from: Contributions<'_>,
         initiator: bool,
+        export: Option<KeyExport>,
     ) -> Result<(Self, AuthKeys), CryptoError> {
         let prf = provider.prf(suite.prf).ok_or(CryptoError::InvalidKeyLength)?;
         let seed = Zeroizing::new([from.nonce_i, from.nonce_r].concat());
         let skeyseed = prf.key(&seed).sign(&[from.secret]);
-        Self::expand(provider, suite, prf, &skeyseed, from, initiator)
+        Self::expand(provider, suite, (prf, &skeyseed), from, initiator, export)
     }
 
     /// Keys of the IKE SA that replaces this one.
@@ -89,20 +94,21 @@ impl Keys {
         suite: IkeSuite,
         from: Contributions<'_>,
         initiator: bool,
+        export: Option<KeyExport>,
     ) -> Result<Self, CryptoError> {
         let prf = provider.prf(suite.prf).ok_or(CryptoError::InvalidKeyLength)?;
         //= RFC 7296 §2.18: SKEYSEED = prf(SK_d (old), g^ir (new) | Ni | Nr), with the old prf
         let skeyseed = self.prf.key(self.sk_d.as_ref()).sign(&[from.secret, from.nonce_i, from.nonce_r]);
-        Self::expand(provider, suite, prf, &skeyseed, from, initiator).map(|(keys, _)| keys)
+        Self::expand(provider, suite, (prf, &skeyseed), from, initiator, export).map(|(keys, _)| keys)
     }
 
     fn expand(
         provider: &CryptoProvider,
         suite: IkeSuite,
-        prf: &'static dyn Prf,
-        skeyseed: &PrfOutput,
+        (prf, skeyseed): (&'static dyn Prf, &PrfOutput),
         from: Contributions<'_>,
         initiator: bool,
+        export: Option<KeyExport>,
     ) -> Result<(Self, AuthKeys), CryptoError> {
         let cipher =
             provider.ike_cipher(suite.encryption.id, suite.encryption.key_bits).ok_or(CryptoError::InvalidKeyLength)?;
@@ -124,7 +130,9 @@ impl Keys {
         let from_responder = cipher.key(sk_er, integrity.map(|i| (i, sk_ar)))?;
         let (outbound, inbound) =
             if initiator { (from_initiator, from_responder) } else { (from_responder, from_initiator) };
-        Ok((Self { prf, sk_d, outbound, inbound }, auth))
+        let kept =
+            export.map(|_| Box::new(IkeSaKeys::new((from.spi_i, from.spi_r), suite, [sk_ei, sk_er, sk_ai, sk_ar])));
+        Ok((Self { prf, sk_d, outbound, inbound, kept }, auth))
     }
 
     //= RFC 7296 §2.17: KEYMAT = prf+(SK_d, [g^ir |] Ni | Nr)

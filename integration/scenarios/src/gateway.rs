@@ -9,9 +9,9 @@ use ike_crypto::{CryptoError, CryptoProvider, InsecureRandom, SecureRandom, inse
 use ike_model::snapshot::ChildSaState;
 use ike_model::{
     ChildSaSnapshot, Command, CommandError, CommandId, CommandOutcome, ConfigSnapshot, Connection, EventBody,
-    IkeSaSnapshot, SharedSecret,
+    IkeSaSnapshot, KeyExport, SharedSecret,
 };
-use ike_sa::{Admission, Context, Counts, DirectoryMessage, Endpoint, Input, Outcome, Output, WorkId};
+use ike_sa::{Admission, Context, Counts, DirectoryMessage, Endpoint, ExportedKeys, Input, Outcome, Output, WorkId};
 use ike_wire::ids::KeyExchangeId;
 use ipsec::recording::{RecordingBackend, Tables};
 use ipsec::{
@@ -233,6 +233,17 @@ impl Gateway {
         }
     }
 
+    /// Keys of the SAs of a connection, as far as they were kept.
+    pub fn export_keys(&self, leave: KeyExport, connection: &str) -> ExportedKeys {
+        let mut all = ExportedKeys::default();
+        for shard in &self.shards {
+            let some = shard.export_keys(leave, connection);
+            all.ike.extend(some.ike);
+            all.esp.extend(some.esp);
+        }
+        all
+    }
+
     /// Adds a connection to the configuration, or puts it in the place of the one with its name.
     pub fn load(&mut self, connection: Connection) {
         self.config.connections.insert(connection.name.clone(), Arc::new(connection));
@@ -423,7 +434,8 @@ pub fn cause(body: &EventBody) -> Option<&ike_model::Cause> {
         | EventBody::Repaired { cause, .. }
         | EventBody::ConfigRejected { cause, .. }
         | EventBody::EventsGap { cause, .. } => Some(cause),
-        EventBody::IkeSaEstablished { .. }
+        EventBody::KeysExported { .. }
+        | EventBody::IkeSaEstablished { .. }
         | EventBody::IkeSaRekeyed { .. }
         | EventBody::IkeSaUpdated { .. }
         | EventBody::ChildSaInstalled { .. }

@@ -348,6 +348,7 @@ impl Story {
             | EventBody::PeerReachable { .. }
             | EventBody::ConfigLoaded { .. }
             | EventBody::ConfigRejected { .. }
+            | EventBody::KeysExported { .. }
             | EventBody::EventsGap { .. } => Ok(()),
         }
     }

@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use ipsec::spi::KEY_OCTETS;
 use ipsec::{
-    DeviceId, DeviceTable, NatReader, OffloadBackend, OffloadError, OnStop, Reports, Request, Spi, TableFull, Tag,
+    DeviceId, DeviceTable, NatReader, OffloadBackend, OffloadError, OnStop, Reports, Request, Spi, TableFull, Tag, Tap,
+    View,
 };
 use offload_host::KernelHost;
 use offload_host::devices::{Devices, Link, LinkChange, LinkWatch, has_esp_offload};
@@ -201,6 +202,12 @@ impl OffloadBackend for Kernel {
 
     fn drops(&self) -> Vec<(&'static str, u64)> {
         self.shared.drops()
+    }
+
+    fn show_packets(&self, _tap: Option<Arc<dyn Tap>>) -> Result<View, String> {
+        Err("the kernel carries the packets and does not hand them to this daemon (`tcpdump -ni any` sees ESP both ways, and without packet \
+             offload what came in once more in clear)"
+            .into())
     }
 
     fn adopt_nat_sockets(&self, sockets: Vec<OwnedFd>) -> io::Result<NatReader> {

@@ -166,6 +166,7 @@ impl Books {
             | EventBody::Repaired { .. }
             | EventBody::ConfigLoaded { .. }
             | EventBody::ConfigRejected { .. }
+            | EventBody::KeysExported { .. }
             | EventBody::EventsGap { .. } => {}
         }
     }

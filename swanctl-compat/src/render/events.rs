@@ -54,6 +54,7 @@ pub fn event(body: &EventBody) -> Option<(&'static str, Message)> {
         | EventBody::PeerReachable { .. }
         | EventBody::ConfigLoaded { .. }
         | EventBody::ConfigRejected { .. }
+        | EventBody::KeysExported { .. }
         | EventBody::EventsGap { .. } => None,
     }
 }

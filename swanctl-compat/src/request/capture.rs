@@ -12,17 +12,21 @@ pub struct WantedCapture {
     pub child: Option<String>,
     /// IKE messages, too.
     pub ike: bool,
+    /// Content with IKE messages alone, where the data path shows no packets.
+    pub ike_alone: bool,
     /// The keys, too.
     pub keys: bool,
 }
 
 impl WantedCapture {
-    /// Keys: `ike` (the connection), `child`, `messages` (`yes`: IKE messages as well, which a capture without `child` has anyway) and `keys`.
+    /// Keys: `ike` (the connection), `child`, `messages` (`yes`: IKE messages as well, which a capture without `child` has anyway, and alone where
+    /// there is nothing else to be seen) and `keys`.
     pub(super) fn parse(message: &Message) -> Result<Self, RequestError> {
         let connection = required(message, "ike", "missing configuration name")?;
         let child = text(message, "child");
-        let ike = flag(message, "messages")? || child.is_none();
-        Ok(Self { connection, child, ike, keys: flag(message, "keys")? })
+        let ike_alone = flag(message, "messages")?;
+        let ike = ike_alone || child.is_none();
+        Ok(Self { connection, child, ike, ike_alone, keys: flag(message, "keys")? })
     }
 }
 

@@ -149,12 +149,14 @@ impl<S: Read + Write> Client<S> {
     }
 
     fn receive(&mut self) -> Result<Packet, ClientError> {
-        let mut buffer = [0; 16 * 1024];
+        // What comes may be a key.
+        let mut buffer = zeroize::Zeroizing::new([0; 16 * 1024]);
         loop {
             if let Some(octets) = self.deframer.next_packet().map_err(|e| ClientError::Protocol(e.to_string()))? {
-                return Packet::decode(&octets).map_err(|e| ClientError::Protocol(e.to_string()));
+                return Packet::decode(&zeroize::Zeroizing::new(octets))
+                    .map_err(|e| ClientError::Protocol(e.to_string()));
             }
-            let length = self.stream.read(&mut buffer)?;
+            let length = self.stream.read(&mut buffer[..])?;
             if length == 0 {
                 return Err(ClientError::Protocol("the daemon closed the connection".to_owned()));
             }

@@ -61,6 +61,19 @@ pub enum EncodeError {
 }
 
 impl Message {
+    /// Octets of its encoding.
+    #[must_use]
+    pub fn encoded_len(&self) -> usize {
+        let element = |element: &Element| match element {
+            Element::Section(name, content) => 3 + name.len() + content.encoded_len(),
+            Element::List(name, items) => {
+                3 + name.len() + items.iter().map(|item| 3 + item.as_bytes().len()).sum::<usize>()
+            }
+            Element::KeyValue(name, value) => 4 + name.len() + value.as_bytes().len(),
+        };
+        self.elements().iter().map(element).sum()
+    }
+
     /// Appends the encoding of this message to `out`.
     ///
     /// # Errors

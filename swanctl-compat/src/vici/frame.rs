@@ -18,11 +18,11 @@ pub struct TooLong(pub u32);
 /// # Errors
 /// When the packet cannot be encoded or is too long.
 pub fn encode(packet: &Packet) -> Result<Vec<u8>, EncodeError> {
-    let body = packet.encode()?;
+    let body = zeroize::Zeroizing::new(packet.encode()?);
     let length = u32::try_from(body.len()).map_err(|_| EncodeError::PacketTooLong(body.len()))?;
     let mut out = Vec::with_capacity(body.len() + 4);
     out.extend(length.to_be_bytes());
-    out.extend(body);
+    out.extend_from_slice(&body);
     Ok(out)
 }
 

@@ -60,12 +60,23 @@ pub enum PacketError {
 }
 
 impl Packet {
+    /// Octets of its encoding.
+    fn encoded_len(&self) -> usize {
+        match self {
+            Self::CmdRequest(name, message) | Self::Event(name, message) => 2 + name.len() + message.encoded_len(),
+            Self::CmdResponse(message) => 1 + message.encoded_len(),
+            Self::EventRegister(name) | Self::EventUnregister(name) => 2 + name.len(),
+            Self::CmdUnknown | Self::EventConfirm | Self::EventUnknown => 1,
+        }
+    }
+
     /// The packet's octets, without the length that [`super::frame`] adds.
     ///
     /// # Errors
     /// When a name, a value or the packet as a whole is longer than VICI can carry.
     pub fn encode(&self) -> Result<Vec<u8>, EncodeError> {
-        let mut out = Vec::new();
+        // In one piece from the beginning: what a growing buffer leaves behind is not wiped.
+        let mut out = Vec::with_capacity(self.encoded_len());
         match self {
             Self::CmdRequest(name, message) => named(CMD_REQUEST, name, Some(message), &mut out)?,
             Self::CmdResponse(message) => {

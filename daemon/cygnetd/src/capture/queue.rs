@@ -68,11 +68,6 @@ impl Batch {
         self.records.iter().map(|record| (record, self.octets.get(record.place.clone()).unwrap_or_default()))
     }
 
-    /// Whether there are none.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.records.is_empty()
-    }
-
     /// Without packets, keeping its room.
     pub(crate) fn emptied(mut self) -> Self {
         self.octets.clear();

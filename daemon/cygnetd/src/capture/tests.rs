@@ -41,7 +41,7 @@ fn begin(captures: &Arc<Captures>, backend: &Arc<Showing>, wanted: WantedCapture
 }
 
 fn wanted(child: Option<&str>, ike: bool) -> WantedCapture {
-    WantedCapture { connection: "site".into(), child: child.map(str::to_owned), ike, keys: false }
+    WantedCapture { connection: "site".into(), child: child.map(str::to_owned), ike, ike_alone: false, keys: false }
 }
 
 fn show(backend: &Showing, name: &str, side: Side, octets: &[u8]) -> bool {
@@ -125,7 +125,10 @@ fn there_is_a_bound_and_a_reason() {
     drop(some);
     assert!(begin(&captures, &backend, wanted(None, false)).is_ok());
     let blind = Arc::new(Showing { blind: true, ..Showing::default() });
-    assert_eq!(begin(&Arc::default(), &blind, wanted(None, false)).err().unwrap(), "it sees nothing");
+    let error = begin(&Arc::default(), &blind, wanted(None, true)).err().unwrap();
+    assert_eq!(error, "it sees nothing; `--ike` captures IKE messages alone");
+    let alone = WantedCapture { ike_alone: true, ..wanted(None, true) };
+    assert_eq!(begin(&Arc::default(), &blind, alone).unwrap().view.inner, "nothing: it sees nothing");
 }
 
 #[test]
@@ -152,5 +155,5 @@ fn ike_messages_are_put_into_packets() {
         (second.direction, &outbound[12..16], &outbound[28..]),
         (Direction::Outbound, &[192, 0, 2, 1][..], &b"IKE"[..])
     );
-    assert!(without.capture.take(Batch::default()).0.is_empty());
+    assert_eq!(without.capture.take(Batch::default()).0.packets().count(), 0);
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use ike_model::FailClosed;
+use ike_model::{FailClosed, KeyExport};
 use ipsec::OnStop;
 use swanctl_compat::settings::did_you_mean;
 use toml::de::DeValue;
@@ -17,8 +17,20 @@ use super::{BackendKind, Config, LogFormat};
 pub(super) type Set = fn(&mut Config, &DeValue<'_>) -> Result<(), String>;
 
 /// Sections this build has.
-pub(super) const SECTIONS: [&str; 11] =
-    ["gateway", "ike", "backend", "backend.userspace", LIMITS, KERNEL, "swanctl", "vici", HISTORY, HTTP, "log"];
+pub(super) const SECTIONS: [&str; 12] = [
+    "gateway",
+    "ike",
+    "backend",
+    "backend.userspace",
+    LIMITS,
+    KERNEL,
+    "swanctl",
+    "vici",
+    HISTORY,
+    HTTP,
+    "log",
+    "debug",
+];
 const KERNEL: &str = "backend.kernel";
 const HISTORY: &str = "history";
 const HTTP: &str = "http";
@@ -122,6 +134,9 @@ const KEYS: &[(&str, Set)] = &[
     ("history.spool", |c, v| text(v).map(|path| c.history.spool = path.into())),
     ("history.spool_size", |c, v| number(v, SPOOL_MIN, SPOOL_MAX).map(|octets| c.history.spool_size = octets)),
     ("history.fsync", |c, v| boolean(v).map(|yes| c.history.fsync = yes)),
+    ("debug.export_keys", |c, v| {
+        boolean(v).map(|yes| c.ike.settings.key_export = yes.then(KeyExport::permitted_in_settings))
+    }),
     ("log.level", |c, v| log_level(v).map(|level| c.log.level = level)),
     ("log.format", |c, v| {
         let formats = [

@@ -341,3 +341,31 @@ fn a_port_for_other_machines_has_to_be_meant() {
     fs::write(&later, "[vici]\nmode = 0o600\n").unwrap();
     assert_eq!(load(Some(&main)).unwrap_err().len(), 1);
 }
+
+/// Leave to give keys out is made where the settings are read, and nowhere else in what is shipped.
+#[test]
+fn only_the_settings_let_keys_out() {
+    fn search(directory: &Path, found: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()) {
+            if entry.is_dir() && !entry.ends_with("tests") {
+                search(&entry, found);
+            } else if entry.extension().is_some_and(|kind| kind == "rs") && !entry.ends_with("tests.rs") {
+                let text = fs::read_to_string(&entry).unwrap();
+                found.extend(text.contains("permitted_in_settings").then_some(entry));
+            }
+        }
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let mut found = Vec::new();
+    for part in ["daemon", "plugins", "swanctl-compat"] {
+        search(&root.join(part), &mut found);
+    }
+    found.sort();
+    assert_eq!(
+        found,
+        ["daemon/cygnetd/src/config/keys.rs", "daemon/model/src/key_export.rs"].map(|path| root.join(path))
+    );
+    let (config, findings) = read("[debug]\nexport_keys = true\n");
+    assert_eq!((findings.len(), config.ike.settings.key_export.is_some()), (0, true));
+    assert!(Config::default().ike.settings.key_export.is_none());
+}

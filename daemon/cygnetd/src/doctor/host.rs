@@ -69,6 +69,7 @@ pub(super) fn look(question: &Question) -> Result<Seen, HostError> {
         install_routes: nature.install_routes,
         vici: socket(config),
         files: files(config, nature),
+        exports_keys: config.ike.settings.key_export.is_some(),
         clock: (clock::wall().as_secs(), clock::asleep().as_secs()),
         ..Facts::default()
     };

@@ -154,6 +154,13 @@ fn line(body: &EventBody) -> Line<'_> {
             let text = format!("connection {connection} refused: {cause}");
             Line::new("config.rejected", text).warn().named(connection, None).cause(cause)
         }
+        EventBody::KeysExported { connection, uid, pid, sas } => {
+            let all: Vec<String> = sas.iter().map(|sa| format!("{} {}", sa.protocol, sa.spi)).collect();
+            let process = pid.map(|pid| format!("pid {pid}, ")).unwrap_or_default();
+            let text =
+                format!("keys of {connection} were given to a VICI client ({process}uid {uid}): {}", all.join(", "));
+            Line::new("keys.exported", text).warn().named(connection, None)
+        }
         EventBody::EventsGap { first, last, cause } => {
             let text = format!("events {first} to {last} are in no history and go to no webhook: {cause}");
             Line::new("events.gap", text).warn().cause(cause)

@@ -2,6 +2,8 @@
 //!
 //! A client that does not read holds up this stream only: meanwhile the queue of the capture fills up and loses what comes, which is counted.
 
+mod keys;
+
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
@@ -14,7 +16,8 @@ use swanctl_compat::vici::{Message, Packet as Vici, frame};
 
 use crate::capture::{Batch, Origin, Record, Watching};
 use crate::core::Core;
-use crate::subscribers::{Client, Frame};
+use crate::subscribers::{Client, framed};
+use keys::Handing;
 
 /// An event comes at least this often, so that a client sees time pass and knows what was lost.
 const HEARTBEAT: Duration = Duration::from_secs(1);
@@ -33,6 +36,11 @@ pub(super) async fn capture(core: &Core, client: &Client, wanted: WantedCapture)
     if let Some(reason) = misses(core, client, &wanted) {
         return render::failed(&reason);
     }
+    let handing = if wanted.keys { Handing::new(core, client).map(Some) } else { Ok(None) };
+    let handing = match handing {
+        Ok(handing) => handing,
+        Err(reason) => return render::failed(&reason),
+    };
     let begun = core.shared.captures.begin(&core.shared.backend, wanted);
     let watching = match begun {
         Ok(watching) => watching,
@@ -43,8 +51,8 @@ pub(super) async fn capture(core: &Core, client: &Client, wanted: WantedCapture)
     let mut sas = Sas::default();
     let modes = sas.look(core, wanted).await;
     let stream = Stream { client };
-    stream.send(HEAD, &head(&watching, modes).message()).await;
-    let (seen, lost) = stream_packets(core, &watching, &stream, &mut sas).await;
+    stream.send(HEAD, head(&watching, modes).message()).await;
+    let (seen, lost) = stream_packets(core, &watching, &stream, &mut sas, handing).await;
     tracing::info!(
         conn = wanted.connection,
         inner = seen.inner,
@@ -68,9 +76,6 @@ fn misses(core: &Core, client: &Client, wanted: &WantedCapture) -> Option<String
     if let Some(child) = wanted.child.as_ref().filter(|child| connection.child(child).is_none()) {
         return Some(child_not_found(child));
     }
-    if wanted.keys {
-        return Some("keys are not given out".into());
-    }
     (client.registrations(PACKETS) == 0).then(|| format!("nobody listens: register for {PACKETS} first"))
 }
 
@@ -87,9 +92,18 @@ fn head(watching: &Watching, modes: Vec<String>) -> Head {
 }
 
 /// Gives how many packets were sent, and how many lost.
-async fn stream_packets(core: &Core, watching: &Watching, stream: &Stream<'_>, sas: &mut Sas) -> (Totals, Totals) {
+async fn stream_packets(
+    core: &Core,
+    watching: &Watching,
+    stream: &Stream<'_>,
+    sas: &mut Sas,
+    mut handing: Option<Handing>,
+) -> (Totals, Totals) {
     let capture = &watching.capture;
     let (mut seen, mut spare) = (Totals::default(), Batch::default());
+    if let Some(handing) = &mut handing {
+        handing.more(core, &capture.wanted, stream, true).await;
+    }
     loop {
         if tokio::time::timeout(HEARTBEAT, capture.ready()).await.is_ok() && !capture.is_ending() {
             tokio::time::sleep(GATHER).await;
@@ -98,7 +112,10 @@ async fn stream_packets(core: &Core, watching: &Watching, stream: &Stream<'_>, s
         let ending = capture.is_ending();
         let (batch, [inner, outer]) = capture.take(spare);
         let lost = Totals { inner, outer };
-        sas.learn(core, &capture.wanted, &batch).await;
+        let news = sas.learn(core, &capture.wanted, &batch).await;
+        if let Some(handing) = &mut handing {
+            handing.more(core, &capture.wanted, stream, news || ending).await;
+        }
         let mut packets = batch.packets().peekable();
         loop {
             let mut octets = 0;
@@ -110,7 +127,7 @@ async fn stream_packets(core: &Core, watching: &Watching, stream: &Stream<'_>, s
                 seen.count(packet.side);
                 some.push(packet);
             }
-            stream.send(PACKETS, &capture::packets(lost, some)).await;
+            stream.send(PACKETS, capture::packets(lost, some)).await;
             if packets.peek().is_none() {
                 break;
             }
@@ -130,9 +147,9 @@ struct Stream<'a> {
 
 impl Stream<'_> {
     /// Queues an event as soon as there is room. Its session ends this wait when the client goes.
-    async fn send(&self, event: &str, message: &Message) {
-        let frame: Frame = match frame::encode(&Vici::Event(event.to_owned(), message.clone())) {
-            Ok(octets) => octets.into(),
+    async fn send(&self, event: &str, message: Message) {
+        let frame = match frame::encode(&Vici::Event(event.to_owned(), message)) {
+            Ok(octets) => framed(octets),
             Err(error) => return tracing::error!(%error, "packets are too long for VICI and were not sent"),
         };
         for _ in 0..self.client.registrations(event) {
@@ -169,8 +186,8 @@ impl Sas {
         modes
     }
 
-    /// Asks where a batch has packets of SAs that are not known yet.
-    async fn learn(&mut self, core: &Core, wanted: &WantedCapture, batch: &Batch) {
+    /// Asks where a batch has packets of SAs that are not known yet. Whether it has some, or IKE messages: there may be new SAs.
+    async fn learn(&mut self, core: &Core, wanted: &WantedCapture, batch: &Batch) -> bool {
         let sa = |record: &Record| match &record.origin {
             Origin::Esp { sa, .. } => Some(*sa),
             Origin::Ike => None,
@@ -178,13 +195,14 @@ impl Sas {
         let is_new = |sa: &SaHandle| !self.known.contains_key(sa) && !self.strangers.contains(sa);
         let new: Vec<SaHandle> = batch.packets().filter_map(|(record, _)| sa(record)).filter(is_new).collect();
         if new.is_empty() {
-            return;
+            return batch.packets().any(|(record, _)| record.origin == Origin::Ike);
         }
         self.look(core, wanted).await;
         if self.strangers.len() > STRANGERS {
             self.strangers.clear();
         }
         self.strangers.extend(new.into_iter().filter(|sa| !self.known.contains_key(sa)));
+        true
     }
 
     fn describe<'a>(&self, record: &Record, octets: &'a [u8]) -> Packet<'a> {

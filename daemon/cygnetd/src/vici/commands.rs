@@ -204,15 +204,19 @@ fn reload_settings(core: &Core) -> Message {
         }
     };
     let now = &core.config;
+    // What belongs to another table there.
+    let mut ike = settings.ike.clone();
+    ike.settings.key_export = now.ike.settings.key_export;
     let tables = [
         ("gateway", settings.gateway != now.gateway),
-        ("ike", settings.ike != now.ike),
+        ("ike", ike != now.ike),
         ("backend", settings.backend != now.backend),
         ("swanctl", settings.swanctl != now.swanctl),
         ("vici", settings.vici != now.vici),
         ("history", settings.history != now.history),
         ("http", settings.http != now.http),
         ("log", settings.log != now.log),
+        ("debug", settings.ike.settings.key_export != now.ike.settings.key_export),
     ];
     let mut changed: Vec<&str> = tables.iter().filter(|(_, differs)| *differs).map(|(name, _)| *name).collect();
     if changed.is_empty() && settings != *now {

@@ -19,6 +19,7 @@ use crate::config::Vici;
 use crate::config::vici::Place;
 use crate::core::Core;
 use crate::net::tcp_port_holder;
+use crate::subscribers::Peer;
 
 /// Clients served at the same time.
 const CLIENTS: usize = 2048;
@@ -44,8 +45,8 @@ enum Listening {
 pub(super) struct Connection {
     pub(super) reader: Box<dyn AsyncRead + Send + Sync + Unpin>,
     pub(super) writer: Box<dyn AsyncWrite + Send + Sync + Unpin>,
-    /// Who it is, for the log.
-    pub(super) peer: String,
+    /// Who it is.
+    pub(super) peer: Peer,
 }
 
 impl Listener {
@@ -121,7 +122,7 @@ impl Listening {
 
 impl Connection {
     pub(super) fn unix(stream: UnixStream) -> Self {
-        let peer = peer_name(&stream);
+        let peer = peer_of(&stream);
         let (reader, writer) = stream.into_split();
         Self { reader: Box::new(reader), writer: Box::new(writer), peer }
     }
@@ -133,7 +134,7 @@ impl Connection {
             tracing::debug!(%error, "a VICI client's connection stays as the system makes it");
         }
         let (reader, writer) = stream.into_split();
-        Self { reader: Box::new(reader), writer: Box::new(writer), peer: format!("at {address}") }
+        Self { reader: Box::new(reader), writer: Box::new(writer), peer: Peer::Elsewhere(format!("at {address}")) }
     }
 }
 
@@ -145,11 +146,12 @@ fn allow_descriptors() {
     }
 }
 
-/// Who a client is, as the system says: its process and its user. The file's permissions have let it in; this is for the log.
-fn peer_name(stream: &UnixStream) -> String {
-    let Ok(credentials) = stream.peer_cred() else { return "unknown".to_owned() };
-    let process = credentials.pid().map_or_else(|| "a process elsewhere".to_owned(), |pid| format!("pid {pid}"));
-    format!("{process}, uid {}", credentials.uid())
+/// Who a client is, as the system says: its process and its user. The file's permissions have let it in.
+fn peer_of(stream: &UnixStream) -> Peer {
+    match stream.peer_cred() {
+        Ok(credentials) => Peer::Process { uid: credentials.uid(), pid: credentials.pid() },
+        Err(_) => Peer::Elsewhere("unknown".to_owned()),
+    }
 }
 
 /// A port that is ours and does not listen yet.

@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 use super::account::Account;
 use super::commands::Commands;
 use super::listener::Connection;
-use crate::subscribers::{Client, Queued};
+use crate::subscribers::{Client, Queued, framed};
 
 /// Octets a client may send ahead while one of its requests is being handled.
 const AHEAD: usize = 2 * MAX_PACKET;
@@ -30,7 +30,8 @@ pub(super) async fn serve<C: Commands>(connection: Connection, commands: Arc<C>,
     let Connection { reader, writer, peer } = connection;
     let (client, queue) = commands.subscribers().join(patience);
     let writing = AbortOnDrop(tokio::spawn(write(writer, queue)));
-    let account = Account::new(peer);
+    let account = Account::new(peer.to_string());
+    client.introduce(peer);
     let mut session = Session { reader, deframer: Deframer::new(), client: Arc::clone(&client), commands, account };
     let end = session.run().await;
     session.commands.subscribers().leave(&client);
@@ -219,7 +220,7 @@ fn register<C: Commands>(commands: &C, client: &Client, event: &str) -> Packet {
 /// Queues one packet; one that is too long for the protocol is left out, with a line in the log. `false` when the client has gone.
 pub(super) async fn send(client: &Client, packet: &Packet) -> bool {
     match frame::encode(packet) {
-        Ok(octets) => client.send(octets.into()).await,
+        Ok(octets) => client.send(framed(octets)).await,
         Err(error) => {
             tracing::error!(%error, "an answer is too long for VICI and was not sent");
             true

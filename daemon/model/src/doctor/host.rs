@@ -159,6 +159,15 @@ pub(super) fn paths(facts: &Facts) -> Vec<Check> {
 }
 
 pub(super) fn vici(facts: &Facts) -> Vec<Check> {
+    let mut checks = socket(facts);
+    if facts.exports_keys {
+        let text = "keys of all SAs are kept, and whoever may use the VICI socket can have them (debug.export_keys)";
+        checks.push(Check::warning("vici", text, "set export_keys = false in the table [debug] and restart cygnetd"));
+    }
+    checks
+}
+
+fn socket(facts: &Facts) -> Vec<Check> {
     const AREA: &str = "vici";
     let Some(socket) = &facts.vici else {
         let fix = "somebody has removed it: restart cygnetd";

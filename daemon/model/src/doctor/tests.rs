@@ -60,6 +60,7 @@ fn sound() -> Facts {
             inner_v6: true,
         }],
         vici: Some(Socket { path: "/run/charon.vici".into(), mode: 0o140_660, group: 0 }),
+        exports_keys: false,
         files: Vec::new(),
         clock: (1_764_000_000, 0),
     }
@@ -77,7 +78,8 @@ fn a_sound_gateway_has_no_doubts() {
 /// A change, the area and level of what is found, and a piece of it.
 type Case = (fn(&mut Facts), &'static str, Level, &'static str);
 
-const CASES: [Case; 28] = [
+const CASES: [Case; 29] = [
+    (|f| f.exports_keys = true, "vici", Level::Warning, "keys of all SAs are kept"),
     (|f| f.devices.devices[0].state = DeviceState::Down, "device", Level::Error, "cygnet0 is down"),
     (|f| f.devices.devices[0].state = DeviceState::Gone, "device", Level::Error, "was removed"),
     (|f| f.devices.devices.clear(), "device", Level::Error, "no device"),

@@ -29,6 +29,7 @@ impl ChildSa {
     /// round. So a successor on another rung brings policies of its own.
     pub(crate) fn install_ops(&mut self, turn: &mut Turn<'_>, keys: ChildKeys, predecessor: Option<&Self>) -> Vec<Op> {
         let mut ops = Vec::new();
+        self.kept = turn.context.config.settings.key_export.map(|_| Box::new(keys.clone()));
         if let Some(trial) = &mut self.trial {
             trial.keys = trial.ladder.has_more().then(|| keys.clone());
             ops.clone_from(&trial.disowned);

@@ -1,6 +1,7 @@
 //! For those who look at messages from outside: which connection one belongs to.
 
 use crate::endpoint::Endpoint;
+use crate::ike_sa::IkeSa;
 
 /// Where the header has its flags (RFC 7296 §3.1).
 const FLAGS: usize = 19;
@@ -17,6 +18,11 @@ pub enum Sender {
 }
 
 impl Endpoint {
+    /// IKE SAs in any state, also those that have ended and still answer.
+    pub(crate) fn every_ike(&self) -> impl Iterator<Item = &IkeSa> {
+        self.ikes.values().chain(self.departed.values())
+    }
+
     /// The connection of the IKE SA that a message belongs to, by the SPIs in its header: one that stands, is being made or has just ended. While a
     /// peer is not authenticated, it is the one that its address led to. `None` for what belongs to no IKE SA.
     pub fn connection_of(&self, message: &[u8], sender: Sender) -> Option<&str> {

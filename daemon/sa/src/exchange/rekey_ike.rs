@@ -361,6 +361,7 @@ fn successor_core(
     initiator: bool,
 ) -> Result<Core, Error> {
     let old = core.keys.as_ref().ok_or(Error::Temporary("no keys"))?;
+    let export = turn.context.config.settings.key_export;
     Ok(Core {
         spi_i: from.spi_i,
         spi_r: from.spi_r,
@@ -377,7 +378,7 @@ fn successor_core(
         window: Window::default(),
         fragments: core.fragments,
         reassembly: Reassembly::default(),
-        keys: Some(old.rekeyed(turn.context.provider, suite, from, initiator)?),
+        keys: Some(old.rekeyed(turn.context.provider, suite, from, initiator, export)?),
         suite: Some(suite),
         local_id: core.local_id.clone(),
         remote_id: core.remote_id.clone(),

@@ -30,7 +30,7 @@ fn contributions<'a>(nonce_i: &'a [u8], nonce_r: &'a [u8]) -> Contributions<'a> 
 
 fn initial() -> (Keys, AuthKeys) {
     let (nonce_i, nonce_r) = nonces();
-    Keys::initial(ring_provider(), SUITE, contributions(&nonce_i, &nonce_r), true).unwrap()
+    Keys::initial(ring_provider(), SUITE, contributions(&nonce_i, &nonce_r), true, None).unwrap()
 }
 
 //= RFC 7296 §2.14: SKEYSEED = prf(Ni | Nr, g^ir); {SK_d | ...} = prf+ (SKEYSEED, Ni | Nr | SPIi | SPIr)
@@ -86,7 +86,7 @@ fn auth_of_both_ends() {
 fn keys_of_a_rekeyed_ike_sa() {
     let (keys, _) = initial();
     let (nonce_i, nonce_r) = nonces();
-    let next = keys.rekeyed(ring_provider(), SUITE, contributions(&nonce_i, &nonce_r), true).unwrap();
+    let next = keys.rekeyed(ring_provider(), SUITE, contributions(&nonce_i, &nonce_r), true, None).unwrap();
     let (there, _) = next.child(EspAlgorithm::AES_256_GCM, None, &nonce_i, &nonce_r).unwrap();
     assert_eq!(**there.encryption, hex!("c286fb6a6ab11678f5f6bccde78c68519c95a1a0aec28ab146da06c7c182986bd0998384"));
 }
@@ -95,8 +95,8 @@ fn keys_of_a_rekeyed_ike_sa() {
 fn both_ends_have_the_same_keys_crossed() {
     let (nonce_i, nonce_r) = nonces();
     let from = contributions(&nonce_i, &nonce_r);
-    let (initiator, _) = Keys::initial(ring_provider(), SUITE, from, true).unwrap();
-    let (responder, _) = Keys::initial(ring_provider(), SUITE, from, false).unwrap();
+    let (initiator, _) = Keys::initial(ring_provider(), SUITE, from, true, None).unwrap();
+    let (responder, _) = Keys::initial(ring_provider(), SUITE, from, false, None).unwrap();
     let (mut iv, mut body, mut icv) = ([0; 8], *b"payloads", [0; 16]);
     initiator.outbound.seal(ring_provider().random, b"header", &mut iv, &mut body, &mut icv).unwrap();
     assert!(initiator.inbound.open(b"header", &iv, &mut body.clone(), &icv).is_err());

@@ -7,6 +7,7 @@ mod afresh;
 mod alike;
 mod asked;
 mod breaking;
+mod capture;
 mod clients;
 mod crossing;
 mod datapath;
@@ -76,6 +77,7 @@ fn main() -> ExitCode {
         differential::trials(),
         alike::trials(),
         clients::trials(),
+        capture::trials(),
         rendering::trials(),
         dry_run::trials(),
         secrets::trials(),

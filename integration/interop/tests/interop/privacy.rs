@@ -1,7 +1,8 @@
 //! No secret and no key gets out: everything that the daemon keeps, logs, tells and serves during a busy while is searched for the very octets.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
@@ -11,8 +12,11 @@ use lab::peer::conf::{SECRET, Tunnel};
 use lab::peer::cygnet::Cygnet;
 use lab::topology::{Lab, Middle, Side};
 use libtest_mimic::Trial;
+use swanctl_compat::request::EVENTS;
+use swanctl_compat::vici::{Message, Packet};
 
 use crate::harness::{Pair, trial, with_pair};
+use crate::recorder::Line;
 use crate::{http, life};
 
 const CHILD: &str = "net4";
@@ -76,6 +80,7 @@ fn searched(lab: &Lab, pair: &mut Pair<'_>) -> Result<()> {
         said.push((path, answer));
     }
     files_are_private(&pair.a)?;
+    said.push(("the answers to every command", every_answer(&pair.a)?));
     let keys = keys(&pair.b.log());
     ensure!(keys.len() > REKEYS * 2, "charon has logged {} keys only", keys.len());
     pair.a.process().terminate()?;
@@ -126,6 +131,48 @@ fn busy(lab: &Lab, pair: &mut Pair<'_>) -> Result<()> {
     pair.a.write_tunnels(&[good])?;
     pair.a.load()?;
     pair.a.swanctl(&["--initiate", "--child", CHILD, "--timeout", "10"]).map(drop)
+}
+
+/// What every command answers, and every event that comes meanwhile, to one who asks for keys wherever that could be understood. Without the
+/// operator's leave there is none to be had.
+fn every_answer(daemon: &Daemon<'_>) -> Result<Vec<u8>> {
+    let code = include_str!("../../../../swanctl-compat/src/request/mod.rs");
+    let arms = code.split("match name {").nth(1).and_then(|rest| rest.split("_ => Err(RequestError::Unknown)").next());
+    let arms = arms
+        .context("where commands are told apart")?
+        .lines()
+        .filter_map(|line| line.split_once("=>").map(|arm| arm.0));
+    let commands: BTreeSet<&str> = arms.flat_map(|arm| arm.split('"').skip(1).step_by(2)).collect();
+    ensure!(commands.len() > 40 && commands.contains("cygnet-capture"), "{commands:?}");
+    let mut line = Line::new(UnixStream::connect(daemon.socket())?)?;
+    for event in EVENTS {
+        line.ask(&Packet::EventRegister(event.into()))?;
+    }
+    let mut request = Message::new();
+    for (key, value) in [
+        ("ike", "site"),
+        ("child", CHILD),
+        ("keys", "yes"),
+        ("messages", "yes"),
+        ("name", "ops"),
+        ("id", "1"),
+        ("timeout", "200"),
+        ("src", "10.1.0.10"),
+        ("dst", "10.2.0.10"),
+    ] {
+        request.set(key, value);
+    }
+    let (mut said, mut refused) = (Vec::new(), false);
+    for command in commands {
+        for packet in line.ask(&Packet::CmdRequest(command.into(), request.clone()))? {
+            if let (Packet::CmdResponse(answer), "cygnet-capture") = (&packet, command) {
+                refused = answer.get_str("errmsg").is_some_and(|reason| reason.contains("export_keys"));
+            }
+            said.extend(packet.encode()?);
+        }
+    }
+    ensure!(refused, "keys are not refused");
+    Ok(said)
 }
 
 /// Only the daemon writes what it keeps, and others than its group do not read it.

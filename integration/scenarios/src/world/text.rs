@@ -46,6 +46,7 @@ pub(super) fn subject(body: &EventBody) -> String {
         | EventBody::PeerReachable { .. }
         | EventBody::ConfigLoaded { .. }
         | EventBody::ConfigRejected { .. }
+        | EventBody::KeysExported { .. }
         | EventBody::EventsGap { .. } => String::new(),
     }
 }

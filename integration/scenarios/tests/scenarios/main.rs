@@ -12,6 +12,7 @@ mod cookie;
 mod delete;
 mod device;
 mod esn;
+mod export;
 mod faults;
 mod fragmentation;
 mod handshake;

@@ -1,6 +1,7 @@
 //! `cygnet capture`: packets of a connection, in clear and as ESP, into one pcapng file.
 
 mod file;
+mod keys;
 mod stop;
 
 use std::path::PathBuf;
@@ -16,10 +17,12 @@ use crate::connect::Client;
 use crate::moment;
 use crate::why::UNANSWERED;
 use file::Capture;
+use keys::Tables;
 use stop::Stop;
 
 const HEAD: &str = "cygnet-capture";
 const PACKETS: &str = "cygnet-packets";
+const KEYS: &str = "cygnet-keys";
 
 /// Options of `capture`.
 #[derive(Debug, clap::Args)]
@@ -30,12 +33,16 @@ pub(crate) struct Arguments {
     /// Only packets of this child; IKE messages are left out then.
     #[arg(long, value_name = "NAME")]
     child: Option<String>,
-    /// IKE messages as well, with --child; without, they are there anyway.
+    /// IKE messages as well, with --child; without, they are there anyway. Alone, where the data path shows no packets (the kernel's).
     #[arg(long)]
     ike: bool,
     /// File to write, which only its owner may read; `-` is the standard output, as for `| tshark -r -`.
     #[arg(long = "write", short = 'w', value_name = "FILE")]
     file: PathBuf,
+    /// Directory for Wireshark's tables of keys, `esp_sa` and `ikev2_decryption_table`: those of the SAs captured, also of those that replace
+    /// them meanwhile. Only where the daemon may give keys out (debug.export_keys). It tells of that in its log and by an event.
+    #[arg(long, value_name = "DIR")]
+    keys: Option<PathBuf>,
     /// End after this time, such as 30s or 5m.
     #[arg(long, value_name = "TIME", value_parser = duration)]
     duration: Option<Duration>,
@@ -67,6 +74,7 @@ impl Arguments {
             request.set("child", child.as_str());
         }
         request.set_if("messages", self.ike);
+        request.set_if("keys", self.keys.is_some());
         request
     }
 
@@ -83,12 +91,20 @@ impl Arguments {
 }
 
 pub(crate) fn run(client: &mut Client, uri: &str, arguments: &Arguments) -> Result<u8, ClientError> {
-    for event in [HEAD, PACKETS] {
+    let tables = match arguments.keys.as_deref().map(Tables::open).transpose() {
+        Ok(tables) => tables,
+        Err(error) => {
+            eprintln!("cygnet: {error}");
+            return Ok(UNANSWERED);
+        }
+    };
+    for event in [HEAD, PACKETS, KEYS] {
         client.register(event)?;
     }
     let stop = Stop::new(uri);
     stop.on_signals().map_err(ClientError::Io)?;
-    let mut taking = Taking { arguments, stop: &stop, capture: None, head: Head::default(), lost: Totals::default() };
+    let (head, lost) = (Head::default(), Totals::default());
+    let mut taking = Taking { arguments, stop: &stop, capture: None, tables, head, lost };
     let began = Instant::now();
     let answer = client.command("cygnet-capture", arguments.request(), |event, message| {
         taking.event(event, message).map_err(ClientError::Io)
@@ -100,13 +116,13 @@ pub(crate) fn run(client: &mut Client, uri: &str, arguments: &Arguments) -> Resu
     // Without the last word of the daemon the file still is whole as far as it goes.
     let seen = answer.as_ref().ok().and_then(|answer| Totals::read(answer, "packets"));
     taking.lost = answer.as_ref().ok().and_then(|answer| Totals::read(answer, "lost")).unwrap_or(taking.lost);
-    let Taking { capture, head, lost, .. } = taking;
+    let Taking { capture, tables, head, lost, .. } = taking;
     let Some(mut capture) = capture else { return answer.map(|_| UNANSWERED) };
     if answer.is_err() {
         stop.note("daemon");
     }
     let finished = capture.finish(seen, lost);
-    summary(arguments, &head, &capture, lost, stop.reason(), began.elapsed());
+    summary(arguments, &head, (&capture, tables.as_ref()), lost, stop.reason(), began.elapsed());
     answer?;
     match finished {
         Ok(()) => Ok(0),
@@ -122,6 +138,7 @@ struct Taking<'a> {
     stop: &'a Stop,
     /// From the first event on.
     capture: Option<Capture>,
+    tables: Option<Tables>,
     head: Head,
     lost: Totals,
 }
@@ -131,6 +148,7 @@ impl Taking<'_> {
         match event {
             HEAD => self.begin(message),
             PACKETS => self.packets(message),
+            KEYS => self.tables.as_mut().map_or(Ok(()), |tables| tables.add(message)),
             _ => Ok(()),
         }
     }
@@ -180,7 +198,14 @@ impl Taking<'_> {
     }
 }
 
-fn summary(arguments: &Arguments, head: &Head, capture: &Capture, lost: Totals, ended: &str, took: Duration) {
+fn summary(
+    arguments: &Arguments,
+    head: &Head,
+    (capture, tables): (&Capture, Option<&Tables>),
+    lost: Totals,
+    ended: &str,
+    took: Duration,
+) {
     let written = capture.written();
     let file = arguments.file.display();
     let text = if arguments.json {
@@ -188,12 +213,13 @@ fn summary(arguments: &Arguments, head: &Head, capture: &Capture, lost: Totals, 
         json!({
             "connection": head.connection, "child": head.child, "modes": head.modes, "file": file.to_string(),
             "inner": side(Side::Inner), "outer": side(Side::Outer), "octets": capture.octets(),
-            "seconds": took.as_secs_f64(), "ended": ended,
+            "seconds": took.as_secs_f64(), "ended": ended, "keys": tables.map(Tables::written),
         })
         .to_string()
     } else {
         let (all, gone) = (written.inner + written.outer, lost.inner + lost.outer);
-        format!(
+        let keys = tables.iter().flat_map(|tables| tables.in_words(&arguments.file));
+        let counts = format!(
             "{}: {all} packets ({} inner, {} outer), {gone} lost, in {:.1} s; {} octets in {file}; ended by {}",
             head.connection,
             written.inner,
@@ -201,7 +227,8 @@ fn summary(arguments: &Arguments, head: &Head, capture: &Capture, lost: Totals, 
             took.as_secs_f64(),
             capture.octets(),
             in_words(ended)
-        )
+        );
+        [counts].into_iter().chain(keys).collect::<Vec<_>>().join("\n")
     };
     // The standard output may be the capture.
     if arguments.is_piped() { eprintln!("{text}") } else { println!("{text}") }

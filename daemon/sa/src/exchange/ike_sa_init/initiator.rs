@@ -377,7 +377,8 @@ impl Initiating {
             spi_r: core.spi_r,
             secret: secret.as_ref(),
         };
-        let (keys, auth) = Keys::initial(turn.context.provider, suite, from, true)?;
+        let export = turn.context.config.settings.key_export;
+        let (keys, auth) = Keys::initial(turn.context.provider, suite, from, true, export)?;
         core.keys = Some(keys);
         self.auth = Some(auth);
         float(core, turn, self.detects_nat);

@@ -231,7 +231,8 @@ impl Responding {
             spi_r: core.spi_r,
             secret: secret.as_ref(),
         };
-        let (keys, auth) = Keys::initial(turn.context.provider, suite, from, false)?;
+        let export = turn.context.config.settings.key_export;
+        let (keys, auth) = Keys::initial(turn.context.provider, suite, from, false, export)?;
         core.keys = Some(keys);
         self.auth = Some(auth);
         self.step = RespondStep::Auth;
