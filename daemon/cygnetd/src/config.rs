@@ -23,6 +23,8 @@ use ipsec::OnStop;
 use offload_userspace::nic::Simulation;
 use serde::Serialize;
 
+use crate::updown::Limits;
+
 pub(crate) use file::load;
 pub(crate) use http::Http;
 pub(crate) use vici::Vici;
@@ -42,6 +44,8 @@ pub(crate) struct Config {
     pub(crate) ike: Ike,
     /// `[backend]`
     pub(crate) backend: Backend,
+    /// `[updown]`
+    pub(crate) updown: Limits,
     /// `[swanctl]`
     pub(crate) swanctl: Swanctl,
     /// `[vici]`

@@ -24,6 +24,7 @@ use crate::router::Question;
 use crate::shard::Shared;
 use crate::store::Store;
 use crate::subscribers::Subscribers;
+use crate::updown::Updown;
 use crate::webhooks::Webhooks;
 
 /// How long a shard may take to answer a question.
@@ -41,6 +42,8 @@ pub(crate) struct Core {
     pub(crate) store: Store,
     /// VICI clients.
     pub(crate) subscribers: Arc<Subscribers>,
+    /// Scripts.
+    pub(crate) updown: Arc<Updown>,
     /// Who can be asked about the past.
     pub(crate) timeline: Option<Arc<dyn Timeline>>,
     /// Where events are delivered to.
@@ -176,6 +179,7 @@ impl Core {
     pub(crate) async fn configured_within(&self, limit: Duration) -> (Vec<ConfiguredChildStatus>, bool) {
         let (shards, all_shards) = self.ask_within(limit, Question::Configured).await;
         let mut all: Vec<ConfiguredChildStatus> = shards.into_iter().flatten().collect();
+        self.updown.complete(&mut all);
         all.extend(self.store.refused(None));
         all.sort_by(|a, b| (&a.connection, &a.child).cmp(&(&b.connection, &b.child)));
         (all, all_shards)

@@ -30,6 +30,8 @@ use crate::store::Store;
 use crate::subscribers::Subscribers;
 use crate::surroundings::Surroundings;
 use crate::telemetry::Telemetry;
+use crate::updown::Updown;
+use crate::updown::helper::Helper;
 use crate::vici::Listener;
 use crate::webhooks::Webhooks;
 use crate::workers::Workers;
@@ -37,6 +39,8 @@ use crate::{backend, clock, load, log, service};
 
 /// How long peers may take to answer our deletes when we stop.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(4);
+/// How long scripts that are told of the end of CHILD SAs may take then.
+const SCRIPTS_TIMEOUT: Duration = Duration::from_secs(8);
 /// How long the backend may take to take everything out.
 const END_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -45,11 +49,13 @@ const END_TIMEOUT: Duration = Duration::from_secs(2);
 /// # Errors
 /// What kept it from starting.
 pub(crate) fn run(config: Config, settings_file: Option<PathBuf>) -> anyhow::Result<()> {
+    // Before there is another thread, and with all the privileges that there will ever be.
+    let updown = Arc::new(Updown::new(Helper::start()?));
     let subscribers = Arc::new(Subscribers::default());
     log::start(&config.log, &subscribers)?;
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
-    let outcome = runtime.block_on(run_until_stopped(config, settings_file, subscribers));
+    let outcome = runtime.block_on(run_until_stopped(config, settings_file, subscribers, updown));
     // A client in the middle of a request does not hold up the end.
     runtime.shutdown_background();
     outcome
@@ -59,12 +65,13 @@ async fn run_until_stopped(
     config: Config,
     settings_file: Option<PathBuf>,
     subscribers: Arc<Subscribers>,
+    updown: Arc<Updown>,
 ) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hang_up = signal(SignalKind::hangup())?;
     Listener::check(&config.vici)?;
-    let daemon = Daemon::start(&config, settings_file, subscribers)?;
+    let daemon = Daemon::start(&config, settings_file, subscribers, updown)?;
     if config.swanctl.load {
         load::directory(&daemon.core.store, &config.swanctl.directory);
         daemon.core.store.settled().await;
@@ -121,6 +128,11 @@ async fn run_until_stopped(
         _ = interrupt.recv() => {}
     }
     daemon.end_all().await;
+    tokio::select! {
+        () = daemon.last_scripts() => {}
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
     daemon.stop(&config);
     tracing::info!("cygnetd has stopped");
     Ok(())
@@ -136,7 +148,12 @@ struct Daemon {
 }
 
 impl Daemon {
-    fn start(config: &Config, settings_file: Option<PathBuf>, subscribers: Arc<Subscribers>) -> anyhow::Result<Self> {
+    fn start(
+        config: &Config,
+        settings_file: Option<PathBuf>,
+        subscribers: Arc<Subscribers>,
+        updown: Arc<Updown>,
+    ) -> anyhow::Result<Self> {
         let started = (clock::now(), clock::wall());
         let mut telemetry = Telemetry::bind(&config.http, &gateway_name(config))?;
         let provider = ike_crypto::ring_provider();
@@ -163,7 +180,9 @@ impl Daemon {
         };
         let past = Past::start(config, &origin)?;
         let webhooks = Webhooks::start(config, past.outbox.clone(), &origin.gateway)?;
-        let hub = Hub::new(origin, past.recorder.clone(), events::sinks(&subscribers, &telemetry));
+        let hub = Hub::new(origin, past.recorder.clone(), events::sinks(&subscribers, &telemetry, &updown));
+        let hub = Arc::new(hub);
+        updown.start(config.updown, Arc::clone(&hub))?;
         let shared = Arc::new(Shared {
             config: ArcSwap::from_pointee(ConfigSnapshot { settings: settings.clone(), ..ConfigSnapshot::default() }),
             backend,
@@ -174,7 +193,7 @@ impl Daemon {
             commands: Arc::new(Commands::new(Arc::clone(&router))),
             router,
             workers,
-            events: Arc::new(hub),
+            events: hub,
             captures: Arc::default(),
         });
         let numbers = (0..shared.router.shards()).map(Shard);
@@ -199,6 +218,7 @@ impl Daemon {
             shared,
             store,
             subscribers,
+            updown,
             timeline,
             webhooks,
             simulator,
@@ -229,6 +249,13 @@ impl Daemon {
         }
     }
 
+    /// Waits for the scripts that are told of all this.
+    async fn last_scripts(&self) {
+        if tokio::time::timeout(SCRIPTS_TIMEOUT, self.core.updown.settled()).await.is_err() {
+            tracing::warn!("updown scripts have not ended in time and are killed");
+        }
+    }
+
     fn stop(self, config: &Config) {
         let Self { core, receiver, surroundings, shards, past, telemetry } = self;
         telemetry.stop();
@@ -240,6 +267,7 @@ impl Daemon {
             }
         }
         drop(receiver);
+        core.updown.stop();
         core.webhooks.stop();
         past.stop();
         core.shared.backend.shut_down(config.backend.on_stop);

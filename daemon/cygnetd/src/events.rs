@@ -12,6 +12,7 @@ use ike_model::{Cause, CauseKind, ChildSaSnapshot, EventBody, EventRecord, Recor
 use crate::clock;
 use crate::subscribers::Subscribers;
 use crate::telemetry::Telemetry;
+use crate::updown::Updown;
 
 /// Takes events. Never blocks: it is called from the threads that run IKE.
 pub(crate) trait EventSink: Send + Sync {
@@ -20,10 +21,11 @@ pub(crate) trait EventSink: Send + Sync {
 }
 
 /// All sinks of this run.
-pub(crate) fn sinks(subscribers: &Arc<Subscribers>, telemetry: &Telemetry) -> Vec<Box<dyn EventSink>> {
+pub(crate) fn sinks(subscribers: &Arc<Subscribers>, telemetry: &Telemetry, updown: &Updown) -> Vec<Box<dyn EventSink>> {
     let mut sinks: Vec<Box<dyn EventSink>> =
         vec![Box::new(log_sink::LogSink), Box::new(vici_sink::ViciSink::new(Arc::clone(subscribers)))];
     sinks.extend(telemetry.sink());
+    sinks.push(updown.sink());
     sinks
 }
 
@@ -186,6 +188,7 @@ fn children(body: &mut EventBody) -> Vec<&mut ChildSaSnapshot> {
         | EventBody::DeviceDown { .. }
         | EventBody::DeviceUp { .. }
         | EventBody::Repaired { .. }
+        | EventBody::UpdownFailed { .. }
         | EventBody::ConfigLoaded { .. }
         | EventBody::ConfigRejected { .. }
         | EventBody::KeysExported { .. }

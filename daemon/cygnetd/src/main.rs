@@ -38,6 +38,7 @@ mod telemetry;
 #[cfg(not(feature = "telemetry"))]
 #[path = "telemetry/absent.rs"]
 mod telemetry;
+mod updown;
 mod vici;
 mod webhooks;
 mod why;
@@ -67,6 +68,9 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
+    if let Some(done) = updown::helper::asked(std::env::args_os()) {
+        return done;
+    }
     let arguments = Arguments::parse();
     if arguments.check {
         return check::run(arguments.config.as_deref(), arguments.swanctl.as_deref(), arguments.json);

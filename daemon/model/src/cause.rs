@@ -57,6 +57,8 @@ pub enum CauseKind {
     NoAddress,
     /// No event of anything new can be taken down.
     HistoryFull,
+    /// A script of `updown` did not do its work.
+    ScriptFailed,
     /// The daemon stops.
     Shutdown,
     /// A defect in this program.
@@ -87,6 +89,7 @@ impl CauseKind {
             Self::DeviceLost => "device-lost",
             Self::NoAddress => "no-address",
             Self::HistoryFull => "history-full",
+            Self::ScriptFailed => "script-failed",
             Self::Shutdown => "shutdown",
             Self::Internal => "internal",
         }

@@ -365,6 +365,17 @@ pub struct Child {
     pub inactivity: Duration,
     /// Marks and interface ids.
     pub tags: TagConfig,
+    /// What is run when the CHILD SA comes up and when it goes.
+    pub updown: Option<Arc<Updown>>,
+}
+
+/// A script that is told of a CHILD SA's beginning and end (`updown`, `hostaccess`).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Updown {
+    /// A line for `/bin/sh -c`.
+    pub script: String,
+    /// Told to the script, which is to let traffic of the gateway itself through.
+    pub host_access: bool,
 }
 
 impl Connection {

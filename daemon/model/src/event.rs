@@ -238,6 +238,22 @@ pub enum EventBody {
         /// The IKE SA.
         ike: Box<IkeSaSnapshot>,
     },
+    /// A script of `updown` did not do its work. The CHILD SA is what it was.
+    #[serde(rename = "updown.failed")]
+    UpdownFailed {
+        /// Connection.
+        connection: String,
+        /// Child.
+        child: String,
+        /// Number of the CHILD SA.
+        unique_id: u32,
+        /// What the script was told: `up-client`, `down-host-v6` and the like.
+        verb: String,
+        /// Its exit status, where it ended by itself.
+        status: Option<i32>,
+        /// What became of it.
+        cause: Cause,
+    },
     /// A configuration was loaded.
     #[serde(rename = "config.loaded")]
     ConfigLoaded {
@@ -304,6 +320,7 @@ impl EventBody {
         "offload.state-lost",
         "peer.unreachable",
         "peer.reachable",
+        "updown.failed",
         "config.loaded",
         "config.rejected",
         "keys.exported",
@@ -338,6 +355,7 @@ impl EventBody {
             Self::StateLost { .. } => "offload.state-lost",
             Self::PeerUnreachable { .. } => "peer.unreachable",
             Self::PeerReachable { .. } => "peer.reachable",
+            Self::UpdownFailed { .. } => "updown.failed",
             Self::ConfigLoaded { .. } => "config.loaded",
             Self::ConfigRejected { .. } => "config.rejected",
             Self::KeysExported { .. } => "keys.exported",

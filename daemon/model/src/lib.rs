@@ -32,7 +32,7 @@ pub use cause::{Cause, CauseKind};
 pub use command::{Command, CommandError, CommandId, CommandOutcome, Selector};
 pub use config::{
     Actions, AuthMethod, AuthRound, Child, ChildMode, Childless, ConfigSnapshot, ConfiguredSelector, Connection,
-    FailClosed, Fragmentation, HostSpec, IkeSettings, Unique,
+    FailClosed, Fragmentation, HostSpec, IkeSettings, Unique, Updown,
 };
 pub use counters::{Counter, CounterScope, Counters};
 pub use event::{EventBody, EventRecord, ExportedSa};

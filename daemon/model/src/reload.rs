@@ -106,6 +106,7 @@ pub fn same_child_sa(a: &Child, b: &Child) -> bool {
             policies,
             inactivity: _,
             tags,
+            updown: _,
         } = child;
         let spd = (local_ts, remote_ts, mode, reqid, priority, policies);
         (spd, esp_proposals, hw_offload, replay_window, copy, tags)

@@ -7,6 +7,7 @@ use ipsec::{ModeInUse, Reqid, SaMode, Spi, TrafficSelector};
 use serde::{Deserialize, Serialize};
 
 use crate::cause::Cause;
+use crate::config::Updown;
 use crate::identity::Identity;
 use crate::proposal::{EspAlgorithms, IkeAlgorithms};
 use crate::tags::DrawnTags;
@@ -161,6 +162,9 @@ pub struct ChildSaSnapshot {
     pub offload: ModeInUse,
     /// Marks and interface ids.
     pub tags: DrawnTags,
+    /// The script that is told of its beginning and end.
+    #[serde(skip)]
+    pub updown: Option<Arc<Updown>>,
 }
 
 /// Counters of one direction.

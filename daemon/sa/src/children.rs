@@ -363,6 +363,7 @@ impl ChildSa {
             generation: self.generation,
             offload: self.offload.clone(),
             tags: self.tags(),
+            updown: self.config.updown.clone(),
         }
     }
 }

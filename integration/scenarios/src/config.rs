@@ -134,6 +134,7 @@ pub fn child(name: &str, local: Who, remote: Who, number: u8) -> Child {
         reqid: None,
         priority: None,
         copy: HeaderCopy::default(),
+        updown: None,
         policies: true,
         inactivity: Duration::ZERO,
         tags: ike_model::TagConfig::default(),

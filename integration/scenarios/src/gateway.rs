@@ -432,6 +432,7 @@ pub fn cause(body: &EventBody) -> Option<&ike_model::Cause> {
         | EventBody::PeerUnreachable { cause, .. }
         | EventBody::Degraded { cause, .. }
         | EventBody::Repaired { cause, .. }
+        | EventBody::UpdownFailed { cause, .. }
         | EventBody::ConfigRejected { cause, .. }
         | EventBody::EventsGap { cause, .. } => Some(cause),
         EventBody::KeysExported { .. }

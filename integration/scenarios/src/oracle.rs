@@ -346,6 +346,7 @@ impl Story {
             | EventBody::Repaired { .. }
             | EventBody::PeerUnreachable { .. }
             | EventBody::PeerReachable { .. }
+            | EventBody::UpdownFailed { .. }
             | EventBody::ConfigLoaded { .. }
             | EventBody::ConfigRejected { .. }
             | EventBody::KeysExported { .. }

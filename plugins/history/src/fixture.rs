@@ -194,6 +194,7 @@ pub(crate) fn child_sa(name: &str, unique_id: u32, generation: u32, bytes: u64) 
         installed_seconds: None,
         local_ts: vec![selector("10.1.0.0")],
         remote_ts: vec![selector("10.2.0.0")],
+        updown: None,
         backend: "userspace",
         generation,
         offload: ModeInUse { mode: OffloadMode::Packet, device: Some("eth0".into()), simulated: false },

@@ -156,6 +156,9 @@ impl Books {
             EventBody::PolicyAcquire { connection, child, .. } => {
                 self.child(connection, child, |sums| sums.acquires += 1);
             }
+            EventBody::UpdownFailed { connection, child, cause, .. } => {
+                self.child_failed(connection, child, "updown", cause.kind.name());
+            }
             // What was prepared for the peer counts once it is switched to.
             EventBody::ChildSaPrepared { .. }
             | EventBody::ChildSaWithdrawn { .. }

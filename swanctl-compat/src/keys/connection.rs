@@ -113,8 +113,8 @@ pub(super) const CHILD: &[Key] = &[
     one("rekey_packets", Kind::U64, "0 (off), or life_packets / 1.1", Supported),
     one("life_packets", Kind::U64, "rekey_packets * 1.1", Supported),
     one("rand_packets", Kind::U64, "life_packets - rekey_packets", Supported),
-    one("updown", Kind::Text, "", Refused { harmless: &[], reason: "updown scripts are not run" }),
-    one("hostaccess", Kind::Bool, "no", no_effect(&["no"], "it is an argument of updown scripts")),
+    one("updown", Kind::Script, "", Supported),
+    one("hostaccess", Kind::Bool, "no", Supported),
     one(
         "mode",
         Kind::Words(&["tunnel", "transport", "transport_proxy", "iptfs", "beet", "pass", "drop"]),

@@ -3,6 +3,9 @@
 use crate::settings::did_you_mean;
 use crate::{address, identity, load_conn, proposal, tags, units};
 
+/// Longest shell command: the system takes twice as much, with some for the environment.
+const MAX_SCRIPT: usize = 65_536;
+
 /// How a value is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -44,6 +47,8 @@ pub enum Kind {
     InterfaceId,
     /// A secret: text, `0x` and hexadecimal digits, or `0s` and Base64.
     Secret,
+    /// A line for the shell.
+    Script,
     /// A file name.
     File,
     /// Text.
@@ -122,6 +127,10 @@ impl Kind {
             Self::Secret => {
                 crate::secret::decode(text.as_bytes()).map(drop).map_err(|error| Misfit::expected(error.expected()))
             }
+            Self::Script => ok(
+                text.len() <= MAX_SCRIPT && !text.contains('\0'),
+                "a shell command of at most 65536 octets, none of them zero",
+            ),
             Self::File | Self::Text => Ok(()),
         }
     }
@@ -160,6 +169,7 @@ impl Kind {
             Self::SetMark => "number or %same, optional /mask".to_owned(),
             Self::InterfaceId => "number, %unique, %unique-dir".to_owned(),
             Self::Secret => "secret: text, 0x and hexadecimal digits, or 0s and Base64".to_owned(),
+            Self::Script => "shell command".to_owned(),
             Self::File => "file".to_owned(),
             Self::Text => "text".to_owned(),
         }

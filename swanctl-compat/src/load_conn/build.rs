@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ike_model::{
     Actions, AuthMethod, AuthRound, Child, ChildMode, Childless, ConfiguredSelector, Connection, Fragmentation,
-    HostSpec, Identity, InterfaceIds, MarkConfig, TagConfig, TagValue, Unique,
+    HostSpec, Identity, InterfaceIds, MarkConfig, TagConfig, TagValue, Unique, Updown,
 };
 use ipsec::sa::{CopyDscp, HeaderCopy};
 use ipsec::{Lifetime, LifetimeConfig, OffloadMode, PortRange};
@@ -257,7 +257,13 @@ fn child(name: &str, fields: Fields<'_>) -> Child {
         policies: fields.flag("policies", true),
         inactivity: fields.duration("inactivity"),
         tags: child_tags(fields),
+        updown: updown(fields),
     }
+}
+
+fn updown(fields: Fields<'_>) -> Option<Arc<Updown>> {
+    let script = fields.text("updown").filter(|script| !script.trim().is_empty())?;
+    Some(Arc::new(Updown { script: script.to_owned(), host_access: fields.flag("hostaccess", false) }))
 }
 
 fn esp_proposals(fields: Fields<'_>) -> Vec<ike_model::EspProposal> {

@@ -4,6 +4,7 @@
 //! has no side effects: with an error among the findings nothing should be sent.
 
 mod doubts;
+mod scripts;
 mod secrets;
 mod sections;
 mod spans;
@@ -81,8 +82,8 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Makes the plan for `settings`. `source` is asked for the permissions of files that hold secrets, and for unused credential files beside
-    /// the configuration.
+    /// Makes the plan for `settings`. `source` is asked for the permissions of files that hold secrets and of scripts, and for unused credential
+    /// files beside the configuration.
     #[must_use]
     pub fn make(settings: &Settings, source: &dyn FileSource) -> Self {
         let mut plan = Self { findings: settings.diagnostics().to_vec(), ..Self::default() };
@@ -229,7 +230,10 @@ fn connection(
         return PlannedConnection { name, message, spans, connection: None, unreadable };
     }
     let (connection, found) = match load_conn::parse(&name, &content) {
-        Ok(loaded) => (Some(loaded.connection), loaded.notes),
+        Ok(loaded) => {
+            let doubts = scripts::doubts(&loaded.connection, source);
+            (Some(loaded.connection), [loaded.notes, doubts].concat())
+        }
         Err(rejected) => (None, [rejected.errors, rejected.notes].concat()),
     };
     findings.extend(found.iter().map(|finding| spans.diagnostic(finding, settings)));

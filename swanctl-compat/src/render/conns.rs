@@ -101,6 +101,10 @@ fn further_of_child(child: &Child, m: &mut Message) {
     m.set("hw_offload", sas::offload_mode(child.hw_offload));
     sas::set_some(m, "replay_window", child.replay_window);
     sas::set_some(m, "reqid", child.reqid);
+    if let Some(updown) = &child.updown {
+        m.set("updown", updown.script.as_str());
+        m.set("hostaccess", yes(updown.host_access));
+    }
     m.set("policies", yes(child.policies));
     m.set_display("inactivity", child.inactivity.as_secs());
     m.set("copy_df", yes(child.copy.df));

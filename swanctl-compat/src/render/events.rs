@@ -52,6 +52,7 @@ pub fn event(body: &EventBody) -> Option<(&'static str, Message)> {
         | EventBody::Degraded { .. }
         | EventBody::Repaired { .. }
         | EventBody::PeerReachable { .. }
+        | EventBody::UpdownFailed { .. }
         | EventBody::ConfigLoaded { .. }
         | EventBody::ConfigRejected { .. }
         | EventBody::KeysExported { .. }
@@ -81,6 +82,7 @@ fn failure_alert(kind: CauseKind) -> Option<&'static str> {
         | CauseKind::OffloadFailed
         | CauseKind::DeviceLost
         | CauseKind::HistoryFull
+        | CauseKind::ScriptFailed
         | CauseKind::Shutdown
         | CauseKind::Internal => None,
     }

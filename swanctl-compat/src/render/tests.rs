@@ -41,6 +41,7 @@ fn child() -> ChildSaSnapshot {
         installed_seconds: Some(120),
         local_ts: vec![TrafficSelector::prefix("10.1.0.0".parse().unwrap(), 16).unwrap()],
         remote_ts: vec![TrafficSelector::prefix("10.2.0.0".parse().unwrap(), 16).unwrap()],
+        updown: None,
         backend: "userspace",
         generation: 2,
         offload: ModeInUse { mode: OffloadMode::Packet, device: Some("cygnet0".into()), simulated: true },

@@ -26,6 +26,12 @@ pub trait FileSource {
 
     /// Whether everybody on the machine may read `path`; asked for files that hold secrets.
     fn world_readable(&self, path: &str) -> bool;
+
+    /// What is wrong with `path` as a program to run with privileges, and what to do; nothing where programs are not known of.
+    fn program_trouble(&self, path: &str) -> Option<(&'static str, &'static str)> {
+        let _ = path;
+        None
+    }
 }
 
 /// [`FileSource`] over the real file system.
@@ -52,6 +58,29 @@ impl FileSource for OsFiles {
     fn world_readable(&self, path: &str) -> bool {
         use std::os::unix::fs::PermissionsExt;
         fs::metadata(path).is_ok_and(|m| m.permissions().mode() & 0o004 != 0)
+    }
+
+    fn program_trouble(&self, path: &str) -> Option<(&'static str, &'static str)> {
+        use std::os::unix::fs::PermissionsExt;
+        const STICKY: u32 = 0o1000;
+        let Ok(file) = fs::metadata(path) else {
+            return Some(("does not exist", "correct the path or install the script"));
+        };
+        let mode = file.permissions().mode();
+        let above = Path::new(path).parent().and_then(|parent| fs::metadata(parent).ok());
+        let open = above.is_some_and(|m| m.permissions().mode() & 0o002 != 0 && m.permissions().mode() & STICKY == 0);
+        match () {
+            () if !file.is_file() => Some(("is not a file", "name a program")),
+            () if mode & 0o111 == 0 => Some(("is not executable", "chmod +x")),
+            () if mode & 0o002 != 0 => {
+                Some(("can be changed by everybody", "chmod o-w: it is run with the daemon's privileges"))
+            }
+            () if open => Some((
+                "can be replaced by everybody",
+                "chmod o-w its directory: it is run with the daemon's privileges",
+            )),
+            () => None,
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The one table of every key: its name, when a change applies, and how it is set.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use ike_model::{FailClosed, KeyExport};
 use ipsec::OnStop;
@@ -17,7 +18,7 @@ use super::{BackendKind, Config, LogFormat};
 pub(super) type Set = fn(&mut Config, &DeValue<'_>) -> Result<(), String>;
 
 /// Sections this build has.
-pub(super) const SECTIONS: [&str; 12] = [
+pub(super) const SECTIONS: [&str; 13] = [
     "gateway",
     "ike",
     "backend",
@@ -25,6 +26,7 @@ pub(super) const SECTIONS: [&str; 12] = [
     LIMITS,
     KERNEL,
     "swanctl",
+    "updown",
     "vici",
     HISTORY,
     HTTP,
@@ -128,6 +130,8 @@ const KEYS: &[(&str, Set)] = &[
     ("backend.kernel.journal", |c, v| journal(v).map(|path| c.backend.kernel.journal = path)),
     ("swanctl.directory", |c, v| text(v).map(|path| c.swanctl.directory = path.into())),
     ("swanctl.load", |c, v| boolean(v).map(|yes| c.swanctl.load = yes)),
+    ("updown.time_limit", |c, v| script_time(v).map(|time| c.updown.time = time)),
+    ("updown.at_once", |c, v| number(v, 1, 256).map(|count| c.updown.at_once = count)),
     ("history.url", |c, v| history_url(v).map(|url| c.history.url = url)),
     ("history.retain_days", |c, v| number(v, 0, 36_500).map(|days| c.history.retain_days = days)),
     ("history.retain_rows", |c, v| number(v, 0, i64::MAX).map(|rows| c.history.retain_rows = rows)),
@@ -248,6 +252,15 @@ fn fragment_size(value: &DeValue<'_>) -> Result<u16, String> {
         .ok()
         .filter(|octets| *octets == 0 || i64::from(*octets) >= FRAGMENT_MIN)
         .ok_or_else(|| format!("must be 0 or a whole number from {FRAGMENT_MIN} to {PORT_MAX}"))
+}
+
+fn script_time(value: &DeValue<'_>) -> Result<Duration, String> {
+    const LONGEST: Duration = Duration::from_secs(3_600);
+    let time = duration(value)?;
+    if (Duration::from_millis(100)..=LONGEST).contains(&time) {
+        return Ok(time);
+    }
+    Err("must be a time from \"100ms\" to \"1h\"".into())
 }
 
 /// An interface name as the kernel takes it.

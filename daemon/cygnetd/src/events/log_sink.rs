@@ -147,6 +147,10 @@ fn line(body: &EventBody) -> Line<'_> {
             let text = format!("{connection}/{child} is in order again: {cause}");
             Line::new("offload.repaired", text).named(connection, Some(child)).cause(cause)
         }
+        EventBody::UpdownFailed { connection, child, verb, cause, .. } => {
+            let text = format!("the updown script of {connection}/{child} failed for {verb}: {cause}");
+            Line::new("updown.failed", text).warn().named(connection, Some(child)).cause(cause)
+        }
         EventBody::ConfigLoaded { connection } => {
             Line::new("config.loaded", format!("connection {connection} loaded")).named(connection, None)
         }

@@ -127,10 +127,11 @@ fn level(level: &Level) -> u8 {
 
 /// The three letters VICI clients know, or nothing for what is no part of ours.
 fn group(target: &str) -> Option<&'static str> {
-    const GROUPS: [(&str, &str); 10] = [
+    const GROUPS: [(&str, &str); 11] = [
         ("cygnetd::events", "IKE"),
         ("cygnetd::net", "NET"),
         ("cygnetd::load", "CFG"),
+        ("cygnetd::updown", "CHD"),
         ("cygnetd", "DMN"),
         ("ike_sa", "IKE"),
         ("ike_wire", "ENC"),

@@ -115,6 +115,7 @@ fn remedy(facts: &Facts, child: &ChildFacts, kind: CauseKind) -> (Code, String) 
                 "make room for the spool of the history, or have its database take events (history.url, see the log)";
             (Code::Failed, fix.to_owned())
         }
+        CauseKind::ScriptFailed => (Code::Failed, "see the log for what the updown script has said".to_owned()),
         CauseKind::Internal => (Code::Failed, "see the log and report what it says".to_owned()),
     }
 }

@@ -414,6 +414,7 @@ impl Endpoint {
             | CauseKind::Shutdown
             | CauseKind::Inactive
             | CauseKind::Rekeyed
+            | CauseKind::ScriptFailed
             | CauseKind::CollisionLost => (false, false),
             CauseKind::HistoryFull
             | CauseKind::NoProposal
@@ -624,6 +625,7 @@ fn is_failure(kind: CauseKind) -> bool {
         | CauseKind::CollisionLost
         | CauseKind::Replaced
         | CauseKind::Inactive
+        | CauseKind::ScriptFailed
         | CauseKind::Shutdown => false,
         CauseKind::PeerDeleted
         | CauseKind::HistoryFull

@@ -339,11 +339,19 @@ impl Endpoint {
                                 let at = turn.after(inactivity_step(config.inactivity));
                                 turn.deadlines.set(child.timer(ChildTimer::Inactivity), at);
                             }
-                            child.config = config.clone();
+                            child.config = with_its_script(config, &child.config);
                         }
                     }
                 }
             });
         }
     }
+}
+
+/// The configuration of a CHILD SA that goes on. Its end is told to the script that was told of its beginning.
+fn with_its_script(now: &Arc<Child>, before: &Child) -> Arc<Child> {
+    if now.updown == before.updown {
+        return now.clone();
+    }
+    Arc::new(Child { updown: before.updown.clone(), ..(**now).clone() })
 }

@@ -394,6 +394,7 @@ pub(crate) fn child(local: TrafficSelector, remote: TrafficSelector) -> Child {
         reqid: None,
         priority: None,
         copy: Default::default(),
+        updown: None,
         policies: true,
         inactivity: Duration::ZERO,
         tags: ike_model::TagConfig::default(),

@@ -47,6 +47,7 @@ mod several;
 mod status;
 mod transport;
 mod trouble;
+mod updown;
 mod webhook;
 mod why;
 
@@ -101,6 +102,7 @@ fn main() -> ExitCode {
         past::trials(),
         asked::trials(),
         trouble::trials(),
+        updown::trials(),
         accounts::trials(),
         webhook::trials(),
         fleet::trials(),

@@ -285,6 +285,7 @@ fn child() -> Child {
         reqid: None,
         priority: None,
         copy: HeaderCopy::default(),
+        updown: None,
         policies: true,
         inactivity: Duration::ZERO,
         tags: ike_model::TagConfig::default(),

@@ -44,6 +44,7 @@ pub(super) fn subject(body: &EventBody) -> String {
         | EventBody::Repaired { .. }
         | EventBody::PeerUnreachable { .. }
         | EventBody::PeerReachable { .. }
+        | EventBody::UpdownFailed { .. }
         | EventBody::ConfigLoaded { .. }
         | EventBody::ConfigRejected { .. }
         | EventBody::KeysExported { .. }

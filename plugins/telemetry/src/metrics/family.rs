@@ -153,7 +153,7 @@ families! {
     CHILD_REKEY_FAILURES: Counter "cygnet_child_rekey_failures_total" ["connection", "child"]
         "Rekeys of CHILD SAs that failed; the SA goes on until its hard limit.";
     CHILD_FAILURES: Counter "cygnet_child_failures_total" ["connection", "child", "what", "reason"]
-        "What went wrong with CHILD SAs (install, rekey, hard-limit, degraded, state-lost), by cause.";
+        "What went wrong with CHILD SAs (install, rekey, hard-limit, degraded, state-lost, updown), by cause.";
     CHILD_ACQUIRES: Counter "cygnet_child_acquires_total" ["connection", "child"]
         "Packets that asked for the child while it was not up.";
 

@@ -43,6 +43,7 @@ pub(crate) fn child(name: &str, unique_id: u32) -> ChildSaSnapshot {
         installed_seconds: Some(10),
         local_ts: Vec::new(),
         remote_ts: Vec::new(),
+        updown: None,
         backend: "userspace",
         generation: 0,
         offload: ModeInUse { mode: OffloadMode::Packet, device: Some("cygnet0".into()), simulated: true },

@@ -73,6 +73,8 @@ pub(super) const INTENDED: &[Intended] = &[
     row("list-conns", "list-conn/*/children/*/hw_offload", Way::Extra, READ_BACK),
     row("list-conns", "list-conn/*/children/*/replay_window", Way::Extra, READ_BACK),
     row("list-conns", "list-conn/*/children/*/reqid", Way::Extra, READ_BACK),
+    row("list-conns", "list-conn/*/children/*/updown", Way::Extra, READ_BACK),
+    row("list-conns", "list-conn/*/children/*/hostaccess", Way::Extra, READ_BACK),
     row("list-conns", "list-conn/*/children/*/policies", Way::Extra, READ_BACK),
     row("list-conns", "list-conn/*/children/*/inactivity", Way::Extra, READ_BACK),
     row("list-conns", "list-conn/*/children/*/copy_*", Way::Extra, READ_BACK),

@@ -139,6 +139,7 @@ fn child_sa(unique_id: u32, generation: u32, bytes: u64) -> ChildSaSnapshot {
         installed_seconds: None,
         local_ts: selector(1).into_iter().collect(),
         remote_ts: selector(2).into_iter().collect(),
+        updown: None,
         backend: "userspace",
         generation,
         offload: ModeInUse { mode: OffloadMode::Packet, device: Some("eth0".into()), simulated: false },

@@ -1,0 +1,304 @@
+//! The process that runs scripts, with the privileges that the daemon was started with.
+//!
+//! It has the other end of the daemon's socket as its standard input, no other file of the daemon's, and nothing of its environment. It ends when
+//! that socket is closed, which the kernel sees to however the daemon dies: what runs by then may finish within its time, because half a change
+//! of a firewall is worse than a late one. (A signal at the parent's death would cut those off from their output instead.) Signals that are
+//! meant for the daemon are not for it: the scripts of the last `down` are still to come.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::AsFd as _;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use rustix::process::{Pid, Signal, kill_process_group, setsid};
+
+use super::protocol::{Channel, End, Report, Request};
+use super::script::{Output, Started};
+
+/// Tells this program that it is the helper. Not an option for users.
+const MODE: &str = "--run-updown-scripts";
+/// More scripts than this at once are refused, whatever the daemon thinks.
+const AT_ONCE: usize = 256;
+/// Scripts that are killed at the end have so long to notice.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// The daemon's side of a helper.
+#[derive(Debug)]
+pub(crate) struct Helper {
+    process: Child,
+    channel: Channel,
+}
+
+impl Helper {
+    /// Starts one.
+    ///
+    /// # Errors
+    /// There is no process for it.
+    pub(crate) fn start() -> anyhow::Result<Self> {
+        let begin = || -> io::Result<Self> {
+            let (channel, theirs) = Channel::pair()?;
+            let mut command = Command::new("/proc/self/exe");
+            command.arg0("cygnetd-updown").arg(MODE).env_clear().current_dir("/");
+            let process = command.stdin(theirs).stdout(Stdio::null()).spawn()?;
+            Ok(Self { process, channel })
+        };
+        begin().context("cannot start the helper that runs updown scripts")
+    }
+
+    /// Our end, for the thread that listens.
+    pub(super) fn listener(&self) -> io::Result<Channel> {
+        self.channel.try_clone()
+    }
+
+    /// Its process id.
+    pub(super) fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    pub(super) fn tell(&self, request: &Request) -> io::Result<()> {
+        self.channel.send(request)
+    }
+
+    /// Makes sure that it is gone; the answer says how it went.
+    pub(super) fn bury(mut self) -> String {
+        // One that has ended stays ended.
+        let _ = self.process.kill();
+        match self.process.wait().map(|status| (status.code(), status.signal())) {
+            Ok((Some(code), _)) => format!("it ended with status {code}"),
+            Ok((None, signal)) => format!("it was killed by signal {}", signal.unwrap_or_default()),
+            Err(error) => format!("its end is not known: {error}"),
+        }
+    }
+
+    /// Has it kill what it runs and end.
+    pub(super) fn end(mut self) {
+        if self.tell(&Request::End {}).is_ok() {
+            let begun = Instant::now();
+            while begun.elapsed() < GRACE * 3 {
+                if !matches!(self.process.try_wait(), Ok(None)) {
+                    return;
+                }
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
+        self.bury();
+    }
+}
+
+/// Whether this process is to be the helper: then this is all that it does.
+pub(crate) fn asked(mut arguments: impl Iterator<Item = OsString>) -> Option<ExitCode> {
+    if arguments.nth(1).is_none_or(|mode| mode != MODE) {
+        return None;
+    }
+    Some(match settle_in().and_then(|channel| Scripts::new(channel).serve()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("cygnetd: the helper that runs updown scripts, which only cygnetd itself can start: {error}");
+            ExitCode::FAILURE
+        }
+    })
+}
+
+/// Away from the daemon's terminal and signals.
+fn settle_in() -> io::Result<Channel> {
+    let channel = Channel::of(io::stdin().as_fd().try_clone_to_owned()?)?;
+    // Only the leader of a group cannot, and has a session then.
+    let _ = setsid();
+    // The name in lists of processes; not one that `killall cygnetd` would meet.
+    std::fs::write("/proc/self/comm", "cygnetd-updown")?;
+    let mut signals = std::mem::MaybeUninit::uninit();
+    // SAFETY: the set is initialised by the first call, and changing the mask of the only thread has no other conditions. Scripts do not inherit
+    // it: the standard library gives every program that it starts an empty one.
+    #[allow(unsafe_code)] // no safe interface to the signal mask
+    unsafe {
+        libc::sigemptyset(signals.as_mut_ptr());
+        for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT] {
+            libc::sigaddset(signals.as_mut_ptr(), signal);
+        }
+        libc::pthread_sigmask(libc::SIG_BLOCK, signals.as_ptr(), std::ptr::null_mut());
+    }
+    Ok(channel)
+}
+
+/// Scripts that run, by their numbers: their process groups.
+#[derive(Debug, Default)]
+struct Running {
+    groups: Mutex<HashMap<u64, Option<Pid>>>,
+    fewer: Condvar,
+}
+
+impl Running {
+    fn groups(&self) -> MutexGuard<'_, HashMap<u64, Option<Pid>>> {
+        self.groups.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until none is left, for so long.
+    fn none_left(&self, within: Duration) -> bool {
+        let groups = self.groups();
+        let waited = self.fewer.wait_timeout_while(groups, within, |groups| !groups.is_empty());
+        waited.unwrap_or_else(PoisonError::into_inner).0.is_empty()
+    }
+
+    fn kill(&self, signal: Signal) {
+        for group in self.groups().values().flatten() {
+            // It may have gone in this very moment.
+            let _ = kill_process_group(*group, signal);
+        }
+    }
+}
+
+/// The helper's work.
+pub(super) struct Scripts {
+    channel: Arc<Channel>,
+    running: Arc<Running>,
+}
+
+impl Scripts {
+    pub(super) fn new(channel: Channel) -> Self {
+        Self { channel: Arc::new(channel), running: Arc::default() }
+    }
+
+    /// Does what is asked for until the end.
+    ///
+    /// # Errors
+    /// What came was no request.
+    pub(super) fn serve(self) -> io::Result<()> {
+        let mut longest = Duration::ZERO;
+        loop {
+            match self.channel.receive() {
+                Ok(Some(Request::Run { id, limit_ms, script, environment })) => {
+                    let limit = Duration::from_millis(limit_ms);
+                    longest = longest.max(limit);
+                    self.run(id, limit, script, environment);
+                }
+                Ok(Some(Request::End {})) => {
+                    self.running.kill(Signal::TERM);
+                    if !self.running.none_left(GRACE) {
+                        self.running.kill(Signal::KILL);
+                    }
+                    return Ok(());
+                }
+                Ok(None) => {
+                    self.running.none_left(longest + GRACE * 3);
+                    return Ok(());
+                }
+                Err(error) if error.raw_os_error() == Some(libc::ECONNRESET) => {
+                    self.running.none_left(longest + GRACE * 3);
+                    return Ok(());
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn run(&self, id: u64, limit: Duration, script: String, environment: Vec<(String, String)>) {
+        let (channel, running) = (Arc::clone(&self.channel), Arc::clone(&self.running));
+        // Nobody may listen any more; then nobody wants to know.
+        let report = move |report: Report| channel.send(&report).unwrap_or_default();
+        {
+            let mut groups = running.groups();
+            if groups.len() >= AT_ONCE {
+                drop(groups);
+                return report(Report::Ended { id, end: End::NotRun("too many scripts run already".into()) });
+            }
+            groups.insert(id, None);
+        }
+        let (of_thread, on_failure) = (report.clone(), Arc::clone(&self.running));
+        let work = move || {
+            let end = one(id, limit, &script, &environment, &running, &of_thread);
+            running.groups().remove(&id);
+            running.fewer.notify_all();
+            of_thread(Report::Ended { id, end: end.unwrap_or_else(|error| End::NotRun(error.to_string())) });
+        };
+        if let Err(error) = std::thread::Builder::new().name(format!("script-{id}")).spawn(work) {
+            on_failure.groups().remove(&id);
+            report(Report::Ended { id, end: End::NotRun(error.to_string()) });
+        }
+    }
+}
+
+fn one(
+    id: u64,
+    limit: Duration,
+    script: &str,
+    environment: &[(String, String)],
+    running: &Running,
+    report: &impl Fn(Report),
+) -> io::Result<End> {
+    let started = Started::start(script, environment)?;
+    running.groups().insert(id, Some(started.group()));
+    started.wait(limit, |output| {
+        report(match output {
+            Output::Line(text) => Report::Line { id, text },
+            Output::Omitted(lines) => Report::Omitted { id, lines },
+        });
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn serving() -> (Channel, std::thread::JoinHandle<io::Result<()>>) {
+        let (ours, theirs) = Channel::pair().unwrap();
+        let scripts = Scripts::new(Channel::of(theirs).unwrap());
+        (ours, std::thread::spawn(move || scripts.serve()))
+    }
+
+    fn run(id: u64, script: &str) -> Request {
+        Request::Run { id, limit_ms: 20_000, script: script.into(), environment: Vec::new() }
+    }
+
+    #[test]
+    fn scripts_run_side_by_side_and_are_told_apart() {
+        let (channel, thread) = serving();
+        channel.send(&run(1, "sleep 0.3; echo slow; exit 1")).unwrap();
+        channel.send(&run(2, "echo quick")).unwrap();
+        let told: Vec<Report> = (0..4).map(|_| channel.receive().unwrap().unwrap()).collect();
+        let line = |id, text: &str| Report::Line { id, text: text.into() };
+        let ended = |id, status| Report::Ended { id, end: End::Exited(status) };
+        assert_eq!(told, [line(2, "quick"), ended(2, 0), line(1, "slow"), ended(1, 1)]);
+        channel.send(&Request::End {}).unwrap();
+        thread.join().unwrap().unwrap();
+    }
+
+    #[test]
+    fn what_cannot_be_run_is_told() {
+        let (channel, thread) = serving();
+        channel.send(&run(1, "nul \0 octet")).unwrap();
+        let Some(Report::Ended { id: 1, end: End::NotRun(why) }) = channel.receive().unwrap() else { panic!() };
+        assert!(why.contains("nul byte"), "{why}");
+        channel.send(&"nonsense").unwrap();
+        thread.join().unwrap().unwrap_err();
+    }
+
+    #[test]
+    fn at_the_end_everything_is_killed_but_a_vanished_daemon_is_outlived() {
+        let directory = std::env::temp_dir().join(format!("cygnetd-helper-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let script = |name: &str| format!("sleep 0.5; touch {}/{name}", directory.display());
+        let (channel, thread) = serving();
+        channel.send(&run(1, &script("killed"))).unwrap();
+        std::thread::sleep(Duration::from_millis(100));
+        channel.send(&Request::End {}).unwrap();
+        thread.join().unwrap().unwrap();
+        let (channel, thread) = serving();
+        channel.send(&run(1, &script("finished"))).unwrap();
+        drop(channel);
+        thread.join().unwrap().unwrap();
+        std::thread::sleep(Duration::from_millis(600));
+        assert!(directory.join("finished").exists() && !directory.join("killed").exists());
+        std::fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[test]
+    fn a_user_who_asks_for_the_mode_is_told_that_it_is_not_for_him() {
+        assert!(asked(["cygnetd", "--check"].map(OsString::from).into_iter()).is_none());
+        assert!(asked(["cygnetd"].map(OsString::from).into_iter()).is_none());
+    }
+}
