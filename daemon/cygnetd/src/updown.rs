@@ -197,6 +197,7 @@ fn told(body: &EventBody) -> Option<Told> {
         | EventBody::UpdownFailed { .. }
         | EventBody::ConfigLoaded { .. }
         | EventBody::ConfigRejected { .. }
+        | EventBody::KeysExported { .. }
         | EventBody::EventsGap { .. } => return None,
     };
     child.updown.as_ref()?;

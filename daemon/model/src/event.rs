@@ -294,7 +294,7 @@ pub enum EventBody {
 
 impl EventBody {
     /// The names of all events.
-    pub const NAMES: [&'static str; 29] = [
+    pub const NAMES: [&'static str; 30] = [
         "ike-sa.established",
         "ike-sa.rekeyed",
         "ike-sa.closed",

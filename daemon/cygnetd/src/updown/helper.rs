@@ -111,18 +111,23 @@ fn settle_in() -> io::Result<Channel> {
     let _ = setsid();
     // The name in lists of processes; not one that `killall cygnetd` would meet.
     std::fs::write("/proc/self/comm", "cygnetd-updown")?;
-    let mut signals = std::mem::MaybeUninit::uninit();
-    // SAFETY: the set is initialised by the first call, and changing the mask of the only thread has no other conditions. Scripts do not inherit
-    // it: the standard library gives every program that it starts an empty one.
-    #[allow(unsafe_code)] // no safe interface to the signal mask
-    unsafe {
-        libc::sigemptyset(signals.as_mut_ptr());
-        for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT] {
-            libc::sigaddset(signals.as_mut_ptr(), signal);
-        }
-        libc::pthread_sigmask(libc::SIG_BLOCK, signals.as_ptr(), std::ptr::null_mut());
+    for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT] {
+        deaf_to(signal);
     }
     Ok(channel)
+}
+
+/// A signal that does nothing. Unlike one that is ignored or blocked, scripts do not inherit it.
+fn deaf_to(signal: libc::c_int) {
+    extern "C" fn nothing(_: libc::c_int) {}
+    // SAFETY: the function does nothing, so it may be called at any moment.
+    #[allow(unsafe_code)] // no safe interface to handlers of signals
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = nothing as extern "C" fn(libc::c_int) as libc::sighandler_t;
+        action.sa_flags = libc::SA_RESTART;
+        libc::sigaction(signal, &raw const action, std::ptr::null_mut());
+    }
 }
 
 /// Scripts that run, by their numbers: their process groups.

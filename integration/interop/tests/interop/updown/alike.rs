@@ -9,7 +9,7 @@ use lab::peer::Peer;
 use lab::peer::charon::{Charon, TunedCharon};
 use lab::peer::conf::{Child, Tunnel};
 use lab::peer::cygnet::Cygnet;
-use lab::topology::{Family, Lab, Middle, Side};
+use lab::topology::{self, Family, Lab, Middle, Side};
 use libtest_mimic::Trial;
 
 use super::{Call, Record, verbs};
@@ -63,6 +63,8 @@ fn a_life() -> Result<()> {
 /// Everything that a tunnel may go through, told to a script of the daemon in gateway A.
 fn life_of(peer: &dyn Peer) -> Result<Vec<Call>> {
     let lab = Lab::new(&Middle::Direct)?;
+    // charon wants an address of its own in each.
+    lab.a.gateway.ip(&["address", "add", "10.1.0.129/25", "dev", topology::LAN])?;
     let record = Record::new(lab.directory())?;
     let tunnel = |side, argument: &str| told_tunnel(&lab, side, &record, argument);
     let mut pair = Pair::start(&lab, [peer, &Charon], |side| tunnel(side, "first"))?;
@@ -77,8 +79,7 @@ fn life_of(peer: &dyn Peer) -> Result<Vec<Call>> {
 fn told_tunnel(lab: &Lab, side: Side, record: &Record, argument: &str) -> Tunnel {
     let mut tunnel = Tunnel::between(lab, side, Family::V4);
     tunnel.encap = true;
-    let (a, b) = (lab.a.lan(Family::V4), lab.b.lan(Family::V4));
-    let several = [format!("{a}[udp], {a}[tcp/80-90]"), b];
+    let several = ["10.1.0.0/25, 10.1.0.128/25".to_owned(), lab.b.lan(Family::V4)];
     let [local, remote] = if side == Side::A { several } else { several.rev_pair() };
     if let Some(net4) = tunnel.children.first_mut() {
         (net4.local_ts, net4.remote_ts) = (local, remote);

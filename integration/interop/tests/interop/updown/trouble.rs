@@ -268,7 +268,7 @@ fn a_hostile_identity() -> Result<()> {
         record.wait_for(1, "initiating")?;
         let calls = record.calls();
         let call = calls.first().context("no call")?;
-        let identity = "x_touch harmed__touch harmed__touch harmed__touch harmed_touch harmed";
+        let identity = "x_touch harmed___touch harmed__touch harmed__touch harmed_touch harmed";
         ensure!(call.value("PLUTO_PEER_ID") == identity, "{call:#?}");
         ensure!(call.value("CYGNET_PEER_ID_HEX").starts_with("783b746f756368"), "{call:#?}");
         ensure!(!harmed(lab).exists(), "the identity was taken for a command");
