@@ -22,6 +22,8 @@
 
 pub mod address;
 pub mod capture;
+pub mod certificate;
+mod der;
 pub mod explain;
 pub mod identity;
 pub mod keys;
@@ -29,6 +31,7 @@ pub mod load_conn;
 pub mod names;
 pub mod pcapng;
 pub mod plan;
+pub mod private_key;
 pub mod proposal;
 pub mod render;
 pub mod request;

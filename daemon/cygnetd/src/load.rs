@@ -36,7 +36,7 @@ pub(crate) fn directory(store: &Store, directory: &Path) {
     for finding in &plan.findings {
         write_finding(&settings, finding);
     }
-    if settings.diagnostics().iter().any(|finding| finding.severity == Severity::Error) {
+    if !plan.is_readable(&settings) {
         tracing::error!(path = %path.display(), "nothing was loaded: the file cannot be read as it was meant");
         return;
     }

@@ -1,5 +1,7 @@
 //! Distinguished names from text such as `C=XX, O=Example, CN=gw` (RFC 4514 attribute names) to DER (X.501).
 
+use crate::der::wrap;
+
 /// Attribute names, the content octets of their OID, and whether the value is an IA5String.
 const ATTRIBUTES: [(&str, &[u8], bool); 17] = [
     ("CN", &[0x55, 4, 3], false),
@@ -52,21 +54,6 @@ fn relative_name(name: &str, value: &str) -> Option<Vec<u8>> {
 /// The character set of PrintableString.
 fn is_printable(c: char) -> bool {
     c.is_ascii_alphanumeric() || " '()+,-./:=?".contains(c)
-}
-
-fn wrap(tag: u8, content: &[u8]) -> Vec<u8> {
-    let mut out = vec![tag];
-    match u8::try_from(content.len()) {
-        Ok(length) if length < 0x80 => out.push(length),
-        _ => {
-            let length = content.len().to_be_bytes();
-            let significant: Vec<u8> = length.iter().copied().skip_while(|octet| *octet == 0).collect();
-            out.push(0x80 | u8::try_from(significant.len()).unwrap_or(0));
-            out.extend(significant);
-        }
-    }
-    out.extend_from_slice(content);
-    out
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! From files to what is loaded: the VICI messages that swanctl sends, in order, and everything there is to say about the files.
 //!
 //! `swanctl --load-all` sends a plan to the daemon; the daemon makes the same plan at start and for `--check` and carries it out itself. Making one
-//! has no side effects: with an error among the findings nothing should be sent.
+//! has no side effects. A file that cannot be read as it was meant loads nothing ([`Plan::is_readable`]); otherwise each connection and each secret
+//! stands for itself, and what runs under the name of a bad one goes on.
 
 mod doubts;
 mod scripts;
@@ -16,6 +17,7 @@ mod tests;
 use std::collections::BTreeSet;
 
 use ike_model::{Connection, SharedSecret};
+use zeroize::Zeroizing;
 
 pub use spans::Spans;
 
@@ -38,8 +40,10 @@ pub struct PlannedConnection {
     pub spans: Spans,
     /// What it means; `None` when the findings hold an error about it.
     pub connection: Option<Connection>,
-    /// A file that it names and that cannot be read: there is no message to send then.
+    /// Why there is no message to send: a file that it names and that cannot be read, or inheritance without end.
     pub unreadable: Option<String>,
+    /// Two definitions under this name have collided. Which of the two is meant is not known; another daemon's tool mixes them.
+    pub collision: Option<String>,
 }
 
 /// One pool or certification authority to load.
@@ -62,8 +66,38 @@ pub struct PlannedSecret {
     pub kind: &'static str,
     /// The `load-shared` message.
     pub message: Message,
-    /// The pre-shared key; `None` for other kinds.
+    /// The pre-shared key; `None` for other kinds, and when the findings hold an error about it.
     pub secret: Option<SharedSecret>,
+    /// Why there is no message to send: a secret that stands for no octets.
+    pub unreadable: Option<String>,
+    /// Two definitions under this name have collided.
+    pub collision: Option<String>,
+}
+
+/// The password of a file with a private key or of a PKCS#12 container.
+#[derive(Clone)]
+pub struct Password {
+    /// The section's name; it begins with the name of the directory that the file is in.
+    pub section: String,
+    /// The file's name in that directory.
+    pub file: String,
+    /// The password.
+    pub secret: Zeroizing<Vec<u8>>,
+}
+
+impl std::fmt::Debug for Password {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Password({}, {}, [redacted])", self.section, self.file)
+    }
+}
+
+/// A private key on a smart card or in a hardware module.
+#[derive(Debug, Clone)]
+pub struct PlannedToken {
+    /// The section's name.
+    pub name: String,
+    /// The `load-token` message.
+    pub message: Message,
 }
 
 /// All that a configuration asks for.
@@ -73,6 +107,10 @@ pub struct Plan {
     pub connections: Vec<PlannedConnection>,
     /// Shared secrets in file order.
     pub secrets: Vec<PlannedSecret>,
+    /// Passwords of files with private keys.
+    pub passwords: Vec<Password>,
+    /// Private keys on tokens in file order.
+    pub tokens: Vec<PlannedToken>,
     /// Pools in file order.
     pub pools: Vec<PlannedSection>,
     /// Certification authorities in file order.
@@ -106,6 +144,7 @@ impl Plan {
         plan.pools = others("pools", Form::Pool, settings, source, &mut plan.findings);
         plan.authorities = others("authorities", Form::Authority, settings, source, &mut plan.findings);
         secrets::unused_files(settings, source, &mut plan.findings);
+        plan.withhold_collided();
         doubts::check(settings, &mut plan);
         plan.sort_findings();
         plan
@@ -127,19 +166,40 @@ impl Plan {
         self.secrets.iter().filter_map(|planned| planned.secret.as_ref())
     }
 
-    /// Whether the files can be sent to any daemon: errors may remain about what connections, pools and authorities mean, which another daemon may
-    /// see otherwise, but none about how the files and the secrets are written.
+    /// Whether the files could be read as they were meant. Otherwise nothing of them should be loaded, and nothing unloaded.
     #[must_use]
-    pub fn is_well_written(&self, settings: &Settings) -> bool {
-        let error = |finding: &&Diagnostic| finding.severity == Severity::Error;
-        let of_secrets =
-            |finding: &Diagnostic| finding.path.as_deref().is_some_and(|path| path.starts_with("secrets."));
-        let known = settings.diagnostics();
-        !self
-            .findings
-            .iter()
-            .filter(error)
-            .any(|finding| known.contains(finding) || finding.code == "endless-reference" || of_secrets(finding))
+    pub fn is_readable(&self, settings: &Settings) -> bool {
+        settings.diagnostics().iter().all(|finding| finding.severity != Severity::Error)
+    }
+
+    /// The findings that are true for any daemon: how files and secrets are written. What connections, pools and authorities mean, another daemon
+    /// may see otherwise.
+    pub fn findings_for_any_daemon<'p>(&'p self, settings: &'p Settings) -> impl Iterator<Item = &'p Diagnostic> {
+        let of_a_secret = |path: &str| path.starts_with("secrets.") && path.ends_with(".secret");
+        self.findings.iter().filter(move |finding| {
+            settings.diagnostics().contains(finding)
+                || finding.code == "endless-reference"
+                || finding.path.as_deref().is_some_and(of_a_secret)
+        })
+    }
+
+    /// Takes from use what is defined twice.
+    fn withhold_collided(&mut self) {
+        for finding in self.findings.iter().filter(|finding| finding.code == "duplicate-section") {
+            let Some(path) = finding.path.as_deref() else { continue };
+            let of = |root: &str, name: &str| {
+                let rest = path.strip_prefix(root).and_then(|rest| rest.strip_prefix(name));
+                rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+            };
+            for planned in self.connections.iter_mut().filter(|planned| of("connections.", &planned.name)) {
+                planned.connection = None;
+                planned.collision.get_or_insert_with(|| finding.message.clone());
+            }
+            for planned in self.secrets.iter_mut().filter(|planned| of("secrets.", &planned.name)) {
+                planned.secret = None;
+                planned.collision.get_or_insert_with(|| finding.message.clone());
+            }
+        }
     }
 
     /// Of the connections that the daemon has (`get-conns`), those to unload because the files do not name them any more.
@@ -197,21 +257,25 @@ fn others(
         let name = view.name().to_owned();
         let mut translation = Translation::new(settings, source, form);
         let content = translation.section(&view, &format!("{root}.{name}"));
+        let mut message = Message::new();
         if let Some(span) = translation.endless {
-            findings.push(endless(&name, span));
+            let finding = endless(&format!("{root}.{name}"), span);
+            let unreadable = Some(finding.message.clone());
+            findings.push(finding);
+            out.push(PlannedSection { name, message, unreadable });
             continue;
         }
-        let mut message = Message::new();
         message.section(name.as_str(), content);
         out.push(PlannedSection { name, message, unreadable: translation.unreadable });
     }
     out
 }
 
-fn endless(name: &str, span: Span) -> Diagnostic {
-    let text = format!("connection `{name}` inherits from itself without end");
+fn endless(path: &str, span: Span) -> Diagnostic {
+    let text = format!("`{path}` inherits from itself without end");
     Diagnostic::error("endless-reference", Some(span), text)
         .with_help("a section cannot refer to a section that contains it")
+        .with_path(path)
 }
 
 fn connection(
@@ -226,8 +290,10 @@ fn connection(
     let (spans, unreadable) = (translation.spans, translation.unreadable);
     let mut message = Message::new();
     if let Some(span) = translation.endless {
-        findings.push(endless(&name, span));
-        return PlannedConnection { name, message, spans, connection: None, unreadable };
+        let finding = endless(&format!("connections.{name}"), span);
+        let unreadable = Some(finding.message.clone());
+        findings.push(finding);
+        return PlannedConnection { name, message, spans, connection: None, unreadable, collision: None };
     }
     let (connection, found) = match load_conn::parse(&name, &content) {
         Ok(loaded) => {
@@ -238,5 +304,5 @@ fn connection(
     };
     findings.extend(found.iter().map(|finding| spans.diagnostic(finding, settings)));
     message.section(name.as_str(), content);
-    PlannedConnection { name, message, spans, connection, unreadable }
+    PlannedConnection { name, message, spans, connection, unreadable, collision: None }
 }

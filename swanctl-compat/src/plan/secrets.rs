@@ -2,9 +2,11 @@
 
 use ike_model::{Secret, SharedSecret};
 
-use super::{Plan, PlannedSecret};
+use zeroize::Zeroizing;
+
+use super::{Password, Plan, PlannedSecret, PlannedToken};
 use crate::keys::{SECRET_PREFIXES, Scope, Status};
-use crate::settings::{Diagnostic, Entry, FileSource, Settings, View, did_you_mean};
+use crate::settings::{Diagnostic, Entry, FileSource, Settings, Value, View, did_you_mean};
 use crate::vici::Message;
 use crate::{identity, secret};
 
@@ -15,11 +17,34 @@ pub(super) fn plan(secrets: &View<'_>, settings: &Settings, source: &dyn FileSou
     for view in secrets.sections() {
         match Scope::of_secret(view.name()) {
             Some(Scope::IkeSecret | Scope::OtherSecret) => shared(&view, settings, plan),
-            Some(scope) => plan.findings.push(unused(&view, scope)),
+            Some(scope) => {
+                plan.findings.push(unused(&view, scope));
+                if scope == Scope::Token { token(&view, plan) } else { password(&view, plan) }
+            }
             None => plan.findings.push(unknown(&view)),
         }
     }
     world_readable(secrets, settings, source, &mut plan.findings);
+}
+
+/// A key on a token: whatever the section says goes to the daemon.
+fn token(view: &View<'_>, plan: &mut Plan) {
+    let mut message = Message::new();
+    for entry in view.entries() {
+        message.set(entry.name.as_str(), entry.value.as_ref().map(Value::as_bytes).unwrap_or_default());
+    }
+    plan.tokens.push(PlannedToken { name: view.name().to_owned(), message });
+}
+
+/// The password of a key file. Unlike shared secrets it is taken as it stands.
+fn password(view: &View<'_>, plan: &mut Plan) {
+    let value = |key: &str| Some(view.get(key)?.value.as_ref()?.as_bytes());
+    let (Some(file), Some(secret)) = (value("file"), value("secret")) else { return };
+    plan.passwords.push(Password {
+        section: view.name().to_owned(),
+        file: String::from_utf8_lossy(file).into_owned(),
+        secret: Zeroizing::new(secret.to_vec()),
+    });
 }
 
 fn shared(view: &View<'_>, settings: &Settings, plan: &mut Plan) {
@@ -41,19 +66,21 @@ fn shared(view: &View<'_>, settings: &Settings, plan: &mut Plan) {
         plan.findings.push(finding.with_help("add `secret = ...`").with_path(format!("secrets.{name}")));
         return;
     };
+    let kind = KINDS.iter().copied().find(|kind| name.starts_with(kind)).unwrap_or("ike");
     let octets = match secret::decode(octets) {
         Ok(octets) => octets,
         Err(error) => {
             let message = format!("invalid secret: expected {}", error.expected());
-            plan.findings.push(
-                Diagnostic::error("invalid-value", Some(entry.value_span), message)
-                    .with_path(format!("secrets.{name}.secret")),
-            );
+            let unreadable = Some(message.clone());
+            let finding = Diagnostic::error("invalid-value", Some(entry.value_span), message);
+            plan.findings.push(finding.with_path(format!("secrets.{name}.secret")));
+            // It keeps its place, so that what is loaded under its name stays.
+            let (name, message) = (name.to_owned(), Message::new());
+            plan.secrets.push(PlannedSecret { name, kind, message, secret: None, unreadable, collision: None });
             return;
         }
     };
     let identities = identities(&owners, name, &mut plan.findings);
-    let kind = KINDS.iter().copied().find(|kind| name.starts_with(kind)).unwrap_or("ike");
     let mut message = Message::new().with("id", name).with("type", kind).with("data", octets.as_slice());
     message.list("owners", owners.iter().filter_map(|entry| entry.value.as_ref()).map(|value| value.as_bytes()));
     let usable = plan.findings.get(before..).is_none_or(|new| new.iter().all(|f| f.code != "invalid-value"));
@@ -65,7 +92,8 @@ fn shared(view: &View<'_>, settings: &Settings, plan: &mut Plan) {
     if scope == Scope::OtherSecret {
         plan.findings.push(unused(view, scope));
     }
-    plan.secrets.push(PlannedSecret { name: name.to_owned(), kind, message, secret });
+    let name = name.to_owned();
+    plan.secrets.push(PlannedSecret { name, kind, message, secret, unreadable: None, collision: None });
 }
 
 fn identities(owners: &[&Entry], name: &str, findings: &mut Vec<Diagnostic>) -> Vec<ike_model::Identity> {

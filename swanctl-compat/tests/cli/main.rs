@@ -65,24 +65,112 @@ fn expected(case: &Path) -> String {
 }
 
 #[test]
-fn broken_files_send_nothing() {
+fn broken_files_are_told_and_unreadable_ones_send_nothing() {
+    let mut unreadable = 0;
     for case in cases("broken") {
-        let daemon = Daemon::start(Script::default());
+        let refusal = Message::new().with("success", "no").with("errmsg", "not like this");
+        let daemon = Daemon::start(Script::default().answers("load-conn", refusal));
         let file = case.join("swanctl.conf");
         let output = swanctl(&daemon, &["--load-all", "--file", file.to_str().unwrap()]);
         assert_eq!(output.status.code(), Some(22), "{}", case.display());
-        assert_eq!(stdout(&output), "");
         let text = stderr(&output);
         let positions = expected(&case);
         let first = positions.lines().next().unwrap();
         let place = first.split(": error").next().and_then(|t| t.split(": warning").next()).unwrap();
         assert!(text.contains(place), "{}: {text}", case.display());
-        assert!(text.ends_with("nothing was loaded: correct the errors above and try again\n"), "{text}");
-        assert!(!text.contains("planted"), "{text}");
+        assert!(!text.contains("planted") && !stdout(&output).contains("planted"), "{text}");
         let received = daemon.received();
-        assert!(daemon.connections() <= 1, "{}", case.display());
-        assert!(received.iter().all(|command| command == "version "), "{}: {received:?}", case.display());
+        if text.ends_with("nothing was loaded: correct the errors above and try again\n") {
+            unreadable += 1;
+            assert!(received.is_empty() && stdout(&output).is_empty(), "{}: {received:?}", case.display());
+            assert_eq!(daemon.connections(), 0);
+        } else {
+            // Nothing is taken away because something else is wrong.
+            assert!(received.iter().all(|command| !command.starts_with("unload-")), "{received:?}");
+            assert!(received.iter().any(|command| command.starts_with("get-conns")), "{received:?}");
+        }
     }
+    assert!(unreadable > 3, "{unreadable} files cannot be read");
+}
+
+/// A mistake in one connection or secret leaves the others, and what runs under the bad names.
+#[test]
+fn one_bad_connection_does_not_stop_the_others() {
+    let directory = std::env::temp_dir().join(format!("swanctl-one-bad-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    let file = directory.join("swanctl.conf");
+    let text = "connections {\n  good {\n    local { auth = psk }\n  }\n  twice {\n    version = 2\n  }\n  twice {\n    \
+                version = 1\n  }\n  unread {\n    local { certs = not-there.pem }\n  }\n  other {\n    local { auth = psk }\n  }\n}\n\
+                secrets {\n  ike-bad {\n    secret = 0xplanted\n  }\n  ike-good {\n    secret = planted\n  }\n}\n";
+    std::fs::write(&file, text).unwrap();
+    std::fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
+    let list = |key: &str, names: &[&str]| {
+        let mut message = Message::new();
+        message.list(key, names.iter().copied());
+        message
+    };
+    let loaded = || {
+        Script::default()
+            .answers("get-conns", list("conns", &["gone", "twice", "unread"]))
+            .answers("get-shared", list("keys", &["ike-bad", "ike-gone"]))
+    };
+    let daemon = Daemon::start(loaded());
+    let output = swanctl(&daemon, &["--load-all", "--file", file.to_str().unwrap()]);
+    let (said, told) = (stdout(&output), stderr(&output));
+    assert_eq!(output.status.code(), Some(22));
+    assert_eq!(
+        said,
+        "loaded ike secret 'ike-good'\nno authorities found, 0 unloaded\nno pools found, 0 unloaded\nloaded connection 'good'\nloaded \
+         connection 'other'\n"
+    );
+    let lines = [
+        &format!("{}:20:14: error: invalid secret: expected pairs of hexadecimal digits", file.display()),
+        &format!("{}:8:3: error: `connections.twice` is defined twice", file.display()),
+        "loading shared secret 'ike-bad' failed: invalid secret: expected pairs of hexadecimal digits",
+        "loading connection 'twice' failed: `connections.twice` is defined twice",
+        "loading connection 'unread' failed: ",
+        "loaded 2 of 4 connections, 2 failed to load, 1 unloaded\n",
+    ];
+    lines.iter().for_each(|line| assert!(told.contains(line), "{line}: {told}"));
+    assert!(!told.contains("planted"), "{told}");
+    let changes: Vec<String> = daemon.received().into_iter().filter(|line| line.contains("load-")).collect();
+    let changes: Vec<&str> = changes.iter().map(|line| line.split(" {").next().unwrap()).collect();
+    assert_eq!(
+        changes,
+        [
+            "load-shared id=ike-good type=ike data=planted owners=[]",
+            "unload-shared id=ike-gone",
+            "load-conn good",
+            "load-conn other",
+            "unload-conn name=gone",
+        ]
+    );
+    // Another daemon's tool mixes what is defined twice; what cannot be sent at all stays out there too.
+    let other = Message::new().with("daemon", "charon");
+    let daemon = Daemon::start(loaded().answers("version", other));
+    let output = swanctl(&daemon, &["--load-all", "--file", file.to_str().unwrap(), "--json"]);
+    let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let outcomes: Vec<(&str, &str, bool)> = document["steps"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|s| (s["command"].as_str().unwrap(), s["name"].as_str().unwrap(), s["success"].as_bool().unwrap()))
+        .collect();
+    assert_eq!(
+        outcomes,
+        [
+            ("load-shared", "ike-bad", false),
+            ("load-shared", "ike-good", true),
+            ("unload-shared", "ike-gone", true),
+            ("load-conn", "good", true),
+            ("load-conn", "twice", true),
+            ("load-conn", "unread", false),
+            ("load-conn", "other", true),
+            ("unload-conn", "gone", true),
+        ]
+    );
+    assert_eq!(document["failed"], 2);
+    std::fs::remove_dir_all(&directory).unwrap();
 }
 
 #[test]

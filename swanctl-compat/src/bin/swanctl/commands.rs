@@ -4,7 +4,7 @@ use swanctl_compat::vici::client::ClientError;
 
 use crate::connect::Client;
 use crate::options::Invocation;
-use crate::{control, monitor, show};
+use crate::{certs, control, monitor, show};
 
 /// One option of a command.
 #[derive(Debug)]
@@ -203,6 +203,28 @@ pub(crate) const COMMANDS: &[Command] = &[
         run: show::list_authorities,
     },
     Command {
+        name: "list-certs",
+        letters: &['x'],
+        about: "list stored certificates",
+        usage: &[
+            "[--subject <dn/san>] [--pem]",
+            "[--type x509|x509_ac|x509_crl|ocsp_response|pubkey]",
+            "[--flag none|ca|aa|ocsp|any] [--raw|--pretty|--json|--short|--utc]",
+        ],
+        options: &[
+            value("subject", 's', "filter by certificate subject"),
+            value("type", 't', "filter by certificate type"),
+            value("flag", 'f', "filter by X.509 certificate flag"),
+            flag("pem", 'p', "print PEM encoding of certificate"),
+            RAW,
+            PRETTY,
+            JSON,
+            flag("short", 'S', "omit some certificate details"),
+            flag("utc", 'U', "use UTC for time fields"),
+        ],
+        run: certs::list_certs,
+    },
+    Command {
         name: "list-pools",
         letters: &['A'],
         about: "list loaded pool configurations",
@@ -231,7 +253,7 @@ pub(crate) const COMMANDS: &[Command] = &[
         letters: &['q'],
         about: "load credentials, authorities, pools and connections",
         usage: &["[--raw|--pretty] [--clear] [--noprompt] [--dry-run]"],
-        options: &[CLEAR, NOPROMPT, RAW, PRETTY, FILE, DRY_RUN],
+        options: &[CLEAR, NOPROMPT, RAW, PRETTY, JSON, FILE, DRY_RUN],
         run: unplanned,
     },
     Command {
@@ -239,7 +261,7 @@ pub(crate) const COMMANDS: &[Command] = &[
         letters: &['b'],
         about: "(re-)load authority configuration",
         usage: &["[--raw|--pretty]"],
-        options: &[RAW, PRETTY, FILE],
+        options: &[RAW, PRETTY, JSON, FILE],
         run: unplanned,
     },
     Command {
@@ -247,7 +269,7 @@ pub(crate) const COMMANDS: &[Command] = &[
         letters: &['a'],
         about: "(re-)load pool configuration",
         usage: &["[--raw|--pretty]"],
-        options: &[RAW, PRETTY, FILE],
+        options: &[RAW, PRETTY, JSON, FILE],
         run: unplanned,
     },
     Command {
@@ -255,7 +277,7 @@ pub(crate) const COMMANDS: &[Command] = &[
         letters: &['c'],
         about: "(re-)load connection configuration",
         usage: &["[--raw|--pretty] [--dry-run]"],
-        options: &[RAW, PRETTY, FILE, DRY_RUN],
+        options: &[RAW, PRETTY, JSON, FILE, DRY_RUN],
         run: unplanned,
     },
     Command {
@@ -263,7 +285,7 @@ pub(crate) const COMMANDS: &[Command] = &[
         letters: &['s'],
         about: "(re-)load credentials",
         usage: &["[--raw|--pretty] [--clear] [--noprompt]"],
-        options: &[CLEAR, NOPROMPT, RAW, PRETTY, FILE],
+        options: &[CLEAR, NOPROMPT, RAW, PRETTY, JSON, FILE],
         run: unplanned,
     },
     Command {

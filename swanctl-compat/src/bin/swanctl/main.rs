@@ -4,6 +4,7 @@
 //! before anything is sent to the daemon.
 #![forbid(unsafe_code)]
 
+mod certs;
 mod commands;
 #[path = "../shared/connect.rs"]
 mod connect;
@@ -12,6 +13,7 @@ mod load;
 mod monitor;
 mod options;
 mod output;
+mod prompt;
 mod show;
 mod usage;
 

@@ -1,0 +1,172 @@
+//! `--load-all`, `--load-creds`, `--load-conns` and the like: files to the daemon, or with `--dry-run` only what they would change.
+//!
+//! A file that cannot be read as it was meant loads nothing and unloads nothing. Otherwise every connection, secret, pool and authority stands for
+//! itself: all findings are printed first, what is good is loaded, what is not is counted, and what runs under the name of a bad one stays as it is.
+
+mod connections;
+mod credentials;
+mod files;
+mod report;
+
+use std::path::{Path, PathBuf};
+
+use swanctl_compat::plan::Plan;
+use swanctl_compat::settings::{Diagnostic, OsFiles, Settings, Severity, Span};
+use swanctl_compat::vici::Message;
+use swanctl_compat::vici::client::{ClientError, EINVAL};
+
+use crate::connect::Client;
+use crate::options::Invocation;
+use crate::output::Form;
+use report::Report;
+
+/// Files that were read as they were meant.
+pub(crate) struct Prepared {
+    path: String,
+    settings: Settings,
+    plan: Plan,
+}
+
+/// For a load command: reads the files. `Err` is the exit code when they cannot be read as they were meant; what was found is printed then.
+pub(crate) fn prepare(invocation: &Invocation) -> Result<Option<Prepared>, u8> {
+    if !invocation.command.name.starts_with("load-") {
+        return Ok(None);
+    }
+    let path = match invocation.value("file") {
+        Some(file) => file.to_owned(),
+        None => Path::new(&directory()).join("swanctl.conf").to_string_lossy().into_owned(),
+    };
+    let settings = Settings::load(&OsFiles, &path);
+    let plan = Plan::make(&settings, &OsFiles);
+    let prepared = Prepared { path, settings, plan };
+    if !prepared.plan.is_readable(&prepared.settings) {
+        prepared.tell(prepared.plan.findings.iter());
+        eprintln!("nothing was loaded: correct the errors above and try again");
+        return Err(EINVAL);
+    }
+    Ok(Some(prepared))
+}
+
+fn directory() -> String {
+    std::env::var("SWANCTL_DIR")
+        .ok()
+        .filter(|directory| !directory.is_empty())
+        .unwrap_or_else(|| "/etc/swanctl".to_owned())
+}
+
+impl Prepared {
+    /// Where the directories of credential files are.
+    fn directory(&self) -> PathBuf {
+        Path::new(&self.path).parent().map(Path::to_owned).unwrap_or_default()
+    }
+
+    fn tell<'f>(&self, findings: impl Iterator<Item = &'f Diagnostic>) {
+        for finding in findings {
+            eprint!("{}", finding.render(self.settings.sources()));
+        }
+    }
+
+    /// Prints what was found. What a section means is judged here for Cygnet alone: another daemon knows other methods and keys, and judges for
+    /// itself. Gives whether it is Cygnet; who is not asked, because there is nothing to say, passes for it.
+    fn judge(&self, client: &mut Client) -> Result<bool, ClientError> {
+        let general = self.plan.findings_for_any_daemon(&self.settings).count();
+        let is_cygnet = self.plan.findings.len() == general || is_cygnet(client)?;
+        if is_cygnet {
+            self.tell(self.plan.findings.iter());
+        } else {
+            self.tell(self.plan.findings_for_any_daemon(&self.settings));
+        }
+        Ok(is_cygnet)
+    }
+
+    /// Whether an error at this place has been printed already.
+    fn has_told(&self, place: Option<Span>) -> bool {
+        let error = |finding: &&Diagnostic| finding.severity == Severity::Error;
+        place.is_some() && self.plan.findings.iter().filter(error).any(|finding| finding.span == place)
+    }
+}
+
+/// Who does not say that it is another one is taken for Cygnet.
+fn is_cygnet(client: &mut Client) -> Result<bool, ClientError> {
+    match client.command("version", Message::new(), |_, _| Ok(())) {
+        Ok(answer) => Ok(answer.get_str("daemon").is_none_or(|daemon| daemon == "cygnetd")),
+        Err(ClientError::UnknownCommand(_)) => Ok(true),
+        Err(error) => Err(error),
+    }
+}
+
+/// Sends what the command asks for: credentials, then authorities, pools and connections. A part that fails does not keep the others from being
+/// loaded; the exit code is that of the first that did.
+pub(crate) fn run(client: &mut Client, invocation: &Invocation, prepared: &Prepared) -> Result<u8, ClientError> {
+    let is_cygnet = prepared.judge(client)?;
+    let mut session = Session {
+        client,
+        is_cygnet,
+        clear: invocation.has("clear"),
+        prompts: !invocation.has("noprompt"),
+        report: Report::new(Form::of(invocation)),
+    };
+    let mut first = 0;
+    if invocation.has("dry-run") {
+        first = session.dry_run(prepared)?;
+    } else {
+        let parts: &[Part] = match invocation.command.name {
+            "load-creds" => &[Part::Credentials],
+            "load-conns" => &[Part::Connections],
+            "load-authorities" => &[Part::Authorities],
+            "load-pools" => &[Part::Pools],
+            _ => &[Part::Credentials, Part::Authorities, Part::Pools, Part::Connections],
+        };
+        for part in parts {
+            let code = match part {
+                Part::Credentials => session.credentials(prepared)?,
+                Part::Authorities => session.authorities(prepared)?,
+                Part::Pools => session.pools(prepared)?,
+                Part::Connections => session.connections(prepared)?,
+            };
+            first = if first == 0 { code } else { first };
+        }
+    }
+    session.report.end()?;
+    Ok(first)
+}
+
+enum Part {
+    Credentials,
+    Authorities,
+    Pools,
+    Connections,
+}
+
+/// One load: the daemon it goes to, and what is said of it.
+struct Session<'c> {
+    client: &'c mut Client,
+    is_cygnet: bool,
+    clear: bool,
+    /// Whether passwords may be asked for.
+    prompts: bool,
+    report: Report,
+}
+
+impl Session<'_> {
+    /// One command; in raw form its answer is printed.
+    fn command(&mut self, name: &str, message: Message) -> Result<Message, ClientError> {
+        let answer = self.client.command(name, message, |_, _| Ok(()))?;
+        self.report.form().dump(&format!("{name} reply"), &answer)?;
+        Ok(answer)
+    }
+
+    /// The list under `key` in the answer to `command`.
+    fn names(&mut self, command: &str, key: &str) -> Result<Vec<String>, ClientError> {
+        let answer = self.command(command, Message::new())?;
+        Ok(answer.list_strs(key).map(str::to_owned).collect())
+    }
+}
+
+fn succeeded(answer: &Message) -> bool {
+    answer.is_yes("success")
+}
+
+fn reason(answer: &Message) -> &str {
+    answer.get_str("errmsg").unwrap_or("the daemon gave no reason")
+}
