@@ -23,9 +23,9 @@ impl<'a> Crl<'a> {
     }
 
     fn authority_key(&self) -> Option<String> {
-        self.0.extensions().iter().find_map(|extension| match extension.parsed_extension() {
-            ParsedExtension::AuthorityKeyIdentifier(id) => id.key_identifier.as_ref().map(|id| colons(id.0)),
-            _ => None,
+        self.0.extensions().iter().find_map(|extension| {
+            let ParsedExtension::AuthorityKeyIdentifier(id) = extension.parsed_extension() else { return None };
+            id.key_identifier.as_ref().map(|id| colons(id.0))
         })
     }
 

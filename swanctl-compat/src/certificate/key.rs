@@ -41,10 +41,10 @@ impl Key {
     /// Nothing for a kind of key that IKE does not use.
     pub(super) fn of(info: &SubjectPublicKeyInfo<'_>) -> Option<Self> {
         let (algorithm, bits) = match info.algorithm.algorithm.to_id_string().as_str() {
-            "1.2.840.113549.1.1.1" => match info.parsed().ok()? {
-                PublicKey::RSA(rsa) => ("RSA", significant_bits(rsa.modulus)),
-                _ => return None,
-            },
+            "1.2.840.113549.1.1.1" => {
+                let PublicKey::RSA(rsa) = info.parsed().ok()? else { return None };
+                ("RSA", significant_bits(rsa.modulus))
+            }
             "1.2.840.10045.2.1" => {
                 let curve = info.algorithm.parameters.as_ref()?.as_oid().ok()?.to_id_string();
                 ("ECDSA", CURVES.iter().find(|(oid, _)| *oid == curve)?.1)

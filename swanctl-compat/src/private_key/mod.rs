@@ -106,8 +106,12 @@ fn decrypt_pkcs8(der: &[u8], password: &[u8]) -> Result<PrivateKey, KeyError> {
     let document = info.decrypt(password).map_err(|error| match error {
         pkcs8::Error::EncryptedPrivateKey(pkcs8::pkcs5::Error::DecryptFailed) => KeyError::Password,
         pkcs8::Error::EncryptedPrivateKey(error) => KeyError::Unsupported(format!("its encryption ({error})")),
-        // What comes out of the wrong key with padding that fits by chance.
-        _ => KeyError::Password,
+        // What comes out of the wrong key with padding that fits by chance; and the enum may grow.
+        pkcs8::Error::Asn1(_)
+        | pkcs8::Error::KeyMalformed(_)
+        | pkcs8::Error::ParametersMalformed
+        | pkcs8::Error::PublicKey(_)
+        | _ => KeyError::Password,
     })?;
     of_pkcs8(document.as_bytes())
 }

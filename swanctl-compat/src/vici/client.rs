@@ -50,11 +50,14 @@ impl ClientError {
             Self::Connect(_, error) | Self::Io(error) => {
                 error.raw_os_error().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)
             }
-            Self::Uri(..) => EINVAL,
+            Self::Uri(..) => ENOENT,
             Self::Protocol(_) | Self::UnknownCommand(_) | Self::UnknownEvent(_) => 1,
         }
     }
 }
+
+/// What strongSwan's tool ends with where a URI leads nowhere.
+const ENOENT: u8 = 2;
 
 /// Exit code of bad input, the number of EINVAL.
 pub const EINVAL: u8 = 22;

@@ -332,7 +332,7 @@ fn wrong_usage_and_no_daemon() {
             .starts_with("Error: connecting to 'unix:///nowhere/vici' URI failed: No such file or directory\n")
     );
     let output = run(&["--stats", "--uri", "nonsense"]);
-    assert_eq!(output.status.code(), Some(22));
+    assert_eq!(output.status.code(), Some(2));
     assert_eq!(run(&["--version"]).status.code(), Some(0));
 }
 

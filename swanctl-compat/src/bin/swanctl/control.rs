@@ -20,7 +20,7 @@ pub(crate) fn rekey(client: &mut Client, invocation: &Invocation) -> Result<u8, 
     let mut request = selection(invocation, &["child", "ike", "child-id", "ike-id"]);
     request.set_if("reauth", invocation.has("reauth"));
     let answer = client.command("rekey", request, |_, _| Ok(()))?;
-    Form::of(invocation).dump("rekey reply", &answer).and_then(|dumped| outcome("rekey", &answer, dumped))
+    outcome(Form::of(invocation), "rekey", &answer)
 }
 
 pub(crate) fn install(client: &mut Client, invocation: &Invocation) -> Result<u8, ClientError> {
@@ -34,7 +34,7 @@ pub(crate) fn uninstall(client: &mut Client, invocation: &Invocation) -> Result<
 pub(crate) fn redirect(client: &mut Client, invocation: &Invocation) -> Result<u8, ClientError> {
     let request = selection(invocation, &["ike", "ike-id", "peer-ip", "peer-id", "gateway"]);
     let answer = client.command("redirect", request, |_, _| Ok(()))?;
-    Form::of(invocation).dump("redirect reply", &answer).and_then(|dumped| outcome("redirect", &answer, dumped))
+    outcome(Form::of(invocation), "redirect", &answer)
 }
 
 pub(crate) fn flush_certs(client: &mut Client, invocation: &Invocation) -> Result<u8, ClientError> {
@@ -48,11 +48,9 @@ pub(crate) fn reload_settings(client: &mut Client, invocation: &Invocation) -> R
 /// A command whose success needs no words, except those of Cygnet about what waits for a restart.
 fn quiet(client: &mut Client, invocation: &Invocation, command: &str, request: Message) -> Result<u8, ClientError> {
     let answer = client.command(command, request, |_, _| Ok(()))?;
-    if Form::of(invocation).dump(&format!("{command} reply"), &answer)? {
-        return Ok(0);
-    }
-    if !answer.is_yes("success") {
-        return outcome(command, &answer, false);
+    let form = Form::of(invocation);
+    if form != Form::Human || !answer.is_yes("success") {
+        return outcome(form, command, &answer);
     }
     let waiting: Vec<&str> = answer.list_strs("restart-needed").collect();
     if !waiting.is_empty() {
@@ -63,7 +61,7 @@ fn quiet(client: &mut Client, invocation: &Invocation, command: &str, request: M
 
 fn policy(client: &mut Client, invocation: &Invocation, command: &str) -> Result<u8, ClientError> {
     let answer = client.command(command, selection(invocation, &["child", "ike"]), |_, _| Ok(()))?;
-    Form::of(invocation).dump(&format!("{command} reply"), &answer).and_then(|dumped| outcome(command, &answer, dumped))
+    outcome(Form::of(invocation), command, &answer)
 }
 
 fn selection(invocation: &Invocation, keys: &[&str]) -> Message {
@@ -90,13 +88,26 @@ fn logged(client: &mut Client, invocation: &Invocation, command: &str, keys: &[&
         Err(_) => return Ok(bad_number("loglevel")),
     }
     client.register("control-log")?;
+    let mut lines = Vec::new();
     let answer = client.command(command, request, |event, message| {
-        if event == "control-log" && !form.dump("log", message)? {
-            print(&text::log(message))?;
+        if event != "control-log" || form.dump("log", message)? {
+            return Ok(());
+        }
+        match form {
+            Form::Json => lines.push(text::json(message)),
+            Form::Human | Form::Raw | Form::Pretty => print(&text::log(message))?,
         }
         Ok(())
     })?;
-    form.dump(&format!("{command} reply"), &answer).and_then(|dumped| outcome(command, &answer, dumped))
+    if form != Form::Json {
+        return outcome(form, command, &answer);
+    }
+    let mut document = text::json(&answer);
+    if let Some(members) = document.as_object_mut() {
+        members.insert("log".to_owned(), lines.into());
+    }
+    print(&format!("{document}\n"))?;
+    Ok(u8::from(!answer.is_yes("success")))
 }
 
 fn bad_number(option: &str) -> u8 {
@@ -104,15 +115,19 @@ fn bad_number(option: &str) -> u8 {
     EINVAL
 }
 
-/// Success or failure in words, unless the answer itself was printed.
-pub(crate) fn outcome(command: &str, answer: &Message, dumped: bool) -> Result<u8, ClientError> {
-    if dumped {
+/// Prints the answer in the form asked for, in words where that is a person's. In raw form the answer says itself whether it worked, and scripts
+/// read it there.
+pub(crate) fn outcome(form: Form, command: &str, answer: &Message) -> Result<u8, ClientError> {
+    if form.dump(&format!("{command} reply"), answer)? {
         return Ok(0);
     }
-    if answer.is_yes("success") {
+    let success = answer.is_yes("success");
+    if form == Form::Json {
+        print(&format!("{}\n", text::json(answer)))?;
+    } else if success {
         print(&format!("{command} completed successfully\n"))?;
-        return Ok(0);
+    } else {
+        eprintln!("{command} failed: {}", answer.get_str("errmsg").unwrap_or("the daemon gave no reason"));
     }
-    eprintln!("{command} failed: {}", answer.get_str("errmsg").unwrap_or("the daemon gave no reason"));
-    Ok(1)
+    Ok(u8::from(!success))
 }

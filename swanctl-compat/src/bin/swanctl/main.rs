@@ -9,6 +9,8 @@ mod commands;
 #[path = "../shared/connect.rs"]
 mod connect;
 mod control;
+#[cfg(test)]
+mod documents;
 mod load;
 mod monitor;
 mod options;

@@ -1,4 +1,4 @@
-//! `--log` and `--monitor-sa`: events until interrupted.
+//! `--log` and `--monitor-sa`: events until interrupted, which is a good end; that the daemon goes away is a failure.
 
 use swanctl_compat::text;
 use swanctl_compat::vici::Message;
@@ -6,7 +6,7 @@ use swanctl_compat::vici::client::ClientError;
 
 use crate::connect::Client;
 use crate::options::Invocation;
-use crate::output::{Form, print};
+use crate::output::{Form, end_at_signal, print};
 
 pub(crate) fn log(client: &mut Client, invocation: &Invocation) -> Result<u8, ClientError> {
     follow(client, invocation, &["log"], text::log)
@@ -23,6 +23,7 @@ fn follow(
     human: fn(&Message) -> String,
 ) -> Result<u8, ClientError> {
     let form = Form::of(invocation);
+    end_at_signal()?;
     for event in events {
         client.register(event)?;
     }

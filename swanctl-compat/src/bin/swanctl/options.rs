@@ -59,6 +59,9 @@ const MAX_OPTION_FILES: usize = 8;
 
 /// Reads a command line (without the program's name).
 pub(crate) fn parse(arguments: &[String]) -> Result<Parsed, UsageError> {
+    if arguments.is_empty() {
+        return Ok(Parsed::Help(None));
+    }
     let mut words: Vec<String> = arguments.to_vec();
     words.reverse();
     let mut values = BTreeMap::new();
@@ -106,7 +109,7 @@ fn take_command(words: &mut Vec<String>) -> Result<Leading, UsageError> {
             }
             return Ok(Leading::Option(option));
         }
-        return Err(operation(format!("unrecognized option '--{stem}'")));
+        return Err(operation(unknown(stem, COMMANDS.iter().map(|c| c.name))));
     }
     let mut letters = word.strip_prefix('-').unwrap_or_default().chars();
     let Some(letter) = letters.next() else { return Err(operation(format!("'{word}' is no command"))) };
@@ -151,6 +154,17 @@ fn unambiguous<T: Copy>(entries: impl Iterator<Item = (&'static str, T)>, stem: 
     found
 }
 
+/// Why `stem` is none of `names`.
+fn unknown(stem: &str, names: impl Iterator<Item = &'static str>) -> String {
+    let possible: Vec<String> =
+        names.filter(|name| !stem.is_empty() && name.starts_with(stem)).map(|name| format!("'--{name}'")).collect();
+    if possible.is_empty() {
+        format!("unrecognized option '--{stem}'")
+    } else {
+        format!("option '--{stem}' is ambiguous; possibilities: {}", possible.join(" "))
+    }
+}
+
 fn option_word(
     command: &'static Command,
     word: &str,
@@ -161,18 +175,20 @@ fn option_word(
     if let Some(name) = word.strip_prefix("--") {
         let (stem, inline) = name.split_once('=').map_or((name, None), |(stem, value)| (stem, Some(value)));
         let option = unambiguous(options().map(|o| (o.name, o)), stem)
-            .ok_or_else(|| bad_option(format!("unrecognized option '--{stem}'"), command))?;
+            .ok_or_else(|| bad_option(unknown(stem, options().map(|o| o.name)), command))?;
         return read_option(option, inline, words, values, Some(command));
     }
     let mut letters = word.strip_prefix('-').unwrap_or_default().chars();
     let Some(letter) = letters.next() else {
-        return Err(bad_option(format!("unexpected argument '{word}'"), command));
+        // Scripts that do so have always worked.
+        eprintln!("swanctl: '{word}' is ignored: every value belongs to an option");
+        return Ok(());
     };
     let option = options()
         .find(|option| option.letter == letter)
         .ok_or_else(|| bad_option(format!("invalid option -- '{letter}'"), command))?;
     let rest = letters.as_str();
-    if option.value && !rest.is_empty() {
+    if option.takes.is_value() && !rest.is_empty() {
         return read_option(option, Some(rest), words, values, Some(command));
     }
     if !rest.is_empty() {
@@ -193,7 +209,7 @@ fn read_option(
         kind: if command.is_some() { "invalid options" } else { "invalid operation" },
         command,
     };
-    let value = match (option.value, inline) {
+    let value = match (option.takes.is_value(), inline) {
         (true, Some(value)) => value.to_owned(),
         (true, None) => words.pop().ok_or_else(|| error(format!("option '--{}' requires an argument", option.name)))?,
         (false, None) => String::new(),
@@ -264,7 +280,13 @@ mod tests {
             ("--list-sas --ike=site-a --raw", "list-sas ike=site-a raw="),
             ("--init --child net", "initiate child=net"),
             ("--initiate --chi net", "initiate child=net"),
-            ("--list", "invalid operation: unrecognized option '--list'"),
+            (
+                "--load",
+                "invalid operation: option '--load' is ambiguous; possibilities: '--load-all' '--load-authorities' '--load-pools' \
+                       '--load-conns' '--load-creds'",
+            ),
+            ("--list-sas --p", "list-sas pretty="),
+            ("--terminate --c 3", "invalid options: option '--c' is ambiguous; possibilities: '--child' '--child-id'"),
             ("--terminate --ike x --child-i 3", "terminate child-id=3 ike=x"),
             ("-P -P", "list-pols pretty="),
             ("-q -f /tmp/x.conf -c", "load-all clear= file=/tmp/x.conf"),
@@ -277,11 +299,12 @@ mod tests {
             ("-V -d", "version daemon="),
             ("--help", "help "),
             ("-i -h", "help initiate"),
-            ("", "invalid operation: no command is given"),
+            ("", "help "),
+            ("--uri unix:///a", "invalid operation: no command is given"),
             ("--bogus", "invalid operation: unrecognized option '--bogus'"),
             ("-Z", "invalid operation: invalid option -- 'Z'"),
             ("stats", "invalid operation: 'stats' is no command"),
-            ("--stats now", "invalid options: unexpected argument 'now'"),
+            ("--stats now", "stats"),
             ("--stats --raw=1", "invalid options: option '--raw' doesn't allow an argument"),
             ("--initiate --child", "invalid options: option '--child' requires an argument"),
             ("--list-sas --bogus", "invalid options: unrecognized option '--bogus'"),

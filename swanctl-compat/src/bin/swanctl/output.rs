@@ -2,6 +2,8 @@
 
 use std::io::{self, Write};
 
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 use swanctl_compat::text;
 use swanctl_compat::vici::Message;
 use swanctl_compat::vici::client::ClientError;
@@ -41,9 +43,27 @@ impl Form {
     }
 }
 
-/// Prints and flushes.
+/// Exit code of a program that a closed pipe ends, as a shell shows it.
+const CLOSED_PIPE: i32 = 141;
+
+/// Prints and flushes. When nobody reads any more, the program ends without a word, as others in a pipe do.
 pub(crate) fn print(text: &str) -> Result<(), ClientError> {
     let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes())?;
-    Ok(out.flush()?)
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(CLOSED_PIPE),
+        done => Ok(done?),
+    }
+}
+
+/// Lets SIGINT and SIGTERM end the program well, between two events.
+pub(crate) fn end_at_signal() -> Result<(), ClientError> {
+    let mut signals = Signals::new([SIGINT, SIGTERM])?;
+    std::thread::spawn(move || {
+        if signals.forever().next().is_some() {
+            // Whoever prints holds this until a whole event is out.
+            let _between = io::stdout().lock();
+            std::process::exit(0);
+        }
+    });
+    Ok(())
 }

@@ -107,13 +107,10 @@ pub(crate) fn counters(client: &mut Client, invocation: &Invocation) -> Result<u
     if form.dump("counters reply", &answer)? {
         return Ok(0);
     }
-    if reset || !answer.is_yes("success") {
-        return outcome(command, &answer, false);
+    if form == Form::Json || reset || !answer.is_yes("success") {
+        return outcome(form, command, &answer);
     }
-    match form {
-        Form::Json => print(&format!("{}\n", text::json(&answer)))?,
-        Form::Human | Form::Raw | Form::Pretty => print(&text::counters(&answer))?,
-    }
+    print(&text::counters(&answer))?;
     Ok(0)
 }
 

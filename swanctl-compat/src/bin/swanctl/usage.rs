@@ -4,6 +4,13 @@ use std::fmt::Write as _;
 
 use crate::commands::{COMMANDS, COMMON, Command};
 
+/// It is a client like others.
+const ANY_DAEMON: &str = "\
+\nswanctl speaks VICI, with cygnetd or with any other daemon that does, strongSwan's charon among them: --uri says where it listens
+(unix:///run/charon.vici unless given; also tcp://host:port). `swanctl --COMMAND --help` shows a command's options. Exit code 0 means
+success, 22 that something could not be loaded, 1 another failure or a mistake on the command line, others are error numbers of the system.
+";
+
 /// Help for one command, or the list of commands.
 pub(crate) fn text(command: Option<&Command>) -> String {
     let mut out = format!("Cygnet {} swanctl\nusage:\n", env!("CARGO_PKG_VERSION"));
@@ -14,6 +21,7 @@ pub(crate) fn text(command: Option<&Command>) -> String {
                 list(command.name, command.letters, command.about, &mut out);
             }
             list("help", &['h'], "show usage information", &mut out);
+            out.push_str(ANY_DAEMON);
         }
     }
     out

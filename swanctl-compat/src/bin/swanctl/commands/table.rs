@@ -1,58 +1,37 @@
-//! The table of commands with their options.
+//! All commands with their options, in the order of the help text.
 
 use swanctl_compat::vici::client::ClientError;
 
+use super::{Command, CommandOption, Takes};
 use crate::connect::Client;
 use crate::options::Invocation;
 use crate::{certs, control, monitor, show};
 
-/// One option of a command.
-#[derive(Debug)]
-pub(crate) struct CommandOption {
-    pub(crate) name: &'static str,
-    pub(crate) letter: char,
-    /// Whether it takes a value.
-    pub(crate) value: bool,
-    pub(crate) about: &'static str,
-}
-
-/// What a command does once connected.
-pub(crate) type Run = fn(&mut Client, &Invocation) -> Result<u8, ClientError>;
-
-/// One command.
-pub(crate) struct Command {
-    pub(crate) name: &'static str,
-    /// Its letters; the first is shown. Some had another one in earlier versions.
-    pub(crate) letters: &'static [char],
-    pub(crate) about: &'static str,
-    pub(crate) usage: &'static [&'static str],
-    pub(crate) options: &'static [CommandOption],
-    pub(crate) run: Run,
-}
-
 const fn flag(name: &'static str, letter: char, about: &'static str) -> CommandOption {
-    CommandOption { name, letter, value: false, about }
+    CommandOption { name, letter, takes: Takes::Nothing, about }
 }
 
-const fn value(name: &'static str, letter: char, about: &'static str) -> CommandOption {
-    CommandOption { name, letter, value: true, about }
+const fn value(name: &'static str, letter: char, takes: Takes, about: &'static str) -> CommandOption {
+    CommandOption { name, letter, takes, about }
 }
 
 const RAW: CommandOption = flag("raw", 'r', "dump raw response message");
 const PRETTY: CommandOption = flag("pretty", 'P', "dump raw response message in pretty print");
 const JSON: CommandOption = flag("json", 'j', "print JSON");
-const FILE: CommandOption = value("file", 'f', "custom path to swanctl.conf");
+const FILE: CommandOption = value("file", 'f', Takes::File, "custom path to swanctl.conf");
 const CLEAR: CommandOption = flag("clear", 'c', "clear previously loaded credentials");
 const DRY_RUN: CommandOption =
     flag("dry-run", 'd', "only say what loading would do; exit code 3 if an SA would restart or end");
-const NAME: CommandOption = value("name", 'n', "only the one of this name");
 const NOPROMPT: CommandOption = flag("noprompt", 'n', "do not prompt for passwords");
+
+const CERTIFICATE_TYPES: &[&str] = &["x509", "x509_ac", "x509_crl", "ocsp_response", "pubkey"];
+const CERTIFICATE_FLAGS: &[&str] = &["none", "ca", "aa", "ocsp", "any"];
 
 /// Options of every command.
 pub(crate) const COMMON: &[CommandOption] = &[
-    value("debug", 'v', "set debug level, default: 1"),
-    value("options", '+', "read command line options from file"),
-    value("uri", 'u', "service URI to connect to"),
+    value("debug", 'v', Takes::Number, "set debug level, default: 1"),
+    value("options", '+', Takes::File, "read command line options from file"),
+    value("uri", 'u', Takes::Uri, "service URI to connect to"),
 ];
 
 /// All commands in the order of the help text.
@@ -61,14 +40,15 @@ pub(crate) const COMMANDS: &[Command] = &[
         name: "initiate",
         letters: &['i'],
         about: "initiate a connection",
-        usage: &["[--child <name>] [--ike <name>] [--timeout <s>] [--raw|--pretty]"],
+        usage: &["[--child <name>] [--ike <name>] [--timeout <s>] [--raw|--pretty|--json]"],
         options: &[
-            value("child", 'c', "initiate a CHILD_SA configuration"),
-            value("ike", 'i', "initiate an IKE_SA, or name of child's parent"),
-            value("timeout", 't', "timeout in seconds before detaching"),
+            value("child", 'c', Takes::Child, "initiate a CHILD_SA configuration"),
+            value("ike", 'i', Takes::Connection, "initiate an IKE_SA, or name of child's parent"),
+            value("timeout", 't', Takes::Seconds, "timeout in seconds before detaching"),
             RAW,
             PRETTY,
-            value("loglevel", 'l', "verbosity of redirected log"),
+            JSON,
+            value("loglevel", 'l', Takes::Number, "verbosity of redirected log"),
         ],
         run: control::initiate,
     },
@@ -78,18 +58,19 @@ pub(crate) const COMMANDS: &[Command] = &[
         about: "terminate a connection",
         usage: &[
             "[--child <name>|--child-id <id>] [--ike <name>|--ike-id <id>]",
-            "[--force] [--timeout <s>] [--raw|--pretty]",
+            "[--force] [--timeout <s>] [--raw|--pretty|--json]",
         ],
         options: &[
-            value("child", 'c', "terminate by CHILD_SA name"),
-            value("ike", 'i', "terminate by IKE_SA name"),
-            value("child-id", 'C', "terminate by CHILD_SA unique identifier"),
-            value("ike-id", 'I', "terminate by IKE_SA unique identifier"),
+            value("child", 'c', Takes::Child, "terminate by CHILD_SA name"),
+            value("ike", 'i', Takes::Connection, "terminate by IKE_SA name"),
+            value("child-id", 'C', Takes::ChildId, "terminate by CHILD_SA unique identifier"),
+            value("ike-id", 'I', Takes::IkeId, "terminate by IKE_SA unique identifier"),
             flag("force", 'f', "terminate IKE_SA without waiting, unless timeout is set"),
-            value("timeout", 't', "timeout in seconds before detaching"),
+            value("timeout", 't', Takes::Seconds, "timeout in seconds before detaching"),
             RAW,
             PRETTY,
-            value("loglevel", 'l', "verbosity of redirected log"),
+            JSON,
+            value("loglevel", 'l', Takes::Number, "verbosity of redirected log"),
         ],
         run: control::terminate,
     },
@@ -97,15 +78,16 @@ pub(crate) const COMMANDS: &[Command] = &[
         name: "rekey",
         letters: &['R'],
         about: "rekey an SA",
-        usage: &["[--child <name>|--child-id <id>] [--ike <name>|--ike-id <id>]", "[--reauth] [--raw|--pretty]"],
+        usage: &["[--child <name>|--child-id <id>] [--ike <name>|--ike-id <id>]", "[--reauth] [--raw|--pretty|--json]"],
         options: &[
-            value("child", 'c', "rekey by CHILD_SA name"),
-            value("ike", 'i', "rekey by IKE_SA name"),
-            value("child-id", 'C', "rekey by CHILD_SA unique identifier"),
-            value("ike-id", 'I', "rekey by IKE_SA unique identifier"),
+            value("child", 'c', Takes::Child, "rekey by CHILD_SA name"),
+            value("ike", 'i', Takes::Connection, "rekey by IKE_SA name"),
+            value("child-id", 'C', Takes::ChildId, "rekey by CHILD_SA unique identifier"),
+            value("ike-id", 'I', Takes::IkeId, "rekey by IKE_SA unique identifier"),
             flag("reauth", 'a', "reauthenticate instead of rekey an IKEv2 SA"),
             RAW,
             PRETTY,
+            JSON,
         ],
         run: control::rekey,
     },
@@ -115,16 +97,17 @@ pub(crate) const COMMANDS: &[Command] = &[
         about: "redirect an IKE_SA",
         usage: &[
             "--ike <name> | --ike-id <id> | --peer-ip <ip|subnet|range>",
-            "--peer-id <id|wildcards> | --gateway <ip|fqdn> [--raw|--pretty]",
+            "--peer-id <id|wildcards> | --gateway <ip|fqdn> [--raw|--pretty|--json]",
         ],
         options: &[
-            value("ike", 'i', "redirect by IKE_SA name"),
-            value("ike-id", 'I', "redirect by IKE_SA unique identifier"),
-            value("peer-ip", 'p', "redirect by the peer's address"),
-            value("peer-id", 'd', "redirect by the peer's identity"),
-            value("gateway", 'g', "target gateway (IP or FQDN)"),
+            value("ike", 'i', Takes::Connection, "redirect by IKE_SA name"),
+            value("ike-id", 'I', Takes::IkeId, "redirect by IKE_SA unique identifier"),
+            value("peer-ip", 'p', Takes::Address, "redirect by the peer's address"),
+            value("peer-id", 'd', Takes::Identity, "redirect by the peer's identity"),
+            value("gateway", 'g', Takes::Address, "target gateway (IP or FQDN)"),
             RAW,
             PRETTY,
+            JSON,
         ],
         run: control::redirect,
     },
@@ -132,7 +115,7 @@ pub(crate) const COMMANDS: &[Command] = &[
         name: "uninstall",
         letters: &['U', 'u'],
         about: "uninstall a trap or shunt policy",
-        usage: &["--child <name> [--ike <name>] [--raw|--pretty]"],
+        usage: &["--child <name> [--ike <name>] [--raw|--pretty|--json]"],
         options: POLICY_OPTIONS,
         run: control::uninstall,
     },
@@ -140,7 +123,7 @@ pub(crate) const COMMANDS: &[Command] = &[
         name: "install",
         letters: &['p'],
         about: "install a trap or shunt policy",
-        usage: &["--child <name> [--ike <name>] [--raw|--pretty]"],
+        usage: &["--child <name> [--ike <name>] [--raw|--pretty|--json]"],
         options: POLICY_OPTIONS,
         run: control::install,
     },
@@ -150,10 +133,10 @@ pub(crate) const COMMANDS: &[Command] = &[
         about: "list currently active IKE_SAs",
         usage: &["[--ike <name>|--ike-id <id>] [--child <name>|--child-id <id>]", "[--raw|--pretty|--json]"],
         options: &[
-            value("ike", 'i', "filter IKE_SAs by name"),
-            value("ike-id", 'I', "filter IKE_SAs by unique identifier"),
-            value("child", 'c', "filter CHILD_SAs by name"),
-            value("child-id", 'C', "filter CHILD_SAs by unique identifier"),
+            value("ike", 'i', Takes::Connection, "filter IKE_SAs by name"),
+            value("ike-id", 'I', Takes::IkeId, "filter IKE_SAs by unique identifier"),
+            value("child", 'c', Takes::Child, "filter CHILD_SAs by name"),
+            value("child-id", 'C', Takes::ChildId, "filter CHILD_SAs by unique identifier"),
             flag("noblock", 'n', "don't wait for IKE_SAs in use"),
             RAW,
             PRETTY,
@@ -175,7 +158,7 @@ pub(crate) const COMMANDS: &[Command] = &[
         about: "list currently installed policies",
         usage: &["[--child <name>] [--trap] [--drop] [--pass] [--raw|--pretty|--json]"],
         options: &[
-            value("child", 'c', "filter policies by CHILD_SA config name"),
+            value("child", 'c', Takes::Child, "filter policies by CHILD_SA config name"),
             flag("trap", 't', "list trap policies"),
             flag("drop", 'd', "list drop policies"),
             flag("pass", 'p', "list bypass policies"),
@@ -199,7 +182,7 @@ pub(crate) const COMMANDS: &[Command] = &[
         letters: &['B'],
         about: "list loaded authority configurations",
         usage: &["[--name <name>] [--raw|--pretty|--json]"],
-        options: &[NAME, RAW, PRETTY, JSON],
+        options: &[value("name", 'n', Takes::Authority, "filter by authority name"), RAW, PRETTY, JSON],
         run: show::list_authorities,
     },
     Command {
@@ -212,9 +195,9 @@ pub(crate) const COMMANDS: &[Command] = &[
             "[--flag none|ca|aa|ocsp|any] [--raw|--pretty|--json|--short|--utc]",
         ],
         options: &[
-            value("subject", 's', "filter by certificate subject"),
-            value("type", 't', "filter by certificate type"),
-            value("flag", 'f', "filter by X.509 certificate flag"),
+            value("subject", 's', Takes::Identity, "filter by certificate subject"),
+            value("type", 't', Takes::Words(CERTIFICATE_TYPES), "filter by certificate type"),
+            value("flag", 'f', Takes::Words(CERTIFICATE_FLAGS), "filter by X.509 certificate flag"),
             flag("pem", 'p', "print PEM encoding of certificate"),
             RAW,
             PRETTY,
@@ -229,7 +212,13 @@ pub(crate) const COMMANDS: &[Command] = &[
         letters: &['A'],
         about: "list loaded pool configurations",
         usage: &["[--leases] [--name <name>] [--raw|--pretty|--json]"],
-        options: &[flag("leases", 'l', "list leases of each pool"), NAME, RAW, PRETTY, JSON],
+        options: &[
+            flag("leases", 'l', "list leases of each pool"),
+            value("name", 'n', Takes::Pool, "filter pools by name"),
+            RAW,
+            PRETTY,
+            JSON,
+        ],
         run: show::list_pools,
     },
     Command {
@@ -244,15 +233,20 @@ pub(crate) const COMMANDS: &[Command] = &[
         name: "flush-certs",
         letters: &['f'],
         about: "flush cached certificates",
-        usage: &["[--type x509|x509_ac|x509_crl|ocsp_response|pubkey] [--raw|--pretty]"],
-        options: &[value("type", 't', "only certificates of this type"), RAW, PRETTY],
+        usage: &["[--type x509|x509_ac|x509_crl|ocsp_response|pubkey] [--raw|--pretty|--json]"],
+        options: &[
+            value("type", 't', Takes::Words(CERTIFICATE_TYPES), "only certificates of this type"),
+            RAW,
+            PRETTY,
+            JSON,
+        ],
         run: control::flush_certs,
     },
     Command {
         name: "load-all",
         letters: &['q'],
         about: "load credentials, authorities, pools and connections",
-        usage: &["[--raw|--pretty] [--clear] [--noprompt] [--dry-run]"],
+        usage: &["[--raw|--pretty|--json] [--clear] [--noprompt] [--dry-run]"],
         options: &[CLEAR, NOPROMPT, RAW, PRETTY, JSON, FILE, DRY_RUN],
         run: unplanned,
     },
@@ -260,7 +254,7 @@ pub(crate) const COMMANDS: &[Command] = &[
         name: "load-authorities",
         letters: &['b'],
         about: "(re-)load authority configuration",
-        usage: &["[--raw|--pretty]"],
+        usage: &["[--raw|--pretty|--json]"],
         options: &[RAW, PRETTY, JSON, FILE],
         run: unplanned,
     },
@@ -268,7 +262,7 @@ pub(crate) const COMMANDS: &[Command] = &[
         name: "load-pools",
         letters: &['a'],
         about: "(re-)load pool configuration",
-        usage: &["[--raw|--pretty]"],
+        usage: &["[--raw|--pretty|--json]"],
         options: &[RAW, PRETTY, JSON, FILE],
         run: unplanned,
     },
@@ -276,7 +270,7 @@ pub(crate) const COMMANDS: &[Command] = &[
         name: "load-conns",
         letters: &['c'],
         about: "(re-)load connection configuration",
-        usage: &["[--raw|--pretty] [--dry-run]"],
+        usage: &["[--raw|--pretty|--json] [--dry-run]"],
         options: &[RAW, PRETTY, JSON, FILE, DRY_RUN],
         run: unplanned,
     },
@@ -284,7 +278,7 @@ pub(crate) const COMMANDS: &[Command] = &[
         name: "load-creds",
         letters: &['s'],
         about: "(re-)load credentials",
-        usage: &["[--raw|--pretty] [--clear] [--noprompt]"],
+        usage: &["[--raw|--pretty|--json] [--clear] [--noprompt]"],
         options: &[CLEAR, NOPROMPT, RAW, PRETTY, JSON, FILE],
         run: unplanned,
     },
@@ -310,8 +304,8 @@ pub(crate) const COMMANDS: &[Command] = &[
         about: "list or reset IKE event counters",
         usage: &["[--name <name>|--all] [--reset] [--raw|--pretty|--json]"],
         options: &[
-            NAME,
-            flag("all", 'a', "counters of all connections"),
+            value("name", 'n', Takes::Connection, "connection name, omit for global counters"),
+            flag("all", 'a', "get/reset counters for all tracked connections"),
             flag("reset", 'R', "reset the counters"),
             RAW,
             PRETTY,
@@ -323,8 +317,8 @@ pub(crate) const COMMANDS: &[Command] = &[
         name: "reload-settings",
         letters: &['r'],
         about: "reload daemon settings",
-        usage: &["[--raw|--pretty]"],
-        options: &[RAW, PRETTY],
+        usage: &["[--raw|--pretty|--json]"],
+        options: &[RAW, PRETTY, JSON],
         run: control::reload_settings,
     },
     Command {
@@ -338,10 +332,11 @@ pub(crate) const COMMANDS: &[Command] = &[
 ];
 
 const POLICY_OPTIONS: &[CommandOption] = &[
-    value("child", 'c', "CHILD_SA configuration to use"),
-    value("ike", 'i', "name of the connection that has it"),
+    value("child", 'c', Takes::Child, "CHILD_SA configuration to use"),
+    value("ike", 'i', Takes::Connection, "name of the connection that has it"),
     RAW,
     PRETTY,
+    JSON,
 ];
 
 /// The load commands carry a plan and are run by [`crate::load::run`] with it.
