@@ -41,5 +41,6 @@ pub mod tags;
 pub mod text;
 pub mod units;
 pub mod vici;
+pub mod watch;
 
 pub use request::{Request, RequestError};

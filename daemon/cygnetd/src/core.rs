@@ -20,6 +20,7 @@ use tokio::time::timeout_at;
 use crate::backend::{Kind, Nature};
 use crate::clock;
 use crate::config::Config;
+use crate::log::Levels;
 use crate::router::Question;
 use crate::shard::Shared;
 use crate::store::Store;
@@ -44,6 +45,8 @@ pub(crate) struct Core {
     pub(crate) subscribers: Arc<Subscribers>,
     /// Scripts.
     pub(crate) updown: Arc<Updown>,
+    /// Which lines the log has.
+    pub(crate) levels: Arc<Levels>,
     /// Who can be asked about the past.
     pub(crate) timeline: Option<Arc<dyn Timeline>>,
     /// Where events are delivered to.

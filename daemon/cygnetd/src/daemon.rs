@@ -52,10 +52,10 @@ pub(crate) fn run(config: Config, settings_file: Option<PathBuf>) -> anyhow::Res
     // Before there is another thread, and with all the privileges that there will ever be.
     let updown = Arc::new(Updown::new(Helper::start()?));
     let subscribers = Arc::new(Subscribers::default());
-    log::start(&config.log, &subscribers)?;
+    let levels = log::start(&config.log, &subscribers)?;
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
-    let outcome = runtime.block_on(run_until_stopped(config, settings_file, subscribers, updown));
+    let outcome = runtime.block_on(run_until_stopped(config, settings_file, subscribers, updown, levels));
     // A client in the middle of a request does not hold up the end.
     runtime.shutdown_background();
     outcome
@@ -66,12 +66,13 @@ async fn run_until_stopped(
     settings_file: Option<PathBuf>,
     subscribers: Arc<Subscribers>,
     updown: Arc<Updown>,
+    levels: Arc<log::Levels>,
 ) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hang_up = signal(SignalKind::hangup())?;
     Listener::check(&config.vici)?;
-    let daemon = Daemon::start(&config, settings_file, subscribers, updown)?;
+    let daemon = Daemon::start(&config, settings_file, subscribers, updown, levels)?;
     if config.swanctl.load {
         load::directory(&daemon.core.store, &config.swanctl.directory);
         daemon.core.store.settled().await;
@@ -153,6 +154,7 @@ impl Daemon {
         settings_file: Option<PathBuf>,
         subscribers: Arc<Subscribers>,
         updown: Arc<Updown>,
+        levels: Arc<log::Levels>,
     ) -> anyhow::Result<Self> {
         let started = (clock::now(), clock::wall());
         let mut telemetry = Telemetry::bind(&config.http, &gateway_name(config))?;
@@ -219,6 +221,7 @@ impl Daemon {
             store,
             subscribers,
             updown,
+            levels,
             timeline,
             webhooks,
             simulator,

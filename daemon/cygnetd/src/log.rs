@@ -1,5 +1,8 @@
 //! Logging: lines on standard error as text or JSON, or entries of the systemd journal; and the same lines as VICI's `log` and `control-log` events.
 
+mod class;
+mod fields;
+mod levels;
 mod vici_layer;
 
 use std::io::IsTerminal as _;
@@ -14,6 +17,8 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer, fmt};
 
+use self::levels::Shown;
+pub(crate) use self::levels::{Levels, Raised};
 use crate::config::{Log, LogFormat};
 use crate::subscribers::Subscribers;
 
@@ -29,7 +34,7 @@ type Boxed<S> = Box<dyn Layer<S> + Send + Sync>;
 ///
 /// # Errors
 /// When the level is no filter, or the journal is asked for and is not there.
-pub(crate) fn start(log: &Log, subscribers: &Arc<Subscribers>) -> anyhow::Result<()> {
+pub(crate) fn start(log: &Log, subscribers: &Arc<Subscribers>) -> anyhow::Result<Arc<Levels>> {
     let (lines, trouble) = match log.format {
         LogFormat::Text => (text(), None),
         LogFormat::Json => (json(), None),
@@ -40,14 +45,27 @@ pub(crate) fn start(log: &Log, subscribers: &Arc<Subscribers>) -> anyhow::Result
         },
         LogFormat::Auto => (text(), None),
     };
-    let level = if log.level.contains("sqlx") { log.level.clone() } else { format!("{},{QUIET}", log.level) };
-    let filter = EnvFilter::builder().parse(level)?;
-    let lines = lines.with_filter(filter);
+    let levels = Arc::new(Levels::new(usual(&log.level)?));
+    let lines = lines.with_filter(Shown(Arc::clone(&levels)));
     tracing_subscriber::registry().with(lines).with(vici_layer::layer(Arc::clone(subscribers))).try_init()?;
     if let Some(error) = trouble {
         tracing::warn!("the journal cannot be reached, lines go to standard error: {error:#}");
     }
+    Ok(levels)
+}
+
+/// Lines as the settings now say.
+///
+/// # Errors
+/// When the level is no filter.
+pub(crate) fn set(levels: &Levels, log: &Log) -> anyhow::Result<()> {
+    levels.set_usual(usual(&log.level)?);
     Ok(())
+}
+
+fn usual(level: &str) -> anyhow::Result<EnvFilter> {
+    let level = if level.contains("sqlx") { level.to_owned() } else { format!("{level},{QUIET}") };
+    Ok(EnvFilter::builder().parse(level)?)
 }
 
 fn text<S: Subscriber + for<'a> LookupSpan<'a>>() -> Boxed<S> {

@@ -28,7 +28,7 @@ const SETTLE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Configuration as loaded.
 pub(crate) struct Store {
     shared: Arc<Shared>,
-    settings: IkeSettings,
+    settings: Mutex<IkeSettings>,
     /// Devices that may appear.
     expected: Devices,
     loaded: Mutex<Loaded>,
@@ -83,6 +83,7 @@ struct Refused {
 impl Store {
     /// Nothing loaded yet.
     pub(crate) fn new(shared: Arc<Shared>, settings: IkeSettings, expected: Devices) -> Self {
+        let settings = Mutex::new(settings);
         let store = Self { shared, settings, expected, loaded: Mutex::default(), unsettled: Mutex::default() };
         store.publish(&store.lock());
         store
@@ -275,9 +276,16 @@ impl Store {
         let snapshot = ConfigSnapshot {
             connections: loaded.connections.clone(),
             secrets: loaded.secrets.clone(),
-            settings: self.settings.clone(),
+            settings: self.settings.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         };
         self.shared.config.store(Arc::new(snapshot));
+    }
+
+    /// Changes settings of the core that it looks up whenever it needs them.
+    pub(crate) fn change_settings(&self, change: impl FnOnce(&mut IkeSettings)) {
+        let loaded = self.lock();
+        change(&mut self.settings.lock().unwrap_or_else(PoisonError::into_inner));
+        self.publish(&loaded);
     }
 
     /// Waits until the shards have taken up every change so far and the backend has what they asked of it: traps and guards then stand. Start

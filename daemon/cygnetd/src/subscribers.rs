@@ -4,7 +4,7 @@
 //! and it is told how many before the first event that it gets again ([`LOST`]). Its session says so in the log (not here: log lines are
 //! themselves events). Answers are not lost; they wait for room, which holds up the client's own session only.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -42,8 +42,35 @@ pub(crate) struct Queued {
 pub(crate) struct ControlLog {
     /// Most detailed level.
     pub(crate) level: u8,
-    /// Connection; `None` = every one.
-    pub(crate) connection: Option<String>,
+    /// What they are about.
+    pub(crate) about: About,
+}
+
+/// What a client's command is about: its own IKE SAs, not those of others that use the same connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum About {
+    /// A child that is to come up, or an IKE SA alone.
+    Attempt {
+        /// The connection.
+        connection: String,
+        /// The child.
+        child: Option<String>,
+        /// IKE SAs that were taken for it so far.
+        ikes: BTreeSet<u32>,
+    },
+    /// These IKE SAs.
+    Known(BTreeSet<u32>),
+}
+
+impl About {
+    /// Whether a line is about it. What is told of a connection and of no IKE SA is about every attempt.
+    fn includes(&self, connection: Option<&str>, ike: Option<u32>) -> bool {
+        match (self, ike) {
+            (Self::Attempt { ikes, .. } | Self::Known(ikes), Some(ike)) => ikes.contains(&ike),
+            (Self::Attempt { connection: own, .. }, None) => connection == Some(own.as_str()),
+            (Self::Known(_), None) => false,
+        }
+    }
 }
 
 /// Who a client is.
@@ -276,16 +303,34 @@ impl Subscribers {
         self.emit_where(event, message, |_| true);
     }
 
+    /// An IKE SA is used for a child, or for itself: lines about it are for those who wait for that.
+    pub(crate) fn serves(&self, name: &str, wanted: Option<&str>, ike: u32) {
+        for client in self.clients() {
+            let mut filter = client.control_log.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(ControlLog { about: About::Attempt { connection, child, ikes }, .. }) = filter.as_mut()
+                && connection == name
+                && child.as_deref() == wanted
+            {
+                ikes.insert(ike);
+            }
+        }
+    }
+
     /// Queues a `control-log` event for those whose command the line belongs to.
-    pub(crate) fn emit_control_log(&self, level: u8, connection: Option<&str>, message: &Message) {
-        self.emit_where("control-log", message, |client| {
+    pub(crate) fn emit_control_log(
+        &self,
+        level: u8,
+        connection: Option<&str>,
+        ike: Option<u32>,
+        message: impl Fn() -> Message,
+    ) {
+        let wants = |client: &Client| {
             let filter = client.control_log.lock().unwrap_or_else(PoisonError::into_inner);
-            filter.as_ref().is_some_and(|filter| {
-                level <= filter.level
-                    && connection.is_some()
-                    && filter.connection.as_deref().is_none_or(|c| Some(c) == connection)
-            })
-        });
+            filter.as_ref().is_some_and(|filter| level <= filter.level && filter.about.includes(connection, ike))
+        };
+        if self.clients().iter().any(|client| wants(client)) {
+            self.emit_where("control-log", &message(), wants);
+        }
     }
 
     fn emit_where(&self, event: &str, message: &Message, wanted: impl Fn(&Client) -> bool) {
@@ -388,14 +433,35 @@ mod tests {
         let (client, queue) = all.join(None);
         client.register("control-log");
         assert_eq!(all.log_wanted(), None);
-        all.emit_control_log(1, Some("a"), &Message::new());
-        all.set_control_log(&client, Some(ControlLog { level: 2, connection: Some("a".into()) }));
+        let tell = |level, connection, ike| all.emit_control_log(level, connection, ike, Message::new);
+        tell(1, Some("a"), Some(7));
+        let about = |child: &str| {
+            let about = About::Attempt { connection: "a".into(), child: Some(child.into()), ikes: BTreeSet::new() };
+            Some(ControlLog { level: 2, about })
+        };
+        all.set_control_log(&client, about("net"));
         assert_eq!(all.log_wanted(), Some(2));
-        all.emit_control_log(2, Some("a"), &Message::new());
-        all.emit_control_log(3, Some("a"), &Message::new());
-        all.emit_control_log(1, Some("b"), &Message::new());
-        all.emit_control_log(1, None, &Message::new());
-        assert_eq!(queue.len(), 1);
+        // Whose IKE SA it is shows when it is taken for the child.
+        tell(1, Some("a"), Some(7));
+        all.serves("a", Some("other"), 7);
+        all.serves("b", Some("net"), 7);
+        all.serves("a", None, 7);
+        tell(1, Some("a"), Some(7));
+        assert_eq!(queue.len(), 0);
+        all.serves("a", Some("net"), 7);
+        tell(2, Some("a"), Some(7));
+        tell(2, Some("a"), None);
+        assert_eq!(queue.len(), 2);
+        tell(3, Some("a"), Some(7));
+        tell(1, Some("a"), Some(8));
+        tell(1, Some("b"), None);
+        tell(1, None, None);
+        assert_eq!(queue.len(), 2);
+        all.set_control_log(&client, Some(ControlLog { level: 0, about: About::Known([3, 4].into()) }));
+        tell(0, Some("a"), Some(4));
+        tell(0, Some("a"), Some(7));
+        tell(0, Some("a"), None);
+        assert_eq!(queue.len(), 3);
         all.leave(&client);
         assert_eq!(all.log_wanted(), None);
     }

@@ -4,9 +4,11 @@ mod account;
 mod capture;
 mod commands;
 mod control_log;
+mod levels;
 mod listener;
 mod past;
 mod session;
+mod settings;
 mod socket_file;
 mod webhooks;
 

@@ -6,6 +6,7 @@
 
 mod compare;
 mod entries;
+mod said;
 
 use std::sync::Arc;
 
@@ -34,6 +35,8 @@ pub(crate) use self::entries::{Class, backend_limits, policy_tags, priority};
 /// What both ends have agreed on.
 #[derive(Debug)]
 pub(crate) struct Agreement {
+    /// Number of the CHILD SA that is made of it.
+    pub(crate) unique_id: u32,
     /// Configuration.
     pub(crate) child: Arc<Child>,
     /// Group.
@@ -201,7 +204,7 @@ impl ChildSa {
         let limits = lifetime.roll(|| turn.random());
         let pairs = SelectorPair::product(&agreed.local_ts, &agreed.remote_ts).into();
         let outer = transport::outer(core.path);
-        let unique_id = turn.ids.child();
+        let unique_id = agreed.unique_id;
         let kept = replaces.map(|old| old.tags()).or(agreed.tags);
         let tags = kept.unwrap_or_else(|| agreed.child.tags.draw(core.interface, || turn.ids.tag_value()));
         turn.registry.home.insert(unique_id, core.spi().0);

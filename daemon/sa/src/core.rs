@@ -25,6 +25,7 @@ use crate::notice::Notice;
 use crate::pace::Pace;
 use crate::reassembly::{MOST_OCTETS, MOST_OCTETS_BEFORE_AUTHENTICATION, Reassembly};
 use crate::retry;
+use crate::say::{At, Said, say};
 use crate::suite::IkeSuite;
 use crate::tally::Tallied;
 use crate::turn::Turn;
@@ -175,7 +176,9 @@ impl Core {
         response: bool,
         payloads: &[Payload<'_>],
     ) -> Result<Vec<u8>, Error> {
-        Ok(encode(&self.header(exchange, id, response), payloads)?)
+        let header = self.header(exchange, id, response);
+        say!(TRACE, "ENC 1", self, "generating {}", Said::new(&header, payloads));
+        Ok(encode(&header, payloads)?)
     }
 
     /// A message in SK, or in fragments if it is longer than one datagram should be.
@@ -190,12 +193,16 @@ impl Core {
         let keys = self.keys.as_ref().ok_or(Error::Temporary("no keys yet"))?;
         let sizes = Keys::sizes(keys.outbound.as_ref());
         let (header, chain) = (self.header(exchange, id, response), encode_chain(payloads)?);
+        say!(TRACE, "ENC 1", self, "generating {}", Said::new(&header, payloads));
         let whole = chain.octets.len().saturating_add(sk_overhead(chain.octets.len(), sizes));
         let buffers = match self.longest_message(turn) {
             Some(longest) if whole > longest => SkBuffer::seal_fragments(&header, &chain, longest, sizes)?,
             //= RFC 7383 §2.5.1: a message that fits is sent as it always was
             Some(_) | None => vec![SkBuffer::seal(&header, &chain, sizes)?],
         };
+        if let count @ 2.. = buffers.len() {
+            say!(TRACE, "ENC 1", self, "splitting IKE message ({whole} bytes) into {count} fragments");
+        }
         let seal = |mut buffer: SkBuffer| {
             let parts = buffer.parts();
             keys.outbound.seal(turn.context.rng, parts.associated, parts.iv, parts.body, parts.icv)?;
@@ -225,7 +232,17 @@ impl Core {
         let opened = self.open(message)?;
         let piece = opened.plaintext().map_err(|_| Error::Unauthentic("fragment with impossible padding"))?;
         let most = if self.established_at.is_some() { MOST_OCTETS } else { MOST_OCTETS_BEFORE_AUTHENTICATION };
-        self.reassembly.store(&message.header, fragment, piece, most).map_err(Error::Unauthentic)
+        let (number, total) = (fragment.number, fragment.total);
+        let whole = self.reassembly.store(&message.header, fragment, piece, most).map_err(Error::Unauthentic)?;
+        match &whole {
+            None => {
+                say!(TRACE, "ENC 1", self, "received fragment #{number} of {total}, waiting for complete IKE message")
+            }
+            Some(_) => {
+                say!(TRACE, "ENC 1", self, "received fragment #{number} of {total}, reassembled fragmented IKE message")
+            }
+        }
+        Ok(whole)
     }
 
     //= RFC 7383 §2.5.3: of a fragmented message nothing stands in clear in front of SKF
@@ -267,6 +284,8 @@ impl Core {
     pub(crate) fn transmit(&mut self, turn: &mut Turn<'_>, path: Path, datagrams: &Datagrams) {
         self.sent_at = turn.now();
         for octets in datagrams.iter() {
+            let (from, to, length) = (At(path.local), At(path.remote), octets.len());
+            say!(TRACE, "NET 1", self, "sending packet: from {from} to {to} ({length} bytes)");
             turn.transmit(path, octets.to_vec(), self.connection.dscp);
         }
     }
@@ -298,11 +317,14 @@ impl Core {
         let remote = self.path.remote;
         let Some((before, datagrams)) = self.window.repeat() else { return Ok(()) };
         if before >= settings.retransmit_tries {
+            say!(DEBUG, "IKE 1", self, "giving up after {before} retransmits");
             let text = format!("{remote} did not answer {} messages", before.saturating_add(1));
             return Err(Error::PeerUnreachable(text));
         }
         //= RFC 7383 §2.6.1: a fragmented message is repeated as a whole
         let datagrams = datagrams.clone();
+        let (number, id) = (before.saturating_add(1), self.window.waiting_id());
+        say!(DEBUG, "IKE 1", self, "retransmit {number} of request with message ID {id}");
         turn.registry.tally.count(Tallied::RequestRepeated);
         for way in self.ways(before) {
             self.transmit(turn, way, &datagrams);
@@ -451,9 +473,4 @@ pub(crate) fn seconds_until(now: Instant, at: Instant) -> i64 {
     let (ahead, behind) = (at.saturating_since(now), now.saturating_since(at));
     let seconds = |span: std::time::Duration| i64::try_from(span.as_secs()).unwrap_or(i64::MAX);
     if behind.is_zero() { seconds(ahead) } else { -seconds(behind) }
-}
-
-/// Logs the end of something with its cause.
-pub(crate) fn log_down(core: &Core, what: &str, cause: &Cause) {
-    tracing::info!(conn = core.connection.name, ike = core.unique_id, peer = %core.path.remote, cause = ?cause.kind, "{what} down: {cause}");
 }

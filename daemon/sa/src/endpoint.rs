@@ -272,7 +272,6 @@ impl Endpoint {
             }
         };
         let header = &message.header;
-        tracing::trace!(peer = %path.remote, exchange = %header.exchange, mid = %header.message_id, response = header.flags.response, octets = octets.len(), "received");
         let ours = our_spi(header);
         let first = header.exchange == ExchangeType::IKE_SA_INIT && header.flags.initiator && !header.flags.response;
         if first && ours.is_zero() {

@@ -29,6 +29,7 @@ use crate::exchange::{auth_lifetime, create_child, delete, liveness, rekey_ike};
 use crate::io::{Output, Recipient};
 use crate::negotiation::ChildRequest;
 use crate::notice::{Estate, Notice};
+use crate::say::{Ends, say};
 use crate::turn::Turn;
 
 /// What is to be done as soon as the window is free.
@@ -150,10 +151,9 @@ impl Authenticated {
         core.interface = core.connection.interface.draw(|| turn.ids.tag_value());
         this.enter(core, turn);
         turn.registry.connecting.remove(&core.unique_id);
-        tracing::info!(
-            conn = core.connection.name, ike = core.unique_id, peer = %core.path.remote,
-            "IKE SA up: {}[{}]...{}[{}]", core.path.local, core.local_id, core.path.remote, core.remote_id
-        );
+        let (name, id) = (&core.connection.name, core.unique_id);
+        say!(INFO, "IKE 0", core, "IKE_SA {name}[{id}] established between {}", Ends(core));
+        say_lifetimes(core, turn);
         turn.event(EventBody::IkeSaEstablished { ike: Box::new(this.snapshot_alone(core, turn.now())) });
         turn.notices.push_back(Notice::Established { spi: core.spi().0 });
         this
@@ -299,6 +299,7 @@ impl Authenticated {
             _ => false,
         });
         // One that is under way is as good as a queued one: asked for again after a refusal, it would not wait.
+        say!(TRACE, "IKE 2", core, "queueing {} task", intent_name(&intent));
         let under_way = matches!((&self.active, &intent), (Some(Active::RekeyIke(_)), Intent::RekeyIke));
         if !queued && !under_way {
             match intent {
@@ -321,6 +322,7 @@ impl Authenticated {
     pub(crate) fn advance(&mut self, core: &mut Core, turn: &mut Turn<'_>) {
         while self.active.is_none() && !core.window.is_waiting() && !self.finished {
             let Some(intent) = self.next_intent() else { return };
+            say!(TRACE, "IKE 2", core, "activating {} task", intent_name(&intent));
             let started = match intent {
                 Intent::CreateChild(request) => create_child::start(self, core, turn, request),
                 Intent::RekeyChild(child) => create_child::start_rekey(self, core, turn, child),
@@ -416,6 +418,20 @@ fn active_name(active: &Active) -> &'static str {
         Active::AuthLifetime => "IKE_AUTH_LIFETIME",
         Active::Liveness => "IKE_DPD",
         Active::Mobike(_) => Errand::name(),
+    }
+}
+
+/// When the IKE SA will be replaced, and when it ends should that fail.
+pub(crate) fn say_lifetimes(core: &Core, turn: &Turn<'_>) {
+    let until = |timer| turn.deadlines.get(core.timer(timer)).map(|at| seconds_until(turn.now(), at));
+    if let Some(seconds) = until(IkeTimer::Rekey) {
+        say!(DEBUG, "IKE 1", core, "scheduling rekeying in {seconds}s");
+    }
+    if let Some(seconds) = until(IkeTimer::Reauth) {
+        say!(DEBUG, "IKE 1", core, "scheduling reauthentication in {seconds}s");
+    }
+    if let Some(seconds) = until(IkeTimer::Expire) {
+        say!(DEBUG, "IKE 1", core, "maximum IKE_SA lifetime {seconds}s");
     }
 }
 

@@ -21,6 +21,7 @@ use crate::mobility::Mobility;
 use crate::negotiation::ChildRequest;
 use crate::notice::Notice;
 use crate::reassembly::Reassembly;
+use crate::say::{self, say};
 use crate::turn::Turn;
 use crate::window::Window;
 
@@ -55,6 +56,10 @@ impl IkeSa {
         let path = Path { local: nowhere, remote: nowhere };
         let spi_i = turn.ids.ike_spi(turn.context)?;
         let core = Self::new_core(turn, connection, path, (spi_i, IkeSpi(0)), true);
+        if requests.is_empty() {
+            say::serves(&core, None);
+        }
+        requests.iter().for_each(|request| say::serves(&core, Some(&request.child.name)));
         let mut ike = Self { core, phase: Phase::Initiating(Box::new(Initiating::new(requests))) };
         ike.guarded(turn, |phase, core, turn| match phase {
             Phase::Initiating(init) => init.begin(core, turn),
@@ -152,6 +157,9 @@ impl IkeSa {
             tracing::debug!(ike = core.unique_id, peer = %core.path.remote, "half-open IKE SA forgotten: {cause}");
             self.phase = Phase::Closed;
             return;
+        }
+        if cause.kind == CauseKind::PeerUnreachable {
+            say!(DEBUG, "IKE 1", core, "establishing IKE_SA failed, peer not responding");
         }
         tracing::warn!(conn = core.connection.name, ike = core.unique_id, peer = %core.path.remote, cause = ?cause.kind, "IKE SA failed: {cause}");
         match std::mem::replace(&mut self.phase, Phase::Closed) {

@@ -27,6 +27,7 @@
 //! | `gauge`, `meter`, `totals`, `farewell` | counters of the device: how often they are read, what they say about limits, sums over rekeys, and the last ones |
 //! | `counters`, `tally` | counters of messages: by connection as VICI shows them, and by what became of them over all shards |
 //! | `fragmentation`, `datagrams`, `reassembly` | messages that are longer than one datagram should be |
+//! | `say` | the lines of the log that tools know |
 //! | `error` | whose fault it is, and the one function that decides what goes on the wire |
 //!
 //! Three rules hold it together. Exchanges never name each other: what one wants of another is queued as an intent. Only an authenticated IKE
@@ -68,6 +69,7 @@ mod reassembly;
 mod registry;
 mod retry;
 mod route;
+mod say;
 mod selectors;
 mod shaper;
 mod specs;

@@ -7,6 +7,9 @@ use ike_wire::ids::NotifyType;
 use ike_wire::{IkeSpi, Notify, Payload, Payloads};
 use ipsec::{Path, UdpEncapsulation};
 
+use crate::core::Core;
+use crate::say::say;
+
 /// What is known of NAT on the way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Nat {
@@ -75,6 +78,16 @@ pub(crate) fn detect(payloads: &Payloads<'_>, spi_i: IkeSpi, spi_r: IkeSpi, path
         return Nat::default();
     };
     Nat { local: !destination, remote: !source, forced }
+}
+
+/// Tells whom of the two NAT was found to be in front of.
+pub(crate) fn say_found(core: &Core) {
+    if core.nat.local {
+        say!(DEBUG, "IKE 1", core, "local host is behind NAT, sending keep alives");
+    }
+    if core.nat.remote {
+        say!(DEBUG, "IKE 1", core, "remote host is behind NAT");
+    }
 }
 
 #[cfg(test)]

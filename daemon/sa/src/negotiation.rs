@@ -17,6 +17,7 @@ use crate::children::{Agreement, ChildSa};
 use crate::core::Core;
 use crate::error::Error;
 use crate::ladder;
+use crate::say::say;
 use crate::selectors;
 use crate::suite::{self, ChildKeyExchange, Chosen, EspSuite};
 use crate::transport::{self, Seen};
@@ -55,6 +56,8 @@ type Pair = (Vec<TrafficSelector>, Vec<TrafficSelector>);
 #[derive(Debug)]
 pub(crate) struct Offer {
     pub(crate) request: ChildRequest,
+    /// Of the CHILD SA that it may become.
+    unique_id: u32,
     reqid: Reqid,
     device: DeviceId,
     spi: Spi,
@@ -134,7 +137,15 @@ impl Offer {
         let fixed = request.reqid.or(child.reqid.map(Reqid));
         let reqid = rekeys.map(|old| old.reqid).or(fixed).unwrap_or_else(|| turn.ids.reqid());
         let claim = Some(wanted.claim);
-        Ok(Self { reqid, device, spi, proposals, local, remote, mode, exchange, request, claim })
+        let unique_id = turn.ids.child();
+        Ok(Self { unique_id, reqid, device, spi, proposals, local, remote, mode, exchange, request, claim })
+    }
+
+    /// Tells that it is offered.
+    pub(crate) fn say_begun(&self, core: &Core) {
+        say!(TRACE, "CFG 2", core, "proposing traffic selectors: {}", describe_pair(&self.local, &self.remote));
+        say!(TRACE, "CFG 2", core, "configured proposals: {}", suite::describe(&self.proposals));
+        say!(DEBUG, "IKE 0", core, "establishing CHILD_SA {}{{{}}}", self.request.child.name, self.unique_id);
     }
 
     /// SA payload.
@@ -172,7 +183,9 @@ impl Offer {
             return Err(Error::PeerMisbehaved("the answer does not hold exactly one ESP proposal"));
         };
         let chosen = self.choose(turn, std::slice::from_ref(proposal), None);
+        say!(TRACE, "CFG 2", core, "received proposals: {}", suite::describe(&sa.proposals));
         let chosen = chosen.ok_or_else(|| self.no_proposal(&sa.proposals))?;
+        say!(DEBUG, "CFG 1", core, "selected proposal: {proposal}");
         let transport = payloads.notify(NotifyType::USE_TRANSPORT_MODE).is_some();
         let Seen { local, remote, peer_view } = self.answered(core, transport, ts_i, ts_r)?;
         if !selectors::is_subset(&local, &self.local) || !selectors::is_subset(&remote, &self.remote) {
@@ -183,10 +196,12 @@ impl Offer {
             });
         }
         let (local_ts, remote_ts) = (narrow(&local, &self.local), narrow(&remote, &self.remote));
+        say!(TRACE, "CFG 2", core, "selected traffic selectors: {}", describe_pair(&local_ts, &remote_ts));
         let mut claim = self.claim.take().ok_or(Error::PeerMisbehaved("a second answer to one offer"))?;
         let what = (self.mode, chosen.suite, &*SelectorPair::product(&local_ts, &remote_ts));
         let ladder = ladder::agreed(turn, core, self.device, &self.request.child, what, &mut claim)?;
         Ok(Agreement {
+            unique_id: self.unique_id,
             child: self.request.child.clone(),
             reqid: self.reqid,
             device: self.device,
@@ -349,7 +364,11 @@ pub(crate) fn answer(
     let spi_in = reserve(turn, device)?;
     let fixed = found.child.reqid.map(Reqid);
     let reqid = rekeys.map(|old| old.reqid).or(fixed).unwrap_or_else(|| turn.ids.reqid());
+    say!(TRACE, "CFG 2", core, "received proposals: {}", suite::describe(&sa.proposals));
+    say!(DEBUG, "CFG 1", core, "selected proposal: {}", chosen.suite.proposal(chosen.number, spi_in));
+    say!(TRACE, "CFG 2", core, "selected traffic selectors: {}", describe_pair(&found.local, &found.remote));
     let agreed = Agreement {
+        unique_id: turn.ids.child(),
         child: found.child,
         reqid,
         device,

@@ -38,7 +38,6 @@ impl Turn<'_> {
 
     /// Sends a datagram.
     pub(crate) fn transmit(&mut self, path: Path, octets: Vec<u8>, dscp: u8) {
-        tracing::trace!(peer = %path.remote, octets = octets.len(), "sent");
         self.outputs.push_back(Output::Transmit(Transmit { path, octets, dscp }));
     }
 

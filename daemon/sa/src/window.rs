@@ -83,6 +83,11 @@ impl Window {
         self.outstanding.is_some()
     }
 
+    /// The ID of the request that waits.
+    pub(crate) fn waiting_id(&self) -> u32 {
+        self.outstanding.as_ref().map_or(0, |outstanding| outstanding.id)
+    }
+
     /// Whether the request that waits was repeated.
     pub(crate) fn was_repeated(&self) -> bool {
         self.repeats() > 0

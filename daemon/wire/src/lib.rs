@@ -51,9 +51,9 @@ pub use ids::{IkeSpi, MessageId};
 pub use message::{Chain, MAX_MESSAGE, Message, encode, encode_chain};
 pub use payload::{
     AUTHORITY_HASH_LEN, AddressRange, Attribute, AttributeValue, Authentication, Certificate, CertificateRequest,
-    Configuration, ConfigurationAttribute, Delete, Eap, Encrypted, EncryptedFragment, Identification, KeyExchange,
-    MAX_ATTRIBUTES, MAX_CONFIGURATION_ATTRIBUTES, MAX_FRAGMENTS, MAX_PAYLOADS, MAX_PROPOSALS, NONCE_LEN, Nonce, Notify,
-    OtherSelector, PAYLOAD_HEADER_LEN, Payload, Payloads, Proposal, SecurityAssociation, SelectorRange,
+    Configuration, ConfigurationAttribute, Contents, Delete, Eap, Encrypted, EncryptedFragment, Identification,
+    KeyExchange, MAX_ATTRIBUTES, MAX_CONFIGURATION_ATTRIBUTES, MAX_FRAGMENTS, MAX_PAYLOADS, MAX_PROPOSALS, NONCE_LEN,
+    Nonce, Notify, OtherSelector, PAYLOAD_HEADER_LEN, Payload, Payloads, Proposal, SecurityAssociation, SelectorRange,
     TrafficSelector, TrafficSelectors, Transform, UnknownPayload, VendorId, parse_chain,
 };
 pub use sk::{SkBuffer, SkParts, SkSizes, sk_overhead, skf_capacity};

@@ -4,6 +4,7 @@
 
 mod chain;
 mod configuration;
+mod contents;
 mod encrypted;
 mod notify;
 mod plain;
@@ -14,6 +15,7 @@ use std::borrow::Cow;
 
 pub use chain::Payloads;
 pub use configuration::{Configuration, ConfigurationAttribute, MAX_CONFIGURATION_ATTRIBUTES};
+pub use contents::Contents;
 pub use encrypted::{Encrypted, EncryptedFragment, MAX_FRAGMENTS};
 pub(crate) use encrypted::{FRAGMENT_NUMBERS_LEN, write_fragment_numbers};
 pub use notify::{Delete, Notify};

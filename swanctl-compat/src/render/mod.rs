@@ -10,6 +10,7 @@ mod events;
 mod explain;
 mod forecast;
 mod history;
+mod log;
 mod policies;
 mod replies;
 mod sas;
@@ -28,6 +29,7 @@ pub use events::{LogLine, control_log, event, log};
 pub use explain::cygnet_block;
 pub use forecast::forecast;
 pub use history::{complete, cygnet_event, cygnet_generation, cygnet_past_ike, cygnet_total};
+pub use log::cygnet_raised;
 pub use policies::{PolicyKind, PolicyListing, list_policy};
 pub use replies::{
     Algorithms, DaemonInfo, Heap, Stats, algorithms, failed, get_authorities, get_conns, get_keys, get_pools,

@@ -7,6 +7,7 @@ mod absent;
 mod capture;
 mod filter;
 mod history;
+mod log;
 mod server;
 mod shared;
 pub mod simulate;
@@ -24,6 +25,7 @@ use ike_model::{Connection, CounterScope, Selector, SharedSecret};
 pub use absent::redirect as redirect_answer;
 pub use capture::WantedCapture;
 pub use filter::{PolicyFilter, SaFilter};
+pub use log::{Detail, GROUPS, LONGEST, LogOrder, Part, USUAL};
 pub use server::{changes, each_connection, unreadable};
 pub use shared::SharedError;
 pub use why::WhyQuestion;
@@ -37,7 +39,7 @@ use crate::vici::Message;
 pub const LOST: &str = "cygnet-lost";
 
 /// Every event that a client may register for.
-pub const EVENTS: [&str; 30] = [
+pub const EVENTS: [&str; 31] = [
     "log",
     "control-log",
     "list-sa",
@@ -67,6 +69,7 @@ pub const EVENTS: [&str; 30] = [
     "cygnet-capture",
     "cygnet-packets",
     "cygnet-keys",
+    "cygnet-raised",
     LOST,
 ];
 
@@ -98,8 +101,8 @@ pub enum Request {
         ike: Option<String>,
         /// How long to wait.
         wait: Wait,
-        /// Most detailed level of log wanted.
-        log_level: u8,
+        /// Most detailed level of log wanted: -1 (none) to 4.
+        log_level: i8,
     },
     /// `terminate`; streams `control-log`; answer with [`render::terminated`].
     Terminate {
@@ -109,8 +112,8 @@ pub enum Request {
         force: bool,
         /// How long to wait.
         wait: Wait,
-        /// Most detailed level of log wanted.
-        log_level: u8,
+        /// Most detailed level of log wanted: -1 (none) to 4.
+        log_level: i8,
     },
     /// `rekey`; answer with [`render::matched`].
     Rekey {
@@ -271,6 +274,9 @@ pub enum Request {
         /// Which.
         id: u32,
     },
+    /// `cygnet-log`: more lines of the log for a while; streams `cygnet-raised` ([`render::cygnet_raised`]) with all that is raised then, and
+    /// ends with [`render::ok`].
+    CygnetLog(LogOrder),
     /// `cygnet-webhook-drop`: gives up what waits for a webhook; answer with [`render::matched`] how many that were.
     CygnetWebhookDrop {
         /// The webhook.
@@ -403,6 +409,7 @@ impl Request {
             "cygnet-webhook-drop" => webhook::name(message).map(|name| Self::CygnetWebhookDrop { name }),
             "cygnet-capture" => WantedCapture::parse(message).map(Self::CygnetCapture),
             "cygnet-capture-stop" => capture::stopped(message).map(|id| Self::CygnetCaptureStop { id }),
+            "cygnet-log" => log::parse(message).map(Self::CygnetLog),
             "cygnet-status" => Ok(Self::CygnetStatus { ike: text(message, "ike") }),
             _ => Err(RequestError::Unknown),
         }
@@ -445,13 +452,13 @@ fn wait(message: &Message) -> Result<Wait, RequestError> {
     }
 }
 
-/// `loglevel`: -1 silences the log, which level 0 comes closest to.
-fn log_level(message: &Message) -> Result<u8, RequestError> {
+/// `loglevel`: -1 silences the log.
+fn log_level(message: &Message) -> Result<i8, RequestError> {
     match message.get_str("loglevel") {
         None | Some("") => Ok(1),
-        Some("-1") => Ok(0),
+        Some("-1") => Ok(-1),
         Some(text) => match units::u32(text) {
-            Some(level) => Ok(u8::try_from(level).unwrap_or(u8::MAX).min(4)),
+            Some(level) => Ok(i8::try_from(level).unwrap_or(4).min(4)),
             None => Err(refuse("invalid number for: loglevel")),
         },
     }

@@ -66,7 +66,7 @@ fn initiate_and_its_waits() {
         Err("invalid number for: timeout".into())
     );
     let quiet = parse("initiate", m().with("ike", "gw").with("loglevel", "-1"));
-    assert!(matches!(quiet, Ok(Request::Initiate { child: None, log_level: 0, .. })));
+    assert!(matches!(quiet, Ok(Request::Initiate { child: None, log_level: -1, .. })));
 }
 
 #[test]

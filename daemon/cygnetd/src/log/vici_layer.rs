@@ -1,18 +1,20 @@
 //! Log lines as VICI events: `log` for whoever listens, `control-log` for the client whose command they belong to.
 
-use std::fmt::{self, Write as _};
+use std::cell::Cell;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use swanctl_compat::render::{self, LogLine};
-use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
 use tracing::span::{Attributes, Id};
 use tracing::subscriber::Interest;
-use tracing::{Event, Level, Metadata, Subscriber};
+use tracing::{Event, Metadata, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::{Context, Filter};
 use tracing_subscriber::registry::LookupSpan;
 
+use super::class::{Class, SERVES};
+use super::fields::Fields;
 use crate::subscribers::Subscribers;
 
 /// The layer with its filter: nothing is even formatted while nobody listens.
@@ -25,37 +27,28 @@ struct ViciLayer(Arc<Subscribers>);
 /// Lets through what some client wants.
 struct Wanted(Arc<Subscribers>);
 
-impl<S> Filter<S> for Wanted {
-    fn enabled(&self, metadata: &Metadata<'_>, _: &Context<'_, S>) -> bool {
-        self.0.log_wanted().is_some_and(|wanted| level(metadata.level()) <= wanted)
-            && group(metadata.target()).is_some()
-    }
-
-    fn callsite_enabled(&self, metadata: &'static Metadata<'static>) -> Interest {
-        if self.0.log_wanted().is_some() && group(metadata.target()).is_some() {
-            Interest::sometimes()
-        } else {
-            Interest::never()
-        }
-    }
-
-    fn max_level_hint(&self) -> Option<LevelFilter> {
-        Some(match self.0.log_wanted() {
-            None => LevelFilter::OFF,
-            Some(0) => LevelFilter::WARN,
-            Some(1) => LevelFilter::INFO,
-            Some(2) => LevelFilter::DEBUG,
-            Some(_) => LevelFilter::TRACE,
-        })
+impl Wanted {
+    fn wants(&self, metadata: &Metadata<'_>) -> bool {
+        let Some(wanted) = self.0.log_wanted() else { return false };
+        // Whose IKE SA it is decides about lines of all levels.
+        metadata.name() == SERVES || Class::of(metadata).is_some_and(|class| class.level <= wanted)
     }
 }
 
-/// Fields of a line or of a span around it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Fields {
-    connection: Option<String>,
-    unique_id: Option<u32>,
-    text: String,
+impl<S> Filter<S> for Wanted {
+    fn enabled(&self, metadata: &Metadata<'_>, _: &Context<'_, S>) -> bool {
+        self.wants(metadata)
+    }
+
+    /// Asked again whenever what is wanted changes.
+    fn callsite_enabled(&self, metadata: &'static Metadata<'static>) -> Interest {
+        if self.wants(metadata) { Interest::sometimes() } else { Interest::never() }
+    }
+
+    fn max_level_hint(&self) -> Option<LevelFilter> {
+        // Level 1 has lines that are TRACE in our own log.
+        Some(self.0.log_wanted().map_or(LevelFilter::OFF, |_| LevelFilter::TRACE))
+    }
 }
 
 impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for ViciLayer {
@@ -68,79 +61,34 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for ViciLayer {
     }
 
     fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
-        let mut fields = Fields::default();
-        event.record(&mut fields);
-        for span in context.event_scope(event).into_iter().flatten() {
-            if let Some(outer) = span.extensions().get::<Fields>() {
-                fields.connection = fields.connection.or_else(|| outer.connection.clone());
-                fields.unique_id = fields.unique_id.or(outer.unique_id);
-            }
+        let Some(Class { group, level }) = Class::of(event.metadata()) else { return };
+        let Fields { connection, unique_id, serves, text } = Fields::of(event, &context);
+        let connection = connection.as_deref();
+        if event.metadata().name() == SERVES
+            && let (Some(connection), Some(ike)) = (connection, unique_id)
+        {
+            self.0.serves(connection, serves.as_deref(), ike);
         }
-        let Some(group) = group(event.metadata().target()) else { return };
-        let level = level(event.metadata().level());
-        let connection = fields.connection.as_deref();
-        let ike_sa = connection.map(|name| (name, fields.unique_id.unwrap_or(0)));
-        let line = LogLine { group, level, thread: 0, ike_sa, text: &fields.text };
-        self.0.emit_control_log(level, connection, &render::control_log(&line));
-        if level <= 1 {
+        let line = LogLine { group, level, thread: number(), ike_sa: connection.zip(unique_id), text: &text };
+        self.0.emit_control_log(level, connection, unique_id, || render::control_log(&line));
+        if level <= 1 && self.0.anybody_wants("log") {
             self.0.emit("log", &render::log(&line));
         }
     }
 }
 
-impl Visit for Fields {
-    fn record_u64(&mut self, field: &Field, value: u64) {
-        if field.name() == "ike" {
-            self.unique_id = u32::try_from(value).ok();
+/// The number of this thread, in the order in which threads have had something to say.
+fn number() -> u32 {
+    static LAST: AtomicU32 = AtomicU32::new(0);
+    thread_local! {
+        static OWN: Cell<u32> = const { Cell::new(0) };
+    }
+    OWN.with(|own| {
+        if own.get() == 0 {
+            own.set(LAST.fetch_add(1, Ordering::Relaxed).saturating_add(1));
         }
-    }
-
-    fn record_str(&mut self, field: &Field, value: &str) {
-        match field.name() {
-            "message" => self.text.push_str(value),
-            "conn" => self.connection = Some(value.to_owned()),
-            "error" => drop(write!(self.text, ": {value}")),
-            _ => {}
-        }
-    }
-
-    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        match field.name() {
-            "message" => drop(write!(self.text, "{value:?}")),
-            "conn" => self.connection = Some(format!("{value:?}")),
-            // What went wrong is often only here.
-            "error" => drop(write!(self.text, ": {value:?}")),
-            _ => {}
-        }
-    }
-}
-
-/// The level VICI clients know: 0 is what one should look at, 1 the course of things, 2 details, 3 raw.
-fn level(level: &Level) -> u8 {
-    match *level {
-        Level::ERROR | Level::WARN => 0,
-        Level::INFO => 1,
-        Level::DEBUG => 2,
-        _ => 3,
-    }
-}
-
-/// The three letters VICI clients know, or nothing for what is no part of ours.
-fn group(target: &str) -> Option<&'static str> {
-    const GROUPS: [(&str, &str); 11] = [
-        ("cygnetd::events", "IKE"),
-        ("cygnetd::net", "NET"),
-        ("cygnetd::load", "CFG"),
-        ("cygnetd::updown", "CHD"),
-        ("cygnetd", "DMN"),
-        ("ike_sa", "IKE"),
-        ("ike_wire", "ENC"),
-        ("ike_crypto", "LIB"),
-        ("swanctl_compat", "CFG"),
-        ("offload_userspace", "KNL"),
-        ("ipsec", "KNL"),
-    ];
-    GROUPS.iter().find(|(prefix, _)| target.starts_with(prefix)).map(|(_, group)| *group)
+        own.get()
+    })
 }
 
 #[cfg(test)]
@@ -149,7 +97,7 @@ mod tests {
     use tracing_subscriber::layer::SubscriberExt as _;
 
     use super::*;
-    use crate::subscribers::ControlLog;
+    use crate::subscribers::{About, ControlLog};
 
     /// Events that `run` causes at a client that listens to log and control-log.
     fn events_of(run: impl FnOnce()) -> Vec<(String, String)> {
@@ -157,7 +105,8 @@ mod tests {
         let (client, mut queue) = subscribers.join(None);
         client.register("log");
         client.register("control-log");
-        subscribers.set_control_log(&client, Some(ControlLog { level: 2, connection: Some("a".into()) }));
+        let about = About::Attempt { connection: "a".into(), child: Some("net".into()), ikes: [9].into() };
+        subscribers.set_control_log(&client, Some(ControlLog { level: 2, about }));
         let registry = tracing_subscriber::registry().with(layer(Arc::clone(&subscribers)));
         tracing::subscriber::with_default(registry, run);
         std::iter::from_fn(|| queue.try_recv().ok())
@@ -175,17 +124,23 @@ mod tests {
     #[test]
     fn lines_become_events_with_their_ike_sa() {
         let events = events_of(|| {
-            tracing::info!(target: "ike_sa::x", conn = "a", ike = 7u32, "up");
+            tracing::event!(name: "ENC 1", target: "ike_sa", tracing::Level::TRACE, conn = "a", ike = 7u32, "early");
+            tracing::event!(name: SERVES, target: "ike_sa", tracing::Level::TRACE, conn = "a", ike = 7u32, serves = "net", "used");
+            tracing::event!(name: "ENC 1", target: "ike_sa", tracing::Level::TRACE, conn = "a", ike = 7u32, "up");
+            tracing::event!(name: "IKE 3", target: "ike_sa", tracing::Level::TRACE, conn = "a", ike = 7u32, "more");
             tracing::debug!(target: "ike_sa::x", conn = "a", "detail");
+            tracing::debug!(target: "ike_sa::x", conn = "a", ike = 8u32, "of another one");
             tracing::debug!(target: "ike_sa::x", conn = "b", "not mine");
             tracing::info!(target: "foreign", conn = "a", "not ours");
             let span = tracing::info_span!(target: "ike_sa", "sa", conn = "a", ike = 9u32);
             span.in_scope(|| tracing::warn!(target: "ike_sa", error = "why", "in span"));
         });
         let expected = [
-            ("control-log", "IKE|1|a|7|up"),
-            ("log", "IKE|1|a|7|up"),
-            ("control-log", "IKE|2|a|0|detail"),
+            ("log", "ENC|1|a|7|early"),
+            ("control-log", "MGR|2|a|7|used"),
+            ("control-log", "ENC|1|a|7|up"),
+            ("log", "ENC|1|a|7|up"),
+            ("control-log", "IKE|2|-|-|detail"),
             ("control-log", "IKE|0|a|9|in span: why"),
             ("log", "IKE|0|a|9|in span: why"),
         ];

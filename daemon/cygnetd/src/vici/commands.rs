@@ -1,5 +1,6 @@
 //! What each command does. Understanding requests and wording answers is `swanctl-compat`'s; waiting is done here.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::sync::Arc;
 
@@ -17,17 +18,18 @@ use tokio::sync::oneshot;
 
 use super::capture;
 use super::control_log::Scope;
+use super::levels;
 use super::past;
 use super::session::send;
+use super::settings;
 use super::webhooks;
 use crate::clock;
 use crate::commands::Done;
-use crate::config;
 use crate::core::Core;
 use crate::doctor;
 use crate::explain;
 use crate::load;
-use crate::subscribers::{Client, Subscribers};
+use crate::subscribers::{About, Client, Subscribers};
 use crate::why;
 
 /// What a session needs of the daemon.
@@ -93,14 +95,14 @@ async fn answer(core: &Core, client: &Arc<Client>, request: Request) -> Message 
     match request {
         Request::Version => render::version(&daemon_info()),
         Request::Stats => render::stats(&core.stats().await),
-        Request::ReloadSettings => reload_settings(core),
+        Request::ReloadSettings => settings::reload(core),
         Request::GetAlgorithms => render::algorithms(&core.algorithms()),
         Request::GetCounters(scope) => render::counters(&scope, &core.counters(&scope).await),
         Request::ResetCounters(scope) => {
             core.reset_counters(&scope).await;
             render::ok()
         }
-        Request::Redirect { selector } => redirect_answer(matching(core, &selector).await),
+        Request::Redirect { selector } => redirect_answer(matching(core, &selector).await.count),
         Request::Initiate { child, ike, wait, log_level } => initiate(core, client, child, ike, wait, log_level).await,
         Request::Terminate { selector, force, wait, log_level } => {
             terminate(core, client, selector, force, wait, log_level).await
@@ -136,6 +138,7 @@ async fn answer(core: &Core, client: &Arc<Client>, request: Request) -> Message 
         Request::CygnetWebhookDrop { name } => webhooks::drop_waiting(core, &name).await,
         Request::CygnetCapture(wanted) => capture::capture(core, client, wanted).await,
         Request::CygnetCaptureStop { id } => capture::stop(core, id),
+        Request::CygnetLog(order) => levels::log(core, client, order).await,
         Request::ListNothing => Message::new(),
         Request::GetConns => render::get_conns(core.store.names().iter().map(String::as_str)),
         Request::GetShared => render::get_shared(core.store.secret_ids().iter().map(String::as_str)),
@@ -194,40 +197,6 @@ fn daemon_info() -> DaemonInfo {
     }
 }
 
-/// Reads `cygnetd.toml` again. What it says takes effect at the next start; what that would change is told.
-fn reload_settings(core: &Core) -> Message {
-    let settings = match config::load(core.settings_file.as_deref()) {
-        Ok(settings) => settings,
-        Err(findings) => {
-            let all: Vec<String> = findings.iter().map(ToString::to_string).collect();
-            return render::failed(&all.join("; "));
-        }
-    };
-    let now = &core.config;
-    // What belongs to another table there.
-    let mut ike = settings.ike.clone();
-    ike.settings.key_export = now.ike.settings.key_export;
-    let tables = [
-        ("gateway", settings.gateway != now.gateway),
-        ("ike", ike != now.ike),
-        ("backend", settings.backend != now.backend),
-        ("swanctl", settings.swanctl != now.swanctl),
-        ("vici", settings.vici != now.vici),
-        ("history", settings.history != now.history),
-        ("http", settings.http != now.http),
-        ("log", settings.log != now.log),
-        ("debug", settings.ike.settings.key_export != now.ike.settings.key_export),
-    ];
-    let mut changed: Vec<&str> = tables.iter().filter(|(_, differs)| *differs).map(|(name, _)| *name).collect();
-    if changed.is_empty() && settings != *now {
-        changed.push("webhook");
-    }
-    if !changed.is_empty() {
-        tracing::warn!("cygnetd.toml has changed ({}): restart cygnetd to apply that", changed.join(", "));
-    }
-    render::reloaded(&changed)
-}
-
 /// A connection refused over VICI is listed as such, just like one refused at start.
 fn note_refusal(core: &Core, message: &Message, refusal: &Message) {
     if let Some((name, content)) = message.sections().next() {
@@ -271,7 +240,7 @@ async fn initiate(
     child: Option<String>,
     ike: Option<String>,
     wait: Wait,
-    log_level: u8,
+    log_level: i8,
 ) -> Message {
     let Some(connection) = core.store.find(ike.as_deref(), child.as_deref()) else {
         let error = match (&ike, &child) {
@@ -282,7 +251,8 @@ async fn initiate(
         return render::failed(&error);
     };
     let connection = connection.name.clone();
-    let _scope = Scope::new(&core.subscribers, client, log_level, Some(connection.clone()));
+    let about = About::Attempt { connection: connection.clone(), child: child.clone(), ikes: BTreeSet::new() };
+    let _scope = Scope::new(&core.subscribers, client, log_level, about);
     let (what, name) = child.as_deref().map_or(("IKE_SA", connection.as_str()), |child| ("CHILD_SA", child));
     let done = core.shared.commands.submit(Command::Initiate { connection: connection.clone(), child: child.clone() });
     match wait_for(done, wait).await {
@@ -306,11 +276,11 @@ async fn terminate(
     selector: Selector,
     force: bool,
     wait: Wait,
-    log_level: u8,
+    log_level: i8,
 ) -> Message {
     const NOTHING: &str = "no matching SAs to terminate found";
-    let _scope = Scope::new(&core.subscribers, client, log_level, selector.ike.clone());
-    let matches = matching(core, &selector).await;
+    let Matching { count: matches, ikes } = matching(core, &selector).await;
+    let _scope = Scope::new(&core.subscribers, client, log_level, About::Known(ikes));
     if matches == 0 {
         return render::terminated(0, 0, Some(NOTHING));
     }
@@ -332,18 +302,29 @@ async fn terminate(
     }
 }
 
-/// How many SAs a selector means: CHILD SAs when it names one, IKE SAs otherwise.
-async fn matching(core: &Core, selector: &Selector) -> u32 {
+/// The SAs that a selector means.
+struct Matching {
+    /// How many: CHILD SAs when it names one, IKE SAs otherwise.
+    count: u32,
+    /// Their IKE SAs.
+    ikes: BTreeSet<u32>,
+}
+
+async fn matching(core: &Core, selector: &Selector) -> Matching {
     let Selector { ike, ike_id, child, child_id } = selector.clone();
     let filter = SaFilter { ike, ike_id, child, child_id };
-    let ike_sas = core.ike_sas().await;
-    let accepted = ike_sas.iter().filter(|ike| filter.accepts_ike(ike));
-    let count = if filter.names_child() {
-        accepted.flat_map(|ike| &ike.children).filter(|child| filter.accepts_child(child)).count()
-    } else {
-        accepted.count()
-    };
-    u32::try_from(count).unwrap_or(u32::MAX)
+    let (mut count, mut ikes) = (0_usize, BTreeSet::new());
+    for ike in core.ike_sas().await.iter().filter(|ike| filter.accepts_ike(ike)) {
+        let found = match filter.names_child() {
+            true => ike.children.iter().filter(|child| filter.accepts_child(child)).count(),
+            false => 1,
+        };
+        if found > 0 {
+            count += found;
+            ikes.insert(ike.unique_id);
+        }
+    }
+    Matching { count: u32::try_from(count).unwrap_or(u32::MAX), ikes }
 }
 
 async fn rekey(core: &Core, selector: Selector, reauth: bool) -> Message {

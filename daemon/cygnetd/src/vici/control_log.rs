@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::subscribers::{Client, ControlLog, Subscribers};
+use crate::subscribers::{About, Client, ControlLog, Subscribers};
 
 /// As long as this lives the client gets the lines about its command.
 pub(super) struct Scope<'a> {
@@ -11,14 +11,10 @@ pub(super) struct Scope<'a> {
 }
 
 impl<'a> Scope<'a> {
-    /// Lines up to `level` about `connection`, or about all connections.
-    pub(super) fn new(
-        subscribers: &'a Subscribers,
-        client: &Arc<Client>,
-        level: u8,
-        connection: Option<String>,
-    ) -> Self {
-        subscribers.set_control_log(client, Some(ControlLog { level, connection }));
+    /// Lines up to `level`, which is none below 0, `about` the command's own SAs.
+    pub(super) fn new(subscribers: &'a Subscribers, client: &Arc<Client>, level: i8, about: About) -> Self {
+        let control_log = u8::try_from(level).ok().map(|level| ControlLog { level, about });
+        subscribers.set_control_log(client, control_log);
         Self { subscribers, client: Arc::clone(client) }
     }
 }

@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use ike_model::{CauseKind, EventBody};
 use ipsec::{Op, PacketSelectors, PolicyAction, PolicyHandle};
+use tracing::Level;
 
 use crate::deadline::Timer;
 use crate::endpoint::Endpoint;
@@ -26,6 +27,7 @@ use crate::endpoint::configured::Trap;
 use crate::ike_sa::Phase;
 use crate::io::Context;
 use crate::retry;
+use crate::selectors;
 use crate::turn::Purpose;
 
 /// Traffic asks again for a child that has failed after this long at most.
@@ -51,7 +53,8 @@ impl Endpoint {
         if self.keepers.by_number.get(&number).and_then(|keeper| keeper.not_before).is_some_and(|at| at > context.now) {
             return waits("the last attempt has just failed");
         }
-        tracing::debug!(conn = connection.name, child = child.name, source = %packet.source, destination = %packet.destination, "traffic asks for the child");
+        let (source, destination) = selectors::of_packet(&packet);
+        tracing::event!(name: "KNL 1", Level::DEBUG, conn = connection.name, child = child.name, "creating acquire job for policy {source} === {destination} of {}/{}", connection.name, child.name);
         self.shared.turn(context).event(EventBody::PolicyAcquire {
             connection: connection.name.clone(),
             child: child.name.clone(),

@@ -9,12 +9,14 @@ use ike_model::Counter;
 use ike_wire::Message;
 use ike_wire::ids::NotifyType;
 use ipsec::{Instant, Path};
+use tracing::Level;
 
 use crate::admission::{Admission, Binding, Decision, Gate};
 use crate::endpoint::Endpoint;
 use crate::exchange::ike_sa_init::{FirstRequest, Stateless, first_request};
 use crate::ike_sa::{IkeSa, Phase};
 use crate::io::{Context, Output, Transmit};
+use crate::say::{At, Said, say};
 use crate::tally::{Dropped, Tallied};
 
 /// Half-open IKE SAs of this shard. All shards together have at most [`crate::HALF_OPEN`].
@@ -70,8 +72,16 @@ const LOG_WINDOW: Duration = Duration::from_secs(10);
 /// Refusals logged in each window.
 const LOGGED: u32 = 10;
 
+/// No IKE SA is known yet of which this is told.
+fn say_received(path: Path, message: &Message<'_>) {
+    let (from, to, length) = (At(path.remote), At(path.local), message.octets().len());
+    tracing::event!(name: "NET 1", Level::TRACE, "received packet: from {from} to {to} ({length} bytes)");
+    tracing::event!(name: "ENC 1", Level::TRACE, "parsed {}", Said::new(&message.header, message.payloads.as_slice()));
+}
+
 impl Endpoint {
     pub(super) fn on_first_request(&mut self, context: &Context<'_>, path: Path, message: &Message<'_>) {
+        say_received(path, message);
         if message.header.message_id.0 != 0 {
             self.dropped(Dropped::OutOfPlace);
             self.count_stranger(message.octets());
@@ -100,6 +110,8 @@ impl Endpoint {
                     self.firsts.logged.1 = self.firsts.logged.1.saturating_add(1);
                     tracing::warn!(peer = %path.remote, "IKE_SA_INIT refused: {reason}");
                 }
+                let (from, to, length) = (At(path.local), At(path.remote), octets.len());
+                tracing::event!(name: "NET 1", Level::TRACE, "sending packet: from {from} to {to} ({length} bytes)");
                 self.shared.outputs.push_back(Output::Transmit(Transmit { path, octets, dscp: 0 }));
             }
             FirstRequest::Drop(reason) => {
@@ -113,7 +125,7 @@ impl Endpoint {
                 match ike {
                     Ok(ike) => {
                         let spi = ike.core.spi().0;
-                        tracing::debug!(conn = ike.core.connection.name, ike = ike.core.unique_id, peer = %path.remote, "IKE_SA_INIT received");
+                        say!(DEBUG, "IKE 0", ike.core, "{} is initiating an IKE_SA", path.remote.ip());
                         self.admission.enter(&gate, path.remote.ip(), proven);
                         self.firsts.insert(path, message, spi);
                         self.ikes.insert(ike);

@@ -7,22 +7,31 @@ use ike_model::{Cause, CauseKind, Counter, EventBody, IkeSaSnapshot};
 use ike_wire::ids::ExchangeType;
 use ipsec::Path;
 
-use crate::core::Opened;
+use crate::core::{Core, Opened};
 use crate::deadline::{IkeTimer, Timer};
 use crate::directory::DirectoryMessage;
 use crate::endpoint::Endpoint;
 use crate::endpoint::unique::SUPERSEDED;
-use crate::established::{Authenticated, Standing};
+use crate::established::{Authenticated, Standing, say_lifetimes};
 use crate::exchange::rekey_ike;
 use crate::ike_sa::{IkeSa, Phase};
 use crate::io::{Context, Output, Recipient};
 use crate::notice::{Estate, Notice};
 use crate::route::home;
+use crate::say::{Ends, say};
+use crate::turn::Turn;
 
 /// IKE SAs that have ended and still answer repeated requests, at most.
 const DEPARTED: usize = 256;
 /// How long they do: the first repetitions of a peer come within it.
 const DEPARTED_FOR: Duration = Duration::from_secs(30);
+
+/// The successor of an IKE SA has its place.
+fn say_rekeyed(core: &Core, old: u32, turn: &Turn<'_>) {
+    let (name, id) = (&core.connection.name, core.unique_id);
+    say!(INFO, "IKE 0", core, "IKE_SA {name}[{id}] rekeyed between {}, replaces [{old}]", Ends(core));
+    say_lifetimes(core, turn);
+}
 
 impl Endpoint {
     /// Acts on everything that was told, and on what that leads to.
@@ -178,9 +187,9 @@ impl Endpoint {
                 authenticated.take_over(estate, &ike.core, turn);
                 authenticated.enter(&mut ike.core, turn);
                 let new = Box::new(authenticated.snapshot_alone(&ike.core, turn.now()));
-                tracing::info!(conn = ike.core.connection.name, ike = ike.core.unique_id, peer = %ike.core.path.remote, "IKE SA rekeyed: [{}] to [{}]", old.unique_id, new.unique_id);
                 let counter = if new.initiator { Counter::IkeRekeyInit } else { Counter::IkeRekeyResp };
                 ike.core.count(turn, counter);
+                say_rekeyed(&ike.core, old.unique_id, turn);
                 turn.event(EventBody::IkeSaRekeyed { old, new });
                 authenticated.advance(&mut ike.core, turn);
             }

@@ -5,11 +5,12 @@ use ike_model::{Cause, CauseKind, EventBody};
 use ipsec::Op;
 
 use crate::children::ChildSa;
-use crate::core::{Core, log_down};
+use crate::core::Core;
 use crate::deadline::IkeTimer;
 use crate::established::{Active, Authenticated, Incoming, Intent, Standing};
 use crate::exchange::rekey_ike;
 use crate::notice::Notice;
+use crate::say::say;
 use crate::turn::{Purpose, Turn};
 
 impl Authenticated {
@@ -34,7 +35,7 @@ impl Authenticated {
     pub(crate) fn tell_down(&self, core: &Core, turn: &mut Turn<'_>, unique_id: u32, cause: &Cause) {
         let up = |child: &&ChildSa| child.installed_at.is_some() && child.successor.is_none() && !child.redundant;
         let Some(child) = self.child(unique_id).filter(up) else { return };
-        log_down(core, &format!("CHILD SA {}{{{unique_id}}}", child.config.name), cause);
+        say!(INFO, "IKE 1", core, "CHILD_SA closed: {}{{{unique_id}}}: {cause}", child.config.name);
         let ike = Box::new(self.snapshot_alone(core, turn.now()));
         let snapshot = Box::new(child.snapshot(turn.now(), turn.ids.shard()));
         turn.event(EventBody::ChildSaClosed { ike, child: snapshot, cause: cause.clone() });
@@ -122,7 +123,7 @@ impl Authenticated {
             turn.farewell(|| snapshot.clone(), child);
         }
         if matches!(self.standing, Standing::Up | Standing::Deleting) {
-            log_down(core, "IKE SA", &cause);
+            say!(INFO, "IKE 0", core, "IKE_SA deleted: {}[{}]: {cause}", core.connection.name, core.unique_id);
             turn.event(EventBody::IkeSaClosed { ike: Box::new(snapshot), cause });
         }
     }

@@ -18,6 +18,7 @@ use crate::error::Error;
 use crate::established::{Active, Authenticated, Incoming, Intent, Pending};
 use crate::exchange::create_child;
 use crate::notice::Notice;
+use crate::say::say;
 use crate::switch;
 use crate::turn::{Purpose, Turn};
 
@@ -57,6 +58,7 @@ impl Authenticated {
         }
         let old = replaces.and_then(|id| self.children.iter().find(|child| child.unique_id == id));
         let mut child = ChildSa::new(turn, core, agreed, old);
+        child.say_installing(core);
         let ops = child.install_ops(turn, keys, old);
         let unique_id = child.unique_id;
         self.children.push(child);
@@ -88,6 +90,7 @@ impl Authenticated {
         {
             let before = child.shortfall.take().map(|shortfall| shortfall.kind);
             child.installed(turn, mode.clone());
+            child.say_installed(core);
             let now = child.shortfall.as_ref().map(|shortfall| &shortfall.kind);
             degraded = now.is_some_and(|kind| Some(kind) != before.as_ref());
         }
@@ -254,11 +257,7 @@ impl Authenticated {
             child.told_up = true;
         }
         let Some(child) = self.child(unique_id) else { return };
-        tracing::info!(
-            conn = core.connection.name, child = child.config.name, ike = core.unique_id, peer = %core.path.remote,
-            spi_in = %child.spi_in, spi_out = %child.spi_out,
-            "CHILD SA up: {} === {}", crate::selectors::describe(&child.local_ts), crate::selectors::describe(&child.remote_ts)
-        );
+        say!(INFO, "IKE 0", core, "CHILD_SA {}", child.established());
         let snapshot = Box::new(child.snapshot(turn.now(), turn.ids.shard()));
         let ike = Box::new(self.snapshot_alone(core, turn.now()));
         let config = child.config.clone();

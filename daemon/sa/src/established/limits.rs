@@ -11,6 +11,7 @@ use crate::children::{ChildSa, Outbound, inactivity_step};
 use crate::core::Core;
 use crate::deadline::ChildTimer;
 use crate::established::{Active, Authenticated, Intent};
+use crate::say::say;
 use crate::turn::{Purpose, Turn};
 
 impl Authenticated {
@@ -140,13 +141,8 @@ impl Authenticated {
         }
         child.soft_expired = true;
         let snapshot = Box::new(child.snapshot(turn.now(), turn.ids.shard()));
-        tracing::debug!(
-            conn = core.connection.name,
-            child = child.config.name,
-            ike = core.unique_id,
-            ?unit,
-            "soft limit reached"
-        );
+        let (spi, peer, reached) = (child.spi_in, child.outer.remote, unit_name(unit));
+        say!(DEBUG, "KNL 1", core, "creating rekey job for CHILD_SA ESP/0x{spi}/{peer}: soft {reached} limit reached");
         let ike = Box::new(self.snapshot_alone(core, turn.now()));
         turn.event(EventBody::ChildSaSoftExpired { ike, child: snapshot, unit });
         self.rekey_child(core, turn, unique_id);
@@ -173,6 +169,8 @@ impl Authenticated {
             return;
         }
         child.hard_expired = true;
+        let (spi, peer, reached) = (child.spi_in, child.outer.remote, unit_name(unit));
+        say!(DEBUG, "KNL 1", core, "creating delete job for CHILD_SA ESP/0x{spi}/{peer}: hard {reached} limit reached");
         let snapshot = Box::new(child.snapshot(turn.now(), turn.ids.shard()));
         let ike = Box::new(self.snapshot_alone(core, turn.now()));
         turn.event(EventBody::ChildSaHardExpired { ike, child: snapshot, unit });
@@ -248,9 +246,12 @@ impl Authenticated {
         let Some(before) = self.child_mut(old) else { return };
         before.successor = Some(new);
         let old_snapshot = Box::new(before.snapshot(now, shard));
-        tracing::info!(
-            conn = core.connection.name, child = name, ike = core.unique_id, peer = %core.path.remote,
-            %spi_in, %spi_out, "CHILD SA rekeyed: {{{old}}} to {{{new}}}"
+        let (old_in, old_out) = (before.spi_in, before.spi_out);
+        say!(
+            INFO,
+            "IKE 0",
+            core,
+            "rekeyed CHILD_SA {name}{{{old}}} with SPIs {old_in}_i {old_out}_o with {name}{{{new}}} with SPIs {spi_in}_i {spi_out}_o"
         );
         let ike = Box::new(self.snapshot_alone(core, now));
         core.count(turn, Counter::ChildRekey);

@@ -214,6 +214,7 @@ fn send(
         let spi = old.spi_in.get();
         payloads.push(Payload::Notify(Notify::about(NotifyType::REKEY_SA, ProtocolId::ESP, spi)));
     }
+    offer.say_begun(core);
     payloads.push(offer.sa());
     payloads.push(Payload::Nonce(Nonce::new(exchange.nonce.clone())));
     if let Some(started) = &exchange.started {

@@ -13,6 +13,7 @@ use crate::error::Error;
 use crate::established::{Active, Authenticated, Intent, Standing};
 use crate::exchange::create_child;
 use crate::io::{Output, Recipient};
+use crate::say::{Ends, say};
 use crate::turn::{Purpose, Turn};
 
 /// Deletes a CHILD SA: nothing is sent on it from now on.
@@ -44,8 +45,10 @@ pub(crate) fn start_child(
         child.retire(turn, ChildSaState::Deleting);
     }
     let spi = child.spi_in;
+    child.say_closing(core);
     let ops = child.remove_outbound_ops(turn.ids);
     turn.apply(ops, Purpose::Remove);
+    say!(DEBUG, "IKE 1", core, "sending DELETE for ESP CHILD_SA with SPI {spi}");
     core.request(turn, ExchangeType::INFORMATIONAL, &[esp(&[spi])])?;
     authenticated.active = Some(Active::DeleteChildren(vec![unique_id]));
     Ok(())
@@ -76,6 +79,9 @@ pub(crate) fn start_spi(
 
 /// Deletes the IKE SA: nothing is sent on its CHILD SAs from now on, as the peer drops them when it sees the request.
 pub(crate) fn start_ike(authenticated: &mut Authenticated, core: &mut Core, turn: &mut Turn<'_>) -> Result<(), Error> {
+    let (name, id) = (&core.connection.name, core.unique_id);
+    say!(DEBUG, "IKE 0", core, "deleting IKE_SA {name}[{id}] between {}", Ends(core));
+    say!(DEBUG, "IKE 1", core, "sending DELETE for IKE_SA {name}[{id}]");
     let ids = &*turn.ids;
     let ops = authenticated.children.iter_mut().flat_map(|child| child.remove_outbound_ops(ids)).collect();
     turn.apply(ops, Purpose::Remove);
@@ -125,6 +131,9 @@ pub(crate) fn on_request(
     mut answer: Vec<Payload<'static>>,
 ) -> Result<(), Error> {
     if payloads.deletes().any(Delete::is_ike_sa) {
+        let (name, id) = (&core.connection.name, core.unique_id);
+        say!(DEBUG, "IKE 1", core, "received DELETE for IKE_SA {name}[{id}]");
+        say!(DEBUG, "IKE 0", core, "deleting IKE_SA {name}[{id}] between {}", Ends(core));
         core.respond(turn, ExchangeType::INFORMATIONAL, &answer)?;
         authenticated.on_peer_closed(core, turn);
         return Ok(());
@@ -134,6 +143,7 @@ pub(crate) fn on_request(
     let mut answered = Vec::new();
     let mut later = Vec::new();
     for spi in named {
+        say!(DEBUG, "IKE 1", core, "received DELETE for ESP CHILD_SA with SPI {spi:08x}");
         match authenticated.by_peer_spi(spi) {
             Some(unique_id) => {
                 answered.extend(peer_deletes(authenticated, core, turn, unique_id, &mut later));
@@ -141,6 +151,9 @@ pub(crate) fn on_request(
             // It may be the peer's half of an SA whose making we have not seen the end of.
             None => create_child::note_early_delete(authenticated, spi),
         }
+    }
+    for spi in &answered {
+        say!(DEBUG, "IKE 1", core, "sending DELETE for ESP CHILD_SA with SPI {spi}");
     }
     if !answered.is_empty() {
         answer.push(esp(&answered));
@@ -163,6 +176,7 @@ fn peer_deletes(
     let child = authenticated.child(unique_id)?;
     let (spi, state, redundant, replaces) = (child.spi_in, child.state, child.redundant, child.replaces);
     let own_cause = child.cause.clone();
+    child.say_closing(core);
     if state == ChildSaState::Installing {
         // Whoever waits for the install sees to it.
         let child = authenticated.child_mut(unique_id)?;

@@ -17,6 +17,7 @@ use crate::exchange::mobike;
 use crate::key_schedule::{Keys, Role, SignedOctets};
 use crate::negotiation::{self, ChildRequest, Offer};
 use crate::notice::Notice;
+use crate::say::say;
 use crate::suite::ChildKeyExchange;
 use crate::turn::Turn;
 
@@ -90,6 +91,7 @@ pub(crate) fn start(init: &mut Initiating, core: &mut Core, turn: &mut Turn<'_>)
     let (Some(keys), Some(auth)) = (&core.keys, &init.auth) else { return Err(Error::Temporary("no keys")) };
     let octets = SignedOctets { message: &init.request, nonce: &init.peer_nonce, identification: &local.to_octets() };
     let mic = auth.psk(keys.prf, Role::Initiator, secret.expose(), octets);
+    say!(DEBUG, "IKE 1", core, "authentication of '{}' (myself) with pre-shared key", core.local_id);
     let mut payloads = vec![Payload::IdInitiator(local)];
     if expected.is_concrete() {
         payloads.push(Payload::IdResponder(identification(&expected)?));
@@ -100,6 +102,7 @@ pub(crate) fn start(init: &mut Initiating, core: &mut Core, turn: &mut Turn<'_>)
     }
     payloads.extend(mobike::announcement(core, turn));
     if let Some(offer) = first_offer(init, core, turn)? {
+        offer.say_begun(core);
         payloads.push(offer.sa());
         payloads.extend(offer.selectors());
         init.offer = Some(offer);
@@ -214,6 +217,7 @@ fn refused(init: &Initiating, core: &Core, payloads: &Payloads<'_>) -> Error {
     let Some(kind) = negotiation::refusal(payloads) else {
         return Error::PeerMisbehaved("IDr or AUTH is missing in the IKE_AUTH response");
     };
+    say!(DEBUG, "IKE 1", core, "received {kind} notify error");
     let offered = match kind {
         NotifyType::TS_UNACCEPTABLE => init.offer.as_ref().map(Offer::describe_selectors),
         NotifyType::NO_PROPOSAL_CHOSEN => init.offer.as_ref().map(Offer::describe_proposals),
@@ -245,6 +249,7 @@ fn verify_responder(
     let octets = SignedOctets { message: &init.response, nonce: &init.nonce, identification: &id.to_octets() };
     let expected = auth_keys.psk(keys.prf, Role::Responder, secret.secret.expose(), octets);
     check_auth(auth, &expected, &core.local_id, &remote)?;
+    say!(DEBUG, "IKE 1", core, "authentication of '{remote}' with pre-shared key successful");
     core.remote_id = remote;
     Ok(())
 }
@@ -258,6 +263,9 @@ fn first_child(
     payloads: &Payloads<'_>,
 ) {
     let refusal = negotiation::refusal(payloads);
+    if let Some(kind) = refusal {
+        say!(DEBUG, "IKE 1", core, "received {kind} notify, no CHILD_SA built");
+    }
     let agreed = match refusal {
         None => offer.accept(turn, core, payloads),
         Some(kind @ NotifyType::TS_UNACCEPTABLE) => {
@@ -374,15 +382,27 @@ fn verify_initiator(
     // The configuration may have changed since IKE_SA_INIT: what counts is what it says now.
     let candidates = choose::by_addresses(turn.context.config, core.path);
     let serves = |connection: &Connection| negotiation::serves(core, connection, payloads);
+    say!(
+        DEBUG,
+        "CFG 1",
+        core,
+        "looking for peer configs matching {}[{}]...{}[{remote}]",
+        core.path.local.ip(),
+        wanted.unwrap_or(&Identity::Any),
+        core.path.remote.ip()
+    );
     let (connection, local) = choose::by_identities(&candidates, core.path, suite, &remote, wanted, serves)?;
     // What comes of it concerns this connection, also when the peer cannot prove who it is.
     (core.connection, core.chosen, core.local_id) = (connection, true, local);
+    say!(DEBUG, "CFG 1", core, "selected peer config '{}'", core.connection.name);
     let secret = choose::psk(turn.context.config, &core.local_id, &remote)?;
     let (Some(keys), Some(auth_keys)) = (&core.keys, &responding.auth) else { return Err(Error::Temporary("no keys")) };
     let octets =
         SignedOctets { message: &responding.request, nonce: &responding.nonce, identification: &id.to_octets() };
     let expected = auth_keys.psk(keys.prf, Role::Initiator, secret.secret.expose(), octets);
-    check_auth(auth, &expected, &core.local_id, &remote)
+    check_auth(auth, &expected, &core.local_id, &remote)?;
+    say!(DEBUG, "IKE 1", core, "authentication of '{remote}' with pre-shared key successful");
+    Ok(())
 }
 
 /// What the uniqueness policy says to a further IKE SA of the same peer.
@@ -428,6 +448,7 @@ fn own_auth(responding: &Responding, core: &Core, turn: &Turn<'_>) -> Result<Vec
         identification: &local.to_octets(),
     };
     let mic = auth_keys.psk(keys.prf, Role::Responder, secret.secret.expose(), octets);
+    say!(DEBUG, "IKE 1", core, "authentication of '{}' (myself) with pre-shared key", core.local_id);
     Ok(vec![
         Payload::IdResponder(local),
         Payload::Auth(Authentication::new(AuthMethod::SHARED_KEY_MIC, mic.as_ref().to_vec())),

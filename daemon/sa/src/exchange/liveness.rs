@@ -13,6 +13,7 @@ use crate::error::Error;
 use crate::established::{Active, Authenticated, Intent};
 use crate::exchange::mobike;
 use crate::io::Output;
+use crate::say::{At, say};
 use crate::turn::{Purpose, Turn};
 
 /// Starts both deadlines.
@@ -78,6 +79,7 @@ fn ask_next(authenticated: &Authenticated, core: &mut Core, turn: &mut Turn<'_>,
             turn.submit(Request::Query(sa), Purpose::Keepalive(child));
         }
         None => {
+            say!(DEBUG, "IKE 1", core, "sending keep alive to {}", At(core.path.remote));
             turn.outputs.push_back(Output::Keepalive(core.path));
             core.sent_at = turn.now();
             let interval = turn.context.config.settings.keep_alive;
@@ -121,6 +123,7 @@ fn again_after(core: &Core, turn: &mut Turn<'_>, wait: Duration) {
 //= RFC 7296 §1.4: an INFORMATIONAL request without payloads asks whether the peer is there
 /// Asks.
 pub(crate) fn start(authenticated: &mut Authenticated, core: &mut Core, turn: &mut Turn<'_>) -> Result<(), Error> {
+    say!(DEBUG, "IKE 1", core, "sending DPD request");
     let payloads = mobike::mapping_watch(core);
     core.request(turn, ExchangeType::INFORMATIONAL, &payloads)?;
     authenticated.active = Some(Active::Liveness);

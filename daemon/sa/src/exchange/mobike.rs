@@ -26,6 +26,7 @@ use crate::established::{Active, Authenticated, Standing};
 use crate::mobility;
 use crate::nat;
 use crate::notice::Notice;
+use crate::say::say;
 use crate::turn::{Turn, device_for};
 
 /// What an INFORMATIONAL exchange of MOBIKE is for.
@@ -107,6 +108,7 @@ pub(crate) fn answer_announcement(
 pub(crate) fn take_announcement(core: &mut Core, payloads: &Payloads<'_>) {
     core.mobility.agreed = core.connection.mobike && payloads.notify(NotifyType::MOBIKE_SUPPORTED).is_some();
     if core.mobility.agreed {
+        say!(DEBUG, "IKE 1", core, "peer supports MOBIKE");
         core.mobility.peer = mobility::told_addresses(payloads).unwrap_or_default();
         core.mobility.verify(core.path.remote.ip());
     }

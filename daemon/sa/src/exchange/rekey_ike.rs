@@ -22,6 +22,7 @@ use crate::negotiation;
 use crate::notice::{Estate, Notice};
 use crate::reassembly::Reassembly;
 use crate::retry;
+use crate::say::say;
 use crate::suite::{self, IkeSuite};
 use crate::turn::Turn;
 use crate::window::Window;
@@ -124,6 +125,8 @@ fn begin_key_exchange(
 ) -> Result<(), Error> {
     let method = turn.context.provider.key_exchange(exchange.method);
     let method = method.ok_or(Error::Temporary("key exchange method is gone"))?;
+    let (name, id) = (&core.connection.name, core.unique_id);
+    say!(DEBUG, "IKE 0", core, "rekeying IKE_SA {name}[{id}] to {}", core.path.remote.ip());
     exchange.step = Step::Starting(turn.work(core.spi(), Job::Compute(Computation::Start(method))));
     authenticated.active = Some(Active::RekeyIke(exchange));
     Ok(())
@@ -188,7 +191,10 @@ pub(crate) fn on_response(
         Some(NotifyType::INVALID_KE_PAYLOAD) if !is_closed(authenticated) => {
             other_method(core, turn, &mut exchange, payloads)
         }
-        Some(kind) => Err(Error::PeerNotified(kind)),
+        Some(kind) => {
+            say!(DEBUG, "IKE 1", core, "received {kind} notify error");
+            Err(Error::PeerNotified(kind))
+        }
         None => accept(core, turn, &mut exchange, payloads).map(|()| false),
     };
     match result {
@@ -256,6 +262,7 @@ fn examine(
     if ke.method != chosen.suite.method {
         return Err(Error::InvalidKe(chosen.suite.method));
     }
+    say!(DEBUG, "CFG 1", core, "selected proposal: {}", chosen.suite.proposal(chosen.number, chosen.spi));
     let peer_spi = chosen.spi.filter(|spi| !spi.is_zero()).ok_or(Error::PeerMisbehaved("the new SPI is missing"))?;
     let agreed = Agreed { suite: chosen.suite, peer_spi, peer_nonce: nonce.data.to_vec() };
     Ok((agreed, chosen.number, ke.data.to_vec()))

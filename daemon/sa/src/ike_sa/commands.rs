@@ -14,6 +14,7 @@ use crate::exchange::ike_sa_init::Step;
 use crate::exchange::{create_child, ike_auth, ike_sa_init, liveness, rekey_ike};
 use crate::negotiation::ChildRequest;
 use crate::notice::Notice;
+use crate::say;
 use crate::turn::Turn;
 use crate::work::{Outcome, WorkId};
 
@@ -132,6 +133,7 @@ impl IkeSa {
 
     /// A child is wanted. Gives it back when this IKE SA cannot take it.
     pub(crate) fn want_child(&mut self, turn: &mut Turn<'_>, request: ChildRequest) -> Option<ChildRequest> {
+        say::serves(&self.core, Some(&request.child.name));
         match &mut self.phase {
             Phase::Initiating(init) => {
                 let known = init.requests.iter().any(|other| other.child.name == request.child.name)

@@ -2,7 +2,7 @@
 
 use ike_model::{Cause, CauseKind, Counter};
 use ike_wire::ids::{ExchangeType, NotifyType};
-use ike_wire::{Delete, Message, Payload, Payloads};
+use ike_wire::{Delete, Header, Message, Payload, Payloads};
 use ipsec::Path;
 
 use crate::core::{Core, Opened};
@@ -12,6 +12,7 @@ use crate::established::{Active, Authenticated, Standing};
 use crate::exchange::ike_sa_init::Step;
 use crate::exchange::{auth_lifetime, create_child, delete, ike_auth, mobike, rekey_ike};
 use crate::notice::Notice;
+use crate::say::{At, Said, say};
 use crate::tally::{Dropped, Tallied};
 use crate::turn::Turn;
 use crate::window::Fit;
@@ -25,6 +26,8 @@ impl IkeSa {
     /// A message with our SPI.
     pub(crate) fn on_message(&mut self, turn: &mut Turn<'_>, path: Path, message: &Message<'_>) {
         let header = &message.header;
+        let (from, to, length) = (At(path.remote), At(path.local), message.octets().len());
+        say!(TRACE, "NET 1", self.core, "received packet: from {from} to {to} ({length} bytes)");
         if header.flags.initiator == self.core.initiator {
             turn.registry.counters.count(Counter::InvalidSpi);
             return self.ignore(turn, Dropped::OutOfPlace, "message from our own direction");
@@ -52,6 +55,10 @@ impl IkeSa {
         self.ignore(turn, Dropped::Unauthentic, &error.to_string());
     }
 
+    fn tell_parsed(&self, header: &Header, payloads: &[Payload<'_>]) {
+        say!(TRACE, "ENC 1", self.core, "parsed {}", Said::new(header, payloads));
+    }
+
     /// Nothing is wrong with a message, and there is nothing to do.
     fn pass_over(&self, reason: &str) {
         tracing::debug!(conn = self.core.connection.name, ike = self.core.unique_id, "ignored: {reason}");
@@ -66,6 +73,7 @@ impl IkeSa {
                 "a payload of which there is one stands twice in IKE_SA_INIT",
             );
         }
+        self.tell_parsed(&message.header, message.payloads.as_slice());
         self.guarded(turn, |phase, core, turn| match phase {
             Phase::Initiating(init) if message.header.flags.response => init.on_response(core, turn, path, message),
             Phase::Initiating(_) | Phase::Responding(_) | Phase::Authenticated(_) | Phase::Closed => {
@@ -91,6 +99,7 @@ impl IkeSa {
             }
         };
         count_read(&self.core, turn, message.header.exchange, &payloads, Way::ResponseIn);
+        self.tell_parsed(&message.header, payloads.as_slice());
         if payloads.repeated().is_some() {
             return self.broken(turn, &TWICE);
         }
@@ -182,6 +191,9 @@ impl IkeSa {
             Err(error) => return self.unreadable(turn, &error),
         };
         self.core.reassembly.forget_request();
+        if let Ok(payloads) = opened.payloads() {
+            self.tell_parsed(&message.header, payloads.as_slice());
+        }
         self.core.heard_at = turn.now();
         self.core.reply = path;
         self.core.pace.asked(turn.now(), settings);

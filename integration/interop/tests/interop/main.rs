@@ -29,6 +29,7 @@ mod judge;
 mod kernel;
 mod life;
 mod limits;
+mod loglines;
 mod matrix;
 mod metrics;
 mod moving;
@@ -48,6 +49,7 @@ mod status;
 mod transport;
 mod trouble;
 mod updown;
+mod watch;
 mod webhook;
 mod why;
 
@@ -74,6 +76,7 @@ fn main() -> ExitCode {
         faults::trials(),
         debian::trials(),
         python::trials(),
+        loglines::trials(),
         files::trials(),
         differential::trials(),
         alike::trials(),
@@ -83,6 +86,7 @@ fn main() -> ExitCode {
         dry_run::trials(),
         secrets::trials(),
         status::trials(),
+        watch::trials(),
         metrics::trials(),
         service::trials(),
         transport::trials(),

@@ -50,15 +50,17 @@ fn tunnel(_: Side, mut tunnel: Tunnel) -> Tunnel {
 fn searched(lab: &Lab, pair: &mut Pair<'_>) -> Result<()> {
     let mut vici = pair.a.vici()?;
     vici.register("cygnet-event")?;
+    vici.register("log")?;
     let told = std::thread::spawn(move || {
         let mut told = Vec::new();
         while let Ok((_, message)) = vici.event() {
-            told.extend(message.get_str("record").unwrap_or_default().bytes());
+            let words = ["record", "msg"].into_iter().filter_map(|key| message.get_str(key));
+            told.extend(words.flat_map(str::bytes));
         }
         told
     });
-    busy(lab, pair)?;
-    let mut said = vec![("log", pair.a.log().into_bytes())];
+    let shown = busy(lab, pair)?;
+    let mut said = vec![("log", pair.a.log().into_bytes()), ("control-log", shown.into_bytes())];
     for (name, arguments) in [
         ("history", &["history", "--json", "--limit", "0"] as &[&str]),
         ("IKE SAs", &["history", "--json", "--ike-sas"]),
@@ -111,13 +113,14 @@ fn searched(lab: &Lab, pair: &mut Pair<'_>) -> Result<()> {
 }
 
 /// Rekeys, a secret that does not fit, a configuration that is loaded and one that is refused, a webhook that does not answer.
-fn busy(lab: &Lab, pair: &mut Pair<'_>) -> Result<()> {
-    pair.a.swanctl(&["--initiate", "--child", CHILD, "--timeout", "10"])?;
+/// Gives what whoever asked for it was shown of it, in all details.
+fn busy(lab: &Lab, pair: &mut Pair<'_>) -> Result<String> {
+    let mut shown = pair.a.swanctl(&["--initiate", "--child", CHILD, "--timeout", "10", "--loglevel", "4"])?;
     for rekey in 0..REKEYS {
         life::rekey_child(pair, if rekey % 2 == 0 { Side::A } else { Side::B }, CHILD)?;
     }
     life::rekey_ike_with(pair, Side::A, &[CHILD])?;
-    pair.a.swanctl(&["--terminate", "--ike", "site", "--timeout", "10"])?;
+    shown += &pair.a.swanctl(&["--terminate", "--ike", "site", "--timeout", "10", "--loglevel", "4"])?;
     let good = tunnel(Side::A, Tunnel::between(lab, Side::A, lab::topology::Family::V4));
     let mut wrong = good.clone();
     wrong.secret = WRONG.into();
@@ -130,7 +133,8 @@ fn busy(lab: &Lab, pair: &mut Pair<'_>) -> Result<()> {
     ensure!(pair.a.load().is_err(), "it is loaded");
     pair.a.write_tunnels(&[good])?;
     pair.a.load()?;
-    pair.a.swanctl(&["--initiate", "--child", CHILD, "--timeout", "10"]).map(drop)
+    pair.a.swanctl(&["--initiate", "--child", CHILD, "--timeout", "10"])?;
+    Ok(shown)
 }
 
 /// What every command answers, and every event that comes meanwhile, to one who asks for keys wherever that could be understood. Without the

@@ -12,11 +12,13 @@ mod explain;
 mod follow;
 mod guards;
 mod history;
+mod log;
 mod moment;
 mod paint;
 mod past;
 mod simulate;
 mod status;
+mod watch;
 mod webhook;
 mod why;
 
@@ -69,6 +71,9 @@ enum Command {
     History(history::Arguments),
     /// Show what has happened, the oldest first, or with --follow what happens.
     Events(events::Arguments),
+    /// Have more lines in the daemon's log for a while, of one connection (or of all: '*'), then fall back by itself; without arguments: show what
+    /// is raised and until when.
+    Log(log::Arguments),
     /// Show webhooks and what they were told; send a test; deliver again; enable or disable one; make a secret.
     Webhook(webhook::Arguments),
 }
@@ -92,6 +97,7 @@ fn main() -> ExitCode {
                 | Command::Doctor(_)
                 | Command::History(_)
                 | Command::Events(_)
+                | Command::Log(_)
                 | Command::Webhook(_) => ExitCode::from(why::UNANSWERED),
             }
         }
@@ -103,6 +109,11 @@ fn run(arguments: &Arguments) -> Result<u8, ClientError> {
         && let Some(outcome) = webhook::run_alone(arguments)
     {
         return Ok(outcome?);
+    }
+    if let Command::Status(status) = &arguments.command
+        && let Some(wish) = status.wish(&arguments.uri)
+    {
+        return watch::run(&wish);
     }
     let mut client = connect::connect(&arguments.uri)?;
     match &arguments.command {
@@ -116,6 +127,7 @@ fn run(arguments: &Arguments) -> Result<u8, ClientError> {
         Command::Capture(options) => capture::run(&mut client, &arguments.uri, options),
         Command::History(arguments) => history::run(&mut client, arguments),
         Command::Events(options) => events::run(client, &arguments.uri, options),
+        Command::Log(arguments) => log::run(&mut client, arguments),
         Command::Webhook(arguments) => webhook::run(&mut client, arguments),
     }
 }

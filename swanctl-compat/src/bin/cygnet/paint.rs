@@ -47,6 +47,16 @@ impl Paint {
         self.with("31", text)
     }
 
+    /// What is on its way.
+    pub(crate) fn doubtful(self, text: &str) -> String {
+        self.with("33", text)
+    }
+
+    /// What is of little weight.
+    pub(crate) fn faint(self, text: &str) -> String {
+        self.with("2", text)
+    }
+
     fn with(self, code: &str, text: &str) -> String {
         if self.0 { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
     }

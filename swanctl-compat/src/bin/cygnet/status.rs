@@ -1,23 +1,60 @@
 //! `cygnet status`.
 
 use std::io::{self, Write};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value as Json;
 use swanctl_compat::text;
 use swanctl_compat::vici::Message;
 use swanctl_compat::vici::client::ClientError;
+use swanctl_compat::watch::{Choice, Sort};
 
 use crate::connect::Client;
+use crate::paint::Colour;
+use crate::watch::{self, Wish};
 
 /// Options of `status`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// Only this connection.
     connection: Option<String>,
-    /// Print JSON.
+    /// Print JSON; with --watch one object for each look.
     #[arg(long)]
     json: bool,
+    /// Go on showing it, with what each child carries now and what is left until it is rekeyed: a screen on a terminal (s: sort, d: not up only,
+    /// arrows: scroll, q: quit), lines elsewhere.
+    #[arg(long, short)]
+    watch: bool,
+    /// Between two looks, in seconds.
+    #[arg(long, short = 'n', value_name = "SECONDS", default_value = "2", value_parser = watch::interval, requires = "watch")]
+    interval: Duration,
+    /// In this order: name, throughput or state.
+    #[arg(long, value_name = "ORDER", default_value = "name", value_parser = watch::sort, requires = "watch")]
+    sort: Sort,
+    /// Only children that are not up.
+    #[arg(long, requires = "watch")]
+    down: bool,
+    /// End after so many looks.
+    #[arg(long, value_name = "LOOKS", value_parser = clap::value_parser!(u64).range(1..), requires = "watch")]
+    count: Option<u64>,
+    /// When to use colours.
+    #[arg(long, value_enum, default_value_t)]
+    color: Colour,
+}
+
+impl Arguments {
+    /// What is to be watched, if anything.
+    pub(crate) fn wish(&self, uri: &str) -> Option<Wish> {
+        self.watch.then(|| Wish {
+            uri: uri.to_owned(),
+            connection: self.connection.clone(),
+            interval: self.interval,
+            choice: Choice { sort: self.sort, down: self.down },
+            json: self.json,
+            count: self.count,
+            colour: self.color,
+        })
+    }
 }
 
 /// Widest name column.

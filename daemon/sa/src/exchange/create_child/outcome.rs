@@ -11,6 +11,7 @@ use crate::error::Error;
 use crate::established::{Active, Authenticated, Intent};
 use crate::negotiation::{ChildRequest, Offer};
 use crate::retry;
+use crate::say::say;
 use crate::turn::Turn;
 
 use super::{Exchange, Rival, Step, proceed, rival_took_over};
@@ -22,6 +23,7 @@ pub(super) fn refused(
     kind: NotifyType,
     payloads: &Payloads<'_>,
 ) {
+    say!(DEBUG, "IKE 1", core, "received {kind} notify error");
     match kind {
         NotifyType::INVALID_KE_PAYLOAD => {
             let acceptable = |id: KeyExchangeId| {

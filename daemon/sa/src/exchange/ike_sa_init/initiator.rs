@@ -22,6 +22,7 @@ use crate::ladder;
 use crate::mobility;
 use crate::nat;
 use crate::negotiation::{ChildRequest, Offer};
+use crate::say::say;
 use crate::suite;
 use crate::turn::Turn;
 use crate::work::{Computation, Job, Outcome, WorkId};
@@ -157,6 +158,8 @@ impl Initiating {
     /// Has our public value computed, for a new first request.
     fn start(&mut self, core: &mut Core, turn: &mut Turn<'_>) -> Result<(), Error> {
         self.check_requests(core, turn)?;
+        let (name, id, peer) = (&core.connection.name, core.unique_id, core.path.remote.ip());
+        say!(DEBUG, "IKE 0", core, "initiating IKE_SA {name}[{id}] to {peer}");
         announce(core, turn);
         core.window.restart();
         core.spi_r = IkeSpi(0);
@@ -292,6 +295,7 @@ impl Initiating {
             return self.follow_method(core, turn, notify.data_u16());
         }
         if let Some(kind) = payloads.notifies().map(|notify| notify.kind).find(|kind| kind.is_error()) {
+            say!(DEBUG, "IKE 1", core, "received {kind} notify error");
             let offered = suite::describe_ike(&core.connection.proposals, turn.context.provider);
             return Err(Error::PeerRefused { kind, offered });
         }
@@ -320,6 +324,8 @@ impl Initiating {
             return Err(Error::PeerRefused { kind: NotifyType::INVALID_KE_PAYLOAD, offered });
         };
         self.detour()?;
+        let begun = self.started.as_ref().map_or_else(String::new, |started| format!(" {}", started.id()));
+        say!(DEBUG, "IKE 1", core, "peer didn't accept key exchange method{begun}, it requested {method}");
         core.answered(turn);
         self.method = Some(method);
         self.start(core, turn)
@@ -347,6 +353,10 @@ impl Initiating {
             theirs: suite::describe(proposals),
             difference: suite::ike_difference(&core.connection.proposals, turn.context.provider, proposals),
         })?;
+        say!(TRACE, "CFG 2", core, "received proposals: {}", suite::describe(proposals));
+        let configured = &core.connection.proposals;
+        say!(TRACE, "CFG 2", core, "configured proposals: {}", suite::describe_ike(configured, turn.context.provider));
+        say!(DEBUG, "CFG 1", core, "selected proposal: {}", chosen.suite.proposal(chosen.number, None));
         let Some(started) = self.started.take_if(|started| started.id() == method && chosen.suite.method == method)
         else {
             return Err(Error::PeerMisbehaved("key exchange of another method than the one begun"));
@@ -355,6 +365,7 @@ impl Initiating {
         core.spi_r = message.header.responder_spi;
         core.suite = Some(chosen.suite);
         core.nat = nat::detect(&message.payloads, core.spi_i, core.spi_r, path, core.connection.encap);
+        nat::say_found(core);
         let announced = core.connection.fragmentation.is_announced();
         core.fragments = announced && fragmentation::is_announced(&message.payloads);
         core.mobility.seen_as = mobility::seen_as(&message.payloads);

@@ -19,6 +19,7 @@ use crate::fragmentation;
 use crate::io::Context;
 use crate::key_schedule::{AuthKeys, Contributions, Keys};
 use crate::nat;
+use crate::say::{Said, say};
 use crate::suite;
 use crate::turn::Turn;
 use crate::work::{Computation, Job, Outcome, WorkId};
@@ -176,6 +177,7 @@ fn no_proposal(context: &Context<'_>, candidates: &[Arc<Connection>], theirs: &[
 pub(crate) fn stateless(request: &Header, payloads: &[Payload<'_>]) -> Option<Vec<u8>> {
     let flags = Flags { initiator: !request.flags.initiator, version: false, response: true };
     let header = Header::new(request.initiator_spi, request.responder_spi, request.exchange, flags, request.message_id);
+    tracing::event!(name: "ENC 1", tracing::Level::TRACE, "generating {}", Said::new(&header, payloads));
     encode(&header, payloads).ok()
 }
 
@@ -191,6 +193,8 @@ impl Responding {
         let method = method.ok_or(Error::Temporary("key exchange method is gone"))?;
         core.suite = Some(beginning.suite);
         core.nat = nat::detect(&message.payloads, core.spi_i, IkeSpi(0), core.path, core.connection.encap);
+        say!(DEBUG, "CFG 1", core, "selected proposal: {}", beginning.suite.proposal(beginning.number, None));
+        nat::say_found(core);
         core.fragments = fragmentation::is_announced(&message.payloads) && beginning.fragmentation;
         core.window.processing();
         let at = turn.after(turn.context.config.settings.half_open_timeout);

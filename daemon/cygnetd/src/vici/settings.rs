@@ -1,0 +1,104 @@
+//! `reload-settings`: `cygnetd.toml` read again while the daemon runs.
+
+use ike_model::IkeSettings;
+use swanctl_compat::render;
+use swanctl_compat::vici::Message;
+
+use crate::config::{self, Config};
+use crate::core::Core;
+use crate::log;
+
+/// Reads the file again and applies what can be while the daemon runs; the tables in which something else has changed are told. A file with an error
+/// changes nothing.
+pub(super) fn reload(core: &Core) -> Message {
+    let settings = match config::load(core.settings_file.as_deref()) {
+        Ok(settings) => settings,
+        Err(findings) => {
+            let all: Vec<String> = findings.iter().map(ToString::to_string).collect();
+            return render::failed(&all.join("; "));
+        }
+    };
+    if let Err(error) = log::set(&core.levels, &settings.log) {
+        return render::failed(&format!("log.level: {error:#}"));
+    }
+    core.store.change_settings(|ike| adopt(ike, &settings.ike.settings));
+    let changed = restart_needed(&core.config, &settings);
+    if changed.is_empty() {
+        tracing::info!("cygnetd.toml was read again");
+    } else {
+        tracing::warn!("cygnetd.toml has changed ({}): restart cygnetd to apply that", changed.join(", "));
+    }
+    render::reloaded(&changed)
+}
+
+/// Takes over what is looked up whenever it is needed. The rest is told to sockets, tables and the backend once, when the daemon starts.
+fn adopt(now: &mut IkeSettings, new: &IkeSettings) {
+    now.retransmit_timeout = new.retransmit_timeout;
+    now.retransmit_base = new.retransmit_base;
+    now.retransmit_tries = new.retransmit_tries;
+    now.retransmit_jitter = new.retransmit_jitter;
+    now.keep_alive = new.keep_alive;
+    now.delete_rekeyed_delay = new.delete_rekeyed_delay;
+    now.fragment_size = new.fragment_size;
+    now.make_before_break = new.make_before_break;
+    now.attempts_per_second = new.attempts_per_second;
+    now.peer_request_rate = new.peer_request_rate;
+    now.peer_request_burst = new.peer_request_burst;
+    now.peer_create_rate = new.peer_create_rate;
+    now.peer_create_burst = new.peer_create_burst;
+}
+
+/// Tables that differ from what the daemon was started with in more than what was applied.
+fn restart_needed(started: &Config, new: &Config) -> Vec<&'static str> {
+    let mut now = started.clone();
+    now.log.level.clone_from(&new.log.level);
+    adopt(&mut now.ike.settings, &new.ike.settings);
+    #[cfg(feature = "webhook")]
+    let webhooks = new.webhooks != now.webhooks;
+    #[cfg(not(feature = "webhook"))]
+    let webhooks = false;
+    // What belongs to another table there.
+    let debug = new.ike.settings.key_export != now.ike.settings.key_export;
+    now.ike.settings.key_export = new.ike.settings.key_export;
+    let tables = [
+        ("gateway", new.gateway != now.gateway),
+        ("ike", new.ike != now.ike),
+        ("backend", new.backend != now.backend),
+        ("swanctl", new.swanctl != now.swanctl),
+        ("vici", new.vici != now.vici),
+        ("history", new.history != now.history),
+        ("http", new.http != now.http),
+        ("log", new.log != now.log),
+        ("webhook", webhooks),
+        ("debug", debug),
+    ];
+    let mut changed: Vec<&str> = tables.iter().filter(|(_, differs)| *differs).map(|(name, _)| *name).collect();
+    // A table that this list does not know yet.
+    if changed.is_empty() && *new != now {
+        changed.push("settings");
+    }
+    changed
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config::LogFormat;
+
+    #[test]
+    fn what_was_applied_needs_no_restart() {
+        let started = Config::default();
+        let mut new = started.clone();
+        assert!(restart_needed(&started, &new).is_empty());
+        new.log.level = "debug".into();
+        new.ike.settings.retransmit_tries = 9;
+        new.ike.settings.keep_alive = Duration::from_secs(3);
+        assert!(restart_needed(&started, &new).is_empty());
+        new.log.format = LogFormat::Json;
+        new.ike.settings.port = 501;
+        new.gateway.name = "other".into();
+        assert_eq!(restart_needed(&started, &new), ["gateway", "ike", "log"]);
+    }
+}
