@@ -104,8 +104,7 @@ impl Head<'_> {
         Some(end)
     }
 
-    //= RFC 3948 §2.1: the checksum is zero over IPv4
-    /// Writes the UDP header at `at`; gives where it ends.
+    /// Writes the UDP header at `at`, with a checksum of zero (RFC 3948 §2.1); gives where it ends.
     fn udp(&self, at: usize, payload: &[u8], room: &mut [u8; ROOM]) -> Option<usize> {
         let Some((from, to)) = self.ports else { return Some(at) };
         let length = u16::try_from(UDP_HEADER + payload.len()).ok()?;

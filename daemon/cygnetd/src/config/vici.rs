@@ -134,7 +134,7 @@ fn places(value: &DeValue<'_>) -> Result<Vec<Place>, String> {
     if places.is_empty() {
         return Err("must hold at least one place: swanctl and cygnet reach the daemon by no other way".into());
     }
-    match places.iter().enumerate().find(|(number, place)| places[..*number].contains(place)) {
+    match places.iter().enumerate().find(|(number, place)| places.iter().take(*number).any(|before| before == *place)) {
         Some((_, twice)) => Err(format!("holds {twice} twice")),
         None => Ok(places),
     }
