@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use crate::{Failure, Outcome, build, trixie};
 
 /// The one package list. Each line: the package, what uses it.
-const PACKAGES: [(&str, &str); 22] = [
+const PACKAGES: [(&str, &str); 25] = [
     ("iproute2", "namespaces, links, routes"),
     ("iputils-ping", "reachability"),
     ("nftables", "address translation between the gateways"),
@@ -32,6 +32,9 @@ const PACKAGES: [(&str, &str); 22] = [
     ("chromium-driver", "the status page in a browser"),
     ("fonts-dejavu-core", "the browser's letters"),
     ("python3-venv", "the Python packages below"),
+    ("man-db", "manual pages are read without a warning"),
+    ("zsh", "its completions are read by it"),
+    ("fish", "its completions are read by it"),
 ];
 
 /// What the interop tests use from PyPI. Each line: the package, the module by which one sees that it is there, what uses it. Each is taken

@@ -3,13 +3,14 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test ends where an expectation fails")]
 
 mod daemon;
+mod following;
+mod passwords;
 mod webhook;
 
 use std::fs::Permissions;
-use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
 use std::sync::Once;
 
 use daemon::{Daemon, Script};
@@ -299,20 +300,6 @@ fn listings_have_four_forms() {
     assert_eq!(json[1]["name"], "a/x");
     assert_eq!(json[0]["reqid"], 3);
     assert_eq!(json[0]["local-ts"][0], "10.1.0.0/16");
-}
-
-/// Each event is out as soon as it is in, also into a pipe.
-#[test]
-fn followed_events_are_flushed() {
-    let line = Message::new().with("group", "IKE").with("thread", "5").with("msg", "one\ntwo");
-    let daemon = Daemon::start(Script::default().streams("register", "log", [line]));
-    let mut command = Command::new(env!("CARGO_BIN_EXE_swanctl"));
-    let mut child = command.args(["--log", "--uri", &daemon.uri()]).stdout(Stdio::piped()).spawn().unwrap();
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    assert_eq!(lines.next().unwrap().unwrap(), "05[IKE] one");
-    assert_eq!(lines.next().unwrap().unwrap(), "05[IKE] two");
-    child.kill().unwrap();
-    child.wait().unwrap();
 }
 
 #[test]

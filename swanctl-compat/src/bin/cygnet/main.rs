@@ -7,6 +7,8 @@ mod capture;
 #[path = "../shared/connect.rs"]
 mod connect;
 mod doctor;
+#[cfg(test)]
+mod documents;
 mod events;
 mod explain;
 mod follow;
