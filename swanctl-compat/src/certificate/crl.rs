@@ -29,9 +29,9 @@ impl<'a> Crl<'a> {
         })
     }
 
-    fn revoked(&self) -> impl Iterator<Item = (String, i64, Option<&'static str>)> {
+    fn revoked(&self) -> impl Iterator<Item = (String, i64, &'static str)> {
         self.0.iter_revoked_certificates().map(|entry| {
-            let reason = entry.reason_code().and_then(|(_, code)| reason(code));
+            let reason = entry.reason_code().map_or(UNSPECIFIED, |(_, code)| reason(code));
             (serial(entry.raw_serial()), entry.revocation_date.timestamp(), reason)
         })
     }
@@ -55,8 +55,7 @@ impl<'a> Crl<'a> {
         let _ = writeln!(out, "  {count} revoked certificate{plural}{colon}");
         if !style.short {
             for (serial, date, reason) in self.revoked() {
-                let reason = reason.map(|reason| format!(", {reason}")).unwrap_or_default();
-                let _ = writeln!(out, "    {serial}: {}{reason}", clock.show(date));
+                let _ = writeln!(out, "    {serial}: {}, {reason}", clock.show(date));
             }
         }
         out
@@ -79,16 +78,18 @@ impl<'a> Crl<'a> {
     }
 }
 
-/// Reasons of RFC 5280 §5.3.1; the one that says nothing is left out.
-fn reason(code: ReasonCode) -> Option<&'static str> {
+const UNSPECIFIED: &str = "unspecified";
+
+/// Reasons of RFC 5280 §5.3.1.
+fn reason(code: ReasonCode) -> &'static str {
     match code.0 {
-        1 => Some("key compromise"),
-        2 => Some("ca compromise"),
-        3 => Some("affiliation changed"),
-        4 => Some("superseded"),
-        5 => Some("cessation of operation"),
-        6 => Some("certificate hold"),
-        8 => Some("remove from crl"),
-        _ => None,
+        1 => "key compromise",
+        2 => "ca compromise",
+        3 => "affiliation changed",
+        4 => "superseded",
+        5 => "cessation of operation",
+        6 => "certificate hold",
+        8 => "remove from crl",
+        _ => UNSPECIFIED,
     }
 }

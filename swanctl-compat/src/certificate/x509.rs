@@ -68,7 +68,7 @@ impl Flags {
             (self.server_auth, "serverAuth"),
             (self.client_auth, "clientAuth"),
             (self.ike_intermediate, "ikeIntermediate"),
-            (self.smartcard_logon, "msSmartcardLogon"),
+            (self.smartcard_logon, SMARTCARD),
             (self.self_signed, "self-signed"),
         ]
         .into_iter()
@@ -81,6 +81,7 @@ const ID_AD_OCSP: &str = "1.3.6.1.5.5.7.48.1";
 const ID_QT_CPS: &str = "1.3.6.1.5.5.7.2.1";
 const ID_PE_IP_ADDR_BLOCKS: &str = "1.3.6.1.5.5.7.1.7";
 const IKE_INTERMEDIATE: &str = "1.3.6.1.5.5.8.2.2";
+const SMARTCARD: &str = "msSmartcardLogon";
 const SMARTCARD_LOGON: &str = "1.3.6.1.4.1.311.20.2.2";
 
 impl Certificate {
@@ -204,7 +205,9 @@ impl Certificate {
     fn details(&self, out: &mut String) {
         let _ = write!(out, "  flags:     ");
         self.flags.names().iter().for_each(|name| {
-            let _ = write!(out, "{name} ");
+            // The one without a blank behind it, as scripts have it since ever.
+            let blank = if *name == SMARTCARD { "" } else { " " };
+            let _ = write!(out, "{name}{blank}");
         });
         out.push('\n');
         listed(out, "  CRL URIs:  ", "           ", &self.crl_uris);

@@ -171,6 +171,9 @@ fn one_bad_connection_does_not_stop_the_others() {
         ]
     );
     assert_eq!(document["failed"], 2);
+    // What the sections mean, the other daemon judges for itself.
+    assert_eq!(document["findings"].as_array().map(Vec::len), Some(1), "{document}");
+    assert_eq!((&document["findings"][0]["line"], &document["findings"][0]["severity"]), (&20.into(), &"error".into()));
     std::fs::remove_dir_all(&directory).unwrap();
 }
 

@@ -46,6 +46,7 @@ mod self_test;
 mod service;
 mod several;
 mod status;
+mod tool;
 mod transport;
 mod trouble;
 mod updown;
@@ -83,6 +84,7 @@ fn main() -> ExitCode {
         clients::trials(),
         capture::trials(),
         rendering::trials(),
+        tool::trials(),
         dry_run::trials(),
         secrets::trials(),
         status::trials(),

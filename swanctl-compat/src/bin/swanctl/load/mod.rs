@@ -40,8 +40,11 @@ pub(crate) fn prepare(invocation: &Invocation) -> Result<Option<Prepared>, u8> {
     let plan = Plan::make(&settings, &OsFiles);
     let prepared = Prepared { path, settings, plan };
     if !prepared.plan.is_readable(&prepared.settings) {
-        prepared.tell(prepared.plan.findings.iter());
+        let mut report = Report::new(Form::of(invocation));
+        report.find(prepared.plan.findings.iter(), prepared.settings.sources());
         eprintln!("nothing was loaded: correct the errors above and try again");
+        // What cannot be written any more is of no use to anybody.
+        let _ = report.end();
         return Err(EINVAL);
     }
     Ok(Some(prepared))
@@ -60,21 +63,15 @@ impl Prepared {
         Path::new(&self.path).parent().map(Path::to_owned).unwrap_or_default()
     }
 
-    fn tell<'f>(&self, findings: impl Iterator<Item = &'f Diagnostic>) {
-        for finding in findings {
-            eprint!("{}", finding.render(self.settings.sources()));
-        }
-    }
-
     /// Prints what was found. What a section means is judged here for Cygnet alone: another daemon knows other methods and keys, and judges for
     /// itself. Gives whether it is Cygnet; who is not asked, because there is nothing to say, passes for it.
-    fn judge(&self, client: &mut Client) -> Result<bool, ClientError> {
+    fn judge(&self, client: &mut Client, report: &mut Report) -> Result<bool, ClientError> {
         let general = self.plan.findings_for_any_daemon(&self.settings).count();
         let is_cygnet = self.plan.findings.len() == general || is_cygnet(client)?;
         if is_cygnet {
-            self.tell(self.plan.findings.iter());
+            report.find(self.plan.findings.iter(), self.settings.sources());
         } else {
-            self.tell(self.plan.findings_for_any_daemon(&self.settings));
+            report.find(self.plan.findings_for_any_daemon(&self.settings), self.settings.sources());
         }
         Ok(is_cygnet)
     }
@@ -98,14 +95,10 @@ fn is_cygnet(client: &mut Client) -> Result<bool, ClientError> {
 /// Sends what the command asks for: credentials, then authorities, pools and connections. A part that fails does not keep the others from being
 /// loaded; the exit code is that of the first that did.
 pub(crate) fn run(client: &mut Client, invocation: &Invocation, prepared: &Prepared) -> Result<u8, ClientError> {
-    let is_cygnet = prepared.judge(client)?;
-    let mut session = Session {
-        client,
-        is_cygnet,
-        clear: invocation.has("clear"),
-        prompts: !invocation.has("noprompt"),
-        report: Report::new(Form::of(invocation)),
-    };
+    let mut report = Report::new(Form::of(invocation));
+    let is_cygnet = prepared.judge(client, &mut report)?;
+    let (clear, prompts) = (invocation.has("clear"), !invocation.has("noprompt"));
+    let mut session = Session { client, is_cygnet, clear, prompts, report };
     let mut first = 0;
     if invocation.has("dry-run") {
         first = session.dry_run(prepared)?;

@@ -1,6 +1,7 @@
 //! What is said of a load: sentences as strongSwan's tool has them, or one JSON document at the end.
 
 use serde_json::{Value as Json, json};
+use swanctl_compat::settings::{Diagnostic, Sources};
 use swanctl_compat::vici::client::ClientError;
 
 use crate::output::{Form, print};
@@ -8,6 +9,7 @@ use crate::output::{Form, print};
 /// Collects what was done.
 pub(super) struct Report {
     form: Form,
+    findings: Vec<Json>,
     steps: Vec<Json>,
     failed: usize,
 }
@@ -22,7 +24,24 @@ pub(super) struct Step<'s> {
 
 impl Report {
     pub(super) fn new(form: Form) -> Self {
-        Self { form, steps: Vec::new(), failed: 0 }
+        Self { form, findings: Vec::new(), steps: Vec::new(), failed: 0 }
+    }
+
+    /// Prints what was found in the files, on standard error, and notes it.
+    pub(super) fn find<'f>(&mut self, findings: impl Iterator<Item = &'f Diagnostic>, sources: &Sources) {
+        for finding in findings {
+            eprint!("{}", finding.render(sources));
+            self.findings.push(json!({
+                "severity": finding.severity.as_str(),
+                "code": finding.code,
+                "file": finding.span.map(|span| sources.path(span.file)),
+                "line": finding.span.map(|span| span.line),
+                "column": finding.span.map(|span| span.column),
+                "path": finding.path,
+                "message": finding.message,
+                "help": finding.help,
+            }));
+        }
     }
 
     pub(super) fn form(&self) -> Form {
@@ -57,6 +76,6 @@ impl Report {
         if self.form != Form::Json {
             return Ok(());
         }
-        print(&format!("{}\n", json!({ "steps": self.steps, "failed": self.failed })))
+        print(&format!("{}\n", json!({ "findings": self.findings, "steps": self.steps, "failed": self.failed })))
     }
 }
