@@ -19,6 +19,8 @@ mod config;
 mod core;
 mod daemon;
 mod doctor;
+#[cfg(test)]
+mod documents;
 mod events;
 mod explain;
 mod firsts;
