@@ -1,7 +1,7 @@
 //! Captured packets on their way through VICI: the daemon's side writes, the client's side reads.
 //!
 //! `cygnet-capture` streams one `cygnet-capture` event that says what is seen ([`Head`]), then `cygnet-packets` events with some packets each
-//! ([`Packets`]), at least one each second even when there are none. Its answer comes when the capture ends ([`Totals`]).
+//! ([`packets`]), at least one each second even when there are none. Its answer comes when the capture ends ([`Totals`]).
 
 pub mod keys;
 
