@@ -77,4 +77,31 @@ mod tests {
         assert_eq!(of(&directory), Some("is not a file"));
         std::fs::remove_dir_all(&directory).unwrap();
     }
+
+    #[test]
+    fn a_doubtful_script_is_a_warning_at_its_place() {
+        let directory = std::env::temp_dir().join(format!("updown-plan-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let conf = directory.join("swanctl.conf");
+        let child = "children {\n net {\n updown = exec /nonexistent/script arg\n }\n fine {\n updown = /bin/sh -c true\n }\n }\n";
+        let text = format!(
+            "connections {{\n a {{\n local {{\n auth = psk\n }}\n {child} }}\n}}\nsecrets {{\n ike {{\n secret = x\n }}\n}}\n"
+        );
+        std::fs::write(&conf, text).unwrap();
+        std::fs::set_permissions(&conf, std::fs::Permissions::from_mode(0o600)).unwrap();
+        let settings = crate::settings::Settings::load(&OsFiles, &conf.to_string_lossy());
+        let plan = crate::plan::Plan::make(&settings, &OsFiles);
+        assert!(!plan.has_errors() && plan.usable_connections().count() == 1);
+        let found: Vec<String> = plan.findings.iter().map(|finding| finding.render(settings.sources())).collect();
+        let [found] = &found[..] else { panic!("{found:#?}") };
+        for words in [
+            "swanctl.conf:8:16: warning: `updown`",
+            "/nonexistent/script does not exist",
+            "^^^^^^^^^^^^^^^^^^^",
+            "help: correct the path",
+        ] {
+            assert!(found.contains(words), "{words}: {found}");
+        }
+        std::fs::remove_dir_all(&directory).unwrap();
+    }
 }

@@ -154,7 +154,9 @@ impl Lines {
             return;
         }
         self.told += 1;
-        written(Output::Line(String::from_utf8_lossy(&line).trim_end().replace(char::is_control, "?")));
+        written(Output::Line(
+            String::from_utf8_lossy(&line).trim_end().replace('\t', " ").replace(char::is_control, "?"),
+        ));
     }
 
     fn finish(mut self, written: &mut impl FnMut(Output)) {

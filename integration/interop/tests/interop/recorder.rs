@@ -189,6 +189,8 @@ impl Line {
                 Ok(0) => return Ok(None),
                 Ok(length) => self.deframer.push(buffer.get(..length).unwrap_or_default()),
                 Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return Ok(None),
+                // A wait with a limit is not taken up again by itself.
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error.into()),
             }
         }
