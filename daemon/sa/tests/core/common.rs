@@ -319,7 +319,7 @@ impl World {
             .config
             .connections
             .keys()
-            .filter(|name| !config.connections.contains_key(*name))
+            .filter(|name| !config.connections.contains_key(name))
             .cloned()
             .collect();
         self.peers[who].config = config;
