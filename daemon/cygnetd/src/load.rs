@@ -15,12 +15,12 @@ use crate::store::Store;
 /// Name of the file in its directory.
 pub(crate) const FILE: &str = "swanctl.conf";
 
-/// Loads one connection, with what is doubtful about it in the log; `false` when it says the same as before.
-pub(crate) fn connection(store: &Store, connection: Connection, notes: &[Finding]) -> bool {
+/// Loads one connection, with what is doubtful about it in the log.
+pub(crate) fn connection(store: &Store, connection: Connection, notes: &[Finding]) {
     for note in notes {
         tracing::warn!(conn = connection.name, path = note.path, "{}", note.sentence());
     }
-    store.load([connection])
+    store.load([connection]);
 }
 
 /// Makes what is loaded the same as what `directory` says.

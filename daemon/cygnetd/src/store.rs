@@ -3,14 +3,15 @@
 //! Every change is published to the shards as a whole new snapshot, together with the names of what changed; a refused connection stays listed
 //! with its reason and leaves what ran under its name alone.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use ike_model::config::FailClosed;
 use ike_model::reload::{Change, compare};
 use ike_model::snapshot::ConfiguredState;
 use ike_model::{
-    ByName, Cause, CauseKind, ChildMode, Command, ConfigSnapshot, ConfiguredChildStatus, Connection, EventBody,
+    ByName, Cause, CauseKind, Child, ChildMode, Command, ConfigSnapshot, ConfiguredChildStatus, Connection, EventBody,
     IkeSettings, SharedSecret,
 };
 use ipsec::{DeviceTable, Request};
@@ -111,9 +112,10 @@ impl Store {
         found.filter(|(name, _)| *name == connection.name).map(|(_, finding)| finding).collect()
     }
 
-    /// Adds connections, each in the place of the one with its name; one that says the same as before changes nothing. `false` when none did.
-    pub(crate) fn load(&self, connections: impl IntoIterator<Item = Connection>) -> bool {
+    /// Adds connections, each in the place of the one with its name; one that says the same as before changes nothing.
+    pub(crate) fn load(&self, connections: impl IntoIterator<Item = Connection>) {
         let mut changed = Vec::new();
+        let mut waits = false;
         let mut loaded = self.lock();
         for connection in connections {
             let name = connection.name.clone();
@@ -123,17 +125,26 @@ impl Store {
                 Some(change) => tracing::debug!(conn = name, ?change, "connection changed"),
                 None => {}
             }
+            // What takes another's place may have to take out what that one had installed.
+            waits |= loaded.connections.contains_key(&name) || self.installs(&connection);
             loaded.insert(connection);
             changed.push(name);
         }
         if changed.is_empty() {
-            return false;
+            return;
         }
         self.publish(&loaded);
-        self.tell_shards(changed.clone(), Vec::new());
+        self.tell_shards(changed.clone(), Vec::new(), waits);
         drop(loaded);
         self.shared.events.publish_all(changed.into_iter().map(|connection| EventBody::ConfigLoaded { connection }));
-        true
+    }
+
+    /// Whether loading a connection has something installed, or unloading it has something taken out: with thousands that do not, nobody waits for
+    /// each of them.
+    fn installs(&self, connection: &Connection) -> bool {
+        let acts = |child: &Arc<Child>| child.start_action.trap || child.start_action.start;
+        let fail_closed = self.settings.lock().unwrap_or_else(PoisonError::into_inner).fail_closed;
+        fail_closed == FailClosed::Always || connection.children.iter().any(acts)
     }
 
     /// Notes that a connection was refused; `content` is its section as far as there was one.
@@ -151,8 +162,10 @@ impl Store {
         let mut loaded = self.lock();
         let mut refused = false;
         let mut removed = Vec::new();
+        let mut waits = false;
         for name in names {
             refused |= loaded.refused.remove(name).is_some();
+            waits |= loaded.connections.get(name).is_some_and(|connection| self.installs(connection));
             if loaded.remove(name) {
                 tracing::info!(conn = name, "connection {name} unloaded");
                 removed.push(name.clone());
@@ -162,7 +175,7 @@ impl Store {
             return refused;
         }
         self.publish(&loaded);
-        self.tell_shards(Vec::new(), removed);
+        self.tell_shards(Vec::new(), removed, waits);
         true
     }
 
@@ -174,19 +187,15 @@ impl Store {
     /// Adds secrets, each in the place of the one with its id where it has one.
     pub(crate) fn load_secrets(&self, secrets: impl IntoIterator<Item = SharedSecret>) {
         let mut loaded = self.lock();
-        let places = loaded.secrets.iter().enumerate();
-        let mut places: HashMap<String, usize> = places.map(|(place, secret)| (secret.id.clone(), place)).collect();
         let mut changed = false;
         for secret in secrets {
             loaded.idle_secrets.retain(|id| *id != secret.id);
-            let place = places.get(&secret.id).filter(|_| !secret.id.is_empty()).copied();
-            match place.and_then(|place| loaded.secrets.get_mut(place)) {
+            let named = !secret.id.is_empty();
+            // Of thousands that come one by one none is copied to find the others.
+            match loaded.secrets.iter_mut().find(|known| named && known.id == secret.id) {
                 Some(known) if **known == secret => continue,
                 Some(known) => *known = Arc::new(secret),
-                None => {
-                    places.insert(secret.id.clone(), loaded.secrets.len());
-                    loaded.secrets.push(Arc::new(secret));
-                }
+                None => loaded.secrets.push(Arc::new(secret)),
             }
             changed = true;
         }
@@ -288,10 +297,13 @@ impl Store {
         self.publish(&loaded);
     }
 
-    /// Waits until the shards have taken up every change so far and the backend has what they asked of it: traps and guards then stand. Start
-    /// actions go on by themselves, they take as long as the peer takes.
+    /// Waits until the shards have taken up every change so far that installs or takes out something, and the backend has what they asked of it:
+    /// traps and guards then stand. Start actions go on by themselves, they take as long as the peer takes.
     pub(crate) async fn settled(&self) {
         let unsettled = std::mem::take(&mut *self.unsettled.lock().unwrap_or_else(PoisonError::into_inner));
+        if unsettled.is_empty() {
+            return;
+        }
         let settle = async {
             for answer in unsettled {
                 // The core has logged what failed; a shard that stops does not answer.
@@ -319,9 +331,11 @@ impl Store {
         let _ = answer.await;
     }
 
-    fn tell_shards(&self, changed: Vec<String>, removed: Vec<String>) {
+    fn tell_shards(&self, changed: Vec<String>, removed: Vec<String>, waits: bool) {
         let answer = self.shared.commands.submit(Command::Reload { changed, removed });
-        self.unsettled.lock().unwrap_or_else(PoisonError::into_inner).push(answer);
+        if waits {
+            self.unsettled.lock().unwrap_or_else(PoisonError::into_inner).push(answer);
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Loaded> {

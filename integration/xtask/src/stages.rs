@@ -63,6 +63,7 @@ const STAGES: [Stage; 10] = [
             Step::Lab("soak-rekey --minutes 0.2 --by time"),
             Step::Lab("soak-rekey --minutes 0.25 --peers charon --rate 50"),
             Step::Lab("bench-acquire --samples 30 --traps 200"),
+            Step::Lab("bench-load-conns --connections 200"),
             Step::Lab("soak-charon --rounds 20 --minutes 1"),
             Step::Lab("soak-loss --runs 8 --parallel 8 --retransmit 0.25"),
             Step::Lab("soak-crash --kills 10 --seed 1"),

@@ -146,9 +146,8 @@ async fn answer(core: &Core, client: &Arc<Client>, request: Request) -> Message 
         Request::GetAuthorities => render::get_authorities([]),
         Request::GetPools => render::get_pools(),
         Request::LoadConn { connection, notes } => {
-            if load::connection(&core.store, *connection, &notes) {
-                core.store.settled().await;
-            }
+            load::connection(&core.store, *connection, &notes);
+            core.store.settled().await;
             render::ok()
         }
         Request::PlanConn { connection } => {
@@ -350,7 +349,11 @@ async fn install(core: &Core, ike: Option<&str>, child: String, install: bool) -
     let command =
         if install { Command::Install { connection, child } } else { Command::Uninstall { connection, child } };
     match core.shared.commands.submit(command).await {
-        Ok(Ok(_)) => render::ok(),
+        Ok(Ok(_)) => {
+            // What is listed next shows it.
+            core.store.carries().await;
+            render::ok()
+        }
         Ok(Err(error)) => render::failed(&error.to_string()),
         Err(_) => render::failed("the daemon is stopping"),
     }

@@ -27,6 +27,9 @@ const CLIENTS: usize = 2048;
 /// Clients that may wait until they are accepted; the system may allow fewer.
 const BACKLOG: i32 = 1024;
 
+/// Octets that the system keeps for a client's port at most; a file's are fewer anyway.
+const SENT_AHEAD: usize = 256 * 1024;
+
 /// After so long without a word from the machine of a client it is asked whether it still is there.
 const SILENCE: Duration = Duration::from_secs(60);
 
@@ -130,7 +133,11 @@ impl Connection {
     fn tcp(stream: TcpStream, address: SocketAddr) -> Self {
         let keepalive = TcpKeepalive::new().with_time(SILENCE).with_interval(SILENCE / 6).with_retries(6);
         let socket = SockRef::from(&stream);
-        if let Err(error) = socket.set_tcp_keepalive(&keepalive).and_then(|()| stream.set_nodelay(true)) {
+        let setting = socket
+            .set_tcp_keepalive(&keepalive)
+            .and_then(|()| socket.set_send_buffer_size(SENT_AHEAD))
+            .and_then(|()| stream.set_nodelay(true));
+        if let Err(error) = setting {
             tracing::debug!(%error, "a VICI client's connection stays as the system makes it");
         }
         let (reader, writer) = stream.into_split();

@@ -159,8 +159,13 @@ impl Keepers {
     /// Forgets a child.
     pub(super) fn forget(&mut self, connection: &str, child: &str) -> Option<Keeper> {
         let number = self.numbers.remove(&(connection.to_owned(), child.to_owned()))?;
-        self.by_policy.retain(|_, owner| *owner != number);
-        self.by_number.remove(&number)
+        let keeper = self.by_number.remove(&number)?;
+        if let Trap::Present { policies, .. } = &keeper.trap {
+            for policy in policies {
+                self.by_policy.remove(&policy.handle);
+            }
+        }
+        Some(keeper)
     }
 
     /// Traps and shunts for users.

@@ -177,7 +177,9 @@ impl Endpoint {
     pub(super) fn remove_trap(&mut self, context: &Context<'_>, number: u32) -> bool {
         let Some(keeper) = self.keepers.by_number.get_mut(&number) else { return false };
         let Trap::Present { policies, .. } = std::mem::take(&mut keeper.trap) else { return false };
-        self.keepers.by_policy.retain(|_, owner| *owner != number);
+        for policy in &policies {
+            self.keepers.by_policy.remove(&policy.handle);
+        }
         self.shared.deadlines.clear(Timer::Trap(number));
         let ops = policies.into_iter().map(|policy| Op::RemovePolicy(policy.handle)).collect();
         self.shared.turn(context).apply(ops, Purpose::Remove);

@@ -2,22 +2,23 @@
 //! the daemon's memory stays bounded.
 
 use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use lab::peer::Daemon;
-use lab::peer::cygnet::Cygnet;
 use lab::topology::{Lab, Middle};
 use libtest_mimic::Trial;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use swanctl_compat::vici::frame::{self, MAX_PACKET};
 use swanctl_compat::vici::{Message, Packet};
 
-use crate::harness::trial;
+use crate::harness::{Ported, trial};
 use crate::recorder::{Line, answer_of, event_of};
 
 const IDLE: usize = 1_000;
@@ -35,28 +36,43 @@ const ROUNDS: usize = 3;
 const GROWTH: u64 = 96 << 20;
 
 pub(crate) fn trials() -> Vec<Trial> {
-    vec![trial("clients::a_thousand_and_some_that_misbehave", a_thousand_and_some_that_misbehave)]
+    vec![
+        trial("clients::a_thousand_and_some_that_misbehave", a_thousand_and_some_that_misbehave),
+        trial("clients::one_that_never_reads_is_ended", one_that_never_reads_is_ended),
+    ]
+}
+
+/// A client by the daemon's port. What a stream is made of does not matter from then on.
+fn by_port(lab: &Lab) -> Result<UnixStream> {
+    let stream = lab.a.gateway.run(|| TcpStream::connect(("127.0.0.1", Ported::PORT)))??;
+    stream.set_nodelay(true)?;
+    Ok(OwnedFd::from(stream).into())
+}
+
+/// Clients come by the socket file and by the port, in turns.
+fn connect(lab: &Lab, socket: &Path, number: usize) -> Result<UnixStream> {
+    if number.is_multiple_of(2) { Ok(UnixStream::connect(socket)?) } else { by_port(lab) }
 }
 
 fn a_thousand_and_some_that_misbehave() -> Result<()> {
     let limit = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })?;
     let lab = Lab::new(&Middle::Direct)?;
-    let mut daemon = Daemon::start(&Cygnet::default(), &lab.a.gateway, &lab.directory().join("a"), &[])?;
+    let mut daemon = Daemon::start(&Ported { more: "" }, &lab.a.gateway, &lab.directory().join("a"), &[])?;
     let socket = daemon.socket().to_owned();
     let id = daemon.process().id();
     for number in 0..LOADED {
         load(&mut Line::new(UnixStream::connect(&socket)?)?, number, 1)?;
     }
     let before = resident(id)?;
-    let idle = (0..IDLE).map(|_| idle(&socket)).collect::<Result<Vec<_>>>()?;
-    let stuck = (0..STUCK).map(|_| stuck(&socket)).collect::<Result<Vec<_>>>()?;
+    let idle = (0..IDLE).map(|number| idle(connect(&lab, &socket, number)?)).collect::<Result<Vec<_>>>()?;
+    let stuck = (0..STUCK).map(|number| stuck(connect(&lab, &socket, number)?, 50)).collect::<Result<Vec<_>>>()?;
     let half = half_written(&socket)?;
     let ending = Arc::new(AtomicBool::new(false));
     let nuisance = nuisance(&socket, &ending);
     let mut best = Measured { p99: Duration::MAX, text: String::new() };
     for _ in 0..ROUNDS {
-        let measured = active(&socket)?;
+        let measured = active(&lab, &socket)?;
         if measured.p99 < best.p99 {
             best = measured;
         }
@@ -81,6 +97,52 @@ fn a_thousand_and_some_that_misbehave() -> Result<()> {
     Ok(())
 }
 
+/// It asks for long listings and takes nothing of them. What waits for it is bounded, others are answered meanwhile, and then it is hung up.
+fn one_that_never_reads_is_ended() -> Result<()> {
+    const WAIT: Duration = Duration::from_secs(2);
+    // More than the system keeps on its way, which is some MiB for a port.
+    const LISTINGS: usize = 1_000;
+    let lab = Lab::new(&Middle::Direct)?;
+    let peer = Ported { more: "answer_timeout = 2" };
+    let mut daemon = Daemon::start(&peer, &lab.a.gateway, &lab.directory().join("a"), &[])?;
+    let socket = daemon.socket().to_owned();
+    let id = daemon.process().id();
+    let mut other = Line::new(UnixStream::connect(&socket)?)?;
+    for number in 0..LOADED {
+        load(&mut other, number, 1)?;
+    }
+    let before = resident(id)?;
+    let begin = Instant::now();
+    let never =
+        (0..STUCK).map(|number| stuck(connect(&lab, &socket, number)?, LISTINGS)).collect::<Result<Vec<_>>>()?;
+    let ended =
+        |log: &str| log.lines().filter(|line| line.contains("did not read its answer and was disconnected")).count();
+    while ended(&daemon.log()) < STUCK {
+        let asked = Instant::now();
+        other.ask(&Packet::CmdRequest("version".into(), Message::new()))?;
+        ensure!(asked.elapsed() < Duration::from_secs(1), "another client waits for {:?}", asked.elapsed());
+        ensure!(
+            begin.elapsed() < WAIT * 8,
+            "{} of {STUCK} have been ended:\n{}",
+            ended(&daemon.log()),
+            daemon.log_tail(40)
+        );
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    ensure!(begin.elapsed() > WAIT, "ended after {:?}", begin.elapsed());
+    let growth = resident(id)?.saturating_sub(before);
+    ensure!(growth < GROWTH / 4, "the daemon has grown by {growth} octets");
+    for stream in never {
+        let mut line = Line::new(stream)?;
+        let mut answers = 0;
+        while let Some(octets) = line.next()? {
+            answers += usize::from(answer_of(&Packet::decode(&octets)?).is_some());
+        }
+        ensure!(answers < LISTINGS, "it has got all {answers} answers");
+    }
+    Ok(())
+}
+
 /// Loads a connection with a subnet; where it was not like this before, that is an event.
 fn load(line: &mut Line, number: usize, subnet: usize) -> Result<()> {
     let mut conn = Message::new().with("version", "2");
@@ -100,20 +162,19 @@ fn load(line: &mut Line, number: usize, subnet: usize) -> Result<()> {
 }
 
 /// One that listens for what does not happen.
-fn idle(socket: &Path) -> Result<Line> {
-    let mut line = Line::new(UnixStream::connect(socket)?)?;
+fn idle(stream: UnixStream) -> Result<Line> {
+    let mut line = Line::new(stream)?;
     line.ask(&Packet::EventRegister("ike-updown".into()))?;
     Ok(line)
 }
 
 /// One that asks for much, is told of everything, and reads nothing of it.
-fn stuck(socket: &Path) -> Result<UnixStream> {
-    let mut stream = UnixStream::connect(socket)?;
+fn stuck(mut stream: UnixStream, listings: usize) -> Result<UnixStream> {
     let mut octets = Vec::new();
     for event in ["log", "cygnet-event", "list-conn", "cygnet-lost"] {
         octets.extend(frame::encode(&Packet::EventRegister(event.into()))?);
     }
-    for _ in 0..50 {
+    for _ in 0..listings {
         octets.extend(frame::encode(&Packet::CmdRequest("list-conns".into(), Message::new()))?);
     }
     stream.write_all(&octets)?;
@@ -239,12 +300,12 @@ struct Measured {
 }
 
 /// Clients that ask one thing after the other, at a moderate pace.
-fn active(socket: &Path) -> Result<Measured> {
-    let threads: Vec<_> = (0..ACTIVE)
-        .map(|number| {
-            let socket = socket.to_owned();
-            std::thread::spawn(move || one_active(&socket, number))
-        })
+fn active(lab: &Lab, socket: &Path) -> Result<Measured> {
+    let streams = (0..ACTIVE).map(|number| connect(lab, socket, number)).collect::<Result<Vec<_>>>()?;
+    let threads: Vec<_> = streams
+        .into_iter()
+        .enumerate()
+        .map(|(number, stream)| std::thread::spawn(move || one_active(stream, number)))
         .collect();
     let mut times = Vec::new();
     for thread in threads {
@@ -259,8 +320,8 @@ fn active(socket: &Path) -> Result<Measured> {
     Ok(Measured { p99: at(99), text })
 }
 
-fn one_active(socket: &PathBuf, number: usize) -> Result<Vec<Duration>> {
-    let mut line = Line::new(UnixStream::connect(socket)?)?;
+fn one_active(stream: UnixStream, number: usize) -> Result<Vec<Duration>> {
+    let mut line = Line::new(stream)?;
     line.ask(&Packet::EventRegister("list-conn".into()))?;
     let questions = [
         Packet::CmdRequest("version".into(), Message::new()),

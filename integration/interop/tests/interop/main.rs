@@ -38,9 +38,11 @@ mod page;
 mod past;
 mod peers;
 mod privacy;
+mod protocol;
 mod python;
 mod recorder;
 mod rendering;
+mod rust_vici;
 mod secrets;
 mod self_test;
 mod service;
@@ -83,6 +85,8 @@ fn main() -> ExitCode {
         alike::trials(),
         clients::trials(),
         capture::trials(),
+        protocol::trials(),
+        rust_vici::trials(),
         rendering::trials(),
         tool::trials(),
         dry_run::trials(),

@@ -172,6 +172,11 @@ impl Line {
         Ok(self.stream.write_all(&frame::encode(packet)?)?)
     }
 
+    /// Whatever octets.
+    pub(crate) fn say_octets(&mut self, octets: &[u8]) -> Result<()> {
+        Ok(self.stream.write_all(octets)?)
+    }
+
     /// The octets of the next packet; nothing at the end.
     pub(crate) fn next(&mut self) -> Result<Option<Vec<u8>>> {
         let mut buffer = [0; 16 * 1024];
