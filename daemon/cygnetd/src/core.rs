@@ -237,6 +237,17 @@ impl Core {
         summed(self.ask(|to| Question::Counters(scope.clone(), to)).await)
     }
 
+    /// The same, as far as it comes within `limit`; and whether all of it came.
+    #[cfg(feature = "telemetry")]
+    pub(crate) async fn counters_within(
+        &self,
+        limit: Duration,
+        scope: &CounterScope,
+    ) -> (Vec<(String, Counters)>, bool) {
+        let (shards, all_shards) = self.ask_within(limit, |to| Question::Counters(scope.clone(), to)).await;
+        (summed(shards), all_shards)
+    }
+
     /// Has counters of messages begin again at zero.
     pub(crate) async fn reset_counters(&self, scope: &CounterScope) {
         self.ask(|to| Question::ResetCounters(scope.clone(), to)).await;

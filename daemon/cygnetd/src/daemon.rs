@@ -14,6 +14,7 @@ use arc_swap::ArcSwap;
 use ike_model::{Command, ConfigSnapshot};
 use ike_sa::Admission;
 use ipsec::{NatReader, OffloadBackend, Reports, Shard};
+use swanctl_compat::render;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
@@ -107,8 +108,14 @@ async fn run_until_stopped(
         loop {
             tokio::select! {
                 () = &mut serving => break,
-                _ = terminate.recv() => break,
-                _ = interrupt.recv() => break,
+                _ = terminate.recv() => {
+                    daemon.core.subscribers.emit("alert", &render::shutdown_alert());
+                    break;
+                }
+                _ = interrupt.recv() => {
+                    daemon.core.subscribers.emit("alert", &render::shutdown_alert());
+                    break;
+                }
                 _ = hang_up.recv() => {
                     service::reloading();
                     load::directory(&daemon.core.store, &config.swanctl.directory);

@@ -181,6 +181,7 @@ fn children(body: &mut EventBody) -> Vec<&mut ChildSaSnapshot> {
         | EventBody::IkeSaUpdated { ike, .. }
         | EventBody::IkeSaRekeyFailed { ike, .. }
         | EventBody::ChildSaInstallFailed { ike, .. }
+        | EventBody::ChildSaFailed { ike, .. }
         | EventBody::PeerUnreachable { ike, .. }
         | EventBody::PeerReachable { ike } => ike.children.iter_mut().collect(),
         EventBody::IkeSaRekeyed { old, new } => old.children.iter_mut().chain(&mut new.children).collect(),

@@ -66,6 +66,32 @@ pub enum CauseKind {
 }
 
 impl CauseKind {
+    /// All kinds.
+    pub const ALL: [Self; 22] = [
+        Self::Operator,
+        Self::Reload,
+        Self::PeerDeleted,
+        Self::Rekeyed,
+        Self::CollisionLost,
+        Self::Replaced,
+        Self::HardLimit,
+        Self::Inactive,
+        Self::PeerUnreachable,
+        Self::NoProposal,
+        Self::SelectorsUnacceptable,
+        Self::AuthenticationFailed,
+        Self::NoSecret,
+        Self::NoConfiguration,
+        Self::PeerError,
+        Self::ProtocolViolation,
+        Self::OffloadFailed,
+        Self::DeviceLost,
+        Self::NoAddress,
+        Self::HistoryFull,
+        Self::Shutdown,
+        Self::Internal,
+    ];
+
     /// Its frozen name, as in events.
     pub const fn name(self) -> &'static str {
         match self {
@@ -115,8 +141,9 @@ mod tests {
 
     #[test]
     fn names_are_those_of_events() {
-        for kind in [CauseKind::Operator, CauseKind::PeerDeleted, CauseKind::SelectorsUnacceptable, CauseKind::Internal]
-        {
+        let last = CauseKind::ALL.into_iter().max();
+        assert_eq!(last.map(|kind| kind as usize + 1), Some(CauseKind::ALL.len()));
+        for kind in CauseKind::ALL {
             assert_eq!(serde_json::to_value(kind).unwrap(), kind.name());
             assert_eq!(serde_json::from_value::<CauseKind>(kind.name().into()).unwrap(), kind);
         }

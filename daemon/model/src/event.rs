@@ -43,6 +43,8 @@ pub enum EventBody {
         ike: Box<IkeSaSnapshot>,
         /// Why.
         cause: Cause,
+        /// The peer has refused us, rather than we it.
+        refused_by_peer: bool,
     },
     /// An attempt to establish an IKE SA failed.
     #[serde(rename = "ike-sa.failed")]
@@ -145,6 +147,16 @@ pub enum EventBody {
         ike: Box<IkeSaSnapshot>,
         /// Connection's child.
         child: String,
+        /// Why.
+        cause: Cause,
+    },
+    /// Nothing came of negotiating a CHILD SA, whoever asked for it; its IKE SA goes on.
+    #[serde(rename = "child-sa.failed")]
+    ChildSaFailed {
+        /// Its IKE SA, without children.
+        ike: Box<IkeSaSnapshot>,
+        /// Connection's child, where it is known which one was meant.
+        child: Option<String>,
         /// Why.
         cause: Cause,
     },
@@ -294,7 +306,7 @@ pub enum EventBody {
 
 impl EventBody {
     /// The names of all events.
-    pub const NAMES: [&'static str; 30] = [
+    pub const NAMES: [&'static str; 31] = [
         "ike-sa.established",
         "ike-sa.rekeyed",
         "ike-sa.closed",
@@ -310,6 +322,7 @@ impl EventBody {
         "child-sa.removed",
         "child-sa.rekey-failed",
         "child-sa.install-failed",
+        "child-sa.failed",
         "child-sa.soft-expired",
         "child-sa.hard-expired",
         "policy.acquire",
@@ -345,6 +358,7 @@ impl EventBody {
             Self::ChildSaRemoved { .. } => "child-sa.removed",
             Self::ChildSaRekeyFailed { .. } => "child-sa.rekey-failed",
             Self::ChildSaInstallFailed { .. } => "child-sa.install-failed",
+            Self::ChildSaFailed { .. } => "child-sa.failed",
             Self::ChildSaSoftExpired { .. } => "child-sa.soft-expired",
             Self::ChildSaHardExpired { .. } => "child-sa.hard-expired",
             Self::PolicyAcquire { .. } => "policy.acquire",

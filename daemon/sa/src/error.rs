@@ -201,6 +201,22 @@ impl Error {
         })
     }
 
+    /// The peer has said no, rather than we.
+    pub(crate) fn is_refusal_of_peer(&self) -> bool {
+        matches!(self, Self::PeerNotified(_) | Self::PeerRefused { .. })
+    }
+
+    /// What was asked for and what is configured have nothing in common.
+    pub(crate) fn is_mismatch(&self) -> bool {
+        matches!(
+            self,
+            Self::NoProposal { .. }
+                | Self::SelectorsUnacceptable { .. }
+                | Self::NotHostToHost { .. }
+                | Self::ModeRefused(_)
+        )
+    }
+
     /// The same in the words of events.
     pub(crate) fn cause(&self) -> Cause {
         let kind = match self {

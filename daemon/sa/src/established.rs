@@ -22,7 +22,7 @@ use ipsec::{Instant, Path, Spi};
 
 use crate::children::ChildSa;
 use crate::core::{Core, seconds_until};
-use crate::deadline::IkeTimer;
+use crate::deadline::{Deadlines, IkeTimer};
 use crate::directory::{DirectoryEntry, DirectoryMessage};
 use crate::exchange::mobike::{self, Errand};
 use crate::exchange::{auth_lifetime, create_child, delete, liveness, rekey_ike};
@@ -154,7 +154,7 @@ impl Authenticated {
         let (name, id) = (&core.connection.name, core.unique_id);
         say!(INFO, "IKE 0", core, "IKE_SA {name}[{id}] established between {}", Ends(core));
         say_lifetimes(core, turn);
-        turn.event(EventBody::IkeSaEstablished { ike: Box::new(this.snapshot_alone(core, turn.now())) });
+        turn.event(EventBody::IkeSaEstablished { ike: Box::new(this.snapshot_due(core, turn)) });
         turn.notices.push_back(Notice::Established { spi: core.spi().0 });
         this
     }
@@ -350,7 +350,7 @@ impl Authenticated {
         self.intents.remove(at)
     }
 
-    /// State for events: without children.
+    /// State without children, and without the times at which something is due.
     pub(crate) fn snapshot_alone(&self, core: &Core, now: Instant) -> IkeSaSnapshot {
         let state = match (self.standing, &self.active) {
             (Standing::Up | Standing::Undecided, Some(Active::RekeyIke(_))) => IkeSaState::Rekeying,
@@ -362,13 +362,17 @@ impl Authenticated {
         core.snapshot(now, state)
     }
 
+    /// State for events: without children.
+    pub(crate) fn snapshot_due(&self, core: &Core, turn: &Turn<'_>) -> IkeSaSnapshot {
+        let mut ike = self.snapshot_alone(core, turn.now());
+        show_due(&mut ike, core, turn.now(), turn.deadlines);
+        ike
+    }
+
     /// State for users.
     pub(crate) fn snapshot(&self, core: &Core, turn: &SnapshotContext<'_>) -> IkeSaSnapshot {
         let mut ike = self.snapshot_alone(core, turn.now);
-        let rekey = turn.deadlines.get(core.timer(IkeTimer::Rekey));
-        ike.rekey_seconds = rekey.map(|at| seconds_until(turn.now, at));
-        let reauth = turn.deadlines.get(core.timer(IkeTimer::Reauth));
-        ike.reauth_seconds = reauth.map(|at| seconds_until(turn.now, at));
+        show_due(&mut ike, core, turn.now, turn.deadlines);
         ike.tasks_queued = self.intents.iter().map(intent_name).collect();
         ike.tasks_active = self.active.iter().map(active_name).collect();
         let mut children: Vec<ChildSaSnapshot> =
@@ -377,6 +381,12 @@ impl Authenticated {
         ike.children = children;
         ike
     }
+}
+
+/// Puts in when the IKE SA is to be rekeyed and authenticated afresh.
+fn show_due(ike: &mut IkeSaSnapshot, core: &Core, now: Instant, deadlines: &Deadlines) {
+    let due = |timer| deadlines.get(core.timer(timer)).map(|at| seconds_until(now, at));
+    (ike.rekey_seconds, ike.reauth_seconds) = (due(IkeTimer::Rekey), due(IkeTimer::Reauth));
 }
 
 /// Whether a CHILD SA made under one configuration is the child that another one means.
@@ -391,7 +401,7 @@ pub(crate) struct SnapshotContext<'a> {
     /// The shard.
     pub(crate) shard: ipsec::Shard,
     /// Deadlines.
-    pub(crate) deadlines: &'a crate::deadline::Deadlines,
+    pub(crate) deadlines: &'a Deadlines,
 }
 
 fn intent_name(intent: &Intent) -> &'static str {

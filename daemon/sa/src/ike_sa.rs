@@ -144,11 +144,15 @@ impl IkeSa {
             tracing::debug!(conn = self.core.connection.name, ike = self.core.unique_id, "ignored: {error}");
             return;
         }
-        self.give_up(turn, &error.cause());
+        self.fail(turn, &error.cause(), error.is_refusal_of_peer());
     }
 
     /// Ends an IKE SA that is not authenticated.
     pub(crate) fn give_up(&mut self, turn: &mut Turn<'_>, cause: &Cause) {
+        self.fail(turn, cause, false);
+    }
+
+    fn fail(&mut self, turn: &mut Turn<'_>, cause: &Cause, refused_by_peer: bool) {
         let ike = Box::new(self.core.snapshot(turn.now(), IkeSaState::Connecting));
         let (core, cause) = (&self.core, cause.clone());
         turn.notices.push_back(Notice::Closed { spi: core.spi().0, unique_id: core.unique_id });
@@ -169,7 +173,7 @@ impl IkeSa {
         let about_identity =
             matches!(cause.kind, CauseKind::AuthenticationFailed | CauseKind::NoSecret | CauseKind::NoConfiguration);
         turn.event(if about_identity {
-            EventBody::IkeSaAuthFailed { ike, cause }
+            EventBody::IkeSaAuthFailed { ike, cause, refused_by_peer }
         } else {
             EventBody::IkeSaFailed { ike, cause }
         });

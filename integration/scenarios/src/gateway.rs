@@ -429,6 +429,7 @@ pub fn cause(body: &EventBody) -> Option<&ike_model::Cause> {
         | EventBody::ChildSaWithdrawn { cause, .. }
         | EventBody::ChildSaRekeyFailed { cause, .. }
         | EventBody::ChildSaInstallFailed { cause, .. }
+        | EventBody::ChildSaFailed { cause, .. }
         | EventBody::PeerUnreachable { cause, .. }
         | EventBody::Degraded { cause, .. }
         | EventBody::Repaired { cause, .. }

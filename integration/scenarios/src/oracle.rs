@@ -336,6 +336,7 @@ impl Story {
             | EventBody::IkeSaRekeyFailed { .. }
             | EventBody::ChildSaRekeyFailed { .. }
             | EventBody::ChildSaInstallFailed { .. }
+            | EventBody::ChildSaFailed { .. }
             | EventBody::ChildSaSoftExpired { .. }
             | EventBody::ChildSaHardExpired { .. }
             | EventBody::PolicyAcquire { .. }

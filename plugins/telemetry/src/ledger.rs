@@ -119,7 +119,7 @@ impl Books {
             EventBody::IkeSaClosed { ike, cause } => {
                 self.change(&ike.connection, |sums| count(&mut sums.closed, cause))
             }
-            EventBody::IkeSaAuthFailed { ike, cause } => self.failed(ike, "authenticate", cause),
+            EventBody::IkeSaAuthFailed { ike, cause, .. } => self.failed(ike, "authenticate", cause),
             EventBody::IkeSaFailed { ike, cause } => self.failed(ike, "establish", cause),
             EventBody::IkeSaRekeyFailed { ike, cause } => self.failed(ike, "rekey", cause),
             EventBody::PeerUnreachable { ike, cause } => self.failed(ike, "unreachable", cause),
@@ -138,6 +138,9 @@ impl Books {
             }
             EventBody::ChildSaInstallFailed { ike, child, cause } => {
                 self.child_failed(&ike.connection, child, "install", cause.kind.name());
+            }
+            EventBody::ChildSaFailed { ike, child: Some(child), cause } => {
+                self.child_failed(&ike.connection, child, "negotiate", cause.kind.name());
             }
             EventBody::ChildSaSoftExpired { ike, child, unit } => {
                 self.saw(&ike.connection, child);
@@ -159,8 +162,9 @@ impl Books {
             EventBody::UpdownFailed { connection, child, cause, .. } => {
                 self.child_failed(connection, child, "updown", cause.kind.name());
             }
-            // What was prepared for the peer counts once it is switched to.
+            // What was prepared for the peer counts once it is switched to; what a peer asked for and nobody has is nobody's failure.
             EventBody::ChildSaPrepared { .. }
+            | EventBody::ChildSaFailed { child: None, .. }
             | EventBody::ChildSaWithdrawn { .. }
             | EventBody::IkeSaUpdated { .. }
             | EventBody::PeerReachable { .. }

@@ -1,5 +1,6 @@
 //! The daemon as telemetry sees it.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -7,7 +8,7 @@ use std::sync::Arc;
 use ike_model::device::DeviceTable;
 use ike_model::history::KeepingFigures;
 use ike_model::snapshot::PolicySnapshot;
-use ike_model::{ConfiguredChildStatus, IkeSaSnapshot, Outbox, Timeline};
+use ike_model::{ConfiguredChildStatus, Counters, IkeSaSnapshot, Outbox, Timeline};
 use serde::Serialize;
 
 /// An answer of the daemon.
@@ -90,6 +91,10 @@ pub struct Messages {
     pub cookies: u64,
     /// Messages that came to nothing, by reason.
     pub dropped: Vec<(&'static str, u64)>,
+    /// Counters of messages that were made or could be read.
+    pub counters: Counters,
+    /// Those of each connection that anything was counted of.
+    pub by_connection: BTreeMap<String, Counters>,
 }
 
 /// How a webhook is doing.

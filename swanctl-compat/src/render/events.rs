@@ -5,24 +5,22 @@ use ike_model::{CauseKind, ChildSaSnapshot, ChildSaState, EventBody, IkeSaSnapsh
 use super::sas;
 use crate::vici::Message;
 
-/// The VICI event for what happened, or nothing where VICI has no such event.
-///
-/// `ike-sa.*` and `child-sa.*` become `ike-updown`, `ike-rekey`, `ike-update`, `child-updown`, `child-rekey`; failures become `alert`.
+/// The VICI events for what happened, in order: none where VICI knows nothing of the kind. `EVENTS.md` has the whole table.
 #[must_use]
-pub fn event(body: &EventBody) -> Option<(&'static str, Message)> {
+pub fn events(body: &EventBody) -> Vec<(&'static str, Message)> {
+    let alerts = alerts(body).into_iter().map(|(kind, ike)| ("alert", alert(kind, ike)));
+    change(body).into_iter().chain(alerts).collect()
+}
+
+/// The event for what has come up, has changed or has ended.
+fn change(body: &EventBody) -> Option<(&'static str, Message)> {
     match body {
         EventBody::IkeSaEstablished { ike } => Some(("ike-updown", up(true, ike))),
         EventBody::IkeSaClosed { ike, .. } => Some(("ike-updown", up(false, ike))),
         EventBody::IkeSaRekeyed { old, new } => Some(("ike-rekey", ike_rekey(old, new))),
         EventBody::IkeSaUpdated { ike, path } => Some(("ike-update", ike_update(ike, path))),
-        EventBody::ChildSaInstalled { ike, child } => {
-            let name = format!("{}-{}", child.name, child.unique_id);
-            Some(("child-updown", with_child(true, ike, &name, sas::child_sa(child))))
-        }
-        EventBody::ChildSaClosed { ike, child, .. } => {
-            let name = format!("{}-{}", child.name, child.unique_id);
-            Some(("child-updown", with_child(false, ike, &name, sas::child_sa(child))))
-        }
+        EventBody::ChildSaInstalled { ike, child } => Some(("child-updown", child_updown(true, ike, child))),
+        EventBody::ChildSaClosed { ike, child, .. } => Some(("child-updown", child_updown(false, ike, child))),
         EventBody::ChildSaRekeyed { ike, old, new } => {
             let mut both = Message::new();
             // The exchange that replaced it is over when this is told.
@@ -30,19 +28,57 @@ pub fn event(body: &EventBody) -> Option<(&'static str, Message)> {
             both.section("new", sas::child_sa(new));
             Some(("child-rekey", with_child(false, ike, &new.name, both)))
         }
-        EventBody::IkeSaAuthFailed { ike, cause } => {
-            let kind = if cause.kind == CauseKind::NoSecret { "local-auth-failed" } else { "peer-auth-failed" };
-            Some(("alert", alert(kind, ike)))
-        }
-        EventBody::IkeSaFailed { ike, cause } => failure_alert(cause.kind).map(|kind| ("alert", alert(kind, ike))),
-        EventBody::PeerUnreachable { ike, .. } => Some(("alert", alert("retransmit-send-timeout", ike))),
-        EventBody::ChildSaInstallFailed { ike, .. } => Some(("alert", alert("install-child-sa-failed", ike))),
-        // Its end is known from a `child-updown` or `child-rekey` already.
+        // That it is out of the data path follows on a `child-updown` or `child-rekey`.
         EventBody::ChildSaRemoved { .. }
+        | EventBody::IkeSaAuthFailed { .. }
+        | EventBody::IkeSaFailed { .. }
         | EventBody::IkeSaRekeyFailed { .. }
         | EventBody::ChildSaPrepared { .. }
         | EventBody::ChildSaWithdrawn { .. }
         | EventBody::ChildSaRekeyFailed { .. }
+        | EventBody::ChildSaInstallFailed { .. }
+        | EventBody::ChildSaFailed { .. }
+        | EventBody::ChildSaSoftExpired { .. }
+        | EventBody::ChildSaHardExpired { .. }
+        | EventBody::PolicyAcquire { .. }
+        | EventBody::DeviceDown { .. }
+        | EventBody::DeviceUp { .. }
+        | EventBody::StateLost { .. }
+        | EventBody::Degraded { .. }
+        | EventBody::Repaired { .. }
+        | EventBody::PeerUnreachable { .. }
+        | EventBody::PeerReachable { .. }
+        | EventBody::ConfigLoaded { .. }
+        | EventBody::ConfigRejected { .. }
+        | EventBody::UpdownFailed { .. }
+        | EventBody::KeysExported { .. }
+        | EventBody::EventsGap { .. } => None,
+    }
+}
+
+/// The types of alert that it is, each with its IKE SA.
+fn alerts(body: &EventBody) -> Vec<(&'static str, &IkeSaSnapshot)> {
+    let (kinds, ike): (&[&'static str], _) = match body {
+        EventBody::IkeSaAuthFailed { ike, cause, refused_by_peer } => {
+            (of_authentication(cause.kind, *refused_by_peer), ike)
+        }
+        EventBody::IkeSaFailed { ike, cause } => (of_attempt(cause.kind, ike.initiator), ike),
+        EventBody::IkeSaClosed { ike, cause } => (types_in(&END, cause.kind), ike),
+        EventBody::IkeSaRekeyFailed { ike, cause } => (types_in(&IKE_REKEY, cause.kind), ike),
+        EventBody::ChildSaFailed { ike, cause, .. } | EventBody::ChildSaRekeyFailed { ike, cause, .. } => {
+            (types_in(&CHILD, cause.kind), ike)
+        }
+        EventBody::ChildSaInstallFailed { ike, .. } => (&["install-child-sa-failed"], ike),
+        EventBody::PeerUnreachable { ike, .. } => (&["retransmit-send-timeout"], ike),
+        EventBody::IkeSaEstablished { .. }
+        | EventBody::IkeSaRekeyed { .. }
+        | EventBody::IkeSaUpdated { .. }
+        | EventBody::ChildSaInstalled { .. }
+        | EventBody::ChildSaPrepared { .. }
+        | EventBody::ChildSaWithdrawn { .. }
+        | EventBody::ChildSaRekeyed { .. }
+        | EventBody::ChildSaClosed { .. }
+        | EventBody::ChildSaRemoved { .. }
         | EventBody::ChildSaSoftExpired { .. }
         | EventBody::ChildSaHardExpired { .. }
         | EventBody::PolicyAcquire { .. }
@@ -56,36 +92,64 @@ pub fn event(body: &EventBody) -> Option<(&'static str, Message)> {
         | EventBody::ConfigLoaded { .. }
         | EventBody::ConfigRejected { .. }
         | EventBody::KeysExported { .. }
-        | EventBody::EventsGap { .. } => None,
+        | EventBody::EventsGap { .. } => return Vec::new(),
+    };
+    kinds.iter().map(|kind| (*kind, &**ike)).collect()
+}
+
+/// Authentication failed: our own, or the peer's.
+fn of_authentication(kind: CauseKind, refused_by_peer: bool) -> &'static [&'static str] {
+    if refused_by_peer || kind == CauseKind::NoSecret { &["local-auth-failed"] } else { &["peer-auth-failed"] }
+}
+
+/// An IKE SA did not come up. Of one that a peer began we hear no more, or it is ours that is not answered.
+fn of_attempt(kind: CauseKind, initiator: bool) -> &'static [&'static str] {
+    match kind {
+        CauseKind::PeerUnreachable if !initiator => &["half-open-timeout"],
+        kind => types_in(&ATTEMPT, kind),
     }
 }
 
-fn failure_alert(kind: CauseKind) -> Option<&'static str> {
-    match kind {
-        CauseKind::NoProposal => Some("proposal-mismatch-ike"),
-        CauseKind::SelectorsUnacceptable => Some("ts-mismatch"),
-        CauseKind::PeerUnreachable => Some("peer-init-unreachable"),
-        CauseKind::NoAddress => Some("peer-addr-failed"),
-        CauseKind::AuthenticationFailed => Some("peer-auth-failed"),
-        CauseKind::NoSecret => Some("local-auth-failed"),
-        CauseKind::Operator
-        | CauseKind::Reload
-        | CauseKind::PeerDeleted
-        | CauseKind::Rekeyed
-        | CauseKind::CollisionLost
-        | CauseKind::Replaced
-        | CauseKind::HardLimit
-        | CauseKind::Inactive
-        | CauseKind::NoConfiguration
-        | CauseKind::PeerError
-        | CauseKind::ProtocolViolation
-        | CauseKind::OffloadFailed
-        | CauseKind::DeviceLost
-        | CauseKind::HistoryFull
-        | CauseKind::ScriptFailed
-        | CauseKind::Shutdown
-        | CauseKind::Internal => None,
-    }
+/// The types of alert that a table has for a kind of cause.
+fn types_in(table: &'static [(CauseKind, &'static [&'static str])], kind: CauseKind) -> &'static [&'static str] {
+    table.iter().find(|(known, _)| *known == kind).map_or(&[], |(_, types)| types)
+}
+
+/// Alerts of IKE SAs that did not come up. Only `unique = keep` refuses one for another.
+const ATTEMPT: [(CauseKind, &[&str]); 9] = [
+    (CauseKind::PeerUnreachable, &["retransmit-send-timeout", "peer-init-unreachable"]),
+    (CauseKind::NoAddress, &["peer-addr-failed"]),
+    (CauseKind::AuthenticationFailed, &["peer-auth-failed"]),
+    (CauseKind::NoSecret, &["local-auth-failed"]),
+    (CauseKind::ProtocolViolation, &["parse-error-body"]),
+    (CauseKind::Replaced, &["unique-keep"]),
+    (CauseKind::OffloadFailed, &["install-child-sa-failed"]),
+    (CauseKind::NoProposal, &["proposal-mismatch-ike"]),
+    (CauseKind::SelectorsUnacceptable, &["ts-mismatch"]),
+];
+
+/// Alerts of IKE SAs that were up and have ended.
+const END: [(CauseKind, &[&str]); 3] = [
+    (CauseKind::HardLimit, &["ike-sa-expired"]),
+    (CauseKind::ProtocolViolation, &["parse-error-body"]),
+    (CauseKind::AuthenticationFailed, &["local-auth-failed"]),
+];
+
+/// Alerts of IKE SAs that could not be rekeyed.
+const IKE_REKEY: [(CauseKind, &[&str]); 1] = [(CauseKind::NoProposal, &["proposal-mismatch-ike"])];
+
+/// Alerts of CHILD SAs that could not be made or rekeyed.
+const CHILD: [(CauseKind, &[&str]); 2] =
+    [(CauseKind::NoProposal, &["proposal-mismatch-child"]), (CauseKind::SelectorsUnacceptable, &["ts-mismatch"])];
+
+fn child_updown(is_up: bool, ike: &IkeSaSnapshot, child: &ChildSaSnapshot) -> Message {
+    with_child(is_up, ike, &format!("{}-{}", child.name, child.unique_id), sas::child_sa(child))
+}
+
+/// The `alert` that the daemon was told to stop.
+#[must_use]
+pub fn shutdown_alert() -> Message {
+    Message::new().with("type", "shutdown-signal")
 }
 
 fn up(is_up: bool, ike: &IkeSaSnapshot) -> Message {

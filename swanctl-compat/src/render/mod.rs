@@ -25,7 +25,7 @@ pub use conns::list_conn;
 pub use counters::counters;
 pub use cygnet::{cygnet_backend_sa, cygnet_child};
 pub use doctor::{cygnet_check, cygnet_device, cygnet_doctor};
-pub use events::{LogLine, control_log, event, log};
+pub use events::{LogLine, control_log, events, log, shutdown_alert};
 pub use explain::cygnet_block;
 pub use forecast::forecast;
 pub use history::{complete, cygnet_event, cygnet_generation, cygnet_past_ike, cygnet_total};

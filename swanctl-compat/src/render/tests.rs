@@ -1,3 +1,5 @@
+mod alerts;
+
 use std::sync::Arc;
 
 use ike_model::proposal::{EspAlgorithms, IkeAlgorithms};
@@ -179,13 +181,14 @@ fn events_have_vici_names() {
         ),
     ];
     for (body, name, expected) in cases {
-        let (found, message) = event(&body).unwrap();
-        assert_eq!((found, shown(&message)), (name, expected));
-        assert!(crate::request::EVENTS.contains(&found));
+        let told = events(&body);
+        let [(found, message)] = &told[..] else { panic!("{told:?}") };
+        assert_eq!((*found, shown(message)), (name, expected));
+        assert!(crate::request::EVENTS.contains(found));
     }
-    assert!(event(&EventBody::PeerReachable { ike: sa() }).is_none());
+    assert!(events(&EventBody::PeerReachable { ike: sa() }).is_empty());
     let removed = EventBody::ChildSaRemoved { ike: sa(), child: Box::new(child()), successor: None };
-    assert!(event(&removed).is_none());
+    assert!(events(&removed).is_empty());
 }
 
 #[test]

@@ -108,7 +108,7 @@ fn line(body: &EventBody) -> Line<'_> {
             let text = format!("IKE SA {}[{}] closed: {cause}", ike.connection, ike.unique_id);
             Line::new("ike-sa.closed", text).ike(ike).cause(cause)
         }
-        EventBody::IkeSaAuthFailed { ike, cause } => {
+        EventBody::IkeSaAuthFailed { ike, cause, .. } => {
             let text = format!("authentication with {} failed: {cause}", ike.remote.ip());
             Line::new("ike-sa.auth-failed", text).ike(ike).cause(cause)
         }
@@ -209,6 +209,13 @@ fn line(body: &EventBody) -> Line<'_> {
             let text = format!("CHILD SA {child} could not be installed: {cause}");
             let mut line = Line::new("child-sa.install-failed", text).ike(ike).cause(cause);
             line.child_name = Some(child);
+            line
+        }
+        EventBody::ChildSaFailed { ike, child, cause } => {
+            let named = child.as_deref().map(|child| format!(" {child}")).unwrap_or_default();
+            let mut line =
+                Line::new("child-sa.failed", format!("CHILD SA{named} failed: {cause}")).ike(ike).cause(cause);
+            line.child_name = child.as_deref();
             line
         }
         EventBody::ChildSaSoftExpired { ike, child, unit } => {

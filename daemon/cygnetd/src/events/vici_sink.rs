@@ -20,7 +20,7 @@ impl ViciSink {
 
 impl EventSink for ViciSink {
     fn deliver(&self, record: &EventRecord) {
-        if let Some((name, message)) = render::event(&record.body) {
+        for (name, message) in render::events(&record.body) {
             self.subscribers.emit(name, &message);
         }
         if self.subscribers.anybody_wants("cygnet-event")

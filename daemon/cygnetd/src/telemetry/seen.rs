@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ike_model::history::{Backlog, Database, Keeping, KeepingFigures};
-use ike_model::{Outbox, Timeline};
+use ike_model::{CounterScope, Counters, Outbox, Timeline};
 use ike_sa::{Dropped, Tallied};
 use telemetry::view::{Asked, Messages, Webhook};
 use telemetry::{Condition, Daemon, View};
@@ -54,7 +54,7 @@ impl Seen {
         known.as_ref().map(|(_, backlog)| backlog.clone())
     }
 
-    fn messages(&self) -> Messages {
+    fn messages(&self, global: &[(String, Counters)], each: Vec<(String, Counters)>) -> Messages {
         let shared = &self.core.shared;
         let tally = shared.admission.tally();
         let mut dropped: Vec<_> =
@@ -67,6 +67,8 @@ impl Seen {
             responses_repeated: tally.so_far(Tallied::ResponseRepeated),
             cookies: tally.so_far(Tallied::CookieDemanded),
             dropped,
+            counters: global.first().map(|(_, counters)| *counters).unwrap_or_default(),
+            by_connection: each.into_iter().collect(),
         }
     }
 }
@@ -76,11 +78,13 @@ impl Daemon for Seen {
         Box::pin(async {
             let core = &*self.core;
             let taken_ms = milliseconds(clock::wall());
-            let (sas, configured, policies, counts, backlog) = tokio::join!(
+            let (sas, configured, policies, counts, global, each, backlog) = tokio::join!(
                 core.ike_sas_within(PATIENCE),
                 core.configured_within(PATIENCE),
                 core.policies_within(PATIENCE),
                 core.counts_within(PATIENCE),
+                core.counters_within(PATIENCE, &CounterScope::Global),
+                core.counters_within(PATIENCE, &CounterScope::Each),
                 self.backlog(),
             );
             let (threads, idle) = core.shared.workers.load();
@@ -88,7 +92,7 @@ impl Daemon for Seen {
             let (clients, lost) = core.subscribers.figures();
             View {
                 taken_ms,
-                complete: sas.1 && configured.1 && policies.1 && counts.1,
+                complete: sas.1 && configured.1 && policies.1 && counts.1 && global.1 && each.1,
                 gateway: core.shared.events.gateway().to_owned(),
                 boot_id: core.shared.events.boot_id().to_owned(),
                 version: env!("CARGO_PKG_VERSION"),
@@ -100,7 +104,7 @@ impl Daemon for Seen {
                 devices: core.shared.backend.devices(),
                 drops: crate::why::drops(core),
                 half_open: counts.0.iter().map(|counts| counts.half_open as u64).sum(),
-                messages: self.messages(),
+                messages: self.messages(&global.0, each.0),
                 workers: (threads.saturating_sub(idle) as u64, idle as u64),
                 queues: waiting.map(|(control, datagrams)| (control as u64, datagrams as u64)).collect(),
                 vici: (clients as u64, lost),

@@ -186,7 +186,7 @@ impl Endpoint {
                 (ike.core.path, ike.core.nat, ike.core.mobility) = (*estate.way).clone();
                 authenticated.take_over(estate, &ike.core, turn);
                 authenticated.enter(&mut ike.core, turn);
-                let new = Box::new(authenticated.snapshot_alone(&ike.core, turn.now()));
+                let new = Box::new(authenticated.snapshot_due(&ike.core, turn));
                 let counter = if new.initiator { Counter::IkeRekeyInit } else { Counter::IkeRekeyResp };
                 ike.core.count(turn, counter);
                 say_rekeyed(&ike.core, old.unique_id, turn);

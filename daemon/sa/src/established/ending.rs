@@ -36,7 +36,7 @@ impl Authenticated {
         let up = |child: &&ChildSa| child.installed_at.is_some() && child.successor.is_none() && !child.redundant;
         let Some(child) = self.child(unique_id).filter(up) else { return };
         say!(INFO, "IKE 1", core, "CHILD_SA closed: {}{{{unique_id}}}: {cause}", child.config.name);
-        let ike = Box::new(self.snapshot_alone(core, turn.now()));
+        let ike = Box::new(self.snapshot_due(core, turn));
         let snapshot = Box::new(child.snapshot(turn.now(), turn.ids.shard()));
         turn.event(EventBody::ChildSaClosed { ike, child: snapshot, cause: cause.clone() });
         turn.notices.push_back(Notice::ChildDown {
@@ -58,7 +58,7 @@ impl Authenticated {
             None => Cause::new(CauseKind::PeerDeleted, "taken back by the peer"),
         };
         let child = Box::new(child.snapshot(now, shard));
-        let ike = Box::new(self.snapshot_alone(core, now));
+        let ike = Box::new(self.snapshot_due(core, turn));
         turn.event(EventBody::ChildSaWithdrawn { ike, child, cause });
     }
 

@@ -183,7 +183,7 @@ impl Authenticated {
         }
         turn.registry.home.remove(&unique_id);
         turn.deadlines.clear_child(unique_id);
-        let ike = Box::new(self.snapshot_alone(core, turn.now()));
+        let ike = Box::new(self.snapshot_due(core, turn));
         turn.event(EventBody::ChildSaInstallFailed { ike, child: child.config.name.clone(), cause: cause.clone() });
         if child.replaces.is_none() {
             self.child_failed(core, turn, &child.config, &cause);
@@ -197,12 +197,22 @@ impl Authenticated {
         }
     }
 
-    /// Our device cannot carry a CHILD SA, which is found out before anything is agreed on: told like what it refuses at the install.
-    pub(crate) fn tell_unfit(&self, core: &Core, turn: &mut Turn<'_>, error: &Error) {
+    /// A CHILD SA that is asked for is refused here, before anything is agreed on. That our device cannot carry it is told like what it refuses
+    /// at the install.
+    pub(crate) fn tell_refused(&self, core: &Core, turn: &mut Turn<'_>, error: &Error) {
         if let Error::Unfit { child, .. } = error {
-            let ike = Box::new(self.snapshot_alone(core, turn.now()));
+            let ike = Box::new(self.snapshot_due(core, turn));
             turn.event(EventBody::ChildSaInstallFailed { ike, child: child.clone(), cause: error.cause() });
+        } else if error.is_mismatch() {
+            self.tell_failed(core, turn, None, &error.cause());
         }
+    }
+
+    /// Tells that nothing came of negotiating a CHILD SA.
+    pub(crate) fn tell_failed(&self, core: &Core, turn: &mut Turn<'_>, child: Option<&Child>, cause: &Cause) {
+        let ike = Box::new(self.snapshot_due(core, turn));
+        let child = child.map(|child| child.name.clone());
+        turn.event(EventBody::ChildSaFailed { ike, child, cause: cause.clone() });
     }
 
     fn answer_installed(&mut self, core: &mut Core, turn: &mut Turn<'_>, unique_id: u32, pending: Pending, ok: bool) {
@@ -246,7 +256,7 @@ impl Authenticated {
         let Some(child) = self.child_mut(new) else { return };
         child.prepared = true;
         let child = Box::new(child.snapshot(now, shard));
-        let ike = Box::new(self.snapshot_alone(core, now));
+        let ike = Box::new(self.snapshot_due(core, turn));
         turn.event(EventBody::ChildSaPrepared { ike, child, replaces });
     }
 
@@ -259,7 +269,7 @@ impl Authenticated {
         let Some(child) = self.child(unique_id) else { return };
         say!(INFO, "IKE 0", core, "CHILD_SA {}", child.established());
         let snapshot = Box::new(child.snapshot(turn.now(), turn.ids.shard()));
-        let ike = Box::new(self.snapshot_alone(core, turn.now()));
+        let ike = Box::new(self.snapshot_due(core, turn));
         let config = child.config.clone();
         turn.event(EventBody::ChildSaInstalled { ike, child: snapshot });
         turn.notices.push_back(Notice::ChildUp { connection: core.connection.clone(), child: config });
@@ -277,7 +287,7 @@ impl Authenticated {
             "CHILD SA runs with {} only: {cause}",
             words::rung(child.rung())
         );
-        let ike = Box::new(self.snapshot_alone(core, turn.now()));
+        let ike = Box::new(self.snapshot_due(core, turn));
         let child = Box::new(child.snapshot(turn.now(), turn.ids.shard()));
         turn.event(EventBody::Degraded { ike, child, cause });
     }

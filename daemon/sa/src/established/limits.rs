@@ -143,7 +143,7 @@ impl Authenticated {
         let snapshot = Box::new(child.snapshot(turn.now(), turn.ids.shard()));
         let (spi, peer, reached) = (child.spi_in, child.outer.remote, unit_name(unit));
         say!(DEBUG, "KNL 1", core, "creating rekey job for CHILD_SA ESP/0x{spi}/{peer}: soft {reached} limit reached");
-        let ike = Box::new(self.snapshot_alone(core, turn.now()));
+        let ike = Box::new(self.snapshot_due(core, turn));
         turn.event(EventBody::ChildSaSoftExpired { ike, child: snapshot, unit });
         self.rekey_child(core, turn, unique_id);
     }
@@ -172,7 +172,7 @@ impl Authenticated {
         let (spi, peer, reached) = (child.spi_in, child.outer.remote, unit_name(unit));
         say!(DEBUG, "KNL 1", core, "creating delete job for CHILD_SA ESP/0x{spi}/{peer}: hard {reached} limit reached");
         let snapshot = Box::new(child.snapshot(turn.now(), turn.ids.shard()));
-        let ike = Box::new(self.snapshot_alone(core, turn.now()));
+        let ike = Box::new(self.snapshot_due(core, turn));
         turn.event(EventBody::ChildSaHardExpired { ike, child: snapshot, unit });
         // One that is still being installed may come to nothing.
         let takes_over =
@@ -253,7 +253,7 @@ impl Authenticated {
             core,
             "rekeyed CHILD_SA {name}{{{old}}} with SPIs {old_in}_i {old_out}_o with {name}{{{new}}} with SPIs {spi_in}_i {spi_out}_o"
         );
-        let ike = Box::new(self.snapshot_alone(core, now));
+        let ike = Box::new(self.snapshot_due(core, turn));
         core.count(turn, Counter::ChildRekey);
         turn.event(EventBody::ChildSaRekeyed { ike, old: old_snapshot, new: new_snapshot });
     }

@@ -26,7 +26,7 @@ impl Authenticated {
             return self.remove_child(core, turn, unique_id, None);
         }
         let (snapshot, up) = (Box::new(child.snapshot(turn.now(), turn.ids.shard())), child.is_up());
-        let ike = Box::new(self.snapshot_alone(core, turn.now()));
+        let ike = Box::new(self.snapshot_due(core, turn));
         turn.event(EventBody::StateLost { ike, child: snapshot });
         // With an IKE SA that is being closed it goes anyway, for another reason.
         if up && self.cause.is_none() {

@@ -23,7 +23,7 @@ impl Authenticated {
         if path == core.path {
             return;
         }
-        let ike = Box::new(self.snapshot_alone(core, turn.now()));
+        let ike = Box::new(self.snapshot_due(core, turn));
         tracing::info!(conn = core.connection.name, ike = core.unique_id, peer = %path.remote, "IKE SA moves from {} - {} to {} - {}", core.path.local, core.path.remote, path.local, path.remote);
         turn.event(EventBody::IkeSaUpdated { ike, path });
         turn.notices.push_back(Notice::Moved { spi: core.spi().0, from: core.path, to: path });

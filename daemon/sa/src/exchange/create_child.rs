@@ -118,7 +118,7 @@ pub(crate) fn start(
     }
     let child = request.child.clone();
     begin(authenticated, core, turn, request, None).inspect_err(|error| {
-        authenticated.tell_unfit(core, turn, error);
+        authenticated.tell_refused(core, turn, error);
         authenticated.child_failed(core, turn, &child, &error.cause());
     })
 }

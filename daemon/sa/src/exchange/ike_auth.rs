@@ -286,6 +286,7 @@ fn first_child(
                 authenticated.intents.push_back(Intent::DeleteSpi(offer.spi()));
             }
             let request = offer.release(turn);
+            authenticated.tell_failed(core, turn, Some(&request.child), &error.cause());
             authenticated.child_failed(core, turn, &request.child, &error.cause());
         }
     }
@@ -483,7 +484,7 @@ fn answer_child(
         }
         //= RFC 7296 §1.2: a failed first CHILD SA does not undo the IKE SA
         Err(error) => {
-            authenticated.tell_unfit(core, turn, &error);
+            authenticated.tell_refused(core, turn, &error);
             tracing::warn!(conn = core.connection.name, ike = core.unique_id, peer = %core.path.remote, "CHILD SA refused: {error}");
             answer.extend(error.notify().map(Payload::Notify));
             core.respond(turn, ExchangeType::IKE_AUTH, &answer)

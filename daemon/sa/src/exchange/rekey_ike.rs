@@ -414,7 +414,7 @@ fn failed(authenticated: &mut Authenticated, core: &mut Core, turn: &mut Turn<'_
     authenticated.refusals = authenticated.refusals.saturating_add(1);
     tracing::warn!(conn = core.connection.name, ike = core.unique_id, peer = %core.path.remote, "rekeying failed: {error}");
     if !temporary {
-        let ike = Box::new(authenticated.snapshot_alone(core, turn.now()));
+        let ike = Box::new(authenticated.snapshot_due(core, turn));
         turn.event(EventBody::IkeSaRekeyFailed { ike, cause: error.cause() });
     }
     if authenticated.refusals >= retry::TEMPORARY_FAILURES {

@@ -75,7 +75,7 @@ impl IkeSa {
             Phase::Authenticated(authenticated) => {
                 let cause = error.cause();
                 if authenticated.standing == Standing::Up {
-                    let ike = Box::new(authenticated.snapshot_alone(&self.core, turn.now()));
+                    let ike = Box::new(authenticated.snapshot_due(&self.core, turn));
                     turn.event(EventBody::PeerUnreachable { ike, cause: cause.clone() });
                     let connection = self.core.connection.name.clone();
                     turn.notices.push_back(Notice::Unreachable { connection });

@@ -34,6 +34,7 @@ pub(super) fn subject(body: &EventBody) -> String {
         | EventBody::IkeSaRekeyFailed { .. }
         | EventBody::ChildSaRekeyFailed { .. }
         | EventBody::ChildSaInstallFailed { .. }
+        | EventBody::ChildSaFailed { .. }
         | EventBody::ChildSaSoftExpired { .. }
         | EventBody::ChildSaHardExpired { .. }
         | EventBody::PolicyAcquire { .. }

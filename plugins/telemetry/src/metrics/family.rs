@@ -103,6 +103,10 @@ families! {
         "IKE SAs that have come up, rekeys not counted.";
     CONNECTION_REKEYS: Counter "cygnet_connection_rekeys_total" ["connection"]
         "Rekeys of IKE SAs.";
+    CONNECTION_MESSAGES: Counter "cygnet_connection_messages_total" ["connection", "exchange", "direction", "message"]
+        "IKE messages of the connection, as in cygnet_ike_messages_total; those from before it is known whose they are do not count, nor is there a series before the first one.";
+    CONNECTION_INVALID: Counter "cygnet_connection_invalid_messages_total" ["connection"]
+        "Messages for IKE SAs of the connection that could not be read.";
     CONNECTION_CLOSED: Counter "cygnet_connection_closed_total" ["connection", "reason"]
         "IKE SAs that have ended, by cause.";
     CONNECTION_FAILURES: Counter "cygnet_connection_failures_total" ["connection", "what", "reason"]
@@ -153,7 +157,7 @@ families! {
     CHILD_REKEY_FAILURES: Counter "cygnet_child_rekey_failures_total" ["connection", "child"]
         "Rekeys of CHILD SAs that failed; the SA goes on until its hard limit.";
     CHILD_FAILURES: Counter "cygnet_child_failures_total" ["connection", "child", "what", "reason"]
-        "What went wrong with CHILD SAs (install, rekey, hard-limit, degraded, state-lost, updown), by cause.";
+        "What went wrong with CHILD SAs (negotiate, install, rekey, hard-limit, degraded, state-lost, updown), by cause.";
     CHILD_ACQUIRES: Counter "cygnet_child_acquires_total" ["connection", "child"]
         "Packets that asked for the child while it was not up.";
 
@@ -161,6 +165,8 @@ families! {
         "Events so far, by name.";
     MESSAGES: Counter "cygnet_ike_messages_received_total" []
         "IKE messages received.";
+    EXCHANGE_MESSAGES: Counter "cygnet_ike_messages_total" ["exchange", "direction", "message"]
+        "IKE messages made (out) or received and read (in), requests and responses; what is sent or comes again does not count. Begins anew with reset-counters.";
     RETRANSMITS: Counter "cygnet_ike_retransmits_total" ["message"]
         "IKE messages sent again: requests that were not answered, responses whose request came again.";
     COOKIES: Counter "cygnet_ike_cookies_demanded_total" []

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use ike_model::Counter;
 use ike_model::device::{DeviceState, OffloadMode};
 use ike_model::history::{Database, KeepingFigures};
 
@@ -30,6 +31,10 @@ pub(super) fn tell(page: &mut Page, view: &View, ledger: &Ledger) {
 fn messages(page: &mut Page, view: &View) {
     let messages = &view.messages;
     page.single(&MESSAGES, messages.received);
+    let mut series = page.family(&EXCHANGE_MESSAGES);
+    for (counter, labels) in EXCHANGES {
+        series.add(&labels, messages.counters.so_far(counter));
+    }
     let mut series = page.family(&RETRANSMITS);
     series.add(&["request"], messages.requests_repeated);
     series.add(&["response"], messages.responses_repeated);
@@ -49,6 +54,26 @@ fn messages(page: &mut Page, view: &View) {
     series.add(&["busy"], busy);
     series.add(&["idle"], idle);
 }
+
+/// Exchange, direction and message of each counter that is about messages which could be read.
+pub(super) const EXCHANGES: [(Counter, [&str; 3]); 16] = [
+    (Counter::IkeInitInReq, ["ike_sa_init", "in", "request"]),
+    (Counter::IkeInitInResp, ["ike_sa_init", "in", "response"]),
+    (Counter::IkeInitOutReq, ["ike_sa_init", "out", "request"]),
+    (Counter::IkeInitOutResp, ["ike_sa_init", "out", "response"]),
+    (Counter::IkeAuthInReq, ["ike_auth", "in", "request"]),
+    (Counter::IkeAuthInResp, ["ike_auth", "in", "response"]),
+    (Counter::IkeAuthOutReq, ["ike_auth", "out", "request"]),
+    (Counter::IkeAuthOutResp, ["ike_auth", "out", "response"]),
+    (Counter::CreateChildInReq, ["create_child_sa", "in", "request"]),
+    (Counter::CreateChildInResp, ["create_child_sa", "in", "response"]),
+    (Counter::CreateChildOutReq, ["create_child_sa", "out", "request"]),
+    (Counter::CreateChildOutResp, ["create_child_sa", "out", "response"]),
+    (Counter::InfoInReq, ["informational", "in", "request"]),
+    (Counter::InfoInResp, ["informational", "in", "response"]),
+    (Counter::InfoOutReq, ["informational", "out", "request"]),
+    (Counter::InfoOutResp, ["informational", "out", "response"]),
+];
 
 fn devices(page: &mut Page, view: &View) {
     let mut series = page.family(&DATAPATH_DROPS);

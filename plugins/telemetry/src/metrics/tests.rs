@@ -9,7 +9,7 @@ use ike_model::device::{
 };
 use ike_model::history::{Database, KeepingFigures};
 use ike_model::snapshot::{ConfiguredState, Traffic};
-use ike_model::{Cause, CauseKind, ChildSaSnapshot, ChildSaState, EventBody};
+use ike_model::{Cause, CauseKind, ChildSaSnapshot, ChildSaState, Counter, Counters, EventBody};
 
 use super::family::{ALL, Kind};
 use super::*;
@@ -270,7 +270,7 @@ fn every_metric_is_told() {
     let cause = || Cause::new(CauseKind::Operator, "asked");
     tell(&site, 1, rekeyed(&first, &second));
     tell(&site, 2, EventBody::IkeSaClosed { ike: ike(), cause: cause() });
-    tell(&site, 3, EventBody::IkeSaAuthFailed { ike: ike(), cause: cause() });
+    tell(&site, 3, EventBody::IkeSaAuthFailed { ike: ike(), cause: cause(), refused_by_peer: false });
     tell(&site, 4, EventBody::ChildSaClosed { ike: ike(), child: Box::new(first), cause: cause() });
     tell(&site, 5, EventBody::ChildSaInstallFailed { ike: ike(), child: "net".into(), cause: cause() });
     let mut view = view(vec![up("a", "net")], vec![("a", vec![third])]);
@@ -278,7 +278,14 @@ fn every_metric_is_told() {
     (standing.rekey_seconds, standing.reauth_seconds) = (Some(1), Some(2));
     view.devices = Arc::new(DeviceTable { devices: vec![device()] });
     view.drops = vec![("replay".into(), 7)];
-    view.messages = Messages { dropped: vec![("malformed", 1)], ..Messages::default() };
+    let mut counters = Counters::default();
+    counters.count(Counter::InfoInReq);
+    view.messages = Messages {
+        dropped: vec![("malformed", 1)],
+        counters,
+        by_connection: [("a".to_owned(), counters)].into(),
+        ..Messages::default()
+    };
     view.queues = vec![(1, 2)];
     view.history = Some(history());
     let webhook = Webhook { name: "ops".into(), state: "up", backlog: Some((1, 2)), ..Webhook::default() };
@@ -296,6 +303,13 @@ fn every_metric_is_told() {
         ("cygnet_webhook_dead{webhook=\"ops\"}", 2.0),
         ("cygnet_device_sa_table_size{device=\"cygnet0\",mode=\"packet\"}", 16.0),
         ("cygnet_datapath_drops_total{reason=\"replay\"}", 7.0),
+        ("cygnet_ike_messages_total{exchange=\"informational\",direction=\"in\",message=\"request\"}", 1.0),
+        ("cygnet_ike_messages_total{exchange=\"informational\",direction=\"out\",message=\"request\"}", 0.0),
+        (
+            "cygnet_connection_messages_total{connection=\"a\",exchange=\"informational\",direction=\"in\",message=\"request\"}",
+            1.0,
+        ),
+        ("cygnet_connection_invalid_messages_total{connection=\"a\"}", 0.0),
     ] {
         assert_eq!(told.get(sample), Some(&value), "{sample}");
     }

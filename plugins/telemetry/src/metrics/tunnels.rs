@@ -3,10 +3,12 @@
 use std::collections::{BTreeMap, HashMap};
 
 use ike_model::snapshot::ConfiguredState;
-use ike_model::{ChildMode, ChildSaSnapshot, ChildSaState, ConfiguredChildStatus, IkeSaSnapshot, IkeSaState};
+use ike_model::{
+    ChildMode, ChildSaSnapshot, ChildSaState, ConfiguredChildStatus, Counter, Counters, IkeSaSnapshot, IkeSaState,
+};
 
 use super::family::*;
-use super::queues::mode_name;
+use super::queues::{EXCHANGES, mode_name};
 use super::seconds;
 use super::text::{Page, Value};
 use crate::ledger::{ChildSums, ConnectionSums, Ledger, Reasons};
@@ -72,6 +74,7 @@ struct Connection<'v> {
     /// Repetitions of a request that is not answered now.
     repeats: u32,
     sums: ConnectionSums,
+    messages: Option<&'v Counters>,
 }
 
 fn connections<'v>(view: &'v View, ledger: &Ledger, most: usize) -> Vec<Connection<'v>> {
@@ -87,7 +90,8 @@ fn connections<'v>(view: &'v View, ledger: &Ledger, most: usize) -> Vec<Connecti
             let all = live.remove(name).unwrap_or_default();
             let repeats = all.iter().map(|ike| ike.repeats).max().unwrap_or(0);
             let up = all.into_iter().filter(|ike| is_up(ike)).collect();
-            Connection { name, up, repeats, sums: ledger.connection(name) }
+            let messages = view.messages.by_connection.get(name);
+            Connection { name, up, repeats, sums: ledger.connection(name), messages }
         })
         .collect()
 }
@@ -144,6 +148,18 @@ fn of_each<V: Into<Value>>(
 fn connection_counters(page: &mut Page, connections: &[Connection<'_>]) {
     of_each(page, &CONNECTION_ESTABLISHED_TOTAL, connections, |connection| Some(connection.sums.established));
     of_each(page, &CONNECTION_REKEYS, connections, |connection| Some(connection.sums.rekeys));
+    let mut series = page.family(&CONNECTION_MESSAGES);
+    for connection in connections {
+        for (counter, [exchange, direction, message]) in connection.messages.iter().flat_map(|_| EXCHANGES) {
+            let number = connection.messages.map_or(0, |messages| messages.so_far(counter));
+            if number > 0 {
+                series.add(&[connection.name, exchange, direction, message], number);
+            }
+        }
+    }
+    of_each(page, &CONNECTION_INVALID, connections, |connection| {
+        Some(connection.messages.map_or(0, |messages| messages.so_far(Counter::Invalid)))
+    });
     let mut series = page.family(&CONNECTION_CLOSED);
     for connection in connections {
         for (reason, times) in &connection.sums.closed {

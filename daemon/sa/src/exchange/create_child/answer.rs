@@ -57,7 +57,7 @@ pub(crate) fn on_request(
     let preferred = public.map(|(method, _)| method);
     let configured = ChildKeyExchange::Configured;
     let answer = negotiation::answer(turn, core, payloads, &children, old, configured, preferred)
-        .inspect_err(|error| authenticated.tell_unfit(core, turn, error))?;
+        .inspect_err(|error| authenticated.tell_refused(core, turn, error))?;
     let Some(method) = answer.agreed.suite.method else {
         return reply(authenticated, core, turn, answer, rekeys, peer_nonce, None);
     };

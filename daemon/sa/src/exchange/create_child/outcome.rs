@@ -157,6 +157,7 @@ pub(super) fn failed(
         }
         None => {
             if let Some(request) = exchange.abandon(turn) {
+                authenticated.tell_failed(core, turn, Some(&request.child), &cause);
                 authenticated.child_failed(core, turn, &request.child, &cause);
             }
         }
@@ -189,7 +190,7 @@ pub(super) fn rekey_failed(
         ike = core.unique_id,
         "rekeying failed: {cause}"
     );
-    let ike = Box::new(authenticated.snapshot_alone(core, now));
+    let ike = Box::new(authenticated.snapshot_due(core, turn));
     turn.event(EventBody::ChildSaRekeyFailed { ike, child: snapshot, cause: cause.clone() });
 }
 

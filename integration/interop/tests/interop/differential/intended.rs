@@ -138,8 +138,13 @@ pub(super) const TUNNEL: &[Intended] = &[
     row("*", "*/rekey-packets", Way::Extra, TOLD),
     row("*", "*/life-packets", Way::Extra, TOLD),
     row("*", "*/hw-offload", Way::Extra, TOLD),
-    row("events", "*/rekey-time", Way::Missing, "events tell what has happened; when it is due again `list-sas` says"),
-    row("events", "*", Way::Order, "CHILD SAs end before their IKE SA"),
+    row(
+        "events",
+        "*",
+        Way::Order,
+        "CHILD SAs are told to be down before their IKE SA, each with its own cause; charon tells first of the IKE SA, whose CHILD SAs are still \
+         installed then",
+    ),
     row(
         "events",
         "*/tasks-active",
