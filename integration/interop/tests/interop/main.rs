@@ -4,6 +4,7 @@ mod absence;
 mod accounts;
 mod acquire;
 mod afresh;
+mod alerts;
 mod alike;
 mod asked;
 mod breaking;
@@ -83,6 +84,7 @@ fn main() -> ExitCode {
         files::trials(),
         differential::trials(),
         alike::trials(),
+        alerts::trials(),
         clients::trials(),
         capture::trials(),
         protocol::trials(),

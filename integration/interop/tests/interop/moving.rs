@@ -3,20 +3,23 @@
 //! How many packets a move costs is printed; what must hold is that the tunnel stays, uses the new address at both ends and then loses nothing
 //! more.
 
+use std::os::unix::net::UnixStream;
 use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use lab::netns::Namespace;
-use lab::peer::Peer;
 use lab::peer::conf::Tunnel;
 use lab::peer::sas::IkeSa;
+use lab::peer::{Daemon, Peer};
 use lab::topology::{Family, Lab, Middle, OUTER, Side};
 use lab::traffic::ping;
 use lab::traffic::stream::{self, Report};
 use libtest_mimic::Trial;
+use swanctl_compat::vici::Packet;
 
 use crate::harness::{Pair, SOON, trial};
+use crate::recorder::Line;
 use crate::{life, peers};
 
 /// Who is at A and B.
@@ -78,6 +81,29 @@ fn second_address(side: Side) -> &'static str {
     }
 }
 
+/// Registers for `ike-update`.
+fn listen(daemon: &Daemon<'_>) -> Result<Line> {
+    let mut line = Line::new(UnixStream::connect(daemon.socket())?)?;
+    let answer = line.ask(&Packet::EventRegister("ike-update".into()))?;
+    ensure!(answer == [Packet::EventConfirm], "no such event: {answer:?}");
+    Ok(line)
+}
+
+/// One of the updates told has the new address in front and the old one behind it, in the words that charon has for both.
+fn update_told(line: &mut Line, key: &str, [old, new]: [&str; 2]) -> Result<()> {
+    let mut seen = Vec::new();
+    while let Some(octets) = line.next_within(Duration::from_secs(2))? {
+        let packet = Packet::decode(&octets)?;
+        let Packet::Event(_, message) = &packet else { anyhow::bail!("no event: {packet:?}") };
+        let before = message.get_section("site").and_then(|ike| ike.get_str(key).map(str::to_owned));
+        if message.get_str(key) == Some(new) && before.as_deref() == Some(old) {
+            return Ok(());
+        }
+        seen.push(packet);
+    }
+    anyhow::bail!("no ike-update with {key} {old} and then {new}: {seen:?}")
+}
+
 impl Move {
     fn run(&self) -> Result<()> {
         let lab = Lab::new(&Middle::Direct)?;
@@ -100,6 +126,7 @@ impl Move {
     fn check(&self, lab: &Lab, pair: &Pair<'_>) -> Result<()> {
         life::establish(pair, self.initiator)?;
         let before = spis(pair)?;
+        let mut updates = [listen(&pair.a)?, listen(&pair.b)?];
         let gateway = &lab.site(self.mover).gateway;
         let streams = life::streams(lab)?;
         sleep(Duration::from_secs(1));
@@ -112,6 +139,10 @@ impl Move {
         let there = |sas: &[IkeSa]| matches!(sas, [sa] if sa.remote_host == new && sa.state == "ESTABLISHED");
         pair.side(self.mover).wait_for("the new address at the end that has it", SOON, here)?;
         pair.side(self.mover.other()).wait_for("the new address at the other end", SOON, there)?;
+        let (old_host, moved) = (old.to_string(), [Side::A, Side::B].map(|side| side == self.mover));
+        for (line, is_mover) in updates.iter_mut().zip(moved) {
+            update_told(line, if is_mover { "local-host" } else { "remote-host" }, [&old_host, new])?;
+        }
         // The CHILD SAs follow with the answers.
         sleep(Duration::from_millis(500));
         let report = stream::finish_all(streams)?;

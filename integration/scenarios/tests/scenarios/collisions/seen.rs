@@ -88,7 +88,7 @@ fn out_of_order() -> Vec<Row> {
             vec![Initiate(A, "other"), Arrives(Ask(A)), Close(B, "other"), Arrives(Delete(B)), Arrives(Answer(B))],
         )
         .configured(two_children)
-        .tells(&[], &["child-sa.installed", "child-sa.closed"])
+        .tells(&["child-sa.failed"], &["child-sa.installed", "child-sa.closed"])
         .asks(1, 0)
         .deletes(0, 1)
         .gaps(HALF_A_ROUND_TRIP),
