@@ -104,10 +104,7 @@ fn of_authentication(kind: CauseKind, refused_by_peer: bool) -> &'static [&'stat
 
 /// An IKE SA did not come up. Of one that a peer began we hear no more, or it is ours that is not answered.
 fn of_attempt(kind: CauseKind, initiator: bool) -> &'static [&'static str] {
-    match kind {
-        CauseKind::PeerUnreachable if !initiator => &["half-open-timeout"],
-        kind => types_in(&ATTEMPT, kind),
-    }
+    if kind == CauseKind::PeerUnreachable && !initiator { &["half-open-timeout"] } else { types_in(&ATTEMPT, kind) }
 }
 
 /// The types of alert that a table has for a kind of cause.

@@ -13,7 +13,7 @@ use swanctl_compat::vici::{Message, Packet};
 
 use crate::harness::trial;
 use crate::peers;
-use crate::recorder::Line;
+use crate::recorder::{Line, event_of};
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![trial("alerts::have_the_type_of_what_went_wrong", have_the_type_of_what_went_wrong)]
@@ -101,11 +101,8 @@ fn one(lab: &Lab, [a, b]: [&Daemon<'_>; 2], line: &mut Line, case: &Case) -> Res
 /// The next alert, which is to be of this type.
 fn expect(line: &mut Line, expected: &str) -> Result<Message> {
     let octets = line.next_within(Duration::from_secs(5))?.with_context(|| format!("no alert, expected {expected}"))?;
-    match Packet::decode(&octets)? {
-        Packet::Event(name, message) if name == "alert" => {
-            ensure!(message.get_str("type") == Some(expected), "expected {expected}: {message:?}");
-            Ok(message)
-        }
-        other => bail!("no alert: {other:?}"),
-    }
+    let packet = Packet::decode(&octets)?;
+    let Some(("alert", message)) = event_of(&packet) else { bail!("no alert: {packet:?}") };
+    ensure!(message.get_str("type") == Some(expected), "expected {expected}: {message:?}");
+    Ok(message.clone())
 }
