@@ -184,6 +184,7 @@ fn told(body: &EventBody) -> Option<Told> {
         | EventBody::ChildSaRemoved { .. }
         | EventBody::ChildSaRekeyFailed { .. }
         | EventBody::ChildSaInstallFailed { .. }
+        | EventBody::ChildSaFailed { .. }
         | EventBody::ChildSaSoftExpired { .. }
         | EventBody::ChildSaHardExpired { .. }
         | EventBody::PolicyAcquire { .. }
