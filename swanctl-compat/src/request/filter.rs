@@ -1,6 +1,6 @@
 //! Which SAs and policies a listing shows.
 
-use ike_model::{ChildSaSnapshot, IkeSaSnapshot};
+use ike_model::{ChildSaSnapshot, HostSpec, Identity, IkeSaSnapshot};
 
 use super::{RequestError, number, text};
 use crate::render::{PolicyKind, PolicyListing};
@@ -47,6 +47,40 @@ impl SaFilter {
     pub fn accepts_child(&self, child: &ChildSaSnapshot) -> bool {
         self.child.as_deref().is_none_or(|name| name == &*child.name)
             && self.child_id.is_none_or(|id| id == child.unique_id)
+    }
+}
+
+/// Which peers `redirect` means; every field given must match.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PeerFilter {
+    /// Where the peer is: an address, a network or a range.
+    pub ip: Option<HostSpec>,
+    /// Who the peer is, wildcards included.
+    pub id: Option<Identity>,
+}
+
+impl PeerFilter {
+    pub(super) fn parse(message: &Message) -> Result<Self, RequestError> {
+        let ip = text(message, "peer-ip").map(|text| match crate::address::host(&text) {
+            Ok(HostSpec::Name(_)) | Err(_) => Err(super::refuse("parsing peer-ip failed")),
+            Ok(spec) => Ok(spec),
+        });
+        let id = text(message, "peer-id").map(|text| {
+            crate::identity::parse(&text).map_err(|error| super::refuse(&format!("parsing peer-id failed: {error}")))
+        });
+        Ok(Self { ip: ip.transpose()?, id: id.transpose()? })
+    }
+
+    /// Whether an IKE SA passes.
+    #[must_use]
+    pub fn accepts(&self, ike: &IkeSaSnapshot) -> bool {
+        let at = match &self.ip {
+            None | Some(HostSpec::Any) => true,
+            Some(HostSpec::Address(address)) => *address == ike.remote.ip(),
+            Some(HostSpec::Range(range)) => range.contains(ike.remote.ip()),
+            Some(HostSpec::Name(_)) => false,
+        };
+        at && self.id.as_ref().is_none_or(|id| id.matches(&ike.remote_id))
     }
 }
 

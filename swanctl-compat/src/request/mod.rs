@@ -24,7 +24,7 @@ use ike_model::{Connection, CounterScope, Selector, SharedSecret};
 
 pub use absent::redirect as redirect_answer;
 pub use capture::WantedCapture;
-pub use filter::{PolicyFilter, SaFilter};
+pub use filter::{PeerFilter, PolicyFilter, SaFilter};
 pub use log::{Detail, GROUPS, LONGEST, LogOrder, Part, USUAL};
 pub use server::{changes, each_connection, unreadable};
 pub use shared::SharedError;
@@ -207,6 +207,8 @@ pub enum Request {
     Redirect {
         /// Which IKE SAs.
         selector: Selector,
+        /// And whose.
+        peer: PeerFilter,
     },
     /// `cygnet-status`; streams `cygnet-child` ([`render::cygnet_child`]), then an empty answer.
     CygnetStatus {
@@ -509,15 +511,15 @@ fn counter_scope(message: &Message) -> CounterScope {
     }
 }
 
-/// `peer-ip` and `peer-id` would narrow the choice; what is missing is said first, as the rest cannot be carried out.
+/// What is missing is said first.
 fn redirect(message: &Message) -> Result<Request, RequestError> {
     required(message, "gateway", "missing target gateway")?;
     let selector = selector(message)?;
-    let by_peer = ["peer-ip", "peer-id"].iter().any(|key| text(message, key).is_some());
-    if selector == Selector::default() && !by_peer {
+    let peer = PeerFilter::parse(message)?;
+    if selector == Selector::default() && peer == PeerFilter::default() {
         return Err(refuse("missing redirect selector"));
     }
-    Ok(Request::Redirect { selector })
+    Ok(Request::Redirect { selector, peer })
 }
 
 fn load_conn(message: &Message) -> Result<(Connection, Vec<Finding>), RequestError> {

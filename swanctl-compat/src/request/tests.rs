@@ -254,3 +254,22 @@ fn webhooks_and_deliveries() {
     let one = Redelivery { endpoint: Some("ops".into()), ulid: Some("01J".into()) };
     assert_eq!(parse("cygnet-webhook-redeliver", ops().with("event", "01J")), Ok(Request::CygnetRedeliver(one)));
 }
+
+#[test]
+fn redirect_says_what_is_missing_and_narrows_by_peer() {
+    let gateway = || m().with("gateway", "gw.example");
+    let cases = [
+        (m().with("ike", "a"), "missing target gateway"),
+        (gateway(), "missing redirect selector"),
+        (gateway().with("peer-ip", "gw.example"), "parsing peer-ip failed"),
+        (gateway().with("peer-ip", "192.0.2.0/33"), "parsing peer-ip failed"),
+    ];
+    for (message, refusal) in cases {
+        assert_eq!(parse("redirect", message).unwrap_err(), refusal);
+    }
+    let message = gateway().with("peer-ip", "192.0.2.0/24").with("peer-id", "*.example");
+    let Request::Redirect { selector, peer } = parse("redirect", message).unwrap() else { panic!("no redirect") };
+    assert_eq!(selector, Selector::default());
+    assert_eq!(peer.id, Some(Identity::Fqdn("*.example".into())));
+    assert_eq!(peer.ip, Some(crate::address::host("192.0.2.0/24").unwrap()));
+}

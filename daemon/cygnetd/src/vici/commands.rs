@@ -9,8 +9,8 @@ use ike_model::{Command, CommandError, CommandOutcome, Connection, Selector};
 use swanctl_compat::load_conn::offload;
 use swanctl_compat::render::{self, DaemonInfo, PolicyKind, PolicyListing};
 use swanctl_compat::request::{
-    INSTALL_NOT_FOUND, PolicyFilter, SaFilter, Wait, WhyQuestion, child_not_found, each_connection, ike_not_found,
-    not_established_in_time, policy_not_found, redirect_answer, unload_conn_error,
+    INSTALL_NOT_FOUND, PeerFilter, PolicyFilter, SaFilter, Wait, WhyQuestion, child_not_found, each_connection,
+    ike_not_found, not_established_in_time, policy_not_found, redirect_answer, unload_conn_error,
 };
 use swanctl_compat::vici::{Message, Packet};
 use swanctl_compat::{Request, RequestError};
@@ -102,7 +102,7 @@ async fn answer(core: &Core, client: &Arc<Client>, request: Request) -> Message 
             core.reset_counters(&scope).await;
             render::ok()
         }
-        Request::Redirect { selector } => redirect_answer(matching(core, &selector).await.count),
+        Request::Redirect { selector, peer } => redirect_answer(matching_peers(core, &selector, &peer).await),
         Request::Initiate { child, ike, wait, log_level } => initiate(core, client, child, ike, wait, log_level).await,
         Request::Terminate { selector, force, wait, log_level } => {
             terminate(core, client, selector, force, wait, log_level).await
@@ -324,6 +324,14 @@ async fn matching(core: &Core, selector: &Selector) -> Matching {
         }
     }
     Matching { count: u32::try_from(count).unwrap_or(u32::MAX), ikes }
+}
+
+/// How many IKE SAs of such peers are meant.
+async fn matching_peers(core: &Core, selector: &Selector, peer: &PeerFilter) -> u32 {
+    let filter = SaFilter { ike: selector.ike.clone(), ike_id: selector.ike_id, ..SaFilter::default() };
+    let ike_sas = core.ike_sas().await;
+    let count = ike_sas.iter().filter(|ike| filter.accepts_ike(ike) && peer.accepts(ike)).count();
+    u32::try_from(count).unwrap_or(u32::MAX)
 }
 
 async fn rekey(core: &Core, selector: Selector, reauth: bool) -> Message {

@@ -49,6 +49,7 @@ mod self_test;
 mod service;
 mod several;
 mod status;
+mod subcommands;
 mod tool;
 mod transport;
 mod trouble;
@@ -79,6 +80,7 @@ fn main() -> ExitCode {
         guard::trials(),
         faults::trials(),
         debian::trials(),
+        subcommands::trials(),
         python::trials(),
         loglines::trials(),
         files::trials(),
