@@ -166,9 +166,14 @@ fn direction(child: &Message, way: &str, out: &mut String) {
     let mask = o("mark-mask").map(|mask| format!("/0x{mask}")).unwrap_or_default();
     let mark = o("mark").map(|mark| format!("0x{mark}{mask}"));
     let interface = o("if-id").map(|id| format!("0x{id}"));
-    if mark.is_some() || interface.is_some() {
-        let none = || "-".to_owned();
-        let _ = write!(out, " ({}|{})", mark.unwrap_or_else(none), interface.unwrap_or_else(none));
+    match (mark, interface) {
+        (None, None) => {}
+        (Some(mark), None) => {
+            let _ = write!(out, " ({mark})");
+        }
+        (mark, Some(interface)) => {
+            let _ = write!(out, " ({}|{interface})", mark.as_deref().unwrap_or("-"));
+        }
     }
     let _ = write!(out, ", {:>6} bytes, {:>5} packets", f("bytes"), f("packets"));
     if let Some(seconds) = o("use") {

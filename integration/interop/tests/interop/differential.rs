@@ -12,9 +12,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use lab::peer::Daemon;
-use lab::peer::charon::Charon;
+use lab::peer::charon::{Charon, Charon13};
 use lab::peer::cygnet::Cygnet;
+use lab::peer::{Client, Daemon, Peer};
 use lab::topology::{Lab, Middle};
 use libtest_mimic::Trial;
 use swanctl_compat::vici::{Message, Packet};
@@ -23,12 +23,16 @@ use crate::harness::trial;
 use crate::recorder::{Behind, Exchange, Line, Recorder, answer_of, event_of, request_of};
 use cases::{CASES, Case, QUESTIONS, Question};
 use compare::{Difference, Step};
-use intended::Judge;
+use intended::{Judge, Version};
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        trial("differential::configurations_and_commands", configurations_and_commands),
-        trial("differential::an_established_tunnel", tunnel::an_established_tunnel),
+        trial("differential::configurations_and_commands", || configurations_and_commands(&Charon, Version::V5_9_8)),
+        trial("differential::configurations_and_commands_6_0", || {
+            configurations_and_commands(&Charon13, Version::V6_0_1)
+        }),
+        trial("differential::an_established_tunnel", || tunnel::an_established_tunnel(&Charon, Version::V5_9_8)),
+        trial("differential::an_established_tunnel_6_0", || tunnel::an_established_tunnel(&Charon13, Version::V6_0_1)),
     ]
 }
 
@@ -68,13 +72,16 @@ impl<'lab> Asked<'lab> {
     }
 }
 
-/// Debian's client, reading `files`.
+/// Debian 12's client, reading `files`.
 pub(crate) fn debian_swanctl(files: &Path) -> Result<Command> {
-    const PROGRAM: &str = "/usr/sbin/swanctl";
-    ensure!(Path::new(PROGRAM).exists(), "{PROGRAM} is missing: run `cargo xtask setup`");
+    swanctl_of(Client::Debian, files)
+}
+
+/// A client, reading `files`.
+pub(crate) fn swanctl_of(client: Client, files: &Path) -> Result<Command> {
     let settings = files.join("strongswan.conf");
     std::fs::write(&settings, "swanctl {\n  load = random openssl pem pkcs1 pkcs8 x509 pubkey\n}\n")?;
-    let mut command = Command::new(PROGRAM);
+    let mut command = client.command()?;
     command.env("SWANCTL_DIR", files).env("STRONGSWAN_CONF", settings);
     Ok(command)
 }
@@ -107,16 +114,14 @@ fn labelled(packet: &Packet) -> (String, Message) {
     }
 }
 
-fn configurations_and_commands() -> Result<()> {
+fn configurations_and_commands(other: &dyn Peer, version: Version) -> Result<()> {
     let lab = Lab::new(&Middle::Direct)?;
-    let start = |peer: &dyn lab::peer::Peer, gateway, name: &str| {
+    let start = |peer: &dyn Peer, gateway, name: &str| {
         Daemon::start(peer, gateway, &lab.directory().join(name), &[]).and_then(Asked::new)
     };
-    let charon = start(&Charon, &lab.a.gateway, "a")?;
-    // Times of start are shown in seconds, and are to differ.
-    std::thread::sleep(std::time::Duration::from_millis(1100));
+    let charon = start(other, &lab.a.gateway, "a")?;
     let cygnet = start(&Cygnet::default(), &lab.b.gateway, "b")?;
-    let mut judge = Judge::of(intended::INTENDED);
+    let mut judge = Judge::of(intended::INTENDED, version);
     let mut alike = true;
     for case in CASES {
         one_case(case, alike, &charon, &cygnet, &mut judge).with_context(|| format!("case {}", case.name))?;

@@ -1,17 +1,16 @@
-//! The same tunnel twice, towards a charon: once made by charon, once by Cygnet. What their SAs look like, and the events of their life.
+//! The same tunnel twice, towards a charon: once made by charon, once by Cygnet; with 5.9.8 and with 6.0.1. What their SAs look like, and the events of their life.
 
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use lab::pair::{Pair, SOON};
 use lab::peer::Peer;
-use lab::peer::charon::Charon;
 use lab::peer::cygnet::Cygnet;
 use lab::topology::{Family, Lab, Middle};
 use swanctl_compat::vici::{Element, Message, Packet};
 
 use super::compare::{self, Step};
-use super::intended::{Judge, TUNNEL};
+use super::intended::{Judge, TUNNEL, Version};
 use crate::recorder::{Line, answer_of, event_of};
 
 /// Events of a life, in the order of their names.
@@ -45,16 +44,16 @@ const OWN: [&str; 21] = [
 /// The same of a line of the log.
 const LINE: [&str; 5] = ["group", "level", "ikesa-name", "ikesa-uniqueid", "msg"];
 
-pub(super) fn an_established_tunnel() -> Result<()> {
-    let theirs = life(&Charon)?;
-    let ours = life(&Cygnet::default())?;
-    let mut judge = Judge::of(TUNNEL);
+pub(super) fn an_established_tunnel(other: &dyn Peer, version: Version) -> Result<()> {
+    let theirs = life(other, other)?;
+    let ours = life(&Cygnet::default(), other)?;
+    let mut judge = Judge::of(TUNNEL, version);
     judge.take("tunnel", &compare::steps(&theirs, &ours));
     judge.finish()
 }
 
 /// Makes a tunnel, rekeys it and ends it; what could be seen of it.
-fn life(peer: &dyn Peer) -> Result<Vec<Step>> {
+fn life(peer: &dyn Peer, other: &dyn Peer) -> Result<Vec<Step>> {
     let lab = Lab::new(&Middle::Direct)?;
     // charon's user-space ESP always travels in UDP; so does ours then.
     let tunnel = |side| {
@@ -65,7 +64,7 @@ fn life(peer: &dyn Peer) -> Result<Vec<Step>> {
         tunnel.children.truncate(1);
         tunnel
     };
-    let mut pair = Pair::start(&lab, [peer, &Charon], tunnel)?;
+    let mut pair = Pair::start(&lab, [peer, other], tunnel)?;
     let mut out = Vec::new();
     pair.check(|pair| {
         out = steps(pair)?;
