@@ -3,9 +3,14 @@
 use super::{Key, Kind, Status, many, one};
 use Status::{Refused, Supported};
 
-const POOLS: Status = Refused { harmless: &[], reason: "virtual IP pools are not supported" };
-const AUTHORITIES: Status =
-    Refused { harmless: &[], reason: "certification authorities are not supported; use auth = psk" };
+const POOLS: Status = Refused {
+    harmless: &[],
+    reason: "virtual IP pools are not supported; give the peers addresses of their own and name these in remote_ts",
+};
+const AUTHORITIES: Status = Refused {
+    harmless: &[],
+    reason: "certification authorities are not supported; use auth = psk with a long random secret",
+};
 const PRIVATE_KEYS: Status =
     Status::NoEffect { quiet: &[], reason: "private keys are not used: authentication is by pre-shared key" };
 const OTHER_METHODS: Status =

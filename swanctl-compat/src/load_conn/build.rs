@@ -199,7 +199,8 @@ fn rounds(scope: Scope, path: &str, content: &Message, findings: &mut Vec<Findin
     if let Some((name, _)) = sections.get(1) {
         let kind = FindingKind::Unsupported((*name).to_owned());
         let reason = "a second round of authentication (RFC 4739) is not supported";
-        findings.push(Finding::new(kind, format!("{path}.{name}")).because(reason));
+        let help = Some(format!("leave one `{side}` section: the one with `auth = psk`"));
+        findings.push(Finding::new(kind, format!("{path}.{name}")).because(reason).with_help(help));
     }
     let auth = sections.first().and_then(|(_, section)| section.get_str("auth"));
     if scope == Scope::Local && auth.is_none() {

@@ -9,6 +9,8 @@ mod finding;
 pub mod offload;
 
 #[cfg(test)]
+mod effects;
+#[cfg(test)]
 mod tests;
 
 use ike_model::{Actions, AuthMethod, Connection};

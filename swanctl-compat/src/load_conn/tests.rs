@@ -165,17 +165,17 @@ fn error_texts() {
         ),
         (
             |c, _| c.set("version", "1"),
-            "unsupported: version: only IKEv2 is supported, config discarded",
+            "unsupported: version: only IKEv2 is supported; set version = 2 here and IKEv2 at the peer, config discarded",
             "connections.c.version",
         ),
         (
             |_, n| n.set("ipcomp", "true"),
-            "unsupported: ipcomp: IPComp is not supported, config discarded",
+            "unsupported: ipcomp: IPComp is not supported; leave it out, and the peer sends uncompressed as well, config discarded",
             "connections.c.children.net.ipcomp",
         ),
         (
             |_, n| n.list("ah_proposals", ["sha256"]),
-            "unsupported: ah_proposals: AH is not supported; use esp_proposals, config discarded",
+            "unsupported: ah_proposals: AH is not supported; use esp_proposals, which authenticate as well, config discarded",
             "connections.c.children.net.ah_proposals[0]",
         ),
         (
