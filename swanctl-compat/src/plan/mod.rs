@@ -100,6 +100,9 @@ pub struct PlannedToken {
     pub message: Message,
 }
 
+/// Findings that something is not there: said of files that could be read whole.
+const MISSING: [&str; 3] = ["secret-missing", "dangling-reference", "endless-reference"];
+
 /// All that a configuration asks for.
 #[derive(Debug, Clone, Default)]
 pub struct Plan {
@@ -125,29 +128,40 @@ impl Plan {
     #[must_use]
     pub fn make(settings: &Settings, source: &dyn FileSource) -> Self {
         let mut plan = Self { findings: settings.diagnostics().to_vec(), ..Self::default() };
-        // What follows from a file that could not be read as it was meant would only hide the cause.
-        if plan.has_errors() {
-            plan.sort_findings();
-            return plan;
+        let torn = plan.has_errors();
+        plan.read(settings, source, torn);
+        if torn {
+            // What a mistake above has moved or taken away is no mistake of its own.
+            let own = |finding: &Diagnostic| {
+                settings.diagnostics().contains(finding)
+                    || !MISSING.contains(&finding.code) && finding.span.is_some_and(|span| settings.stands(span))
+            };
+            plan.findings.retain(own);
+            plan = Self { findings: plan.findings, ..Self::default() };
+        } else {
+            secrets::unused_files(settings, source, &mut plan.findings);
+            plan.withhold_collided();
+            doubts::check(settings, &mut plan);
         }
+        plan.sort_findings();
+        plan
+    }
+
+    /// Reads every section; of files with mistakes in their form, only what stands there is judged.
+    fn read(&mut self, settings: &Settings, source: &dyn FileSource, torn: bool) {
         let root = settings.view();
-        sections::check(settings, &mut plan.findings);
+        sections::check(settings, &mut self.findings);
         if let Some(secrets) = root.section("secrets") {
-            secrets::plan(&secrets, settings, source, &mut plan);
+            secrets::plan(&secrets, settings, source, self);
         }
         if let Some(connections) = root.section("connections") {
             for view in connections.sections() {
-                let planned = connection(&view, settings, source, &mut plan.findings);
-                plan.connections.push(planned);
+                let planned = connection(&view, settings, source, torn, &mut self.findings);
+                self.connections.push(planned);
             }
         }
-        plan.pools = others("pools", Form::Pool, settings, source, &mut plan.findings);
-        plan.authorities = others("authorities", Form::Authority, settings, source, &mut plan.findings);
-        secrets::unused_files(settings, source, &mut plan.findings);
-        plan.withhold_collided();
-        doubts::check(settings, &mut plan);
-        plan.sort_findings();
-        plan
+        self.pools = others("pools", Form::Pool, settings, source, &mut self.findings);
+        self.authorities = others("authorities", Form::Authority, settings, source, &mut self.findings);
     }
 
     /// Whether something cannot be loaded.
@@ -282,6 +296,7 @@ fn connection(
     view: &View<'_>,
     settings: &Settings,
     source: &dyn FileSource,
+    torn: bool,
     findings: &mut Vec<Diagnostic>,
 ) -> PlannedConnection {
     let name = view.name().to_owned();
@@ -302,7 +317,8 @@ fn connection(
         }
         Err(rejected) => (None, [rejected.errors, rejected.notes].concat()),
     };
-    findings.extend(found.iter().map(|finding| spans.diagnostic(finding, settings)));
+    let found = found.iter().filter(|finding| !torn || spans.holds(&finding.path));
+    findings.extend(found.map(|finding| spans.diagnostic(finding, settings)));
     message.section(name.as_str(), content);
     PlannedConnection { name, message, spans, connection, unreadable, collision: None }
 }

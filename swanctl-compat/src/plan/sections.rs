@@ -39,7 +39,11 @@ fn root_section(section: &Section, templates: &BTreeSet<&str>, findings: &mut Ve
     if ROOT_SECTIONS.contains(&name) || templates.contains(name) {
         return;
     }
-    if let Some(known) = did_you_mean(name, ROOT_SECTIONS) {
+    if let Some(name) = name.strip_prefix('\u{feff}') {
+        let message = format!("section `{name}` is ignored: a byte order mark before it belongs to its name");
+        let finding = Diagnostic::warning("ignored-section", section.spans().first().copied(), message);
+        findings.push(finding.with_help("save the file as UTF-8 without a byte order mark"));
+    } else if let Some(known) = did_you_mean(name, ROOT_SECTIONS) {
         let message = format!("section `{name}` is ignored");
         let finding = Diagnostic::warning("ignored-section", section.spans().first().copied(), message);
         findings.push(finding.with_help(format!("did you mean `{known}`?")));

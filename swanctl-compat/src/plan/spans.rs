@@ -27,6 +27,11 @@ impl Spans {
         self.place(path).map(|place| if place.value.start < place.value.end { place.value } else { place.name })
     }
 
+    /// Whether `path` itself stands somewhere.
+    pub(super) fn holds(&self, path: &str) -> bool {
+        self.0.contains_key(path)
+    }
+
     fn place(&self, path: &str) -> Option<&Place> {
         let mut path = path;
         loop {

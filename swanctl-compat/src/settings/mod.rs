@@ -63,6 +63,26 @@ impl Settings {
         &self.sources
     }
 
+    /// Whether what is written at `span` belongs where it seems to: no mistake in the form of the files comes before it. Of a file with a brace too
+    /// many nothing does, for the section that was closed too early lies above it.
+    #[must_use]
+    pub fn stands(&self, span: Span) -> bool {
+        let mistakes = || self.diagnostics.iter().filter(|finding| finding.severity == Severity::Error);
+        let mut here = Some(span);
+        while let Some(span) = here {
+            let moved = |mistake: Span| mistake.file == span.file && mistake.start <= span.start;
+            if mistakes().any(|finding| {
+                finding
+                    .span
+                    .is_some_and(|mistake| moved(mistake) || finding.code == "stray-brace" && mistake.file == span.file)
+            }) {
+                return false;
+            }
+            here = self.sources.included_at(span.file);
+        }
+        true
+    }
+
     /// What was wrong with the text.
     #[must_use]
     pub fn diagnostics(&self) -> &[Diagnostic] {

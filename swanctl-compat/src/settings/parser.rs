@@ -49,14 +49,14 @@ impl<'s> Loader<'s> {
     }
 
     pub(super) fn root_file(&mut self, path: &str) {
-        if let Err(error) = self.file(path) {
+        if let Err(error) = self.file(path, None) {
             self.diagnostics.push(Diagnostic::error("file-unreadable", None, format!("cannot read {path}: {error}")));
         }
     }
 
-    fn file(&mut self, path: &str) -> std::io::Result<()> {
+    fn file(&mut self, path: &str, included_at: Option<Span>) -> std::io::Result<()> {
         let text = self.source.read(path)?;
-        let id = self.sources.add(path, text);
+        let id = self.sources.add(path, text, included_at);
         let text: Arc<Zeroizing<Vec<u8>>> = self.sources.shared_text(id);
         self.reading.push((self.source.canonical(path), path.to_owned()));
         let base = self.stack.len();
@@ -230,19 +230,27 @@ impl<'s> Loader<'s> {
             return Ok(false);
         }
         cursor.skip_blanks();
-        if matches!(cursor.peek(), Some(b'=' | b'{' | b':')) {
+        if matches!(cursor.peek(), None | Some(b'=' | b'\r' | b'\n')) {
             cursor.reset(after);
             return Ok(false);
         }
         let (pattern, span) = cursor.pattern().map_err(|error| self.unterminated(&error))?;
         let Some(pattern) = String::from_utf8(pattern).ok().filter(|p| !p.is_empty()) else {
-            let finding =
-                Diagnostic::error("bad-include", Some(keyword), "expected a file name or pattern after `include`");
-            self.diagnostics.push(finding);
+            self.skipped(
+                "bad-include",
+                keyword,
+                "expected a file name or pattern after `include`",
+                "name one, or remove the line",
+            );
             return Ok(true);
         };
         self.include_pattern(&pattern, span);
         Ok(true)
+    }
+
+    /// What an `include` cannot give is left out and the rest is read, as strongSwan does it; but it is said.
+    fn skipped(&mut self, code: &'static str, span: Span, message: impl Into<String>, help: &str) {
+        self.diagnostics.push(Diagnostic::warning(code, Some(span), message).with_help(help));
     }
 
     fn include_pattern(&mut self, pattern: &str, span: Span) {
@@ -251,7 +259,7 @@ impl<'s> Loader<'s> {
         if found.is_empty() && !glob::has_wildcard(pattern) {
             let message = format!("included file {} does not exist", glob::unescape(&full));
             let help = "create it, correct the name, or use a pattern such as `conf.d/*.conf`, which may match nothing";
-            self.diagnostics.push(Diagnostic::error("include-missing", Some(span), message).with_help(help));
+            self.skipped("include-missing", span, message, help);
         }
         for path in found {
             self.include_file(&path, span);
@@ -264,18 +272,22 @@ impl<'s> Loader<'s> {
             let chain: Vec<&str> =
                 self.reading.iter().skip(at).map(|(_, shown)| shown.as_str()).chain([path]).collect();
             let message = format!("include loop: {}", chain.join(" -> "));
-            self.diagnostics
-                .push(Diagnostic::error("include-loop", Some(span), message).with_help("remove one of these includes"));
+            self.skipped("include-loop", span, message, "remove one of these includes");
             return;
         }
         if self.reading.len() > MAX_INCLUDES {
             let message = format!("includes nest deeper than {MAX_INCLUDES} levels");
-            self.diagnostics.push(Diagnostic::error("include-depth", Some(span), message));
+            self.skipped("include-depth", span, message, "include this file from a higher one");
             return;
         }
-        if let Err(error) = self.file(path) {
+        if let Err(error) = self.file(path, Some(span)) {
             let message = format!("cannot read included file {path}: {error}");
-            self.diagnostics.push(Diagnostic::error("include-unreadable", Some(span), message));
+            self.skipped(
+                "include-unreadable",
+                span,
+                message,
+                "let it be read by whoever runs this, or remove the line",
+            );
         }
     }
 

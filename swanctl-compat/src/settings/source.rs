@@ -136,6 +136,8 @@ pub struct Sources {
 
 struct SourceFile {
     path: String,
+    /// The pattern that it was included by.
+    included_at: Option<Span>,
     text: Arc<Zeroizing<Vec<u8>>>,
     /// Ranges inside `secrets { ... }` sections and values of secret keys.
     sensitive: Vec<(u32, u32)>,
@@ -159,9 +161,15 @@ impl Sources {
         self.files.iter().map(|f| f.path.as_str())
     }
 
-    pub(crate) fn add(&mut self, path: &str, text: Vec<u8>) -> FileId {
+    /// Where `file` was included.
+    pub(super) fn included_at(&self, file: FileId) -> Option<Span> {
+        self.files.get(file.0 as usize).and_then(|f| f.included_at)
+    }
+
+    pub(crate) fn add(&mut self, path: &str, text: Vec<u8>, included_at: Option<Span>) -> FileId {
         self.files.push(SourceFile {
             path: path.to_owned(),
+            included_at,
             text: Arc::new(Zeroizing::new(text)),
             sensitive: Vec::new(),
         });

@@ -181,8 +181,29 @@ fn includes() {
     assert_eq!(shown(&settings), "x=1 a{b=2 e=1 z=1 c{d=1}}");
     // The word alone is an ordinary key or section.
     accepts("include = 1", "include=1");
-    accepts("include { a = 1 }", "include{a=1}");
+    accepts("include{ a = 1 }", "include{a=1}");
+    accepts("include\n{ a = 1 }", "include{a=1}");
     accepts("included = 1", "included=1");
+}
+
+/// strongSwan goes on where an include gives nothing; so does this, and says so.
+#[test]
+fn what_an_include_cannot_give_is_left_out() {
+    for (text, code) in [
+        ("include none.conf\nx = 1", "include-missing"),
+        ("include \"\"\nx = 1", "bad-include"),
+        ("include s.conf\nx = 1", "include-loop"),
+        ("include # nothing\nx = 1", "bad-include"),
+    ] {
+        let settings = load(text);
+        let codes: Vec<_> = settings.diagnostics().iter().map(|found| (found.severity, found.code)).collect();
+        assert_eq!(codes, [(Severity::Warning, code)], "{text}");
+        assert_eq!(shown(&settings), "x=1", "{text}");
+    }
+    // A brace behind a blank is a pattern, too.
+    let settings = load("x = 1\ninclude { a = 1 }");
+    assert!(rendered(&settings).contains("included file /etc/{ does not exist"), "{}", rendered(&settings));
+    assert!(rendered(&settings).contains("`}` without an open section"), "{}", rendered(&settings));
 }
 
 #[test]
@@ -238,11 +259,11 @@ fn syntax_findings() {
         ),
         (
             "include conf.d/one.conf\n",
-            "/etc/s.conf:1:9: error: included file /etc/conf.d/one.conf does not exist\n 1 | include conf.d/one.conf\n   |         ^^^^^^^^^^^^^^^\n  help: create it, correct the name, or use a pattern such as `conf.d/*.conf`, which may match nothing\n",
+            "/etc/s.conf:1:9: warning: included file /etc/conf.d/one.conf does not exist\n 1 | include conf.d/one.conf\n   |         ^^^^^^^^^^^^^^^\n  help: create it, correct the name, or use a pattern such as `conf.d/*.conf`, which may match nothing\n",
         ),
         (
             "\ninclude s.conf\n",
-            "/etc/s.conf:2:9: error: include loop: /etc/s.conf -> /etc/s.conf\n 2 | include s.conf\n   |         ^^^^^^\n  help: remove one of these includes\n",
+            "/etc/s.conf:2:9: warning: include loop: /etc/s.conf -> /etc/s.conf\n 2 | include s.conf\n   |         ^^^^^^\n  help: remove one of these includes\n",
         ),
     ];
     for (text, expected) in cases {
@@ -259,7 +280,7 @@ fn findings_name_the_included_file() {
     let files = [("/etc/s.conf", "include a.conf"), ("/etc/a.conf", "<unreadable>")];
     assert!(
         rendered(&load_files(&files))
-            .contains("/etc/s.conf:1:9: error: cannot read included file /etc/a.conf: permission denied")
+            .contains("/etc/s.conf:1:9: warning: cannot read included file /etc/a.conf: permission denied")
     );
     assert!(rendered(&load_files(&[])).contains("error: cannot read /etc/s.conf: entity not found"));
 }
@@ -270,7 +291,7 @@ fn loops_over_several_files_are_found() {
         [("/etc/s.conf", "include a.conf"), ("/etc/a.conf", "include b.conf"), ("/etc/b.conf", "include a.conf")];
     assert!(
         rendered(&load_files(&files))
-            .contains("/etc/b.conf:1:9: error: include loop: /etc/a.conf -> /etc/b.conf -> /etc/a.conf")
+            .contains("/etc/b.conf:1:9: warning: include loop: /etc/a.conf -> /etc/b.conf -> /etc/a.conf")
     );
     let many: Vec<(String, String)> =
         (0..20).map(|i| (format!("/etc/{i}.conf"), format!("include {}.conf", i + 1))).collect();

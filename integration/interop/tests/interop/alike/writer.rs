@@ -61,6 +61,73 @@ const AUTHORITY: [(&str, &[&str]); 5] = [
     ("cert_uri_base", &["http://certs.example/"]),
 ];
 
+/// Files that others may include. None includes itself: what Debian's does then is not the same each time, and may be to hang.
+pub(super) const INCLUDED: [(&str, &str); 11] = [
+    ("part.conf", "dpd_delay = 7s\nencap = yes\n"),
+    ("whole.conf", "connections {\n  from-include {\n    version = 2\n  }\n}\n"),
+    ("conf.d/10-a.conf", "connections {\n  a {\n    version = 1\n    local_addrs = 198.51.100.10\n  }\n}\n"),
+    ("conf.d/20-b.conf", "connections { a { version = 2 }\n b : base { unique = keep\n } }"),
+    ("conf.d/.hidden.conf", "connections { hidden { } }\n"),
+    ("conf.d/readme", "connections { readme { } }\n"),
+    ("fragments/1.conf", "mobike = no\nlocal { auth = psk\n}\n"),
+    ("fragments/2.conf", "children {\n  net {\n    remote_ts = 10.77.0.0/16\n  }\n}"),
+    ("sp ace.conf", "connections { spaced { version = 2 } }\r\n"),
+    ("nested.conf", "include conf.d/20-*.conf\ninclude nowhere.conf\nsecrets {\n include fragments/none\n}\n"),
+    ("broken.conf", "connections {\n  from-broken {\n    version = 2\n  }\n"),
+];
+
+/// Ways to include, at the root and inside a connection.
+const ROOT_INCLUDES: [&str; 20] = [
+    "include whole.conf",
+    "include nothing-*.conf",
+    "include missing.conf",
+    "include conf.d/*.conf",
+    "include conf.d/*",
+    "include conf.d/[12]0-?.conf # both",
+    "include conf.d/{10,20}-*.conf",
+    "include \"sp ace.conf\"",
+    "include sp\\ ace.conf",
+    "include nested.conf",
+    "include @DIR@/conf.d/10-a.conf",
+    "include ./conf.d/../whole.conf",
+    "include \"\"",
+    "include conf.d",
+    "include conf.d/",
+    "include\twhole.conf",
+    "include = whole.conf",
+    "include {",
+    "include broken.conf",
+    "include whole.conf missing.conf",
+];
+const PARTS: [&str; 6] = [
+    "include part.conf",
+    "include missing-part.conf",
+    "include fragments/*.conf",
+    "include fragments/?.conf # all",
+    "include \"part.conf\"",
+    "include = part.conf",
+];
+
+/// Values in every way that one can write them.
+const ODD_VALUES: [&str; 16] = [
+    "\"quoted # and } and { and = \"",
+    "two  \"quoted  parts\"\tjoined",
+    "\"a\"\"b\"c",
+    "\"over\ntwo lines\"",
+    "\"joined \\\nlines\"",
+    "\"\\n\\r\\t\\q\\\\\\\"\"",
+    "back\\slash\\n",
+    "'single  quotes'",
+    "a=b:c,d{e",
+    "value#comment",
+    "\"\" after nothing",
+    "\u{e4}\u{f6}\u{fc} \u{20ac}",
+    "$HOME %any @x !y",
+    "0x0g",
+    "-5",
+    "\t tab before",
+];
+
 /// Ways to break a text.
 #[derive(Clone, Copy)]
 enum Harm {
@@ -106,18 +173,13 @@ impl Writer {
         let harm = if self.chance(3) { *self.pick(&HARMS) } else { Harm::None };
         if self.chance(3) {
             self.section("base", |w| w.keys(&CONNECTION, 3));
-            self.section("more", |w| {
+            self.section("more : base", |w| {
                 w.keys(&CONNECTION, 2);
                 w.section("children", |w| w.section("inherited", |w| w.keys(&CHILD, 3)));
                 w.section("local", |w| w.keys(&ROUND, 2));
             });
         }
-        if self.chance(8) {
-            self.out.push_str("include whole.conf\n");
-        }
-        if self.chance(10) {
-            self.out.push_str("include nothing-*.conf\n");
-        }
+        self.includes();
         for part in 0..4 {
             match part {
                 0 => self.section("connections", Self::connections),
@@ -128,18 +190,47 @@ impl Writer {
             }
             self.noise();
         }
+        // The same sections again: they are merged.
+        if self.chance(4) {
+            self.section("connections", Self::connections);
+        }
+        self.includes();
         let out = std::mem::take(&mut self.out);
-        self.harm(out, harm)
+        let out = self.harm(out, harm);
+        self.ends(out)
+    }
+
+    fn includes(&mut self) {
+        while self.chance(4) {
+            let line = *self.pick(&ROOT_INCLUDES);
+            let _ = writeln!(self.out, "{line}");
+        }
+    }
+
+    /// Line ends as other systems write them, a mark at the beginning, no line end at the end.
+    fn ends(&mut self, text: String) -> String {
+        match self.below(24) {
+            0 | 1 => text.replace('\n', "\r\n"),
+            2 => format!("\u{feff}{text}"),
+            3 | 4 => text.trim_end().to_owned(),
+            5 => text.replace("  ", "\t"),
+            _ => text,
+        }
     }
 
     fn connections(&mut self) {
-        for name in ["a", "b", "with-dash", "d_1"] {
+        // A name may come twice: both are one section then.
+        for name in ["a", "b", "with-dash", "d_1", "a"] {
             if self.chance(2) {
-                let references = match self.below(8) {
+                let references = match self.below(12) {
                     0 => " : base",
                     1 => " : base, more",
                     2 => " : more",
                     3 => " : nowhere",
+                    4 => ":more,base",
+                    5 => " : connections.a",
+                    6 => " : connections.b , base",
+                    7 => "\n  : base",
                     _ => "",
                 };
                 self.section(&format!("{name}{references}"), Self::connection);
@@ -149,8 +240,13 @@ impl Writer {
 
     fn connection(&mut self) {
         self.keys(&CONNECTION, 4);
-        if self.chance(8) {
-            self.line("include part.conf");
+        if self.chance(6) {
+            let part = *self.pick(&PARTS);
+            self.line(part);
+        }
+        if self.chance(4) {
+            let value = *self.pick(&ODD_VALUES);
+            self.key("ppk_id", value);
         }
         for round in ["local", "remote", "local-2", "remote-eap"] {
             if self.chance(2) {
@@ -162,7 +258,7 @@ impl Writer {
         }
         if self.chance(3) {
             self.section("children", |w| {
-                for name in ["net", "net-2", "z"] {
+                for name in ["net", "net-2", "z", "net"] {
                     if w.chance(2) {
                         let reference = if w.chance(8) { " : more.children.inherited" } else { "" };
                         w.section(&format!("{name}{reference}"), |w| w.keys(&CHILD, 4));
