@@ -174,7 +174,12 @@ impl Server {
                 }
                 Packet::Event(name, message) => packets.push(Packet::Event(name, names_only(&message))),
                 Packet::CmdResponse(message) => packets.push(Packet::CmdResponse(without_places(&message))),
-                other => packets.push(other),
+                other @ (Packet::CmdRequest(..)
+                | Packet::CmdUnknown
+                | Packet::EventRegister(_)
+                | Packet::EventUnregister(_)
+                | Packet::EventConfirm
+                | Packet::EventUnknown) => packets.push(other),
             }
         }
     }
