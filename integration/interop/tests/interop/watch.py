@@ -16,9 +16,9 @@ import termios
 import time
 
 columns, lines = int(sys.argv[1]), int(sys.argv[2])
-child, master = pty.fork()
-if child == 0:
-    os.execv(sys.argv[3], sys.argv[3:])
+master, slave = pty.openpty()
+# As it is before anybody has touched it.
+before = termios.tcgetattr(slave)
 
 
 def resize(columns, lines):
@@ -26,7 +26,11 @@ def resize(columns, lines):
 
 
 resize(columns, lines)
-before = termios.tcgetattr(master)
+child = os.fork()
+if child == 0:
+    os.close(master)
+    os.login_tty(slave)
+    os.execv(sys.argv[3], sys.argv[3:])
 seen = b""
 ended = False
 
@@ -79,12 +83,13 @@ for step in sys.stdin:
         answer = {"screen": screen(), "coloured": b"\x1b[32m" in seen}
     elif verb == "end":
         limit = time.monotonic() + 10
-        while not ended and time.monotonic() < limit:
+        while not os.waitpid(child, os.WNOHANG)[0]:
+            if time.monotonic() > limit:
+                sys.exit("it does not end")
             pump(0.1)
-            if os.waitpid(child, os.WNOHANG)[0]:
-                break
-        else:
-            sys.exit("it does not end")
-        after = termios.tcgetattr(master)
+        # Its last words may still be on their way; our own end of the terminal keeps it open.
+        pump(0.1)
+        pump(0.1)
+        after = termios.tcgetattr(slave)
         answer = {"restored": after[3] == before[3] and seen.rstrip().endswith(b"\x1b[?1049l")}
     print(json.dumps(answer), flush=True)
