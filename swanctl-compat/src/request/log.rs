@@ -122,7 +122,7 @@ mod tests {
     use super::*;
 
     fn order(pairs: &[(&str, &str)]) -> Result<LogOrder, String> {
-        let message = pairs.iter().fold(Message::new(), |message, (key, value)| message.with(*key, *value));
+        let message = pairs.iter().fold(Message::new(), |message, &(key, value)| message.with(key, value));
         parse(&message).map_err(|error| match error {
             RequestError::Refused(answer) => answer.get_str("errmsg").unwrap_or_default().to_owned(),
             RequestError::Unknown => "unknown".into(),

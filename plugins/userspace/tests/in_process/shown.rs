@@ -135,9 +135,9 @@ fn cost() {
     const BATCHES: usize = 400;
     let packets: Vec<Vec<u8>> = (0..50).map(|_| packet(1_000)).collect();
     let mut subject = connect();
-    let mut times = [[0_u128; ROUNDS]; 3];
-    for round in 0..ROUNDS {
-        for (case, wanted) in [None, Some("net/other"), Some("net/child")].into_iter().enumerate() {
+    let mut times = [const { Vec::new() }; 3];
+    for _ in 0..ROUNDS {
+        for (times, wanted) in times.iter_mut().zip([None, Some("net/other"), Some("net/child")]) {
             subject.backend.control.shared().show_packets(None);
             let album = wanted.map(|wanted| shown_to(&subject, wanted));
             let began = Instant::now();
@@ -147,10 +147,10 @@ fn cost() {
                     album.pictures.lock().unwrap().clear();
                 }
             }
-            times[case][round] = began.elapsed().as_nanos();
+            times.push(began.elapsed().as_nanos());
         }
     }
-    let median = |times: &mut [u128; ROUNDS]| {
+    let median = |times: &mut Vec<u128>| {
         times.sort_unstable();
         times[ROUNDS / 2] as f64 / (BATCHES * packets.len()) as f64
     };
