@@ -67,7 +67,7 @@ pub enum CauseKind {
 
 impl CauseKind {
     /// All kinds.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::Operator,
         Self::Reload,
         Self::PeerDeleted,
@@ -88,6 +88,7 @@ impl CauseKind {
         Self::DeviceLost,
         Self::NoAddress,
         Self::HistoryFull,
+        Self::ScriptFailed,
         Self::Shutdown,
         Self::Internal,
     ];
