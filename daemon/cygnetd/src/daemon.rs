@@ -42,6 +42,8 @@ use crate::{backend, clock, load, log, service};
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(4);
 /// How long scripts that are told of the end of CHILD SAs may take then.
 const SCRIPTS_TIMEOUT: Duration = Duration::from_secs(8);
+/// How long VICI clients may take to be sent their last events.
+const LAST_EVENTS: Duration = Duration::from_millis(500);
 /// How long the backend may take to take everything out.
 const END_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -141,6 +143,8 @@ async fn run_until_stopped(
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
+    // Who listens hears of the end; one that does not read is not waited for.
+    let _ = tokio::time::timeout(LAST_EVENTS, daemon.core.subscribers.written()).await;
     daemon.stop(&config);
     tracing::info!("cygnetd has stopped");
     Ok(())

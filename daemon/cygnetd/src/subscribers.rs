@@ -241,6 +241,16 @@ pub(crate) struct Subscribers {
 }
 
 impl Subscribers {
+    /// Waits until every client has been written all that is queued for it.
+    pub(crate) async fn written(&self) {
+        let clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let whole = u32::try_from(ROOM).unwrap_or(u32::MAX);
+        for client in clients {
+            // Only what has been written makes room. One that has gone has none, and nothing to wait for.
+            drop(client.room.acquire_many(whole).await);
+        }
+    }
+
     /// A new client and the queue of packets for it; an answer waits for room for so long at most.
     pub(crate) fn join(&self, patience: Option<Duration>) -> (Arc<Client>, mpsc::UnboundedReceiver<Queued>) {
         let (queue, receiver) = mpsc::unbounded_channel();
@@ -406,6 +416,20 @@ mod tests {
         let next = queue.recv().await.unwrap();
         assert_eq!(Packet::decode(&next.frame[4..]).unwrap(), Packet::Event("alert".into(), Message::new()));
         assert!(queue.try_recv().is_err());
+    }
+
+    #[tokio::test]
+    async fn everything_is_written_once_the_queues_are_empty() {
+        let all = Subscribers::default();
+        let (client, mut queue) = all.join(None);
+        let (gone, _) = all.join(None);
+        gone.close();
+        all.written().await;
+        assert!(client.send(framed(vec![0; 8])).await);
+        let soon = Duration::from_millis(50);
+        assert!(tokio::time::timeout(soon, all.written()).await.is_err(), "one packet is queued");
+        drop(queue.recv().await);
+        all.written().await;
     }
 
     #[tokio::test]

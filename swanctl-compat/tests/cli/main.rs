@@ -185,7 +185,10 @@ fn doubtful_files_are_loaded_with_warnings() {
         let output = swanctl(&daemon, &["--load-all", "--file", file.to_str().unwrap()]);
         assert_eq!(output.status.code(), Some(0), "{}: {}", case.display(), stderr(&output));
         let text = stderr(&output);
-        assert!(text.contains(": warning: ") && text.contains(expected(&case).trim_end()), "{text}");
+        // Names of files stand in the middle of lines, too.
+        let relative = text.replace(&format!("{}/", case.display()), "");
+        let expected = std::fs::read_to_string(case.join("expected")).unwrap();
+        assert!(text.contains(": warning: ") && relative.contains(expected.trim_end()), "{text}");
         assert!(!text.contains("planted") && !stdout(&output).contains("planted"));
         assert!(daemon.received().iter().any(|line| line.starts_with("load-conn ")));
     }
