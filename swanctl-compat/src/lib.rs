@@ -9,7 +9,7 @@
 //! - `Err(RequestError::Refused(message))`: answer with that message.
 //!
 //! Streaming commands send [`vici::Packet::Event`]s to the requesting client, if it registered for them ([`request::EVENTS`]), before the answer.
-//! What happens in the core becomes VICI events through [`render::event`], log lines through [`render::log`] and [`render::control_log`].
+//! What happens in the core becomes VICI events through [`render::events`], log lines through [`render::log`] and [`render::control_log`].
 //! [`ike_model::reload::compare`] tells what loading a connection again means for its SAs. At start, and for `--check`, the daemon makes the same
 //! [`plan::Plan`] as `swanctl --load-all` and carries it out itself.
 //!

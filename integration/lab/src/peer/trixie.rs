@@ -48,7 +48,7 @@ pub(super) fn line(name: &str) -> anyhow::Result<Line> {
 /// The same as a command, for what is run to its end.
 ///
 /// # Errors
-/// As [`line`].
+/// It has not been unpacked.
 pub fn command(name: &str) -> anyhow::Result<Command> {
     let Line { program, arguments } = line(name)?;
     let mut command = Command::new(program);
