@@ -1,4 +1,5 @@
-//! The test run, stage by stage: each prints its seconds and its runners' own closing lines, the first failure ends the run.
+//! The test run, stage by stage: each prints its seconds and its runners' own closing lines. What fails does not hide the rest: the
+//! run goes on and fails at its end, unless the code does not build.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
@@ -96,21 +97,28 @@ pub(crate) fn run(quick: bool) -> Outcome {
         setup::ensure()?;
     }
     let mut rows = Vec::new();
-    let mut outcome = Ok(());
     for stage in STAGES.iter().filter(|stage| stage.quick || !quick) {
         println!("\n=== {} ===", stage.name);
         let started = Instant::now();
         let mut closing = Vec::new();
-        outcome = stage.steps.iter().try_for_each(|step| run_step(step, &mut closing));
+        let mut failed = 0;
+        for step in stage.steps {
+            match run_step(step, &mut closing) {
+                Ok(()) => {}
+                Err(Failure::Code(_)) => failed += 1,
+                Err(failure) => return Err(failure),
+            }
+        }
+        let passed = failed == 0;
         let time = started.elapsed();
-        println!("=== {}: {} in {:.1} s", stage.name, verdict(outcome.is_ok()), time.as_secs_f64());
-        rows.push(Row { name: stage.name, time, passed: outcome.is_ok(), closing });
-        if outcome.is_err() {
+        println!("=== {}: {} in {:.1} s", stage.name, verdict(passed), time.as_secs_f64());
+        rows.push(Row { name: stage.name, time, passed, closing });
+        if stage.name == "build" && !passed {
             break;
         }
     }
     print_table(&rows);
-    outcome
+    if rows.iter().all(|row| row.passed) { Ok(()) } else { Err(Failure::Code(1)) }
 }
 
 fn run_step(step: &Step, closing: &mut Vec<String>) -> Outcome {
@@ -157,9 +165,10 @@ fn passing_through(command: &mut Command, closing: &mut Vec<String>) -> Outcome 
     Err(Failure::Code(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)))
 }
 
-/// The last line of libtest for a target with tests, the last line of a soak, and what hostile runs say of memory.
+/// The last line of libtest for a target with tests, its line of a test that failed, the last line of a soak, and what hostile runs say of memory.
 fn is_closing(line: &str) -> bool {
     (line.starts_with("test result:") && !line.contains(" 0 passed; 0 failed"))
+        || line.starts_with("test ") && line.ends_with(" ... FAILED")
         || line.starts_with("sent ")
         || line.starts_with("model: ")
         || line.starts_with("crash ")
@@ -224,6 +233,8 @@ mod tests {
         ];
         assert!(lines.iter().all(|line| is_closing(line)));
         assert_eq!(summary(&lines).0, "15 passed, 2 failed, 1 ignored in 2 targets");
+        assert!(is_closing("test a::b::c ... FAILED"));
+        assert!(!is_closing("test a::b::c ... ok"));
         assert!(!is_closing(
             "test result: ok. 0 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s"
         ));
