@@ -14,7 +14,7 @@ use lab::relay::{IkeSeen, Relay, overlapping};
 /// What a daemon has to log so that this can be counted.
 pub(super) const LOG: &str = "info,ike_sa::exchange::create_child=debug";
 /// A switch to a successor, in the words of Cygnet and of charon.
-const REKEYED: [&str; 2] = ["CHILD SA rekeyed: ", "] outbound CHILD_SA "];
+const REKEYED: [&str; 2] = ["rekeyed CHILD_SA ", "] outbound CHILD_SA "];
 /// A rekeying that has lost a collision.
 const LOST: [&str; 2] = ["collision lost ", "CHILD_SA rekey collision lost"];
 /// CREATE_CHILD_SA (RFC 7296 §3.1).
