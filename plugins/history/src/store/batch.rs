@@ -6,7 +6,7 @@ use ike_model::history::Subscription;
 use ike_model::snapshot::Carried;
 
 use crate::sql::Value;
-use crate::told::{ChildSa, IkeSa, Record};
+use crate::told::{ChildSa, IkeSa, Parent, Record};
 
 /// Run and number of an SA.
 pub(super) type Key = (String, u32);
@@ -90,9 +90,10 @@ impl Batch {
     }
 
     /// Takes one event in that happened at `at` (microseconds); tells how many deliveries that makes.
-    pub(super) fn take(&mut self, record: &Record, at: u64, json: &[u8], subscriptions: &[Subscription]) -> u64 {
-        self.last.insert(record.boot_id.clone(), record.seq);
-        let (ulid, gateway, connection) = (&*record.ulid, &*record.gateway, record.connection());
+    pub(super) fn take(&mut self, record: &Record<'_>, at: u64, json: &[u8], subscriptions: &[Subscription]) -> u64 {
+        self.last.insert(record.boot_id.to_string(), record.seq);
+        let (connection, child) = (record.connection(), record.child_name());
+        let (ulid, gateway, connection) = (&*record.ulid, &*record.gateway, connection.as_deref());
         self.events.push(vec![
             ulid.into(),
             (&*record.boot_id).into(),
@@ -101,7 +102,7 @@ impl Batch {
             at.into(),
             (&*record.event).into(),
             connection.into(),
-            record.child_name().into(),
+            child.as_deref().into(),
             (&*String::from_utf8_lossy(json)).into(),
         ]);
         let before = self.deliveries.len();
@@ -114,7 +115,7 @@ impl Batch {
     }
 
     /// What the event says about SAs.
-    fn change(&mut self, record: &Record, at: u64) {
+    fn change(&mut self, record: &Record<'_>, at: u64) {
         match &*record.event {
             "ike-sa.established" => {
                 if let Some(ike) = record.ike() {
@@ -129,27 +130,27 @@ impl Batch {
                 }
             }
             "ike-sa.closed" => {
-                if let Some(ike) = record.ike() {
+                if let Some(ike) = record.parent() {
                     self.ike(record, ike.unique_id).ends(End::told(record, at));
                 }
             }
             "ike-sa.updated" => {
-                if let Some((ike, path)) = record.ike().zip(record.path.as_ref()) {
+                if let Some((ike, path)) = record.parent().zip(record.path.as_ref()) {
                     self.ike(record, ike.unique_id).path = Some((path.local.clone(), path.remote.clone()));
                 }
             }
             "child-sa.installed" => {
-                if let Some((ike, child)) = record.ike().zip(record.child()) {
+                if let Some((ike, child)) = record.parent().zip(record.child()) {
                     self.child_up(record, ike, child, None, at);
                 }
             }
             "child-sa.prepared" => {
-                if let Some((ike, child)) = record.ike().zip(record.child()) {
+                if let Some((ike, child)) = record.parent().zip(record.child()) {
                     self.child_up(record, ike, child, record.replaces, at);
                 }
             }
             "child-sa.rekeyed" => {
-                if let Some((ike, (old, new))) = record.ike().zip(record.rekeyed::<ChildSa>()) {
+                if let Some((ike, (old, new))) = record.parent().zip(record.rekeyed::<ChildSa>()) {
                     let text = format!("replaced by {{{}}}", new.unique_id);
                     self.child(record, &old).ends(End { at, cause: "rekeyed".into(), text });
                     self.child_up(record, ike, new, Some(old.unique_id), at);
@@ -174,37 +175,37 @@ impl Batch {
         }
     }
 
-    fn ike(&mut self, record: &Record, unique_id: u32) -> &mut IkeChange {
-        self.ike_sas.entry((record.boot_id.clone(), unique_id)).or_default()
+    fn ike(&mut self, record: &Record<'_>, unique_id: u32) -> &mut IkeChange {
+        self.ike_sas.entry((record.boot_id.to_string(), unique_id)).or_default()
     }
 
-    fn ike_up(&mut self, record: &Record, ike: IkeSa, previous: Option<u32>, at: u64) {
-        let gateway = record.gateway.clone();
+    fn ike_up(&mut self, record: &Record<'_>, ike: IkeSa, previous: Option<u32>, at: u64) {
+        let gateway = record.gateway.to_string();
         let change = self.ike(record, ike.unique_id);
         change.up.get_or_insert(IkeUp { gateway, ike, previous, at });
     }
 
     /// Notes what an event tells of a CHILD SA.
-    fn child(&mut self, record: &Record, child: &ChildSa) -> &mut ChildChange {
-        let change = self.child_sas.entry((record.boot_id.clone(), child.unique_id)).or_default();
+    fn child(&mut self, record: &Record<'_>, child: &ChildSa) -> &mut ChildChange {
+        let change = self.child_sas.entry((record.boot_id.to_string(), child.unique_id)).or_default();
         change.tells(child);
         change
     }
 
     /// The last counters of a CHILD SA, whose end may never have been told. What came late for one that was replaced was carried before its
     /// successor's totals.
-    fn child_removed(&mut self, record: &Record, child: &ChildSa, at: u64) {
+    fn child_removed(&mut self, record: &Record<'_>, child: &ChildSa, at: u64) {
         let change = self.child(record, child);
         let Some(successor) = record.successor else {
             return change.ends(End { at, cause: "internal".into(), text: "its end was not told".into() });
         };
         change.ends(End { at, cause: "rekeyed".into(), text: format!("replaced by {{{successor}}}") });
-        let change = self.child_sas.entry((record.boot_id.clone(), successor)).or_default();
+        let change = self.child_sas.entry((record.boot_id.to_string(), successor)).or_default();
         raise(&mut change.told.before, [child.total_in, child.total_out]);
     }
 
-    fn child_up(&mut self, record: &Record, ike: IkeSa, child: ChildSa, previous: Option<u32>, at: u64) {
-        let (gateway, connection) = (record.gateway.clone(), ike.connection);
+    fn child_up(&mut self, record: &Record<'_>, ike: Parent, child: ChildSa, previous: Option<u32>, at: u64) {
+        let (gateway, connection) = (record.gateway.to_string(), ike.connection);
         let change = self.child(record, &child);
         change.up.get_or_insert(ChildUp { gateway, connection, ike_unique_id: ike.unique_id, child, previous, at });
     }
@@ -252,7 +253,7 @@ fn raise(known: &mut [u64; 4], now: [Carried; 2]) {
 }
 
 impl End {
-    fn told(record: &Record, at: u64) -> Self {
+    fn told(record: &Record<'_>, at: u64) -> Self {
         let (cause, text) = match &record.cause {
             Some(cause) => (&*cause.kind, &*cause.text),
             None => ("internal", "no cause was told"),

@@ -52,7 +52,7 @@ impl Store {
                     }
                     Err(_) => applied.unreadable += 1,
                 },
-                Kind::Record => match serde_json::from_slice::<Record>(&entry.payload) {
+                Kind::Record => match serde_json::from_slice::<Record<'_>>(&entry.payload) {
                     Ok(record) => {
                         applied += self.take(&mut transaction, &mut batch, &record, &entry.payload).await?;
                     }
@@ -86,7 +86,7 @@ impl Store {
         &self,
         connection: &mut AnyConnection,
         batch: &mut Batch,
-        record: &Record,
+        record: &Record<'_>,
         json: &[u8],
     ) -> Result<Applied, sqlx::Error> {
         let Some(Rfc3339(time_ms)) = Rfc3339::parse(&record.time) else {
@@ -125,7 +125,7 @@ async fn note_run(connection: &mut AnyConnection, boot_id: &str, gateway: &str, 
 }
 
 /// Number of the last event of this run that was taken over.
-async fn last_number(connection: &mut AnyConnection, record: &Record, at: u64) -> Result<u64, sqlx::Error> {
+async fn last_number(connection: &mut AnyConnection, record: &Record<'_>, at: u64) -> Result<u64, sqlx::Error> {
     note_run(connection, &record.boot_id, &record.gateway, at).await?;
     let mut sql = Sql::new("SELECT last_seq FROM boot WHERE boot_id = ");
     sql.value(&*record.boot_id);
