@@ -350,6 +350,10 @@ impl Endpoint {
                     self.with_ike(context, spi, |ike, turn| ike.on_install(turn, child, result));
                 }
             }
+            Purpose::First(child, mode) => {
+                let result = result.map(|_| mode);
+                self.with_child(context, child, |ike, core, turn| ike.installed(core, turn, child, result));
+            }
             Purpose::Linger(child) => {
                 self.with_child(context, child, |ike, core, turn| ike.on_linger(core, turn, child, result));
             }

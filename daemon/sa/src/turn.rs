@@ -6,7 +6,7 @@ use std::time::Duration;
 use ike_crypto::CryptoError;
 use ike_model::EventBody;
 use ike_wire::IkeSpi;
-use ipsec::{DeviceId, Direction, Instant, Op, Path, PolicyHandle, Reqid, Request, SaHandle, Shard, Tag};
+use ipsec::{DeviceId, Direction, Instant, ModeInUse, Op, Path, PolicyHandle, Reqid, Request, SaHandle, Shard, Tag};
 
 use crate::deadline::Deadlines;
 use crate::io::{Context, Output, Transmit};
@@ -112,10 +112,12 @@ impl Turn<'_> {
 const NONCE_LEN: usize = 32;
 
 /// Why the backend was asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {
     /// To install a CHILD SA.
     Install(u32),
+    /// To let traffic take a new CHILD SA, which is installed in this mode.
+    First(u32, ModeInUse),
     /// To switch the outbound policies to a CHILD SA.
     Activate(u32),
     /// To see how long the lingering inbound SA was idle.

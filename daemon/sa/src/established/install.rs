@@ -82,6 +82,33 @@ impl Authenticated {
             },
             done => done,
         };
+        match result {
+            Ok(mode) if self.takes_traffic_first(turn, unique_id) => {
+                self.activate_for(turn, unique_id, Purpose::First(unique_id, mode));
+            }
+            result => self.installed(core, turn, unique_id, result),
+        }
+    }
+
+    /// Whether traffic is to take a CHILD SA before anybody is told that it is there: who is told may send at once, and the answer to that must not
+    /// find an SA that nothing takes yet. A successor takes the traffic over in the course of its exchange, and see [`Self::activate_later`].
+    fn takes_traffic_first(&self, turn: &Turn<'_>, unique_id: u32) -> bool {
+        let answers = matches!(&self.incoming, Some(Incoming::Install(id, _)) if *id == unique_id);
+        self.child(unique_id).is_some_and(|child| {
+            let is_new = child.state == ChildSaState::Installing && child.replaces.is_none() && !child.taken_back;
+            let stays_with = || turn.registry.switches.in_use(&child.name, &child.pairs);
+            is_new && !child.policies.is_empty() && !(answers && stays_with().is_some())
+        })
+    }
+
+    /// A CHILD SA is there in this mode, or it could not be made: whoever waits for it goes on.
+    pub(crate) fn installed(
+        &mut self,
+        core: &mut Core,
+        turn: &mut Turn<'_>,
+        unique_id: u32,
+        result: Result<ModeInUse, OffloadError>,
+    ) {
         let mut degraded = false;
         if let Err(error) = &result {
             self.install_failed(core, turn, unique_id, error);
@@ -177,7 +204,9 @@ impl Authenticated {
             ike = core.unique_id,
             "backend refused CHILD SA: {error}"
         );
-        match child.disowned() {
+        // Where traffic could not take it, it is installed nevertheless.
+        let ops = if child.outbound == Outbound::Active { child.remove_ops(turn.ids) } else { child.disowned() };
+        match ops {
             ops if ops.is_empty() => turn.context.spis.release_spi(child.device, child.spi_in),
             ops => turn.apply(ops, Purpose::Remove),
         }
@@ -294,12 +323,16 @@ impl Authenticated {
 
     /// Lets traffic take the outbound SA of a CHILD SA, away from the one it replaces.
     pub(crate) fn activate(&mut self, turn: &mut Turn<'_>, unique_id: u32) {
+        self.activate_for(turn, unique_id, Purpose::Activate(unique_id));
+    }
+
+    fn activate_for(&mut self, turn: &mut Turn<'_>, unique_id: u32, purpose: Purpose) {
         let Some(at) = self.children.iter().position(|child| child.unique_id == unique_id) else { return };
         let mut child = self.children.swap_remove(at);
         if child.outbound == Outbound::Reserved {
             let old = child.replaces.and_then(|id| self.children.iter_mut().find(|other| other.unique_id == id));
             let (ops, obsolete) = child.activate_ops(turn.ids, old);
-            turn.apply(ops, Purpose::Activate(unique_id));
+            turn.apply(ops, purpose);
             turn.registry.switches.takes(turn.ids.sa(unique_id, Direction::Outbound), &child.name, &child.pairs);
             turn.apply(obsolete, Purpose::Remove);
         }

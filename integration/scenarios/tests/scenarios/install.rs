@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use ike_model::{CauseKind, CommandError};
-use ipsec::OffloadError;
+use ipsec::{OffloadError, Op, PolicyAction, PolicySpec};
 use scenarios::{A, B, World};
 
 fn full() -> OffloadError {
@@ -69,6 +69,41 @@ fn a_slow_backend_is_waited_for() {
         assert!(world.reply(A, ticket).is_some_and(|done| done.is_ok()));
         world.check_one_tunnel(A, B);
         assert_eq!(world.gateway(A).count("child-sa.installed"), 1);
+    }
+}
+
+/// Who has the answer may send at once, and what answers that must find an SA that traffic takes.
+#[test]
+fn traffic_takes_a_child_before_its_peer_knows_of_it() {
+    let mut world = World::pair(1);
+    world.gateway_mut(B).report_delay = Some(Duration::from_millis(7));
+    let ticket = world.initiate(A, "gw", "net");
+    let carries = |world: &World, who| {
+        let in_use = |policy: &PolicySpec| matches!(policy.action, PolicyAction::Protect { sa: Some(_), .. });
+        world.gateway(who).with_tables(|tables| tables.policies.values().any(in_use))
+    };
+    // IKE_SA_INIT, then the answer of IKE_AUTH.
+    assert!(world.run_until(Duration::from_secs(1), |world| world.sent(B) == 2));
+    assert_eq!(world.elapsed(), Duration::from_millis(44), "two reports of the backend after the request came");
+    assert!(carries(&world, B) && !carries(&world, A));
+    assert!(world.run_until(Duration::from_secs(1), |world| world.reply(A, ticket).is_some()));
+    assert!(carries(&world, A), "nor is who has asked told before");
+}
+
+/// A device that has room for SAs and lets no traffic take them: the peer is told, and nothing is left.
+#[test]
+fn a_child_that_no_traffic_can_take_is_refused() {
+    for who in [A, B] {
+        let mut world = World::pair(1);
+        world.gateway(who).backend.refuse_next(|op| matches!(op, Op::Activate { .. }), full());
+        let ticket = world.initiate(A, "gw", "net");
+        world.run_for(Duration::from_secs(30));
+        assert!(world.reply(A, ticket).is_some_and(|done| done.is_err()), "refused at {who}");
+        assert_eq!(world.gateway(who).count("child-sa.install-failed"), 1);
+        for who in [A, B] {
+            assert_eq!(world.gateway(who).count("child-sa.installed"), world.gateway(who).count("child-sa.closed"));
+            assert!(world.gateway(who).tables().sas.is_empty(), "no half of it is left");
+        }
     }
 }
 
