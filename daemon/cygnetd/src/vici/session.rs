@@ -214,6 +214,7 @@ fn register<C: Commands>(commands: &C, client: &Client, event: &str) -> Packet {
     }
     client.register(event);
     commands.subscribers().refresh_log_level();
+    tracing::debug!(event, "a VICI client listens");
     Packet::EventConfirm
 }
 
