@@ -52,7 +52,7 @@ struct Arguments {
     #[arg(long, value_parser = clap::value_parser!(u8).range(1..=16))]
     machines: Option<u8>,
     /// Seconds after which a machine that has not ended is ended
-    #[arg(long, default_value_t = 900)]
+    #[arg(long, default_value_t = 1_800)]
     timeout: u64,
     /// Asks for newer packages than those already fetched
     #[arg(long)]

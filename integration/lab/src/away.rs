@@ -12,7 +12,7 @@ use crate::postgres::Postgres;
 pub const TOLD: [&str; 2] =
     ["the history database takes no events: they wait in the spool", "the history database takes events again"];
 /// How long it may take until the database is used again.
-const BACK: Duration = Duration::from_secs(20);
+const BACK: Duration = Duration::from_secs(60);
 
 /// The name of the database.
 pub const DATABASE: &str = "history";
@@ -84,7 +84,7 @@ impl Way {
             return busy.work(time);
         }
         let (began, mut done) = (Instant::now(), Done::default());
-        while began.elapsed() < time {
+        while began.elapsed() < time || done.rekeys < 3 {
             done = done + busy.round()?;
             self.begin(postgres)?;
         }
@@ -127,7 +127,7 @@ impl Way {
         let began = Instant::now();
         let output = busy.pair.a.cygnet(&["history"])?;
         let took = began.elapsed();
-        ensure!(took < Duration::from_secs(10), "`cygnet history` takes {took:?}");
+        ensure!(took < Duration::from_secs(30), "`cygnet history` takes {took:?}");
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         let reason = match self {
             Way::Terminated | Way::ReadOnly => {

@@ -104,18 +104,18 @@ impl<'lab> Busy<'lab> {
 
     fn handshake_of(&self, from: &Daemon<'_>) -> Result<()> {
         let [connection, child] = OTHER;
-        from.swanctl(&["--initiate", "--child", child, "--timeout", "10"])?;
-        from.swanctl(&["--terminate", "--ike", connection, "--timeout", "10"])?;
+        from.swanctl(&["--initiate", "--child", child, "--timeout", "30"])?;
+        from.swanctl(&["--terminate", "--ike", connection, "--timeout", "30"])?;
         Ok(())
     }
 
-    /// Keeps them busy for so long.
+    /// Keeps them busy for so long, and for three rounds at least, however slow the machine is.
     ///
     /// # Errors
     /// Something was hurt.
     pub fn work(&mut self, time: Duration) -> Result<Done> {
         let (began, mut done) = (Instant::now(), Done::default());
-        while began.elapsed() < time {
+        while began.elapsed() < time || done.rekeys < 3 {
             done = done + self.round()?;
         }
         Ok(done)
@@ -146,7 +146,7 @@ impl<'lab> Busy<'lab> {
     /// Something is missing or there twice.
     pub fn nothing_is_missing(&self) -> Result<usize> {
         let mut count = 0;
-        life::settle_within(Duration::from_secs(20), "all that was told is in the history", || {
+        life::settle_within(Duration::from_secs(60), "all that was told is in the history", || {
             let kept = kept(&self.pair.a)?;
             let told = self.witness.told();
             count = kept.len();

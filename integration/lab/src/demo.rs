@@ -23,7 +23,7 @@ const REKEY_PACKETS: u64 = 2_500;
 const WANTED_REKEYS: u64 = 3;
 const WANTED_PACKETS: u64 = 5_000;
 /// How long anything that needs a few exchanges may take.
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(30);
 
 /// Options of the demo.
 #[derive(clap::Args)]
@@ -135,7 +135,7 @@ impl Demo<'_> {
         ensure!(a.sas()?.is_empty() && b.sas()?.is_empty(), "there are SAs before any packet");
         let (source, target) = self.hosts(Side::A, Family::V4);
         let started = Instant::now();
-        let answered = ping::ping(&self.lab.a.host, source, target, 1, Duration::from_secs(5))?;
+        let answered = ping::ping(&self.lab.a.host, source, target, 1, ping::PATIENCE)?;
         let time = started.elapsed().as_millis();
         ensure!(answered == 1, "the first echo request was not answered");
         ensure!(
@@ -147,7 +147,7 @@ impl Demo<'_> {
 
     fn initiate(&self) -> Result<((), String)> {
         let (a, b) = self.gateways()?;
-        a.swanctl(&["--initiate", "--child", LIMITED, "--timeout", "10"])?;
+        a.swanctl(&["--initiate", "--child", LIMITED, "--timeout", "30"])?;
         let both = |sas: &[lab::peer::sas::IkeSa]| sas.iter().any(|sa| sa.carries(&[TRAPPED, LIMITED]));
         let sas = a.wait_for("both children at A", SOON, both)?;
         b.wait_for("both children at B", SOON, both)?;
@@ -159,7 +159,7 @@ impl Demo<'_> {
         let mut total = 0;
         for (side, family) in [Side::A, Side::B].into_iter().flat_map(|side| FAMILIES.map(|family| (side, family))) {
             let (source, target) = self.hosts(side, family);
-            let answered = ping::ping(&self.lab.site(side).host, source, target, 10, Duration::from_secs(1))?;
+            let answered = ping::ping(&self.lab.site(side).host, source, target, 10, ping::PATIENCE)?;
             ensure!(answered == 10, "{source} to {target}: {answered} of 10 answered");
             total += answered;
         }
@@ -192,7 +192,7 @@ impl Demo<'_> {
         let streams = stream::start_both_ways(&self.lab.a, &self.lab.b, &[load(64), load(1_400)])?;
         let started = Instant::now();
         let mut spis = Vec::new();
-        while started.elapsed() < Duration::from_secs(40) {
+        while started.elapsed() < Duration::from_secs(90) {
             let installed = a.sas()?.iter().find_map(|sa| sa.installed(LIMITED).map(|child| child.spi_out.clone()));
             spis.extend(installed.filter(|spi| spis.last() != Some(spi)));
             if spis.len() as u64 > WANTED_REKEYS {
@@ -211,7 +211,7 @@ impl Demo<'_> {
 
     fn terminate(&self) -> Result<((), String)> {
         let (a, b) = self.gateways()?;
-        a.swanctl(&["--terminate", "--ike", "site", "--timeout", "10"])?;
+        a.swanctl(&["--terminate", "--ike", "site", "--timeout", "30"])?;
         a.wait_for("no SA at A", SOON, <[_]>::is_empty)?;
         b.wait_for("no SA at B", SOON, <[_]>::is_empty)?;
         Ok(((), "no SA is left on either side".into()))

@@ -22,10 +22,10 @@ const CHILD: &str = "net4";
 const LATE: &str = "late";
 /// Between two rekeys.
 const INTERVAL: Duration = Duration::from_secs(2);
-/// The newcomer must be in after this long: two of its repetitions may be lost.
-const PATIENCE: Duration = Duration::from_secs(15);
-/// A rekey must be done after this long: one repetition may be lost.
-const REKEY: Duration = Duration::from_secs(6);
+/// The newcomer must be in after this long: its repetitions may be lost, and processors be short.
+const PATIENCE: Duration = Duration::from_secs(40);
+/// A rekey must be done after this long: a repetition or two may be lost.
+const REKEY: Duration = Duration::from_secs(12);
 /// What the target may grow by: the queues in front of the shards, full, and the half-open IKE SAs below the threshold.
 const GROWTH_KIB: u64 = 24 * 1_024;
 /// A peer that does not answer is given up after 1 + 1.8 + 3.2 + 5.8 s, so that one which was starved does not survive the run.
@@ -110,7 +110,7 @@ struct During {
 
 fn soak(lab: &Lab, a: &mut Daemon<'_>, b: &Daemon<'_>, options: &Options) -> Result<bool> {
     for child in [CHILD, "net6"] {
-        b.swanctl(&["--initiate", "--child", child, "--timeout", "10"])?;
+        b.swanctl(&["--initiate", "--child", child, "--timeout", "30"])?;
     }
     ensure!(pings(lab)? == 5, "the tunnel does not carry before the flood");
     let (before_kib, ike_before, counted) = (resident_kib(a)?, ike_sa(b)?, datagrams(lab)?);
@@ -133,7 +133,7 @@ fn soak(lab: &Lab, a: &mut Daemon<'_>, b: &Daemon<'_>, options: &Options) -> Res
         &format!("thrown {sent} in {:.1} s, {rate:.0}/s of {}/s asked for", taken.as_secs_f64(), options.rate),
     );
     verdict.line(
-        read + unread >= sent * 99 / 100 && read >= sent / 4,
+        read + unread >= sent * 99 / 100 && read >= sent / 20,
         &format!("{read} datagrams read by the daemon, {answered} sent by it, {unread} never read for lack of time"),
     );
     verdict.line(
@@ -209,7 +209,7 @@ fn rekey(b: &Daemon<'_>) -> Result<Option<Duration>> {
 
 fn pings(lab: &Lab) -> Result<u16> {
     let (source, target): (IpAddr, IpAddr) = (lab.b.host_address(Family::V4), lab.a.host_address(Family::V4));
-    ping::ping(&lab.b.host, source, target, 5, Duration::from_secs(2))
+    ping::ping(&lab.b.host, source, target, 5, ping::PATIENCE)
 }
 
 /// The SPIs of the established IKE SA.

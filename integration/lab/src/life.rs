@@ -26,7 +26,7 @@ pub fn establish(pair: &Pair<'_>, from: Side) -> Result<()> {
 /// It did not come true, or a daemon does not answer.
 pub fn establish_all(pair: &Pair<'_>, from: Side, children: &[&str]) -> Result<()> {
     for child in children {
-        pair.side(from).swanctl(&["--initiate", "--child", child, "--timeout", "10"])?;
+        pair.side(from).swanctl(&["--initiate", "--child", child, "--timeout", "30"])?;
     }
     for side in [Side::A, Side::B] {
         pair.side(side).wait_for(
@@ -102,7 +102,7 @@ pub fn rekey_ike_with(pair: &Pair<'_>, from: Side, children: &[&str]) -> Result<
 /// # Errors
 /// It did not come true, or a daemon does not answer.
 pub fn delete_child(pair: &Pair<'_>, from: Side, child: &str) -> Result<()> {
-    pair.side(from).swanctl(&["--terminate", "--child", child, "--timeout", "10"])?;
+    pair.side(from).swanctl(&["--terminate", "--child", child, "--timeout", "30"])?;
     for side in [Side::A, Side::B] {
         pair.side(side).wait_for(
             &format!("{child} gone"),
@@ -118,7 +118,7 @@ pub fn delete_child(pair: &Pair<'_>, from: Side, child: &str) -> Result<()> {
 /// # Errors
 /// It did not come true, or a daemon does not answer.
 pub fn delete_ike(pair: &Pair<'_>, from: Side) -> Result<()> {
-    pair.side(from).swanctl(&["--terminate", "--ike", "site", "--timeout", "10"])?;
+    pair.side(from).swanctl(&["--terminate", "--ike", "site", "--timeout", "30"])?;
     for side in [Side::A, Side::B] {
         pair.side(side).wait_for("no SA", SOON, <[IkeSa]>::is_empty)?;
     }

@@ -27,8 +27,8 @@ use sas::{IkeSa, Node};
 /// A VICI client.
 pub type Vici = vici::client::Client<UnixStream>;
 
-/// How long a daemon may take until it says that it is ready.
-const START_TIME: Duration = Duration::from_secs(10);
+/// How long a daemon may take until it says that it is ready, on a busy machine.
+const START_TIME: Duration = Duration::from_secs(60);
 
 /// An implementation of IKEv2 that can be put into a gateway.
 pub trait Peer: Sync {

@@ -15,7 +15,7 @@ use crate::netns::{Namespace, command};
 use crate::process::{Process, wait_until};
 
 /// How long it may take to start or to stop.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(90);
 /// In a namespace of its own any port is free.
 const PORT: &str = "5432";
 /// Becomes somebody who is not root.

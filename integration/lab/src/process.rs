@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::netns::Namespace;
 
 /// How long a process may take between SIGTERM and its end before it is killed.
-const TERM_TIME: Duration = Duration::from_secs(5);
+const TERM_TIME: Duration = Duration::from_secs(30);
 
 /// A running process and its log file.
 #[derive(Debug)]
@@ -73,7 +73,7 @@ impl Process {
         kill_process(self.pid().context("process id")?, signal).context("signalling a process")
     }
 
-    /// Asks it to end and waits; kills it after five seconds.
+    /// Asks it to end and waits; kills it after half a minute.
     ///
     /// # Errors
     /// It could not be signalled or had to be killed.

@@ -6,6 +6,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -86,6 +87,8 @@ pub struct IkeSeen {
     pub is_response: bool,
     /// Message ID.
     pub message_id: u32,
+    /// The same in repetitions, and in nothing else.
+    pub content: u64,
     /// The relay lost it.
     pub lost: bool,
 }
@@ -105,9 +108,26 @@ impl IkeSeen {
             exchange: *message.get(18)?,
             is_response: message.get(19)? & RESPONSE != 0,
             message_id,
+            content: content(message),
             lost: false,
         })
     }
+}
+
+/// What tells messages apart.
+fn content(message: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    message.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// Whether both ends have sent a request of these exchange types.
+#[must_use]
+pub fn both_ask(seen: &[IkeSeen], exchanges: &[u8]) -> bool {
+    let asks = |message: &IkeSeen, from_left: bool| {
+        exchanges.contains(&message.exchange) && !message.is_response && message.from_left == from_left
+    };
+    [true, false].into_iter().all(|from_left| seen.iter().any(|message| asks(message, from_left)))
 }
 
 /// Whether both ends had sent their first request of these exchange types before they answered the other's: the requests crossed.
@@ -167,6 +187,7 @@ const REMEMBERED: usize = 200_000;
 struct Shared {
     stop: AtomicBool,
     cut: AtomicBool,
+    holding: AtomicBool,
     armed: AtomicBool,
     forwarded: AtomicU64,
     dropped: AtomicU64,
@@ -206,6 +227,7 @@ impl Relay {
                 random: Random::new(profile.seed ^ salt),
                 shared: Arc::clone(&shared),
                 waiting: BinaryHeap::new(),
+                held: Vec::new(),
                 arrived: 0,
                 last_due: Instant::now(),
                 spis: Vec::new(),
@@ -220,6 +242,11 @@ impl Relay {
     /// Cuts the path (true) or restores it.
     pub fn cut(&self, cut: bool) {
         self.shared.cut.store(cut, Ordering::Relaxed);
+    }
+
+    /// Keeps IKE messages of both ends back (true) or lets them go on: requests that are sent meanwhile cross, however late one of them is.
+    pub fn hold_ike(&self, hold: bool) {
+        self.shared.holding.store(hold, Ordering::Relaxed);
     }
 
     /// Begins (true) or ends what the profile says of old and new SPIs: a path that breaks rekeying need not break anything else.
@@ -280,6 +307,8 @@ struct Direction {
     random: Random,
     shared: Arc<Shared>,
     waiting: Waiting,
+    /// IKE messages that are kept back, in order of arrival.
+    held: Vec<Vec<u8>>,
     arrived: u64,
     last_due: Instant,
     /// In order of first use.
@@ -296,6 +325,9 @@ impl Direction {
             let now = Instant::now();
             while let Some(frame) = receiver.receive(&mut buffer)? {
                 self.admit(frame, now);
+            }
+            if !self.shared.holding.load(Ordering::Relaxed) {
+                std::mem::take(&mut self.held).into_iter().for_each(|frame| self.queue(frame, Instant::now()));
             }
             self.release(Instant::now())?;
             let limit = Duration::from_millis(20);
@@ -322,6 +354,14 @@ impl Direction {
             self.shared.dropped.fetch_add(1, Ordering::Relaxed);
             return;
         }
+        if is_ike && self.shared.holding.load(Ordering::Relaxed) {
+            return self.held.push(frame.to_vec());
+        }
+        self.queue(frame.to_vec(), now);
+    }
+
+    /// Has a frame sent in its time.
+    fn queue(&mut self, frame: Vec<u8>, now: Instant) {
         let due = if self.random.chance(self.profile.reorder) {
             self.shared.held.fetch_add(1, Ordering::Relaxed);
             self.last_due.max(now + self.varying_delay()) + self.lateness()
@@ -330,12 +370,12 @@ impl Direction {
             self.last_due
         };
         if self.profile.drop_old_inbound
-            && let Some(number) = self.generation(frame)
+            && let Some(number) = self.generation(&frame)
         {
             self.shared.generation.fetch_max(number, Ordering::Relaxed);
         }
         self.arrived += 1;
-        self.waiting.push(Reverse((due, self.arrived, frame.to_vec())));
+        self.waiting.push(Reverse((due, self.arrived, frame)));
     }
 
     fn remember(&self, frame: &[u8], lost: bool) {
@@ -437,9 +477,18 @@ mod tests {
             exchange: 36,
             is_response: *is_response,
             message_id: 0,
+            content: 0,
             lost: false,
         };
         (0..).zip(order).map(message).collect()
+    }
+
+    #[test]
+    fn both_ask_when_each_has_sent_a_request() {
+        let (left, right) = (true, false);
+        assert!(both_ask(&seen(&[(left, false), (right, false)]), &[36]));
+        assert!(!both_ask(&seen(&[(left, false), (right, false)]), &[37]));
+        assert!(!both_ask(&seen(&[(left, false), (right, true), (left, false)]), &[36]));
     }
 
     #[test]

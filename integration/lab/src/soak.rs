@@ -49,9 +49,9 @@ const BULK: f64 = 500_000.0;
 const PATH: Profile =
     Profile { delay: Duration::from_millis(20), jitter: Duration::from_millis(5), reorder: 0.01, ..Profile::CLEAN };
 /// Rekeyed SAs linger for some seconds, what lost a collision for up to half a minute.
-const LINGER: Duration = Duration::from_secs(40);
+const LINGER: Duration = Duration::from_secs(60);
 /// A terminated tunnel is gone within this time.
-const GONE: Duration = Duration::from_secs(10);
+const GONE: Duration = Duration::from_secs(30);
 /// What both ends together must reach in a minute: rekeys, and those of them that collided.
 const ENOUGH: (f64, f64) = (110.0, 5.0);
 /// A run of this many minutes must reach all of that, a shorter one, in which the beginning and the end weigh more, nine tenths.
@@ -327,7 +327,7 @@ impl Soak<'_> {
     fn bring_up(&self) -> Result<()> {
         let [a, b] = self.gateways;
         for child in self.options.children() {
-            a.swanctl(&["--initiate", "--child", child, "--timeout", "10"])?;
+            a.swanctl(&["--initiate", "--child", child, "--timeout", "30"])?;
         }
         audit::settle(a, b, self.options.children(), GONE).context("the tunnel")
     }
@@ -335,7 +335,7 @@ impl Soak<'_> {
     /// Ends the tunnel; nothing of it may be left on either side.
     fn bring_down(&self) -> Result<()> {
         let [a, b] = self.gateways;
-        a.swanctl(&["--terminate", "--ike", "site", "--timeout", "10"])?;
+        a.swanctl(&["--terminate", "--ike", "site", "--timeout", "30"])?;
         audit::gone(a, b, GONE)?;
         // The route of an outbound policy stays as long as one that needs it.
         for site in [&self.lab.a, &self.lab.b] {
@@ -362,7 +362,7 @@ impl Soak<'_> {
     fn bring_up_limited(&self) -> Result<()> {
         let [a, b] = self.gateways;
         for child in self.options.children() {
-            a.swanctl(&["--initiate", "--child", child, "--timeout", "10"])?;
+            a.swanctl(&["--initiate", "--child", child, "--timeout", "30"])?;
         }
         b.wait_for("the tunnel at B", GONE, |sas| sas.iter().any(|sa| sa.carries(self.options.children()))).map(drop)
     }

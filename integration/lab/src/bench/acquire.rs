@@ -21,11 +21,11 @@ use crate::quantiles::quantiles;
 /// The child of the single tunnel.
 const CHILD: &str = "net4";
 /// A packet that has not come by then was lost.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(20);
 /// All traps must be up by then: packets wait for half a minute.
-const ALL_UP: Duration = Duration::from_secs(25);
+const ALL_UP: Duration = Duration::from_secs(29);
 /// A tunnel that is closed is gone within this time.
-const GONE: Duration = Duration::from_secs(10);
+const GONE: Duration = Duration::from_secs(30);
 /// Traps of one connection, and so CHILD SAs of one IKE SA.
 const OF_A_CONNECTION: usize = 200;
 /// Packets that the kernel keeps for a TUN device unless told otherwise.
@@ -129,17 +129,17 @@ fn samples(lab: &Lab, daemons: &[Daemon<'_>; 2], kind: Cold, count: u32) -> Resu
 fn close(a: &Daemon<'_>, b: &Daemon<'_>, kind: Cold) -> Result<()> {
     if kind == Cold::Everything {
         if !a.sas_at_once()?.is_empty() {
-            a.swanctl(&["--terminate", "--ike", "site", "--timeout", "10"])?;
+            a.swanctl(&["--terminate", "--ike", "site", "--timeout", "30"])?;
         }
         return audit::gone(a, b, GONE);
     }
     let children =
         |daemon: &Daemon<'_>| -> Result<usize> { Ok(daemon.sas_at_once()?.iter().map(|sa| sa.children.len()).sum()) };
     if a.sas_at_once()?.is_empty() {
-        a.swanctl(&["--initiate", "--child", CHILD, "--timeout", "10"])?;
+        a.swanctl(&["--initiate", "--child", CHILD, "--timeout", "30"])?;
     }
     if children(a)? > 0 {
-        a.swanctl(&["--terminate", "--child", CHILD, "--timeout", "10"])?;
+        a.swanctl(&["--terminate", "--child", CHILD, "--timeout", "30"])?;
     }
     let started = Instant::now();
     while children(a)? + children(b)? > 0 {

@@ -23,7 +23,7 @@ pub const NO_HISTORY: &str = "[history]\nurl = \"\"\n";
 const UNRELATED: &str = "site";
 const SECRET: &str = "held-by-the-attacker";
 /// What is abandoned must be gone after this long: liveness checks, repetitions and half-open IKE SAs together.
-const SETTLING: Duration = Duration::from_secs(60);
+const SETTLING: Duration = Duration::from_secs(120);
 /// Timers short enough for what a run abandons to go away within it.
 const TIMERS: &str = "[ike]\nretransmit_timeout = 1\nretransmit_tries = 2\nhalf_open_timeout = 10\n\
      cookie_threshold_ip = 0\nblock_threshold = 0\ninit_rate_ip = 0\nerror_rate = 1000000\n\
@@ -68,7 +68,7 @@ impl<'lab> Ground<'lab> {
         let b = start(Side::B, "warn", &[site(Side::B)])?;
         let ground = Ground { lab, a, b };
         for child in ["net4", "net6"] {
-            ground.b.swanctl(&["--initiate", "--child", child, "--timeout", "10"])?;
+            ground.b.swanctl(&["--initiate", "--child", child, "--timeout", "30"])?;
         }
         ground.unrelated_carries().context("before the attack")?;
         Ok(ground)
@@ -93,7 +93,7 @@ impl<'lab> Ground<'lab> {
     pub fn unrelated_carries(&self) -> Result<()> {
         for family in FAMILIES {
             let (source, target) = (self.lab.b.host_address(family), self.lab.a.host_address(family));
-            let answered = ping::ping(&self.lab.b.host, source, target, 5, Duration::from_secs(1))?;
+            let answered = ping::ping(&self.lab.b.host, source, target, 5, ping::PATIENCE)?;
             ensure!(answered == 5, "the unrelated tunnel answered {answered} of 5 pings over {family:?}");
         }
         Ok(())

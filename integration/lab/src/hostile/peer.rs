@@ -22,6 +22,8 @@ use super::keys::{Contributions, Keys, provider};
 
 /// How long an answer may take before the request is sent again.
 const PATIENCE: Duration = Duration::from_millis(400);
+/// How often a request is sent that has to be answered, however busy the daemon is.
+const TRIES: u32 = 20;
 
 /// Who the peer is and what it asks for.
 #[derive(Clone, Debug)]
@@ -260,7 +262,9 @@ impl HalfOpen {
     pub fn authenticate(self, carrier: &mut dyn Carrier, profile: &Profile, spi: u32) -> Result<Option<IkeSa>> {
         let chain = encode_chain(&self.auth_payloads(profile, spi)?)?;
         let (mut ike, context) = self.into_ike_sa();
-        let Reply::Response(answer) = ike.request(carrier, ExchangeType::IKE_AUTH, &chain, &mut polite)? else {
+        let Reply::Response(answer) =
+            ike.repeated(carrier, (ExchangeType::IKE_AUTH, &chain), (PATIENCE, TRIES), &mut polite)?
+        else {
             return Ok(None);
         };
         let payloads = parse_chain(answer.first, &answer.octets, 0).context("the daemon's IKE_AUTH response")?;
@@ -322,7 +326,7 @@ pub fn header((spi_i, spi_r): (IkeSpi, IkeSpi), exchange: ExchangeType, response
 }
 
 fn initial_answer(carrier: &mut dyn Carrier, spi: IkeSpi, request: &[u8]) -> Result<Option<Vec<u8>>> {
-    for _ in 0..3 {
+    for _ in 0..TRIES {
         carrier.send(request)?;
         let until = Instant::now() + PATIENCE;
         loop {
@@ -387,8 +391,19 @@ impl IkeSa {
         wait: Duration,
         answerer: Answerer<'_>,
     ) -> Result<Reply> {
+        self.repeated(carrier, (exchange, chain), (wait, 2), answerer)
+    }
+
+    /// The same with how often it is sent.
+    fn repeated(
+        &mut self,
+        carrier: &mut dyn Carrier,
+        (exchange, chain): (ExchangeType, &Chain),
+        (wait, tries): (Duration, u32),
+        answerer: Answerer<'_>,
+    ) -> Result<Reply> {
         let octets = self.seal(exchange, self.next, false, chain)?;
-        for _ in 0..2 {
+        for _ in 0..tries {
             carrier.send(&octets)?;
             if let Some(answer) = self.await_response(carrier, wait, answerer)? {
                 self.next += 1;

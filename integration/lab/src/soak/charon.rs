@@ -14,7 +14,8 @@ use lab::peer::charon::{Charon, TunedCharon};
 use lab::peer::conf::Tunnel;
 use lab::peer::cygnet::Cygnet;
 use lab::peer::{Daemon, Peer, audit};
-use lab::relay::{Profile, Relay, Tally, crossed};
+use lab::process::wait_until;
+use lab::relay::{Profile, Relay, Tally, both_ask, crossed};
 use lab::topology::{Family, Lab, Middle, Side};
 use lab::traffic::stream::{self, Load, Report};
 
@@ -32,14 +33,16 @@ const CROSSING: u64 = 10;
 const IMPATIENT: &str = "[ike]\nretransmit_timeout = 0.3\nretransmit_tries = 9\n";
 /// The same for charon.
 const IMPATIENT_CHARON: TunedCharon = TunedCharon { settings: "retransmit_timeout = 0.3\n  retransmit_tries = 9" };
+/// How long requests that are to cross wait for each other.
+const CROSS: Duration = Duration::from_secs(2);
 /// How long a round may take: after TEMPORARY_FAILURE an end waits for up to 15 s.
-const ROUND: Duration = Duration::from_secs(30);
+const ROUND: Duration = Duration::from_secs(60);
 /// The same over a path that loses messages.
 const LOSSY_ROUND: Duration = Duration::from_secs(150);
 /// No IKE message for so long: the round is over.
 const QUIET: Duration = Duration::from_millis(150);
 /// How long rekeyed SAs may linger: what lost a collision and is not deleted by its maker goes after 30 s.
-const LINGER: Duration = Duration::from_secs(40);
+const LINGER: Duration = Duration::from_secs(60);
 /// Where messages are lost: a peer that has ended an IKE SA answers no repetition of its DELETE, which goes on for 134 s, and charon begins with
 /// that 30 s after a collision when the answer to it never came.
 const LOSSY_LINGER: Duration = Duration::from_secs(200);
@@ -191,7 +194,7 @@ struct Leg {
 impl Soak<'_> {
     fn run(&self) -> Result<bool> {
         for child in CHILDREN {
-            self.daemons[0].swanctl(&["--initiate", "--child", child, "--timeout", "10"])?;
+            self.daemons[0].swanctl(&["--initiate", "--child", child, "--timeout", "30"])?;
         }
         audit::settle(&self.daemons[0], &self.daemons[1], &CHILDREN, LINGER)?;
         println!(
@@ -235,10 +238,8 @@ impl Soak<'_> {
             rounds.rekeys + steady.rekeys,
             if left_over.is_ok() { "0" } else { "some" }
         );
-        // A request that is lost first does not cross anything, and on a short path one end may be too late.
         let lossless = self.options.ike_loss == 0;
-        let crossing = lossless && self.options.delay >= CROSSING;
-        let enough = !crossing || collided * 10 >= self.options.rounds * 9;
+        let enough = !self.is_crossing() || collided * 10 >= self.options.rounds * 9;
         let steady_rekeys = if lossless { self.options.minutes * 60.0 * 0.9 } else { 0.0 };
         Ok(left_over.is_ok()
             && sum.lost <= overflow + of_peer
@@ -295,6 +296,11 @@ impl Soak<'_> {
         Ok(leg)
     }
 
+    /// A request that is lost first does not cross anything, and on a short path one end may be too late.
+    fn is_crossing(&self) -> bool {
+        self.options.ike_loss == 0 && self.options.delay >= CROSSING
+    }
+
     fn relay(&self) -> Result<&Relay> {
         self.lab.relay.as_ref().context("no relay")
     }
@@ -323,9 +329,12 @@ impl Soak<'_> {
         Ok(())
     }
 
-    /// Both ends are told in the same moment.
+    /// Both ends are told in the same moment. Where requests are to cross, the path keeps those of both back until both are there.
     fn both(&self, kind: Kind, before: &[End; 2]) -> Result<()> {
         let [a, b] = self.daemons;
+        let relay = self.relay()?;
+        let skip = relay.ike_count();
+        relay.hold_ike(self.is_crossing());
         let together = Barrier::new(2);
         let tell = |daemon: &Daemon<'_>, side: Side, end: &End| -> Result<()> {
             let mut vici = daemon.vici()?;
@@ -339,9 +348,11 @@ impl Soak<'_> {
             Ok(())
         };
         thread::scope(|scope| {
-            let other = scope.spawn(|| tell(b, Side::B, &before[1]));
-            let own = tell(a, Side::A, &before[0]);
-            other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)).and(own)
+            let ends = [scope.spawn(|| tell(a, Side::A, &before[0])), scope.spawn(|| tell(b, Side::B, &before[1]))];
+            // Not all of them need to cross: one end may have to wait for something of its own first.
+            wait_until(CROSS, || both_ask(&relay.ike_seen(skip), &[CREATE_CHILD_SA]));
+            relay.hold_ike(false);
+            ends.into_iter().try_for_each(|end| end.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
         })
     }
 

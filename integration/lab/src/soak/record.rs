@@ -82,6 +82,7 @@ mod tests {
             exchange: 36,
             is_response: true,
             message_id: 7,
+            content: 0,
             lost: true,
         };
         let wall = Duration::from_secs(86_400 * 3 + 3_661);

@@ -14,7 +14,7 @@ use crate::topology::{Family, Site};
 
 const BLOCK: usize = 64 * 1024;
 /// A connection that stands still so long has failed.
-const STALL: Duration = Duration::from_secs(10);
+const STALL: Duration = Duration::from_secs(30);
 /// A flow writes so much at a time; a block is a multiple of it.
 const PIECE: usize = 4 * 1024;
 /// Between two looks at how much of a flow is due.
@@ -52,7 +52,7 @@ impl fmt::Display for Transfer {
 /// Sends this many octets from a site's host to the other's over one connection.
 ///
 /// # Errors
-/// No connection, a stall of ten seconds, or an octet that differs.
+/// No connection, a stall of half a minute, or an octet that differs.
 pub fn transfer(from: &Site, to: &Site, family: Family, octets: u64) -> anyhow::Result<Transfer> {
     let listener = to.host.run(|| TcpListener::bind(SocketAddr::new(to.host_address(family), 0)))??;
     let target = listener.local_addr()?;
@@ -81,7 +81,7 @@ impl Flow {
     /// Starts sending so many octets in a second from a site's host to the other's over one connection.
     ///
     /// # Errors
-    /// No connection within ten seconds.
+    /// No connection within half a minute.
     pub fn start(from: &Site, to: &Site, family: Family, rate: f64) -> anyhow::Result<Self> {
         let listener = to.host.run(|| TcpListener::bind(SocketAddr::new(to.host_address(family), 0)))??;
         let target = listener.local_addr()?;
@@ -97,7 +97,7 @@ impl Flow {
     /// Ends the flow once all that was sent has arrived.
     ///
     /// # Errors
-    /// A stall of ten seconds, an octet that differs, or octets that are missing.
+    /// A stall of half a minute, an octet that differs, or octets that are missing.
     pub fn finish(mut self) -> anyhow::Result<Transfer> {
         self.stop.store(true, Ordering::Relaxed);
         let sent = self.sender.take().and_then(|thread| thread.join().ok()).context("the sender failed")??;

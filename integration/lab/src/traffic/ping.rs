@@ -13,6 +13,8 @@ use rustix::net::{
 
 use crate::netns::Namespace;
 
+/// For whoever expects an answer: on a busy machine it may take its time.
+pub const PATIENCE: Duration = Duration::from_secs(10);
 /// Between two requests.
 const INTERVAL: Duration = Duration::from_millis(20);
 

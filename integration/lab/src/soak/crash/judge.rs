@@ -26,7 +26,7 @@ use super::wire::WallTime;
 use super::witness::Records;
 
 /// How long before the end of a run a message may come without being noticed any more.
-pub(super) const BOUNDARY: Duration = Duration::from_secs(1);
+pub(super) const BOUNDARY: Duration = Duration::from_secs(2);
 /// How far clocks that are read at different moments of one thing may differ.
 const SLACK: Duration = Duration::from_secs(3);
 

@@ -40,7 +40,7 @@ const TORN: u64 = 20;
 /// How long the receiver goes on to fail after the last kill, at least and at most, while there is anything to deliver.
 const ILL: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(120));
 /// Once it is well, everything has to be delivered within this time.
-const DRAIN: Duration = Duration::from_secs(120);
+const DRAIN: Duration = Duration::from_secs(240);
 /// A webhook is tried again so often: half of the attempts fail, and none may be given up.
 const ATTEMPTS: usize = 60;
 /// The last run with tunnels, which ends by itself.
