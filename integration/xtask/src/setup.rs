@@ -72,10 +72,8 @@ pub(crate) fn install() -> Outcome {
             return Err(refuse(&missing));
         }
         let _hook = NoServices::declare()?;
-        build::run(Command::new("apt-get").arg("update"))?;
-        let mut apt = Command::new("apt-get");
-        apt.env("DEBIAN_FRONTEND", "noninteractive");
-        build::run(apt.args(["install", "--yes", "--no-install-recommends"]).args(&missing))?;
+        build::run(apt_get().arg("update"))?;
+        build::run(apt_get().args(["install", "--yes", "--no-install-recommends"]).args(&missing))?;
     }
     let environment = build::target_directory()?.join("peers");
     let missing = missing_python(&environment);
@@ -83,11 +81,20 @@ pub(crate) fn install() -> Outcome {
         println!("installing {} into {}", missing.join(" "), environment.display());
         build::run(Command::new("python3").args(["-m", "venv", "--system-site-packages"]).arg(&environment))?;
         let mut python = Command::new(environment.join("bin/python"));
-        build::run(python.args(["-m", "pip", "install", "--quiet", "--no-deps"]).args(&missing))?;
+        let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--retries", "10", "--no-deps"];
+        build::run(python.args(pip).args(&missing))?;
     }
     trixie::ensure(&environment)?;
     println!("prerequisites are installed");
     Ok(())
+}
+
+/// apt-get that asks nothing, waits for another one (a fresh machine may be updating itself) and does not give up for a network that stutters.
+fn apt_get() -> Command {
+    let mut command = Command::new("apt-get");
+    command.env("DEBIAN_FRONTEND", "noninteractive");
+    command.args(["-o", "DPkg::Lock::Timeout=600", "-o", "Acquire::Retries=5"]);
+    command
 }
 
 /// Before a test run: installs as root on Debian, otherwise says what is missing.

@@ -69,7 +69,7 @@ const STAGES: [Stage; 10] = [
             Step::Lab("soak-loss --runs 8 --parallel 8 --retransmit 0.25"),
             Step::Lab("soak-crash --kills 10 --seed 1"),
             Step::Lab("soak-crash --kills 3 --engine sqlite --receiver down --seed 2"),
-            Step::Lab("soak-crash --kills 3 --engine sqlite --sabotage spool --seed 3"),
+            Step::Lab("soak-crash --kills 6 --engine sqlite --sabotage spool --seed 3"),
             Step::Lab("soak-crash --kills 3 --engine sqlite --sabotage receiver --seed 4"),
             Step::Lab("hostile-ike --count 20000 --warm-up 10000 --log trace"),
             Step::Lab("hostile-esp --count 100000 --warm-up 50000"),
