@@ -26,11 +26,11 @@ const RETRANSMISSION: &str = "retransmit_timeout = 0.4\nretransmit_tries = 3\n";
 const CHARON: TunedCharon =
     TunedCharon { settings: "retransmit_timeout = 0.4\n  retransmit_tries = 3\n  half_open_timeout = 5" };
 /// Until a silent peer is given up, with room for a busy machine.
-const GIVEN_UP: Duration = Duration::from_secs(15);
+const GIVEN_UP: Duration = Duration::from_secs(40);
 /// Until a tunnel is back, which may take an attempt or two.
-const BACK: Duration = Duration::from_secs(25);
+const BACK: Duration = Duration::from_secs(60);
 /// How long rekeyed and half-open SAs may stay.
-const LINGER: Duration = Duration::from_secs(20);
+const LINGER: Duration = Duration::from_secs(45);
 
 type Test = fn(&Lab, &mut Pair<'_>, Side) -> Result<()>;
 
@@ -104,7 +104,7 @@ const ALWAYS: &str = "start_action = start\ndpd_action = start";
 const START: &str = "dpd_action = start";
 
 fn establish(lab: &Lab, pair: &Pair<'_>, from: Side) -> Result<()> {
-    pair.side(from).swanctl(&["--initiate", "--child", CHILD, "--timeout", "10"])?;
+    pair.side(from).swanctl(&["--initiate", "--child", CHILD, "--timeout", "30"])?;
     settled(pair)?;
     ensure!(answers(lab, SOON)?, "the tunnel does not carry traffic to begin with");
     Ok(())

@@ -56,7 +56,7 @@ fn one_child(_: Side, mut tunnel: Tunnel) -> Tunnel {
 fn accounted(story: Story, losses: Losses) -> impl FnOnce(&Lab, &mut Pair<'_>) -> Result<()> {
     move |lab, pair| {
         let capture = lab.capture()?;
-        pair.a.swanctl(&["--initiate", "--child", CHILD, "--timeout", "10"])?;
+        pair.a.swanctl(&["--initiate", "--child", CHILD, "--timeout", "30"])?;
         let streams = stream::start_both_ways(&lab.a, &lab.b, &[LOAD])?;
         thread::sleep(Duration::from_millis(300));
         story(lab, pair)?;
@@ -66,7 +66,7 @@ fn accounted(story: Story, losses: Losses) -> impl FnOnce(&Lab, &mut Pair<'_>) -
             if !pair_is_up(pair, side) {
                 restart(pair, side)?;
             }
-            life::settle_within(Duration::from_secs(15), "the history agrees with the wire", || {
+            life::settle_within(Duration::from_secs(60), "the history agrees with the wire", || {
                 agrees(pair.side(side), captured, losses, &report)
             })?;
         }

@@ -4,7 +4,7 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use lab::pair::with_pair;
+use lab::pair::{SOON, with_pair};
 use lab::peer::conf::Tunnel;
 use lab::peer::{Client, Daemon};
 use lab::topology::{Family, Lab, Middle, Side};
@@ -93,14 +93,14 @@ fn one(lab: &Lab, [a, b]: [&Daemon<'_>; 2], line: &mut Line, case: &Case) -> Res
         // An IKE SA without its child stays; whether there is one is not what this is about.
         daemon.swanctl(&["--terminate", "--ike", "site", "--force", "--timeout", "2"]).ok();
     }
-    a.wait_for("no SA", Duration::from_secs(5), <[_]>::is_empty)?;
+    a.wait_for("no SA", SOON, <[_]>::is_empty)?;
     ensure!(line.next_within(Duration::from_millis(100))?.is_none(), "another alert");
     Ok(())
 }
 
 /// The next alert, which is to be of this type.
 fn expect(line: &mut Line, expected: &str) -> Result<Message> {
-    let octets = line.next_within(Duration::from_secs(5))?.with_context(|| format!("no alert, expected {expected}"))?;
+    let octets = line.next_within(SOON)?.with_context(|| format!("no alert, expected {expected}"))?;
     let packet = Packet::decode(&octets)?;
     let Some(("alert", message)) = event_of(&packet) else { bail!("no alert: {packet:?}") };
     ensure!(message.get_str("type") == Some(expected), "expected {expected}: {message:?}");

@@ -46,7 +46,7 @@ fn one_child(_: Side, mut tunnel: Tunnel) -> Tunnel {
 }
 
 fn initiate(daemon: &Daemon<'_>) -> Result<()> {
-    daemon.swanctl(&["--initiate", "--child", CHILD, "--timeout", "10"]).map(drop)
+    daemon.swanctl(&["--initiate", "--child", CHILD, "--timeout", "30"]).map(drop)
 }
 
 fn text(daemon: &Daemon<'_>, arguments: &[&str]) -> Result<String> {
@@ -70,7 +70,7 @@ fn why_down(lab: &Lab, pair: &mut Pair<'_>) -> Result<()> {
     thread::sleep(Duration::from_millis(5));
     let up = now()?;
     thread::sleep(Duration::from_millis(5));
-    pair.b.swanctl(&["--terminate", "--ike", "site", "--timeout", "10"])?;
+    pair.b.swanctl(&["--terminate", "--ike", "site", "--timeout", "30"])?;
     life::settle("the webhook is told", || Ok(received.load(Ordering::Relaxed) == 1))?;
     let down = now()?;
     life::settle("the end and who was told of it are known", || {
@@ -140,11 +140,9 @@ fn receive(lab: &Lab) -> Result<Arc<AtomicU32>> {
 fn follows(_: &Lab, pair: &mut Pair<'_>) -> Result<()> {
     let path = pair.a.directory().join("followed");
     let mut command = Command::new(lab::peer::binary("cygnet")?);
-    command.args(["--uri", &pair.a.uri(), "events", "--follow", "--json"]).stdin(Stdio::null());
+    command.args(["--uri", &pair.a.uri(), "events", "--follow", "--json", "--since", "1h"]).stdin(Stdio::null());
     let said = std::fs::File::create(pair.a.directory().join("follower.log"))?;
     let mut follower = command.stdout(std::fs::File::create(&path)?).stderr(said).spawn().context("cygnet events")?;
-    // Registered, or it would miss what comes now; it says nothing itself.
-    thread::sleep(Duration::from_millis(500));
     let outcome = follow_restarts(pair, &path);
     follower.kill()?;
     follower.wait()?;

@@ -28,13 +28,13 @@ use crate::harness::{Pair, trial, with_pair};
 use crate::life;
 
 /// Until both ends agree, with room for a busy machine.
-const SETTLED: Duration = Duration::from_secs(25);
+const SETTLED: Duration = Duration::from_secs(60);
 /// Packets a second of each stream: the resolution of what is printed is 5 ms.
 const RATE: u32 = 200;
-/// Three round trips and two key exchanges; a retransmission or a retry would take longer.
-const GAP: Duration = Duration::from_millis(1_900);
+/// Three round trips and two key exchanges; a retransmission would take longer, after 4 s.
+const GAP: Duration = Duration::from_millis(3_800);
 /// charon's first retransmission besides.
-const GAP_OF_CHARON: Duration = Duration::from_millis(6_000);
+const GAP_OF_CHARON: Duration = Duration::from_millis(9_000);
 /// Echo requests of each family.
 const PINGS: u16 = 3;
 
@@ -139,7 +139,7 @@ fn longest(report: &Report) -> Duration {
 
 fn pings(lab: &Lab, family: Family) -> Result<u16> {
     let (source, target) = (lab.a.host_address(family), lab.b.host_address(family));
-    ping::ping(&lab.a.host, source, target, PINGS, Duration::from_secs(1))
+    ping::ping(&lab.a.host, source, target, PINGS, ping::PATIENCE)
 }
 
 /// Waits until the old IKE SA is gone at both ends and another has both children.

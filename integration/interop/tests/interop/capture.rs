@@ -96,7 +96,7 @@ fn decrypted_by_tshark(lab: &Lab, pair: &mut Pair<'_>) -> Result<()> {
     let (file, keys) = (lab.directory().join("site.pcapng"), lab.directory().join("keys"));
     let (path, directory) = (text(&file)?, text(&keys)?);
     let running = Running::start(&pair.a, &["site", "-w", path, "--keys", directory])?;
-    pair.a.swanctl(&["--initiate", "--child", CHILD, "--timeout", "10"])?;
+    pair.a.swanctl(&["--initiate", "--child", CHILD, "--timeout", "30"])?;
     ping(lab, PINGS)?;
     life::rekey_child(pair, Side::A, CHILD)?;
     ping(lab, PINGS)?;

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use lab::peer::{Daemon, audit};
-use lab::relay::{Profile, crossed};
+use lab::process::wait_until;
+use lab::relay::{Profile, Relay, both_ask, crossed};
 use lab::topology::{Family, Lab, Middle};
 use lab::traffic::ping;
 use libtest_mimic::Trial;
@@ -16,10 +17,10 @@ use swanctl_compat::vici::Message;
 use crate::harness::{Pair, SOON, trial, with_pair};
 use crate::{life, peers};
 
-/// Long enough that a busy daemon sends its request before the other's has come.
+/// One way: what follows on the requests may cross, too.
 const DELAY: Duration = Duration::from_millis(60);
 /// After TEMPORARY_FAILURE an end waits for up to 15 s; rekeyed SAs linger besides.
-const SETTLED: Duration = Duration::from_secs(30);
+const SETTLED: Duration = Duration::from_secs(60);
 /// CREATE_CHILD_SA and INFORMATIONAL (RFC 7296 §3.1).
 const EXCHANGES: [u8; 2] = [36, 37];
 
@@ -47,7 +48,7 @@ enum End {
 impl Order {
     /// VICI command and its message.
     fn command(self) -> (&'static str, Message) {
-        let timeout = |message: Message| message.with("timeout", "20000");
+        let timeout = |message: Message| message.with("timeout", "30000");
         match self {
             Order::RekeyChild => ("rekey", Message::new().with("child", "net4")),
             Order::DeleteChild => ("terminate", timeout(Message::new().with("child", "net4"))),
@@ -100,11 +101,11 @@ fn run(ours: Order, its: Order, end: End) -> Result<()> {
         peers::chosen()?,
         |_, tunnel| tunnel,
         |lab, pair| {
-            pair.a.swanctl(&["--initiate", "--child", "net4", "--timeout", "10"])?;
+            pair.a.swanctl(&["--initiate", "--child", "net4", "--timeout", "30"])?;
             audit::settle(&pair.a, &pair.b, &["net4"], SOON)?;
             let relay = lab.relay.as_ref().context("no relay")?;
             let skip = relay.ike_count();
-            at_once(pair, ours, its)?;
+            at_once(pair, relay, ours, its)?;
             ensure!(crossed(&relay.ike_seen(skip), &EXCHANGES), "they did not cross: {:?}", relay.ike_seen(skip));
             match end {
                 End::Nothing => nothing_left(pair),
@@ -121,7 +122,10 @@ fn run(ours: Order, its: Order, end: End) -> Result<()> {
     )
 }
 
-fn at_once(pair: &Pair<'_>, ours: Order, its: Order) -> Result<()> {
+/// The path keeps both requests back until both are there.
+fn at_once(pair: &Pair<'_>, relay: &Relay, ours: Order, its: Order) -> Result<()> {
+    let skip = relay.ike_count();
+    relay.hold_ike(true);
     let together = Barrier::new(2);
     let tell = |daemon: &Daemon<'_>, order: Order| -> Result<()> {
         let mut vici = daemon.vici()?;
@@ -132,9 +136,14 @@ fn at_once(pair: &Pair<'_>, ours: Order, its: Order) -> Result<()> {
         Ok(())
     };
     thread::scope(|scope| {
-        let other = scope.spawn(|| tell(&pair.b, its));
-        let own = tell(&pair.a, ours);
-        other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)).and(own)
+        let ends = [scope.spawn(|| tell(&pair.a, ours)), scope.spawn(|| tell(&pair.b, its))];
+        let asked = wait_until(SOON, || both_ask(&relay.ike_seen(skip), &EXCHANGES));
+        relay.hold_ike(false);
+        for end in ends {
+            end.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        }
+        ensure!(asked, "not both have asked: {:?}", relay.ike_seen(skip));
+        Ok(())
     })
 }
 

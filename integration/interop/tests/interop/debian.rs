@@ -97,12 +97,12 @@ fn load_all_and_list_conns(client: Client, lab: &Lab, pair: &mut Pair<'_>) -> Re
 fn initiate_list_rekey_terminate(client: Client, lab: &Lab, pair: &mut Pair<'_>) -> Result<()> {
     for child in life::CHILDREN {
         contains_all(
-            &pair.a.swanctl_of(client, &["--initiate", "--child", child, "--timeout", "10"])?,
+            &pair.a.swanctl_of(client, &["--initiate", "--child", child, "--timeout", "30"])?,
             &["initiate completed successfully"],
         )?;
     }
     let (source, target) = (lab.a.host_address(Family::V4), lab.b.host_address(Family::V4));
-    ensure!(ping::ping(&lab.a.host, source, target, 3, Duration::from_secs(1))? == 3, "ping");
+    ensure!(ping::ping(&lab.a.host, source, target, 3, ping::PATIENCE)? == 3, "ping");
     for daemon in [&pair.a, &pair.b] {
         let list = daemon.swanctl_of(client, &["--list-sas"])?;
         let words = [
@@ -137,11 +137,11 @@ fn initiate_list_rekey_terminate(client: Client, lab: &Lab, pair: &mut Pair<'_>)
     life::settle("a new CHILD SA", || Ok(life::installed(pair, Side::B, "net4")?.spi_out != before.spi_in))?;
     contains_all(&pair.b.swanctl_of(client, &["--rekey", "--ike", "site"])?, &["rekey completed successfully"])?;
     contains_all(
-        &pair.b.swanctl_of(client, &["--terminate", "--child", "net6", "--timeout", "10"])?,
+        &pair.b.swanctl_of(client, &["--terminate", "--child", "net6", "--timeout", "30"])?,
         &["terminate completed successfully"],
     )?;
     contains_all(
-        &pair.a.swanctl_of(client, &["--terminate", "--ike", "site", "--timeout", "10"])?,
+        &pair.a.swanctl_of(client, &["--terminate", "--ike", "site", "--timeout", "30"])?,
         &["terminate completed successfully"],
     )?;
     for daemon in [&pair.a, &pair.b] {
@@ -159,11 +159,8 @@ fn install_and_uninstall(client: Client, lab: &Lab, pair: &mut Pair<'_>) -> Resu
         &["site/net4, ", "TUNNEL", "local:  10.1.0.0/24", "remote: 10.2.0.0/24"],
     )?;
     let (source, target) = (lab.a.host_address(Family::V4), lab.b.host_address(Family::V4));
-    ensure!(
-        ping::ping(&lab.a.host, source, target, 1, Duration::from_secs(5))? == 1,
-        "the trap did not bring the tunnel up"
-    );
-    pair.a.swanctl_of(client, &["--terminate", "--ike", "site", "--timeout", "10"])?;
+    ensure!(ping::ping(&lab.a.host, source, target, 1, ping::PATIENCE)? == 1, "the trap did not bring the tunnel up");
+    pair.a.swanctl_of(client, &["--terminate", "--ike", "site", "--timeout", "30"])?;
     contains_all(
         &pair.a.swanctl_of(client, &["--uninstall", "--child", "net4"])?,
         &["uninstall completed successfully"],

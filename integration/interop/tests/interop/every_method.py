@@ -16,7 +16,7 @@ def connect(by_port=False):
     else:
         stream = socket.socket(socket.AF_UNIX)
         stream.connect(sys.argv[1])
-    stream.settimeout(15)
+    stream.settimeout(60)
     return Session(stream)
 
 
@@ -67,7 +67,7 @@ def stream(call, check):
 
 AUTH = {"auth": "psk", "id": "x.example"}
 CONN = {"py": {"version": "2", "remote_addrs": ["192.0.2.77"], "local": AUTH, "remote": AUTH, "children": {"p": {"remote_ts": ["10.77.0.0/24"]}}}}
-UP = {"child": "net4", "timeout": "10000"}
+UP = {"child": "net4", "timeout": "30000"}
 
 # In this order. Each method of the class has to be here.
 CALLS = [
@@ -106,7 +106,7 @@ CALLS = [
     ("load_pool", refused("pool", lambda s: s.load_pool({"p": {"addrs": "10.9.0.0/24"}}))),
     ("unload_pool", refused("p not found", lambda s: s.unload_pool({"name": "p"}))),
     ("redirect", refused("", lambda s: s.redirect({"ike": "site", "gateway": "192.0.2.9"}))),
-    ("terminate", stream(lambda s: s.terminate({"ike": "site", "timeout": "10000"}), lambda lines: all(text(line["msg"]) for line in lines))),
+    ("terminate", stream(lambda s: s.terminate({"ike": "site", "timeout": "30000"}), lambda lines: all(text(line["msg"]) for line in lines))),
     ("clear_creds", does(lambda s: s.clear_creds())),
 ]
 
@@ -130,7 +130,7 @@ def listen(number):
         session._register_unregister(event, False)
     listening = session.listen(EVENTS, timeout=0.2)
     assert next(listening) == (None, None)
-    ready.wait(10)
+    ready.wait(60)
     for name, _ in listening:
         seen[number].add(text(name))
         if {"ike-updown", "child-updown", "child-rekey", "log"} <= seen[number] and done.is_set():
@@ -160,7 +160,7 @@ listeners = [threading.Thread(target=listen, args=(number,), daemon=True) for nu
 others = [threading.Thread(target=busy, args=(number, failures), daemon=True) for number in range(6)]
 for thread in listeners:
     thread.start()
-ready.wait(10)
+ready.wait(60)
 for thread in others:
     thread.start()
 session = connect(by_port=True)
@@ -171,7 +171,7 @@ for name, call in CALLS:
         raise AssertionError("%s: %r" % (name, error)) from error
 done.set()
 for thread in others + listeners:
-    thread.join(10)
+    thread.join(60)
     assert not thread.is_alive(), (seen, counts)
 assert not failures, failures
 assert all(count > 2 for count in counts), counts

@@ -66,7 +66,7 @@ fn three() -> Result<()> {
     let mut pairs = [Pair { a, b }, Pair { a: c, b: other }];
     for pair in &mut pairs {
         pair.check(|pair| {
-            pair.a.swanctl(&["--initiate", "--child", CHILD, "--timeout", "10"])?;
+            pair.a.swanctl(&["--initiate", "--child", CHILD, "--timeout", "30"])?;
             life::rekey_child(pair, Side::A, CHILD)?;
             life::rekey_child(pair, Side::B, CHILD)
         })?;
@@ -181,7 +181,7 @@ fn newer() -> Result<()> {
         };
         let before = content()?;
         pair.a.restart()?;
-        pair.a.swanctl(&["--initiate", "--child", CHILD, "--timeout", "10"])?;
+        pair.a.swanctl(&["--initiate", "--child", CHILD, "--timeout", "30"])?;
         life::rekey_child(pair, Side::A, CHILD)?;
         let log = pair.a.log();
         let errors: Vec<_> = log.lines().filter(|line| line.contains("ERROR") || line.contains(" WARN ")).collect();
@@ -213,7 +213,7 @@ INSERT INTO child_sa (boot_id, unique_id, gateway, connection, child, ike_unique
     let a = Daemon::start(&cygnet, namespace, &directory, &[one_child(&lab, Side::A)])?;
     let b = Daemon::start(&Cygnet::default(), &lab.b.gateway, &lab.directory().join("b"), &[one_child(&lab, Side::B)])?;
     Pair { a, b }.check(|pair| {
-        pair.a.swanctl(&["--initiate", "--child", CHILD, "--timeout", "10"])?;
+        pair.a.swanctl(&["--initiate", "--child", CHILD, "--timeout", "30"])?;
         life::settle("what was and what is are in one history", || {
             let history = history(&pair.a, &[])?;
             let rows = history["generations"].as_array().context("no list")?;

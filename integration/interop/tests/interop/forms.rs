@@ -80,7 +80,8 @@ impl Case {
         }
         for family in FAMILIES {
             let transfer = bulk::transfer(&lab.b, &lab.a, family, 8 << 20)?;
-            ensure!(transfer.megabits_per_second() > 20.0, "{family:?}: {transfer}");
+            // Where large packets are lost it is a fraction of one.
+            ensure!(transfer.megabits_per_second() > 4.0, "{family:?}: {transfer}");
         }
         life::delete_ike(pair, Side::B)
     }
@@ -92,7 +93,7 @@ fn first_packet_is_held_and_arrives() -> Result<()> {
         for (family, child) in FAMILIES.into_iter().zip(life::CHILDREN) {
             let (source, target) = (lab.b.host_address(family), lab.a.host_address(family));
             ensure!(
-                ping::ping(&lab.b.host, source, target, 1, Duration::from_secs(5))? == 1,
+                ping::ping(&lab.b.host, source, target, 1, ping::PATIENCE)? == 1,
                 "{family:?}: the first packet was lost"
             );
             life::installed(pair, Side::A, child)?;

@@ -10,13 +10,14 @@ use anyhow::{Context, Result, bail, ensure};
 use ipsec::{EspEncryption, Spi};
 use lab::frame::ETHERNET;
 use lab::packet::PacketSocket;
+use lab::process::wait_until;
 use lab::relay::Profile;
 use lab::topology::{FAMILIES, Family, Lab, Middle, OUTER, Side};
 use lab::traffic::{bulk, ping, stream};
 use libtest_mimic::Trial;
 
 use crate::datapath::{Agreement, Datapath, pair};
-use crate::harness::trial;
+use crate::harness::{SOON, trial};
 
 /// Debian's interpreter, for Debian's scapy.
 const PYTHON: &str = "/usr/bin/python3";
@@ -64,6 +65,8 @@ fn scapy_opens(agreement: &Agreement) -> Result<()> {
     let datapath = Datapath::start(&lab, Side::A, agreement)?;
     datapath.install(&lab, agreement, foreign_spi()?)?;
     let capture = lab.capture()?;
+    let sent = || lab.a.gateway.frame_counts(OUTER).map(|(_, sent)| sent);
+    let before = sent()?;
     for family in FAMILIES {
         let sender = lab.a.host.run(|| UdpSocket::bind(SocketAddr::new(lab.a.host_address(family), 0)))??;
         for number in 0..PACKETS {
@@ -74,7 +77,7 @@ fn scapy_opens(agreement: &Agreement) -> Result<()> {
             std::thread::sleep(Duration::from_millis(1));
         }
     }
-    std::thread::sleep(Duration::from_millis(200));
+    wait_until(SOON, || sent().is_ok_and(|now| now >= before + 2 * PACKETS as u64));
     let [captured, _] = capture.finish()?;
     ensure!(captured.counts.clear == 0, "{}", captured.counts);
     let file = lab.directory().join("sealed.pcap");
@@ -112,7 +115,7 @@ fn scapy_seals(agreement: &Agreement) -> Result<()> {
     ensure!(thrown == 2 * PACKETS, "scapy sealed {thrown} packets");
     for listener in listeners {
         let listener = listener??;
-        listener.set_read_timeout(Some(Duration::from_millis(500)))?;
+        listener.set_read_timeout(Some(SOON))?;
         let mut buffer = [0; 64];
         for number in 0..PACKETS {
             let length = listener
@@ -160,8 +163,7 @@ fn static_sas_carry_everything() -> Result<()> {
     let datapaths = pair(&lab, &Agreement::new(GCM, Family::V4))?;
     for (side, family) in [Side::A, Side::B].into_iter().flat_map(|side| FAMILIES.map(|family| (side, family))) {
         let (from, to) = (lab.site(side), lab.site(side.other()));
-        let answered =
-            ping::ping(&from.host, from.host_address(family), to.host_address(family), 5, Duration::from_secs(1))?;
+        let answered = ping::ping(&from.host, from.host_address(family), to.host_address(family), 5, ping::PATIENCE)?;
         ensure!(
             answered == 5,
             "{side:?} {family:?}: {answered} of 5; dropped: {} / {}",
@@ -190,7 +192,9 @@ fn esn_crosses_the_wrap_under_loss() -> Result<()> {
     let agreement = Agreement { esn: true, initial_sequence: (1 << 32) - 1_000, ..Agreement::new(GCM, Family::V4) };
     let datapaths = pair(&lab, &agreement)?;
     let load = stream::Load { octets: 300, rate: 1_500.0, family: Family::V4 };
-    let report = stream::both_ways(&lab.a, &lab.b, &[load], Duration::from_secs(2))?;
+    let streams = stream::start_both_ways(&lab.a, &lab.b, &[load])?;
+    ensure!(wait_until(SOON, || streams.iter().all(|stream| stream.sent() >= 3_000)), "too little is sent");
+    let report = stream::finish_all(streams)?;
     let tally = lab.relay.as_ref().context("a relay")?.tally();
     let drops = format!("{} / {}", datapaths[0].drops(), datapaths[1].drops());
     ensure!(report.sent >= 5_000 && report.reordered > 10, "{report}");
@@ -210,7 +214,7 @@ fn oversize_packets_arrive() -> Result<()> {
     let datapaths = pair(&lab, &Agreement::new(GCM, Family::V4))?;
     for family in FAMILIES {
         let receiver = lab.b.host.run(|| UdpSocket::bind(SocketAddr::new(lab.b.host_address(family), 0)))??;
-        receiver.set_read_timeout(Some(Duration::from_millis(300)))?;
+        receiver.set_read_timeout(Some(Duration::from_secs(1)))?;
         let sender = lab.a.host.run(|| UdpSocket::bind(SocketAddr::new(lab.a.host_address(family), 0)))??;
         let mut buffer = [0; 4_096];
         let mut received = 0;

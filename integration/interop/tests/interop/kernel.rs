@@ -71,7 +71,13 @@ fn a_trap_asks_and_the_guard_holds(lab: &Lab, pair: &mut Pair<'_>) -> Result<()>
         }
     }
     for family in FAMILIES {
-        let received = inject::forged_packets_received(lab.site(Side::B), lab.site(Side::A), family, 5)?;
+        let received = inject::forged_packets_received(
+            lab.site(Side::B),
+            lab.site(Side::A),
+            family,
+            5,
+            Duration::from_millis(300),
+        )?;
         ensure!(received == 0, "host A received {received} forged packets, {family:?}");
     }
     let [captured, _] = capture.finish()?;

@@ -15,7 +15,7 @@ path, level, wanted = sys.argv[1:]
 def connect():
     stream = socket.socket(socket.AF_UNIX)
     stream.connect(path)
-    stream.settimeout(15)
+    stream.settimeout(60)
     return vici.Session(stream)
 
 
@@ -31,8 +31,14 @@ def show(command, line):
 ended = threading.Event()
 
 
+registered = threading.Event()
+
+
 def listen():
-    for name, line in connect().listen(["log"]):
+    for name, line in connect().listen(["log"], timeout=0.1):
+        registered.set()
+        if line is None:
+            continue
         show(text(name), line)
         if "IKE_SA deleted" in text(line["msg"]):
             ended.set()
@@ -41,15 +47,15 @@ def listen():
 
 if wanted == "log":
     threading.Thread(target=listen, daemon=True).start()
-    threading.Event().wait(0.3)
+    assert registered.wait(60), "nobody listens"
 session = connect()
 commands = [
-    ("initiate", session.initiate, {"child": "net4", "timeout": "10000", "loglevel": level}),
-    ("terminate", session.terminate, {"ike": "site", "timeout": "10000", "loglevel": level}),
+    ("initiate", session.initiate, {"child": "net4", "timeout": "30000", "loglevel": level}),
+    ("terminate", session.terminate, {"ike": "site", "timeout": "30000", "loglevel": level}),
 ]
 for name, command, request in commands:
     for line in command(request):
         if wanted == "control-log":
             show(name, line)
 if wanted == "log":
-    assert ended.wait(10), "the end was not told"
+    assert ended.wait(60), "the end was not told"

@@ -1,17 +1,18 @@
 //! Lines of the log that tools read: the same as charon's for the same exchange, for whoever listens or asks, and more of one connection on demand.
 
-use std::process::Command;
-use std::time::Duration;
+use std::process::{Child, Command, Output};
 
 use anyhow::{Context as _, Result, ensure};
 use lab::peer::Client::Debian;
 use lab::peer::charon::Charon;
 use lab::peer::cygnet::Cygnet;
 use lab::peer::{Daemon, Peer};
+use lab::process::wait_until;
 use lab::topology::{Lab, Middle, Side};
 use libtest_mimic::Trial;
+use rustix::process::{Pid, Signal, kill_process};
 
-use crate::harness::{Pair, trial, with_pair};
+use crate::harness::{Pair, SOON, trial, with_pair};
 use crate::{life, peers, python};
 
 /// What the client from PyPI does.
@@ -29,7 +30,25 @@ pub(crate) fn trials() -> Vec<Trial> {
 }
 
 fn with_ours(test: fn(&Lab, &mut Pair<'_>) -> Result<()>) -> Result<()> {
-    with_pair(&Middle::Direct, peers::ours()?, |_, tunnel| tunnel, test)
+    let ours = Cygnet { extra: String::new(), log: TELLS_LISTENERS.into() };
+    with_pair(&Middle::Direct, [&ours, peers::ours()?[1]], |_, tunnel| tunnel, test)
+}
+
+/// The filter of a log that tells who listens to what.
+pub(crate) const TELLS_LISTENERS: &str = "info,cygnetd::vici::session=debug";
+
+/// Waits until clients listen to so many events: they do not say so themselves.
+pub(crate) fn listened(pair: &Pair<'_>, events: usize) -> Result<()> {
+    let count = || pair.a.log().matches("a VICI client listens").count();
+    ensure!(wait_until(SOON, || count() >= events), "clients listen to {} events, not {events}", count());
+    Ok(())
+}
+
+/// Ends a program as Ctrl-C does; what it has printed where that comes to us.
+pub(crate) fn interrupt(program: Child) -> Result<Output> {
+    let id = i32::try_from(program.id()).ok().and_then(Pid::from_raw).context("process id")?;
+    kill_process(id, Signal::INT)?;
+    Ok(program.wait_with_output()?)
 }
 
 /// One line as a client gets it.
@@ -141,14 +160,14 @@ fn levels(_: &Lab, pair: &mut Pair<'_>) -> Result<()> {
 }
 
 fn debian(_: &Lab, pair: &mut Pair<'_>) -> Result<()> {
-    let log = Command::new("timeout")
-        .args(["--signal=INT", "4", "stdbuf", "-oL", "/usr/sbin/swanctl", "--log", "--uri", &pair.a.uri()])
-        .stdout(std::process::Stdio::piped())
-        .stderr(std::process::Stdio::piped())
+    let shown = pair.a.directory().join("shown");
+    let log = Command::new("stdbuf")
+        .args(["-oL", "/usr/sbin/swanctl", "--log", "--uri", &pair.a.uri()])
+        .stdout(std::fs::File::create(&shown)?)
         .spawn()?;
-    std::thread::sleep(Duration::from_millis(500));
+    listened(pair, 1)?;
     let initiate = |child, level| {
-        pair.a.swanctl_of(Debian, &["--initiate", "--child", child, "--timeout", "10", "--loglevel", level])
+        pair.a.swanctl_of(Debian, &["--initiate", "--child", child, "--timeout", "30", "--loglevel", level])
     };
     let text = initiate("net4", "2")?;
     for part in [
@@ -167,7 +186,7 @@ fn debian(_: &Lab, pair: &mut Pair<'_>) -> Result<()> {
     let text = initiate("net6", "0")?;
     let expected = "[IKE] establishing CHILD_SA net6{2}\n[IKE] CHILD_SA net6{2} established with SPIs ";
     ensure!(text.starts_with(expected) && !text.contains("[ENC]"), "{text}");
-    let text = pair.a.swanctl_of(Debian, &["--terminate", "--child", "net6", "--timeout", "10"])?;
+    let text = pair.a.swanctl_of(Debian, &["--terminate", "--child", "net6", "--timeout", "30"])?;
     for part in [
         "[IKE] closing CHILD_SA net6{2} with SPIs ",
         "[IKE] sending DELETE for ESP CHILD_SA with SPI ",
@@ -175,8 +194,10 @@ fn debian(_: &Lab, pair: &mut Pair<'_>) -> Result<()> {
     ] {
         ensure!(text.contains(part), "no {part} in:\n{text}");
     }
-    let output = log.wait_with_output()?;
-    let text = String::from_utf8_lossy(&output.stdout);
+    let text = || std::fs::read_to_string(&shown).unwrap_or_default();
+    wait_until(SOON, || text().contains("[IKE] CHILD_SA closed"));
+    interrupt(log)?;
+    let text = text();
     for part in
         ["[ENC] parsed IKE_AUTH response 1 [ IDr AUTH ", "[IKE] CHILD_SA net4{1} established", "[IKE] CHILD_SA closed"]
     {
@@ -207,7 +228,7 @@ fn raised(_: &Lab, pair: &mut Pair<'_>) -> Result<()> {
     let unknown = pair.a.cygnet(&["log", "sit", "2"])?;
     let error = String::from_utf8_lossy(&unknown.stderr).into_owned();
     ensure!(unknown.status.code() == Some(2) && error.contains("did you mean 'site'"), "{error}");
-    let listed = cygnet(&pair.a, &["log", "site", "1", "--for", "3s"])?;
+    let listed = cygnet(&pair.a, &["log", "site", "1", "--for", "10m"])?;
     ensure!(listed.contains("site") && listed.contains("UNTIL"), "{listed}");
     cygnet(&pair.a, &["log", "*", "debug", "--group", "knl"])?;
     let json: serde_json::Value = serde_json::from_str(&cygnet(&pair.a, &["log", "--json"])?)?;
@@ -216,6 +237,8 @@ fn raised(_: &Lab, pair: &mut Pair<'_>) -> Result<()> {
     ensure!(cygnet(&pair.a, &["log", "*", "off", "--group", "KNL"])?.contains("site"), "both have gone");
     rekey(pair)?;
     ensure!(pair.a.log().contains(DETAIL), "the log has no details:\n{}", pair.a.log_tail(20));
+    // Said again, it is for so long from now on.
+    cygnet(&pair.a, &["log", "site", "1", "--for", "1s"])?;
     life::settle("nothing is raised any more", || Ok(cygnet(&pair.a, &["log"])?.contains("nothing is raised")))?;
     let before = pair.a.log().matches(DETAIL).count();
     rekey(pair)?;
@@ -223,7 +246,7 @@ fn raised(_: &Lab, pair: &mut Pair<'_>) -> Result<()> {
     // The settings themselves, while it runs.
     let settings = pair.a.directory().join("cygnetd.toml");
     let text = std::fs::read_to_string(&settings)?;
-    std::fs::write(&settings, text.replace("level = \"info\"", "level = \"info,ike_sa=trace\""))?;
+    std::fs::write(&settings, text.replace(TELLS_LISTENERS, "info,ike_sa=trace"))?;
     let answer = pair.a.swanctl(&["--reload-settings", "--raw"])?;
     ensure!(answer.contains("success=yes") && !answer.contains("restart-needed"), "{answer}");
     rekey(pair)?;

@@ -61,12 +61,12 @@ fn wants(side: Side, mut tunnel: Tunnel, offload: &str, esp: &str) -> Tunnel {
 }
 
 fn initiate(pair: &Pair<'_>, child: &str) -> Result<String> {
-    pair.a.swanctl(&["--initiate", "--child", child, "--timeout", "10"])
+    pair.a.swanctl(&["--initiate", "--child", child, "--timeout", "30"])
 }
 
 fn pings(lab: &Lab, from: Side) -> Result<u16> {
     let (here, there) = (lab.site(from), lab.site(from.other()));
-    ping::ping(&here.host, here.host_address(Family::V4), there.host_address(Family::V4), 5, Duration::from_secs(1))
+    ping::ping(&here.host, here.host_address(Family::V4), there.host_address(Family::V4), 5, Duration::from_secs(3))
 }
 
 struct Step {

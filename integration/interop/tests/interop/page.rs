@@ -57,7 +57,7 @@ fn follows_a_tunnel(lab: &Lab, pair: &mut Pair<'_>) -> Result<()> {
     browser.until_text("tbody tr:nth-child(1)", "down")?;
     // A reload would forget it.
     browser.script_with("window.unreloaded = true", Default::default())?;
-    pair.a.swanctl(&["--initiate", "--child", CHILD, "--timeout", "10"])?;
+    pair.a.swanctl(&["--initiate", "--child", CHILD, "--timeout", "30"])?;
     browser.until_text("tbody tr:nth-child(1) .badge", "up")?;
     browser.until_text("tbody tr:nth-child(1)", HOSTILE)?;
     browser.until_text("tbody tr:nth-child(1)", "software")?;
@@ -161,8 +161,8 @@ fn goes_and_comes_back(browser: &Browser<'_>, pair: &mut Pair<'_>) -> Result<()>
     browser.until_text("#banner", "No connection to the daemon")?;
     pair.a.restart()?;
     browser.until("the banner has gone", "document.querySelector('#banner').hidden")?;
-    life::settle_within(Duration::from_secs(20), "up again", || {
-        Ok(pair.a.swanctl(&["--initiate", "--child", CHILD, "--timeout", "10"]).is_ok())
+    life::settle_within(Duration::from_secs(60), "up again", || {
+        Ok(pair.a.swanctl(&["--initiate", "--child", CHILD, "--timeout", "30"]).is_ok())
     })?;
     browser.until_text("tbody tr:nth-child(1) .badge", "up")?;
     ensure!(browser.value("window.unreloaded")? == true, "the page was loaded anew");

@@ -13,12 +13,13 @@ use lab::peer::Daemon;
 use lab::peer::charon::TalkativeCharon;
 use lab::peer::conf::Tunnel;
 use lab::peer::cygnet::Cygnet;
+use lab::process::wait_until;
 use lab::topology::{Family, Lab, Middle, Side};
 use lab::traffic::ping;
 use libtest_mimic::Trial;
 use serde_json::Value as Json;
 
-use crate::harness::{Pair, trial, with_pair};
+use crate::harness::{Pair, SOON, trial, with_pair};
 use crate::life;
 
 const CYGNET: Cygnet = Cygnet { extra: String::new(), log: String::new() };
@@ -50,7 +51,7 @@ type Spis = (String, String);
 
 fn adds_up(lab: &Lab, pair: &mut Pair<'_>) -> Result<()> {
     let follower = follow(&pair.a)?;
-    pair.a.swanctl(&["--initiate", "--child", CHILD, "--timeout", "10"])?;
+    pair.a.swanctl(&["--initiate", "--child", CHILD, "--timeout", "30"])?;
     let mut known = vec![at_charon(pair)?];
     ping_all(lab)?;
     for rekey in 0..REKEYS {
@@ -69,7 +70,7 @@ fn adds_up(lab: &Lab, pair: &mut Pair<'_>) -> Result<()> {
         ensure!(packets == [Some(expected); 2], "{expected} packets went each way, the history has {totals:#}");
         Ok(totals["generations"] == u64::from(REKEYS) + 1 && totals["up"] == true)
     })?;
-    pair.a.swanctl(&["--terminate", "--ike", "site", "--timeout", "10"])?;
+    pair.a.swanctl(&["--terminate", "--ike", "site", "--timeout", "30"])?;
     life::settle("the end is in the history", || {
         let history = history(&pair.a, &["--child", CHILD, "--since", "1h"])?;
         let cause = |at: usize| history["generations"][at]["cause"].as_str().map(str::to_owned);
@@ -86,7 +87,7 @@ fn adds_up(lab: &Lab, pair: &mut Pair<'_>) -> Result<()> {
 fn survives(lab: &Lab, pair: &mut Pair<'_>) -> Result<()> {
     const ROUNDS: u64 = 3;
     for round in 0..ROUNDS {
-        pair.a.swanctl(&["--initiate", "--child", CHILD, "--timeout", "10"])?;
+        pair.a.swanctl(&["--initiate", "--child", CHILD, "--timeout", "30"])?;
         ping_all(lab)?;
         for _ in 0..4 {
             life::rekey_child(pair, Side::A, CHILD)?;
@@ -159,7 +160,7 @@ fn one_event_each(daemon: &Daemon<'_>) -> Result<()> {
 
 fn ping_all(lab: &Lab) -> Result<()> {
     let (from, to) = (lab.a.host_address(Family::V4), lab.b.host_address(Family::V4));
-    let answered = ping::ping(&lab.a.host, from, to, PINGS, Duration::from_secs(2))?;
+    let answered = ping::ping(&lab.a.host, from, to, PINGS, ping::PATIENCE)?;
     ensure!(answered == PINGS, "{answered} of {PINGS} pings came back");
     Ok(())
 }
@@ -199,17 +200,18 @@ fn told_by_charon(log: &str) -> BTreeSet<Spis> {
 fn follow(daemon: &Daemon<'_>) -> Result<Child> {
     let out = std::fs::File::create(daemon.directory().join("followed"))?;
     let mut command = Command::new(lab::peer::binary("cygnet")?);
-    command.args(["--uri", &daemon.uri(), "events", "--follow", "--json", "--type", "child-sa.rekeyed"]);
-    let follower = command.stdin(Stdio::null()).stdout(out).spawn().context("cygnet events")?;
-    // Registered, or it would miss what comes now; it says nothing itself.
-    thread::sleep(Duration::from_secs(1));
-    Ok(follower)
+    // From a moment before it begins, so that it misses nothing however slowly it does.
+    let what = ["events", "--follow", "--json", "--type", "child-sa.rekeyed", "--since", "1h"];
+    command.args(["--uri", &daemon.uri()]).args(what);
+    command.stdin(Stdio::null()).stdout(out).spawn().context("cygnet events")
 }
 
 fn followed(daemon: &Daemon<'_>, mut follower: Child) -> Result<()> {
+    let text = || std::fs::read_to_string(daemon.directory().join("followed")).unwrap_or_default();
+    wait_until(SOON, || text().lines().count() >= usize::from(REKEYS));
     follower.kill()?;
     follower.wait()?;
-    let text = std::fs::read_to_string(daemon.directory().join("followed"))?;
+    let text = text();
     let events = text.lines().count();
     ensure!(events == usize::from(REKEYS), "{events} events of {REKEYS} rekeys were followed:\n{text}");
     Ok(())

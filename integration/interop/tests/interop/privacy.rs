@@ -77,9 +77,7 @@ fn searched(lab: &Lab, pair: &mut Pair<'_>) -> Result<()> {
         said.push((name, pair.a.swanctl(&[list, "--raw"])?.into_bytes()));
     }
     for path in ["/metrics", "/readyz", "/api/status", "/api/events?limit=1000", "/api/deliveries", "/api/timeline"] {
-        let (status, answer) = http::get(lab, path)?;
-        ensure!(status == 200, "{path}: {}", String::from_utf8_lossy(&answer));
-        said.push((path, answer));
+        said.push((path, http::get_well(lab, path)?));
     }
     files_are_private(&pair.a)?;
     said.push(("the answers to every command", every_answer(&pair.a)?));
@@ -115,25 +113,25 @@ fn searched(lab: &Lab, pair: &mut Pair<'_>) -> Result<()> {
 /// Rekeys, a secret that does not fit, a configuration that is loaded and one that is refused, a webhook that does not answer.
 /// Gives what whoever asked for it was shown of it, in all details.
 fn busy(lab: &Lab, pair: &mut Pair<'_>) -> Result<String> {
-    let mut shown = pair.a.swanctl(&["--initiate", "--child", CHILD, "--timeout", "10", "--loglevel", "4"])?;
+    let mut shown = pair.a.swanctl(&["--initiate", "--child", CHILD, "--timeout", "30", "--loglevel", "4"])?;
     for rekey in 0..REKEYS {
         life::rekey_child(pair, if rekey % 2 == 0 { Side::A } else { Side::B }, CHILD)?;
     }
     life::rekey_ike_with(pair, Side::A, &[CHILD])?;
-    shown += &pair.a.swanctl(&["--terminate", "--ike", "site", "--timeout", "10", "--loglevel", "4"])?;
+    shown += &pair.a.swanctl(&["--terminate", "--ike", "site", "--timeout", "30", "--loglevel", "4"])?;
     let good = tunnel(Side::A, Tunnel::between(lab, Side::A, lab::topology::Family::V4));
     let mut wrong = good.clone();
     wrong.secret = WRONG.into();
     pair.a.write_tunnels(&[wrong.clone()])?;
     pair.a.load()?;
-    let failed = pair.a.swanctl(&["--initiate", "--child", CHILD, "--timeout", "10"]);
+    let failed = pair.a.swanctl(&["--initiate", "--child", CHILD, "--timeout", "30"]);
     ensure!(failed.is_err(), "it fits");
     wrong.proposals = "nothing-that-exists".into();
     pair.a.write_tunnels(&[wrong])?;
     ensure!(pair.a.load().is_err(), "it is loaded");
     pair.a.write_tunnels(&[good])?;
     pair.a.load()?;
-    pair.a.swanctl(&["--initiate", "--child", CHILD, "--timeout", "10"])?;
+    pair.a.swanctl(&["--initiate", "--child", CHILD, "--timeout", "30"])?;
     Ok(shown)
 }
 

@@ -13,7 +13,7 @@ use swanctl_compat::vici::frame::{self, Deframer};
 use swanctl_compat::vici::{Message, Packet};
 
 /// How long a client may take for one step.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Gives the answers to a request: events, and the answer itself.
 pub(crate) type Script = fn(&Packet) -> Vec<Packet>;

@@ -16,7 +16,7 @@ use crate::harness::{Pair, trial, with_pair};
 use crate::peers;
 
 /// What anything may take.
-const PATIENCE: Duration = Duration::from_secs(15);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![trial("rsvici::requests_streams_and_events", requests_streams_and_events)]

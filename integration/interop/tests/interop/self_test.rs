@@ -28,7 +28,7 @@ fn clear_traffic_is_seen_as_clear() -> Result<()> {
     let capture = lab.capture()?;
     for family in FAMILIES {
         let (source, target) = (lab.a.host_address(family), lab.b.host_address(family));
-        ensure!(ping::ping(&lab.a.host, source, target, 5, Duration::from_secs(1))? == 5, "{family:?} ping");
+        ensure!(ping::ping(&lab.a.host, source, target, 5, ping::PATIENCE)? == 5, "{family:?} ping");
     }
     let load = stream::Load { octets: 1_400, rate: 1_000.0, family: Family::V6 };
     let report = stream::both_ways(&lab.a, &lab.b, &[load], Duration::from_millis(300))?;
@@ -74,7 +74,7 @@ fn relay_delays_reorders_and_loses() -> Result<()> {
 fn forged_packets_arrive_without_a_guard() -> Result<()> {
     let lab = Lab::new(&Middle::Direct)?;
     for family in FAMILIES {
-        let received = inject::forged_packets_received(&lab.b, &lab.a, family, 10)?;
+        let received = inject::forged_packets_received(&lab.b, &lab.a, family, 10, SOON)?;
         ensure!(received == 10, "{family:?}: {received} of 10");
     }
     Ok(())
@@ -88,12 +88,12 @@ fn charon_to_charon() -> Result<()> {
         |lab, pair| {
             let capture = lab.capture()?;
             for child in ["net4", "net6"] {
-                pair.a.swanctl(&["--initiate", "--child", child, "--timeout", "10"])?;
+                pair.a.swanctl(&["--initiate", "--child", child, "--timeout", "30"])?;
             }
             pair.b.wait_for("both children", SOON, |sas| sas.iter().any(|sa| sa.carries(&["net4", "net6"])))?;
             for family in FAMILIES {
                 let (source, target) = (lab.a.host_address(family), lab.b.host_address(family));
-                ensure!(ping::ping(&lab.a.host, source, target, 5, Duration::from_secs(1))? == 5, "{family:?} ping");
+                ensure!(ping::ping(&lab.a.host, source, target, 5, ping::PATIENCE)? == 5, "{family:?} ping");
             }
             let [at_a, at_b] = capture.finish()?;
             for captured in [at_a, at_b] {
@@ -111,14 +111,14 @@ fn charon_to_charon_behind_nat() -> Result<()> {
         Side::B => lab::peer::conf::Tunnel { remote: "%any".into(), ..tunnel },
     };
     with_pair(&Middle::NatBeforeA, [&Charon, &Charon], change, |lab, pair| {
-        pair.a.swanctl(&["--initiate", "--child", "net4", "--timeout", "10"])?;
+        pair.a.swanctl(&["--initiate", "--child", "net4", "--timeout", "30"])?;
         let sas = pair.b.wait_for("net4", SOON, |sas| sas.iter().any(|sa| sa.carries(&["net4"])))?;
         ensure!(
             sas.iter().all(|sa| sa.remote_host != lab.a.outer_address(Family::V4).to_string()),
             "no translation: {sas:?}"
         );
         let (source, target) = (lab.b.host_address(Family::V4), lab.a.host_address(Family::V4));
-        ensure!(ping::ping(&lab.b.host, source, target, 5, Duration::from_secs(1))? == 5, "ping");
+        ensure!(ping::ping(&lab.b.host, source, target, 5, ping::PATIENCE)? == 5, "ping");
         Ok(())
     })
 }

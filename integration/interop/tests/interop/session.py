@@ -11,7 +11,7 @@ import vici
 def connect():
     stream = socket.socket(socket.AF_UNIX)
     stream.connect(sys.argv[1])
-    stream.settimeout(15)
+    stream.settimeout(60)
     return vici.Session(stream)
 
 
@@ -70,7 +70,7 @@ thread = threading.Thread(target=listen, daemon=True)
 thread.start()
 threading.Event().wait(0.3)
 
-lines = [text(line["msg"]) for line in session.initiate({"child": "net4", "timeout": "10000"})]
+lines = [text(line["msg"]) for line in session.initiate({"child": "net4", "timeout": "30000"})]
 assert lines, "no control-log line came with the initiation"
 [entry] = list(session.list_sas())
 sa = entry["site"]
@@ -81,7 +81,7 @@ assert [text(selector) for selector in child["local-ts"]] == ["10.1.0.0/24"], ch
 assert text(session.stats()["ikesas"]["total"]) == "1"
 assert int(session.rekey({"child": "net4"})["matches"]) == 1
 threading.Event().wait(1.0)
-for _ in session.terminate({"ike": "site", "timeout": "10000"}):
+for _ in session.terminate({"ike": "site", "timeout": "30000"}):
     pass
 assert list(session.list_sas()) == []
 thread.join(5)

@@ -19,7 +19,7 @@ const NETWORKS: [u8; 3] = [11, 12, 13];
 /// Pings over each way.
 const PINGS: u16 = 3;
 /// How long rekeyed SAs may linger.
-const LINGER: Duration = Duration::from_secs(20);
+const LINGER: Duration = Duration::from_secs(45);
 
 pub(crate) fn trials() -> Vec<Trial> {
     let mut trials = Vec::new();
@@ -78,7 +78,7 @@ fn pings(lab: &Lab, from: u8, to: u8, patience: Duration) -> Result<u16> {
 
 fn all_answer(lab: &Lab, pairs: impl IntoIterator<Item = (u8, u8)>) -> Result<()> {
     for (from, to) in pairs {
-        let answered = pings(lab, from, to, Duration::from_secs(2))?;
+        let answered = pings(lab, from, to, ping::PATIENCE)?;
         ensure!(answered == PINGS, "network {from} to {to}: {answered} of {PINGS} answered");
     }
     Ok(())
@@ -95,7 +95,7 @@ fn children(initiator: Side) -> Result<()> {
     with_pair(&Middle::Direct, peers::chosen()?, configure, |lab, pair| {
         widen(lab)?;
         for name in &names {
-            pair.side(initiator).swanctl(&["--initiate", "--child", name, "--timeout", "10"])?;
+            pair.side(initiator).swanctl(&["--initiate", "--child", name, "--timeout", "30"])?;
         }
         audit::settle(&pair.a, &pair.b, &names, LINGER)?;
         all_answer(lab, NETWORKS.map(|network| (network, network)))?;
@@ -109,7 +109,7 @@ fn children(initiator: Side) -> Result<()> {
         }
         all_answer(lab, NETWORKS.map(|network| (network, network)))?;
         let ended = names.remove(1);
-        pair.side(initiator.other()).swanctl(&["--terminate", "--child", ended, "--timeout", "10"])?;
+        pair.side(initiator.other()).swanctl(&["--terminate", "--child", ended, "--timeout", "30"])?;
         audit::settle(&pair.a, &pair.b, &names, LINGER)?;
         all_answer(lab, [11, 13].map(|network| (network, network)))?;
         ensure!(pings(lab, 12, 12, Duration::from_secs(1))? == 0, "the closed child still carries traffic");
@@ -126,7 +126,7 @@ fn selectors(initiator: Side) -> Result<()> {
     with_pair(&Middle::Direct, peers::chosen()?, configure, |lab, pair| {
         widen(lab)?;
         let ways = || [11, 12].into_iter().flat_map(|from| [11, 12].map(|to| (from, to)));
-        pair.side(initiator).swanctl(&["--initiate", "--child", "wide", "--timeout", "10"])?;
+        pair.side(initiator).swanctl(&["--initiate", "--child", "wide", "--timeout", "30"])?;
         all_answer(lab, ways())?;
         for side in SIDES {
             life::rekey_child(pair, side, "wide")?;
@@ -191,7 +191,7 @@ fn reload(initiator: Side) -> Result<()> {
                 pair.side(side).write_tunnels(&[tunnel])?;
                 pair.side(side).load()?;
             }
-            pair.side(initiator).swanctl(&["--initiate", "--child", "net11", "--timeout", "10"])?;
+            pair.side(initiator).swanctl(&["--initiate", "--child", "net11", "--timeout", "30"])?;
             all_answer(lab, [(11, 11)])?;
             life::all_arrived(streams)?;
             for (child, before) in life::CHILDREN.iter().zip(before) {

@@ -9,12 +9,14 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use lab::peer::Client;
+use lab::peer::cygnet::Cygnet;
+use lab::peer::sas::IkeSa;
 use lab::topology::{Lab, Middle, Side};
 use libtest_mimic::Trial;
-use rustix::process::{Pid, Signal, kill_process};
 
 use crate::debian::CLIENTS;
-use crate::harness::{Pair, trial, with_pair};
+use crate::harness::{Pair, SOON, trial, with_pair};
+use crate::loglines::{TELLS_LISTENERS, interrupt, listened};
 use crate::{life, peers};
 use table::{CONTROL, COUNTERS, FILES, LISTINGS, MORE, Step};
 
@@ -31,9 +33,10 @@ pub(crate) fn trials() -> Vec<Trial> {
     ];
     let run = |client, test: Test| {
         move || {
+            let ours = Cygnet { extra: String::new(), log: TELLS_LISTENERS.into() };
             with_pair(
                 &Middle::Direct,
-                peers::ours()?,
+                [&ours, peers::ours()?[1]],
                 |_, tunnel| tunnel,
                 |lab, pair| with_more(lab, pair, client, test),
             )
@@ -175,10 +178,25 @@ fn listings(client: Client, pair: &mut Pair<'_>) -> Result<()> {
 fn control(client: Client, pair: &mut Pair<'_>) -> Result<()> {
     for step in CONTROL {
         run(client, pair, step)?;
-        // A rekey is told to have worked when it has begun.
-        std::thread::sleep(Duration::from_millis(if step.line.starts_with("--rekey") { 250 } else { 0 }));
+        if step.line.starts_with("--rekey") {
+            rekeyed(pair)?;
+        }
     }
-    pair.a.wait_for("no SA", Duration::from_secs(5), <[_]>::is_empty).map(drop)
+    pair.a.wait_for("no SA", SOON, <[_]>::is_empty).map(drop)
+}
+
+/// A rekey is told to have worked when it has begun: waits until nothing is under way.
+fn rekeyed(pair: &Pair<'_>) -> Result<()> {
+    // The exchange itself may not have begun.
+    std::thread::sleep(Duration::from_millis(250));
+    let is_quiet = |sa: &IkeSa| {
+        let settled = ["INSTALLED", "REKEYED", "DELETED"];
+        sa.state == "ESTABLISHED" && sa.children.iter().all(|child| settled.contains(&child.state.as_str()))
+    };
+    for side in [Side::A, Side::B] {
+        pair.side(side).wait_for("nothing is under way", SOON, |sas| sas.len() < 2 && sas.iter().all(is_quiet))?;
+    }
+    Ok(())
 }
 
 fn counters(client: Client, pair: &mut Pair<'_>) -> Result<()> {
@@ -228,16 +246,15 @@ fn watching(client: Client, pair: &mut Pair<'_>) -> Result<()> {
         Ok(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?)
     };
     let watchers = WATCHED.iter().map(start).collect::<Result<Vec<_>>>()?;
-    // They have registered once they are clients; nothing says so.
-    std::thread::sleep(Duration::from_millis(500));
+    // SAs are two events, and the log is one.
+    listened(pair, 9)?;
     life::establish_all(pair, Side::A, &["net4"])?;
     life::rekey_child(pair, Side::A, "net4")?;
-    pair.a.swanctl(&["--terminate", "--ike", "site", "--timeout", "5"])?;
-    std::thread::sleep(Duration::from_millis(300));
+    pair.a.swanctl(&["--terminate", "--ike", "site", "--timeout", "30"])?;
+    // What they are told they have to read.
+    std::thread::sleep(Duration::from_secs(1));
     for (line, watcher) in WATCHED.iter().zip(watchers) {
-        let id = i32::try_from(watcher.id()).ok().and_then(Pid::from_raw).context("process id")?;
-        kill_process(id, Signal::INT)?;
-        let output = watcher.wait_with_output()?;
+        let output = interrupt(watcher)?;
         watched(line, &output).with_context(|| format!("{}: {}\n{}", line.join(" "), output.status, text(&output)))?;
     }
     Ok(())

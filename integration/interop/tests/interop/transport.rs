@@ -2,8 +2,6 @@
 //!
 //! Charon's own ESP (kernel-libipsec) does tunnel mode only, so with it the negotiation is judged and that nothing is left behind.
 
-use std::time::Duration;
-
 use anyhow::{Result, ensure};
 use lab::peer::conf::Tunnel;
 use lab::topology::{Family, Lab, Middle, Side};
@@ -61,7 +59,7 @@ fn between_ours(middle: &Middle, outer: Family) -> Result<()> {
             if let Some(side) = rekeyed_by {
                 life::rekey_child(pair, side, CHILD)?;
             }
-            let answered = ping::ping(&lab.a.gateway, source, target, 10, Duration::from_secs(2))?;
+            let answered = ping::ping(&lab.a.gateway, source, target, 10, ping::PATIENCE)?;
             ensure!(answered == 10, "{answered} of 10 answered, rekeyed by {rekeyed_by:?}");
             sent += 10;
         }

@@ -123,7 +123,7 @@ fn full_disk() -> Result<()> {
 }
 
 fn back_without_loss(busy: &Busy<'_>, told: &[usize; 2]) -> Result<()> {
-    life::settle_within(Duration::from_secs(20), "the database is used again", || Ok(away::told(busy) == *told))?;
+    life::settle_within(Duration::from_secs(60), "the database is used again", || Ok(away::told(busy) == *told))?;
     busy.nothing_is_missing()?;
     let log = busy.pair.a.log();
     let loud: Vec<_> = loud(&log).filter(|line| !line.contains(away::TOLD[0])).collect();
@@ -157,12 +157,12 @@ fn full_disk_for_both() -> Result<()> {
         back_without_loss(busy, &[1, 1])?;
 
         let ballast = Ballast::fill(&disk)?;
-        ensure!(http::get(&lab, "/readyz")?.0 == 200, "it is not ready");
+        http::get_well(&lab, "/readyz").context("it is not ready")?;
         exhaust(busy)?;
         ensure!(http::get(&lab, "/readyz")?.0 == 503, "it is said to be ready");
         drop(ballast);
         gap_is_told(busy)?;
-        ensure!(http::get(&lab, "/readyz")?.0 == 200, "it is not ready again");
+        http::get_well(&lab, "/readyz").context("it is not ready again")?;
         busy.end_traffic()?;
 
         let ballast = Ballast::fill(&disk)?;

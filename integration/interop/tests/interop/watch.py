@@ -56,7 +56,7 @@ def screen():
 
 
 def until(condition, what):
-    limit = time.monotonic() + 15
+    limit = time.monotonic() + 60
     while not condition():
         if time.monotonic() > limit or ended:
             sys.exit(f"not on the screen in time: {what}\n{screen()}\n{seen[-2000:]!r}")
@@ -82,7 +82,7 @@ for step in sys.stdin:
     elif verb == "screen":
         answer = {"screen": screen(), "coloured": b"\x1b[32m" in seen}
     elif verb == "end":
-        limit = time.monotonic() + 10
+        limit = time.monotonic() + 60
         while not os.waitpid(child, os.WNOHANG)[0]:
             if time.monotonic() > limit:
                 sys.exit("it does not end")

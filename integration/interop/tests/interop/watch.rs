@@ -115,7 +115,7 @@ fn at_a_terminal(lab: &Lab, pair: &mut Pair<'_>) -> Result<()> {
     ensure!(text.lines().count() <= 5 && text.lines().all(|line| line.chars().count() <= 40), "{text}");
     terminal.step("size 100 24")?;
     // What is closed is down, with a cause.
-    pair.b.swanctl(&["--terminate", "--child", "net6", "--timeout", "10"])?;
+    pair.b.swanctl(&["--terminate", "--child", "net6", "--timeout", "30"])?;
     terminal.step("wait deleted by the peer (")?;
     // The daemon goes and comes back.
     pair.a.process().terminate()?;

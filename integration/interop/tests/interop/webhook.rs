@@ -84,7 +84,7 @@ fn every_event() -> Result<()> {
 
 /// What happens without a receiver waits, and is said.
 fn nobody_is_there(pair: &mut Pair<'_>) -> Result<()> {
-    pair.a.swanctl(&["--initiate", "--child", CHILD, "--timeout", "10"])?;
+    pair.a.swanctl(&["--initiate", "--child", CHILD, "--timeout", "30"])?;
     for side in [Side::A, Side::B] {
         life::rekey_child(pair, side, CHILD)?;
     }
@@ -130,14 +130,14 @@ fn killed_in_between(pair: &mut Pair<'_>, log: &Path) -> Result<()> {
         thread::sleep(Duration::from_millis(round * 10));
         pair.a.process().kill()?;
         pair.a.restart()?;
-        pair.a.swanctl(&["--initiate", "--child", CHILD, "--timeout", "10"])?;
+        pair.a.swanctl(&["--initiate", "--child", CHILD, "--timeout", "30"])?;
     }
     everything_arrives(&pair.a, log)
 }
 
 /// What was given up is delivered again, and verified by a receiver that knows the other secret only.
 fn given_up_and_again(lab: &Lab, pair: &mut Pair<'_>, log: &Path) -> Result<()> {
-    pair.a.swanctl(&["--terminate", "--ike", "site", "--timeout", "10"])?;
+    pair.a.swanctl(&["--terminate", "--ike", "site", "--timeout", "30"])?;
     life::settle("the end waits", || Ok(!deliveries(&pair.a, "waiting")?.is_empty()))?;
     ensure!(webhook(&pair.a, &["drop", "ops"])?.status.success(), "cannot be given up");
     let dead = deliveries(&pair.a, "dead")?;

@@ -11,10 +11,13 @@ use lab::topology::{Family, Lab};
 use swanctl_compat::vici::{Message, Packet};
 
 use super::compare::Step;
-use crate::recorder::{Line, answer_of};
+use crate::recorder::{Line, answer_of, event_of};
 
 /// Nothing is counted any more when nothing was for so long.
 const QUIET: Duration = Duration::from_millis(300);
+
+/// What is still under way then is under way for other reasons.
+const LONG: Duration = Duration::from_secs(4);
 
 /// Everything that was counted of a life that begins and ends here.
 pub(super) fn steps(lab: &Lab, pair: &Pair<'_>) -> Result<Vec<Step>> {
@@ -23,22 +26,25 @@ pub(super) fn steps(lab: &Lab, pair: &Pair<'_>) -> Result<Vec<Step>> {
         theirs: Line::new(std::os::unix::net::UnixStream::connect(pair.b.socket())?)?,
         out: Vec::new(),
     };
+    for line in [&mut count.ours, &mut count.theirs] {
+        line.ask(&Packet::EventRegister("list-sa".to_owned()))?;
+    }
     count.take("none of an unknown connection", Some(("name", "nothing")))?;
     count.take("before anything is reset", None)?;
     count.reset()?;
     let child = || Message::new().with("child", "net4");
     let ike = || Message::new().with("ike", "site");
-    count.after("initiate", true, "initiate", child().with("timeout", "10000"))?;
+    count.after("initiate", true, "initiate", child().with("timeout", "30000"))?;
     count.after("rekey the child", true, "rekey", child())?;
     count.after("rekey the child from behind", false, "rekey", child())?;
     count.after("rekey the IKE SA", true, "rekey", ike())?;
     count.after("rekey the IKE SA from behind", false, "rekey", ike())?;
-    count.after("terminate the child", true, "terminate", child().with("timeout", "10000"))?;
-    count.after("initiate the child again", true, "initiate", child().with("timeout", "10000"))?;
-    count.after("terminate from behind", false, "terminate", ike().with("timeout", "10000"))?;
-    count.after("initiate from behind", false, "initiate", child().with("timeout", "10000"))?;
+    count.after("terminate the child", true, "terminate", child().with("timeout", "30000"))?;
+    count.after("initiate the child again", true, "initiate", child().with("timeout", "30000"))?;
+    count.after("terminate from behind", false, "terminate", ike().with("timeout", "30000"))?;
+    count.after("initiate from behind", false, "initiate", child().with("timeout", "30000"))?;
     strange(lab, pair, &mut count)?;
-    count.after("terminate", true, "terminate", ike().with("timeout", "10000"))?;
+    count.after("terminate", true, "terminate", ike().with("timeout", "30000"))?;
     pair.a.wait_for("no SA", SOON, <[_]>::is_empty)?;
     ask(&mut count.ours, "unload-conn", Message::new().with("name", "site"))?;
     count.take("unloaded", Some(("name", "site")))?;
@@ -70,12 +76,28 @@ impl Count {
             let now = self.global()?;
             if now != seen {
                 (seen, since) = (now, Instant::now());
-            } else if seen != *before && since.elapsed() >= QUIET {
+            } else if seen != *before && since.elapsed() >= QUIET && (since.elapsed() >= LONG || !self.is_busy()?) {
                 return Ok(());
             }
             std::thread::sleep(Duration::from_millis(50));
         }
         anyhow::bail!("still {seen:?}")
+    }
+
+    /// Whether either end has an exchange under way or ahead.
+    fn is_busy(&mut self) -> Result<bool> {
+        for line in [&mut self.ours, &mut self.theirs] {
+            for packet in line.ask(&Packet::CmdRequest("list-sas".to_owned(), Message::new()))? {
+                let Some((_, message)) = event_of(&packet) else { continue };
+                let under_way = |(_, sa): (&str, &Message)| {
+                    ["tasks-queued", "tasks-active"].iter().any(|key| sa.list_strs(key).next().is_some())
+                };
+                if message.sections().any(under_way) {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
     }
 
     /// Takes down what is counted of everything, and of each connection or of one.
@@ -146,7 +168,7 @@ fn strange(lab: &Lab, pair: &Pair<'_>, count: &mut Count) -> Result<()> {
     ] {
         socket.send(&octets)?;
         // What is not to count has no sign by which it could be waited for.
-        std::thread::sleep(Duration::from_millis(80));
+        std::thread::sleep(Duration::from_millis(150));
         count.take(&format!("counters after: {name}"), None)?;
     }
     Ok(())

@@ -90,7 +90,7 @@ fn steps(pair: &Pair<'_>) -> Result<Vec<Step>> {
         Ok(())
     };
     let with = |key: &str, value: &str| Message::new().with(key, value);
-    ask("initiate", "initiate", with("child", "net4").with("timeout", "10000"))?;
+    ask("initiate", "initiate", with("child", "net4").with("timeout", "30000"))?;
     pair.b.wait_for("the tunnel", SOON, |sas| matches!(sas, [sa] if sa.carries(&["net4"])))?;
     ask("list-sas", "list-sas", Message::new())?;
     ask("list-sas of the child", "list-sas", with("child", "net4"))?;
@@ -104,12 +104,12 @@ fn steps(pair: &Pair<'_>) -> Result<Vec<Step>> {
     ask("rekey the child", "rekey", with("child", "net4"))?;
     pair.a.wait_for("a new CHILD SA", SOON, |sas| spi(sas).is_some() && spi(sas) != spi(&before))?;
     // The old one is there for a while.
-    std::thread::sleep(Duration::from_millis(500));
+    std::thread::sleep(Duration::from_secs(1));
     ask("list-sas after a rekey", "list-sas", Message::new())?;
     let ike = |sas: &[lab::peer::sas::IkeSa]| sas.iter().find(|sa| sa.state == "ESTABLISHED").map(|sa| sa.spis.clone());
     ask("rekey the IKE SA", "rekey", with("ike", "site"))?;
     pair.a.wait_for("a new IKE SA", SOON, |sas| ike(sas).is_some() && ike(sas) != ike(&before))?;
-    ask("terminate", "terminate", with("ike", "site").with("timeout", "10000"))?;
+    ask("terminate", "terminate", with("ike", "site").with("timeout", "30000"))?;
     pair.a.wait_for("no SA", SOON, <[_]>::is_empty)?;
     out.push(step("events", &events_until_down(&mut events)?));
     Ok(out)
@@ -127,7 +127,7 @@ fn events_until_down(line: &mut Line) -> Result<Vec<Packet>> {
         ensure!(all.len() < 100, "events without end");
         if last {
             // Something may still belong to it.
-            while let Some(octets) = line.next_within(Duration::from_millis(500))? {
+            while let Some(octets) = line.next_within(Duration::from_secs(1))? {
                 all.push(Packet::decode(&octets)?);
             }
             return Ok(all);

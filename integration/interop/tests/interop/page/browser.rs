@@ -22,9 +22,9 @@ const BROWSER: &str = "/usr/bin/chromium";
 /// Where the driver listens; each gateway has a network of its own.
 const PORT: u16 = 9515;
 /// A browser on a busy machine takes its time.
-const START: Duration = Duration::from_secs(60);
+const START: Duration = Duration::from_secs(120);
 /// How long anything on the page may take.
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(60);
 
 /// Width and height of a desktop's window, and of a phone's.
 pub(super) const DESKTOP: (u32, u32) = (1160, 860);

@@ -27,7 +27,7 @@ impl Receiver {
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 // One that says nothing must not keep the others waiting.
-                let served = stream.set_read_timeout(Some(Duration::from_secs(5)));
+                let served = stream.set_read_timeout(Some(Duration::from_secs(30)));
                 if served.is_ok() && answer(stream, status.load(Ordering::SeqCst)).is_ok() {
                     messages.fetch_add(1, Ordering::SeqCst);
                 }

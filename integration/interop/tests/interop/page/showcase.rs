@@ -102,14 +102,14 @@ fn walk(lab: &Lab, pair: &mut Pair<'_>) -> Result<()> {
 /// Some generations that ended in different ways.
 fn life_so_far(pair: &mut Pair<'_>) -> Result<()> {
     let initiate =
-        |pair: &Pair<'_>, child| pair.a.swanctl(&["--initiate", "--child", child, "--timeout", "10"]).map(drop);
+        |pair: &Pair<'_>, child| pair.a.swanctl(&["--initiate", "--child", child, "--timeout", "30"]).map(drop);
     initiate(pair, "lan")?;
     life::rekey_child(pair, Side::A, "lan")?;
-    pair.a.swanctl(&["--terminate", "--child", "lan", "--timeout", "10"])?;
+    pair.a.swanctl(&["--terminate", "--child", "lan", "--timeout", "30"])?;
     initiate(pair, "lan")?;
     pair.a.process().kill()?;
     pair.a.restart()?;
-    life::settle_within(Duration::from_secs(20), "up again", || Ok(initiate(pair, "lan").is_ok()))?;
+    life::settle_within(Duration::from_secs(60), "up again", || Ok(initiate(pair, "lan").is_ok()))?;
     life::rekey_child(pair, Side::B, "lan")?;
     initiate(pair, "voice")
 }

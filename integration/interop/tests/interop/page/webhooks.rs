@@ -38,7 +38,7 @@ pub(super) fn redelivers_with_the_token_only() -> Result<()> {
             let ops = Receiver::start(&lab.a.gateway, PORTS[0], 422)?;
             let siem = Receiver::start(&lab.a.gateway, PORTS[1], 410)?;
             let _other = Receiver::start(&lab.b.gateway, PORTS[0], 422)?;
-            pair.a.swanctl(&["--initiate", "--child", CHILD, "--timeout", "10"])?;
+            pair.a.swanctl(&["--initiate", "--child", CHILD, "--timeout", "30"])?;
             with_the_token(lab, pair, [&ops, &siem])?;
             read_only(lab, pair)
         },

@@ -129,7 +129,7 @@ impl<T> RevPair for [T; 2] {
 }
 
 fn through_life(pair: &mut Pair<'_>, record: &Record, changed: &Tunnel) -> Result<()> {
-    let initiate = |pair: &Pair<'_>, child: &str| pair.a.swanctl(&["--initiate", "--child", child, "--timeout", "10"]);
+    let initiate = |pair: &Pair<'_>, child: &str| pair.a.swanctl(&["--initiate", "--child", child, "--timeout", "30"]);
     life::establish(pair, Side::A)?;
     record.wait_for(3, "initiating both children")?;
     life::rekey_child(pair, Side::A, "net4")?;
@@ -227,7 +227,7 @@ fn told_of(peer: &dyn Peer, family: Family, ids: [&str; 2]) -> Result<Vec<Call>>
     pair.check(|pair| {
         for (name, ..) in &all {
             let before = record.calls().len();
-            pair.a.swanctl(&["--initiate", "--child", name, "--timeout", "10"])?;
+            pair.a.swanctl(&["--initiate", "--child", name, "--timeout", "30"])?;
             ensure!(lab::process::wait_until(SOON, || record.calls().len() > before), "nothing is told of {name}");
         }
         pair.a.swanctl(&["--terminate", "--ike", "site"])?;
