@@ -15,9 +15,10 @@
 //! | datagrams in each lane of an inbox | 4096 | dropped, counted, logged every 10 s |
 //! | control lane of an inbox | answers to what was asked: jobs, backend requests, one question or command of each client | - |
 //! | jobs of a shard | `init_limit_job_load` (256) for first requests; the rest one of each exchange | first requests stay in their lane |
-//! | VICI clients | 256 | turned away |
+//! | VICI clients | 2048 | turned away |
 //! | octets of a VICI packet, and read ahead | 512 KiB, twice that | the client is cut off; it is not read from |
-//! | packets for a VICI client | 4096 | the client is cut off |
+//! | packets of a VICI client that make no sense | 64 | the client is cut off |
+//! | octets that wait for a VICI client | 512 KiB, each packet for at least 128 | events are lost and counted, answers wait for room |
 //! | commands that wait | one of each client, 4096 in a shard | refused with a reason |
 
 use std::collections::VecDeque;

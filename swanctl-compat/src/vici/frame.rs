@@ -29,7 +29,7 @@ pub fn encode(packet: &Packet) -> Result<Vec<u8>, EncodeError> {
 /// Octets of buffer that an idle connection keeps at most.
 const KEPT: usize = 64 * 1024;
 
-/// Cuts received octets into packets. Holds at most one packet's worth of octets plus what was last received.
+/// Cuts received octets into packets. Whoever pushes sees to it that no more waits here than is meant to ([`Self::waiting`]).
 #[derive(Default)]
 pub struct Deframer {
     buffer: Vec<u8>,
@@ -39,7 +39,7 @@ pub struct Deframer {
 
 impl std::fmt::Debug for Deframer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Deframer").field("buffered", &(self.buffer.len() - self.taken)).finish()
+        f.debug_struct("Deframer").field("waiting", &self.waiting()).finish()
     }
 }
 
@@ -61,6 +61,12 @@ impl Deframer {
             }
         }
         self.buffer.extend_from_slice(octets);
+    }
+
+    /// Octets that were received and not handed out yet.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.buffer.len() - self.taken
     }
 
     /// The octets of the next packet, or `None` until more has been received.

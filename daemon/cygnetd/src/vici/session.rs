@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use swanctl_compat::render;
 use swanctl_compat::request::{EVENTS, unreadable};
 use swanctl_compat::vici::frame::{Deframer, MAX_PACKET};
 use swanctl_compat::vici::{DecodeError, Packet, PacketError, frame};
@@ -14,10 +15,13 @@ use zeroize::Zeroizing;
 use super::account::Account;
 use super::commands::Commands;
 use super::listener::Connection;
-use crate::subscribers::{Client, Queued, framed};
+use crate::subscribers::{Client, Queued, Subscribers, framed};
 
-/// Octets a client may send ahead while one of its requests is being handled.
+/// Octets of further requests that are kept for a client while one is being handled.
 const AHEAD: usize = 2 * MAX_PACKET;
+
+/// Packets without an answer that a client may send until it is cut off: each is a line in the log.
+const NONSENSE: u32 = 64;
 
 /// Octets read at once. An idle client costs little more than this.
 const BUFFER: usize = 8 * 1024;
@@ -32,9 +36,11 @@ pub(super) async fn serve<C: Commands>(connection: Connection, commands: Arc<C>,
     let writing = AbortOnDrop(tokio::spawn(write(writer, queue)));
     let account = Account::new(peer.to_string());
     client.introduce(peer);
-    let mut session = Session { reader, deframer: Deframer::new(), client: Arc::clone(&client), commands, account };
+    let joined = Joined { subscribers: Arc::clone(commands.subscribers()), client: Arc::clone(&client) };
+    let mut session =
+        Session { reader, deframer: Deframer::new(), client: Arc::clone(&client), commands, account, nonsense: 0 };
     let end = session.run().await;
-    session.commands.subscribers().leave(&client);
+    drop(joined);
     let peer = session.account.peer();
     match end {
         End::Broken(why) => tracing::warn!(why, "a VICI client ({peer}) broke the protocol and was disconnected"),
@@ -59,6 +65,18 @@ pub(super) async fn serve<C: Commands>(connection: Connection, commands: Arc<C>,
 async fn written(mut writing: AbortOnDrop) {
     // A writer that panicked has said so.
     let _ = (&mut writing.0).await;
+}
+
+/// A client among the others, until it leaves them: also when one of its commands panics.
+struct Joined {
+    subscribers: Arc<Subscribers>,
+    client: Arc<Client>,
+}
+
+impl Drop for Joined {
+    fn drop(&mut self) {
+        self.subscribers.leave(&self.client);
+    }
 }
 
 struct AbortOnDrop(JoinHandle<()>);
@@ -109,6 +127,8 @@ struct Session<C> {
     client: Arc<Client>,
     commands: Arc<C>,
     account: Account,
+    /// Packets without an answer so far.
+    nonsense: u32,
 }
 
 impl<C: Commands> Session<C> {
@@ -148,28 +168,28 @@ impl<C: Commands> Session<C> {
                     | PacketError::UnknownType(_)
                     | PacketError::Name
                     | PacketError::Trailing
-                    | PacketError::Message(_) => None,
+                    | PacketError::Message(_) => self.nonsense(),
                 };
             }
         };
+        if !is_request(&packet) {
+            tracing::warn!("a VICI client ({}) sent a packet that only the daemon sends", self.account.peer());
+            return self.nonsense();
+        }
         if let Packet::CmdRequest(name, message) = &packet {
             tracing::debug!(command = %name.escape_debug(), "command of a VICI client ({})", self.account.peer());
             self.account.note(name, message);
         }
         let handling = handle(&*self.commands, &self.client, packet);
         tokio::pin!(handling);
-        let mut ahead = 0;
         loop {
             tokio::select! {
                 biased;
                 alive = &mut handling => return (!alive).then_some(End::Gone),
                 () = self.client.losing() => warn_of_loss(self.account.peer()),
-                read = self.reader.read(buffer), if ahead < AHEAD => match read {
+                read = self.reader.read(buffer), if self.deframer.waiting() < AHEAD => match read {
                     Ok(0) | Err(_) => return Some(End::Gone),
-                    Ok(length) => {
-                        ahead += length;
-                        self.deframer.push(buffer.get(..length).unwrap_or_default());
-                    }
+                    Ok(length) => self.deframer.push(buffer.get(..length).unwrap_or_default()),
                 },
             }
         }
@@ -177,8 +197,14 @@ impl<C: Commands> Session<C> {
 
     /// Answers a command whose message cannot be read, so that the client does not wait for ever.
     async fn refuse(&self, command: &str, error: &DecodeError) -> Option<End> {
-        let answer = unreadable(command, error).map_or(Packet::CmdUnknown, Packet::CmdResponse);
-        (!send(&self.client, &answer).await).then_some(End::Gone)
+        let packet = unreadable(command, error).map_or(Packet::CmdUnknown, Packet::CmdResponse);
+        (!answer(&self.client, &packet).await).then_some(End::Gone)
+    }
+
+    /// One more packet that has no answer. A client that goes on like this would fill the log, and keep the others waiting meanwhile.
+    fn nonsense(&mut self) -> Option<End> {
+        self.nonsense += 1;
+        (self.nonsense > NONSENSE).then(|| End::Broken(format!("more than {NONSENSE} of its packets make no sense")))
     }
 }
 
@@ -186,9 +212,21 @@ fn warn_of_loss(peer: &str) {
     tracing::warn!("a VICI client ({peer}) does not read its events and loses them");
 }
 
+/// Whether it is one that clients send.
+fn is_request(packet: &Packet) -> bool {
+    match packet {
+        Packet::CmdRequest(..) | Packet::EventRegister(_) | Packet::EventUnregister(_) => true,
+        Packet::CmdResponse(_)
+        | Packet::CmdUnknown
+        | Packet::EventConfirm
+        | Packet::EventUnknown
+        | Packet::Event(..) => false,
+    }
+}
+
 /// Handles one packet; `false` when the client has gone.
 async fn handle<C: Commands>(commands: &C, client: &Arc<Client>, packet: Packet) -> bool {
-    let answer = match packet {
+    let packet = match packet {
         Packet::CmdRequest(name, message) => commands.execute(client, &name, &message).await,
         Packet::EventRegister(event) => register(commands, client, &event),
         Packet::EventUnregister(event) => {
@@ -196,16 +234,14 @@ async fn handle<C: Commands>(commands: &C, client: &Arc<Client>, packet: Packet)
             commands.subscribers().refresh_log_level();
             if known { Packet::EventConfirm } else { Packet::EventUnknown }
         }
+        // See `is_request`.
         Packet::CmdResponse(_)
         | Packet::CmdUnknown
         | Packet::EventConfirm
         | Packet::EventUnknown
-        | Packet::Event(..) => {
-            tracing::warn!("a VICI client sent a packet that only the daemon sends");
-            return true;
-        }
+        | Packet::Event(..) => return true,
     };
-    send(client, &answer).await
+    answer(client, &packet).await
 }
 
 fn register<C: Commands>(commands: &C, client: &Client, event: &str) -> Packet {
@@ -218,12 +254,22 @@ fn register<C: Commands>(commands: &C, client: &Client, event: &str) -> Packet {
     Packet::EventConfirm
 }
 
-/// Queues one packet; one that is too long for the protocol is left out, with a line in the log. `false` when the client has gone.
+/// Queues an answer. In place of one that VICI cannot carry goes the reason: whoever asked waits for something. `false` when the client has gone.
+async fn answer(client: &Client, packet: &Packet) -> bool {
+    let error = match frame::encode(packet) {
+        Ok(octets) => return client.send(framed(octets)).await,
+        Err(error) => error,
+    };
+    tracing::error!(%error, "an answer is more than VICI can carry");
+    send(client, &Packet::CmdResponse(render::failed(&format!("the answer cannot be given: {error}")))).await
+}
+
+/// Queues one element of a stream; one that is too long for the protocol is left out, with a line in the log. `false` when the client has gone.
 pub(super) async fn send(client: &Client, packet: &Packet) -> bool {
     match frame::encode(packet) {
         Ok(octets) => client.send(framed(octets)).await,
         Err(error) => {
-            tracing::error!(%error, "an answer is too long for VICI and was not sent");
+            tracing::error!(%error, "an event is too long for VICI and was not sent");
             true
         }
     }

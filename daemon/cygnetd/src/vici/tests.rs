@@ -20,7 +20,7 @@ use crate::subscribers::{Client, ROOM, Subscribers};
 const PATIENCE: Duration = Duration::from_millis(300);
 
 /// `echo` answers with its request, `stream` sends three events before, `endless` sends them as long as they are taken, `wait` waits to be
-/// released.
+/// released, `long` has an answer that does not fit into a packet, `panic` does so.
 #[derive(Default)]
 struct Fake {
     subscribers: Arc<Subscribers>,
@@ -37,6 +37,12 @@ impl Commands for Fake {
         match name {
             "echo" => {}
             "wait" => self.release.notified().await,
+            "long" => {
+                let mut answer = Message::new();
+                (0..10).for_each(|number| answer.set(format!("k{number}"), vec![b'x'; 60_000]));
+                return Packet::CmdResponse(answer);
+            }
+            "panic" => panic!("of a command, on purpose"),
             "stream" => {
                 for number in 0..3 {
                     let event = Packet::Event("list-sa".into(), Message::new().with("n", number.to_string()));
@@ -173,6 +179,61 @@ async fn malformed_packets_get_no_answer_and_harm_nobody() {
     assert_eq!(peer.next().await, Some(response("alive")));
     peer.stream.write_all(&[0xff; 8]).await.unwrap();
     assert_eq!(peer.next().await, None);
+}
+
+#[tokio::test]
+async fn who_goes_on_sending_nonsense_is_cut_off() {
+    let empty = 0_u32.to_be_bytes().to_vec();
+    for nonsense in [empty, frame::encode(&Packet::EventConfirm).unwrap()] {
+        let (mut peer, session) = connect(&Arc::default());
+        peer.stream.write_all(&nonsense.repeat(1000)).await.unwrap();
+        peer.send(&[request("echo", "never read")]).await;
+        assert_eq!(peer.next().await, None);
+        session.await.unwrap();
+    }
+}
+
+/// Each request lets some more be read ahead, but not each as much as all.
+#[tokio::test]
+async fn what_is_sent_ahead_is_bounded_however_many_requests_wait() {
+    let commands = Arc::new(Fake::default());
+    let (mut peer, _session) = connect(&commands);
+    let waits = 8;
+    peer.send(&vec![request("wait", "1"); waits]).await;
+    let octets = frame::encode(&request("echo", &"x".repeat(60_000))).unwrap();
+    let (mut taken, mut sent) = (0, 0);
+    for _ in 0..waits {
+        let soon = Duration::from_millis(100);
+        while let Ok(written) = tokio::time::timeout(soon, peer.stream.write(&octets[sent..])).await {
+            let written = written.unwrap();
+            (taken, sent) = (taken + written, (sent + written) % octets.len());
+        }
+        commands.release.notify_one();
+        assert_eq!(peer.next().await, Some(response("1")));
+    }
+    // Twice the longest packet, and what the socket holds.
+    assert!((1 << 20..3 << 20).contains(&taken), "{taken} octets");
+}
+
+#[tokio::test]
+async fn an_answer_that_is_too_long_is_told_and_not_waited_for() {
+    let (mut peer, _session) = connect(&Arc::default());
+    peer.send(&[request("long", "1"), request("echo", "alive")]).await;
+    let Some(Packet::CmdResponse(answer)) = peer.next().await else { panic!("no answer") };
+    let reason = answer.get_str("errmsg").unwrap();
+    assert!(answer.get_str("success") == Some("no") && reason.contains("too long for VICI"), "{reason}");
+    assert_eq!(peer.next().await, Some(response("alive")));
+}
+
+#[tokio::test]
+async fn a_command_that_panics_takes_its_client_along() {
+    let commands = Arc::new(Fake::default());
+    let (mut peer, session) = connect(&commands);
+    peer.send(&[Packet::EventRegister("alert".into())]).await;
+    assert_eq!(peer.next().await, Some(Packet::EventConfirm));
+    peer.send(&[request("panic", "1")]).await;
+    assert_eq!(peer.next().await, None);
+    assert!(session.await.is_err() && !commands.subscribers.anybody_wants("alert"));
 }
 
 #[tokio::test]
