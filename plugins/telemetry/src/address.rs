@@ -3,9 +3,16 @@
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+
+use rustix::io::Errno;
+use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+
+/// Clients that may wait until they are accepted; the system may allow fewer.
+const BACKLOG: i32 = 128;
 
 /// One place to listen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,29 +97,48 @@ impl Bound {
     }
 }
 
-/// A listening socket file. Dropping it removes the file.
+/// A listening socket file. Dropping it removes the file, unless its place has been given to another one meanwhile.
 #[derive(Debug)]
 pub(crate) struct SocketFile {
     pub(crate) listener: UnixListener,
     path: PathBuf,
+    file: Option<(u64, u64)>,
 }
 
 impl SocketFile {
     /// For the user and the group of this process. A file left by a dead process is replaced, a live listener never.
     fn bind(path: &Path) -> io::Result<Self> {
+        let address = SocketAddrUnix::new(path)?;
         let is_socket = std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket());
-        if is_socket && UnixStream::connect(path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
+        // A listener whose queue is full is no dead one, and not waited for.
+        if is_socket && net::connect(socket()?, &address) == Err(Errno::CONNREFUSED) {
             std::fs::remove_file(path)?;
         }
-        let bound = Self { listener: UnixListener::bind(path)?, path: path.to_owned() };
+        let socket = socket()?;
+        net::bind(&socket, &address)?;
+        let bound = Self { listener: socket.into(), path: path.to_owned(), file: device_and_inode(path) };
+        // Until it listens, whoever connects is refused, whatever the file's permissions.
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
-        bound.listener.set_nonblocking(true)?;
+        net::listen(&bound.listener, BACKLOG)?;
         Ok(bound)
     }
 }
 
+fn socket() -> rustix::io::Result<OwnedFd> {
+    net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)
+}
+
+/// What tells one file from another of the same name.
+fn device_and_inode(path: &Path) -> Option<(u64, u64)> {
+    std::fs::symlink_metadata(path).ok().map(|file| (file.dev(), file.ino()))
+}
+
 impl Drop for SocketFile {
     fn drop(&mut self) {
+        let now = device_and_inode(&self.path);
+        if now.is_some() && now != self.file {
+            return tracing::warn!(path = %self.path.display(), "the HTTP socket is another one by now, and stays");
+        }
         if let Err(error) = std::fs::remove_file(&self.path) {
             tracing::warn!(path = %self.path.display(), %error, "cannot remove the HTTP socket");
         }
@@ -144,6 +170,33 @@ mod tests {
         assert_eq!(Bound::bind(&places).unwrap_err().error.kind(), io::ErrorKind::AddrInUse);
         assert!(path.exists());
         drop(bound);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_listener_that_is_too_busy_is_not_waited_for() {
+        let path = std::env::temp_dir().join(format!("telemetry-{}-busy.http", std::process::id()));
+        let (busy, address) = (socket().unwrap(), SocketAddrUnix::new(&path).unwrap());
+        net::bind(&busy, &address).unwrap();
+        net::listen(&busy, 0).unwrap();
+        let connect = || socket().and_then(|socket| net::connect(&socket, &address).map(|()| socket));
+        let waiting: Vec<_> = (0..8).map_while(|_| connect().ok()).collect();
+        assert!(!waiting.is_empty() && waiting.len() < 8);
+        let error = Bound::bind(&[Listen::Unix(path.clone())]).unwrap_err().error;
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        std::fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
+    fn what_has_taken_its_place_is_not_removed() {
+        let path = std::env::temp_dir().join(format!("telemetry-{}-successor.http", std::process::id()));
+        let places = [Listen::Unix(path.clone())];
+        let first = Bound::bind(&places).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let second = Bound::bind(&places).unwrap();
+        drop(first);
+        assert!(path.exists());
+        drop(second);
         assert!(!path.exists());
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fs::Permissions;
 use std::io;
-use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _, chown};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _, chown};
 use std::os::unix::net::{UnixListener as StdListener, UnixStream};
 use std::path::{Path, PathBuf};
 
@@ -15,8 +15,9 @@ use crate::net::process_name;
 
 /// A listening socket file. Dropping it removes the file.
 pub(super) struct SocketFile {
+    // Dropped first: nobody shall find a file that nobody listens at.
+    _remover: Remover,
     pub(super) listener: UnixListener,
-    path: PathBuf,
 }
 
 /// Owner and group by number.
@@ -36,7 +37,7 @@ impl SocketFile {
         let making = || format!("cannot make the VICI socket {shown}");
         let socket = Socket::new(Domain::UNIX, Type::STREAM, None).with_context(making)?;
         socket.bind(&SockAddr::unix(path).with_context(making)?).with_context(making)?;
-        let remover = Remover(path);
+        let remover = Remover::of(path);
         // Until it listens, whoever connects is refused, whatever the file's permissions.
         chown(path, owner.user, Some(owner.group))
             .with_context(|| format!("cannot give {shown} to user `{}` and group `{}`", access.user, access.group))?;
@@ -45,8 +46,7 @@ impl SocketFile {
         socket.listen(backlog).with_context(making)?;
         socket.set_nonblocking(true).with_context(making)?;
         let listener = UnixListener::from_std(StdListener::from(socket)).with_context(making)?;
-        std::mem::forget(remover);
-        Ok(Self { listener, path: path.to_owned() })
+        Ok(Self { _remover: remover, listener })
     }
 
     /// Whether [`Self::bind`] would succeed, without listening yet.
@@ -71,21 +71,33 @@ impl SocketFile {
     }
 }
 
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        drop(Remover(&self.path));
+/// Removes the file of a socket that goes, unless its place has been given to another one meanwhile.
+struct Remover {
+    path: PathBuf,
+    file: Option<(u64, u64)>,
+}
+
+impl Remover {
+    fn of(path: &Path) -> Self {
+        Self { path: path.to_owned(), file: device_and_inode(path) }
     }
 }
 
-/// Removes the file of a socket that goes.
-struct Remover<'a>(&'a Path);
-
-impl Drop for Remover<'_> {
+impl Drop for Remover {
     fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_file(self.0) {
-            tracing::warn!(path = %self.0.display(), %error, "cannot remove the VICI socket");
+        let now = device_and_inode(&self.path);
+        if now.is_some() && now != self.file {
+            return tracing::warn!(path = %self.path.display(), "the VICI socket is another one by now, and stays");
+        }
+        if let Err(error) = std::fs::remove_file(&self.path) {
+            tracing::warn!(path = %self.path.display(), %error, "cannot remove the VICI socket");
         }
     }
+}
+
+/// What tells one file from another of the same name.
+fn device_and_inode(path: &Path) -> Option<(u64, u64)> {
+    std::fs::symlink_metadata(path).ok().map(|file| (file.dev(), file.ino()))
 }
 
 /// Removes a dead socket file; refuses when somebody listens or the file is something else.
@@ -198,8 +210,19 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_has_taken_its_place_is_not_removed() {
+        let path = path("successor");
+        let first = bind(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let second = bind(&path).unwrap();
+        drop(first);
+        assert!(connect(&path).is_ok());
+        drop(second);
+        assert!(!path.exists());
+    }
+
+    #[tokio::test]
     async fn the_file_is_as_configured() {
-        use std::os::unix::fs::MetadataExt as _;
         let path = path("mode");
         let user = rustix::process::geteuid().as_raw();
         for mode in [0o600, 0o660, 0o666] {
