@@ -191,6 +191,13 @@ impl<'a> Packet<'a> {
     }
 }
 
+impl std::ops::AddAssign for Totals {
+    fn add_assign(&mut self, more: Self) {
+        self.inner += more.inner;
+        self.outer += more.outer;
+    }
+}
+
 impl Totals {
     /// Appends `PREFIX-inner` and `PREFIX-outer`.
     pub fn set(&self, message: &mut Message, prefix: &str) {

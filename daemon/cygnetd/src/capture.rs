@@ -239,4 +239,4 @@ impl Drop for Watching {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -5,7 +5,7 @@ use super::*;
 
 /// A data path that only shows packets, or does not.
 #[derive(Default)]
-struct Showing {
+pub(crate) struct Showing {
     blind: bool,
     tap: Mutex<Option<Arc<dyn Tap>>>,
 }
@@ -35,12 +35,12 @@ impl OffloadBackend for Showing {
     fn shut_down(&self, _: OnStop) {}
 }
 
-fn begin(captures: &Arc<Captures>, backend: &Arc<Showing>, wanted: WantedCapture) -> Result<Watching, String> {
+pub(crate) fn begin(captures: &Arc<Captures>, backend: &Arc<Showing>, wanted: WantedCapture) -> Result<Watching, String> {
     let backend = Arc::<Showing>::clone(backend) as Arc<dyn OffloadBackend>;
     captures.begin(&backend, wanted)
 }
 
-fn wanted(child: Option<&str>, ike: bool) -> WantedCapture {
+pub(crate) fn wanted(child: Option<&str>, ike: bool) -> WantedCapture {
     WantedCapture { connection: "site".into(), child: child.map(str::to_owned), ike, ike_alone: false, keys: false }
 }
 

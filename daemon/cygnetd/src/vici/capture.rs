@@ -1,10 +1,13 @@
 //! `cygnet-capture`: packets to a client, for as long as it wants them.
 //!
-//! A client that does not read holds up this stream only: meanwhile the queue of the capture fills up and loses what comes, which is counted.
+//! A client that does not read holds up this stream only: meanwhile the queue of the capture fills up and loses what comes, which is counted. There
+//! is room for few captures, so it does not hold its place for ever: it is given up like a client that takes nothing of an answer, and sooner when
+//! somebody ends the capture.
 
 mod keys;
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ike_model::ChildSaSnapshot;
@@ -14,7 +17,7 @@ use swanctl_compat::render;
 use swanctl_compat::request::{WantedCapture, child_not_found, ike_not_found};
 use swanctl_compat::vici::{Message, Packet as Vici, frame};
 
-use crate::capture::{Batch, Origin, Record, Watching};
+use crate::capture::{Batch, Capture, Origin, Record, Watching};
 use crate::core::Core;
 use crate::subscribers::{Client, framed};
 use keys::Handing;
@@ -23,8 +26,8 @@ use keys::Handing;
 const HEARTBEAT: Duration = Duration::from_secs(1);
 /// What comes within this time goes into one event.
 const GATHER: Duration = Duration::from_millis(10);
-/// How often room is looked for with a client that does not read.
-const ROOM_AGAIN: Duration = Duration::from_millis(20);
+/// What came before the capture was told to end waits so long for a client that does not read.
+const FAREWELL: Duration = Duration::from_secs(5);
 /// SAs without a CHILD SA that are remembered.
 const STRANGERS: usize = 4096;
 
@@ -50,9 +53,12 @@ pub(super) async fn capture(core: &Core, client: &Client, wanted: WantedCapture)
     tracing::info!(conn = wanted.connection, child = wanted.child, "packets are captured for a VICI client");
     let mut sas = Sas::default();
     let modes = sas.look(core, wanted).await;
-    let stream = Stream { client };
-    stream.send(HEAD, head(&watching, modes).message()).await;
-    let (seen, lost) = stream_packets(core, &watching, &stream, &mut sas, handing).await;
+    let stream = Stream { client, capture: &watching.capture, farewell: FAREWELL };
+    let begun = stream.send(HEAD, head(&watching, modes).message()).await;
+    let (seen, lost) = match begun {
+        true => stream_packets(core, &watching, &stream, &mut sas, handing).await,
+        false => Default::default(),
+    };
     tracing::info!(
         conn = wanted.connection,
         inner = seen.inner,
@@ -100,42 +106,54 @@ async fn stream_packets(
     mut handing: Option<Handing>,
 ) -> (Totals, Totals) {
     let capture = &watching.capture;
-    let (mut seen, mut spare) = (Totals::default(), Batch::default());
-    if let Some(handing) = &mut handing {
-        handing.more(core, &capture.wanted, stream, true).await;
-    }
+    let (mut sent, mut spare) = (Totals::default(), Batch::default());
+    let mut taken = match &mut handing {
+        Some(handing) => handing.more(core, &capture.wanted, stream, true).await,
+        None => true,
+    };
     loop {
-        if tokio::time::timeout(HEARTBEAT, capture.ready()).await.is_ok() && !capture.is_ending() {
+        if taken && tokio::time::timeout(HEARTBEAT, capture.ready()).await.is_ok() && !capture.is_ending() {
             tokio::time::sleep(GATHER).await;
         }
         // What comes after it was told to end is not waited for, but what came before is there.
         let ending = capture.is_ending();
         let (batch, [inner, outer]) = capture.take(spare);
-        let lost = Totals { inner, outer };
+        let mut lost = Totals { inner, outer };
         let news = sas.learn(core, &capture.wanted, &batch).await;
-        if let Some(handing) = &mut handing {
-            handing.more(core, &capture.wanted, stream, news || ending).await;
+        if let Some(handing) = handing.as_mut().filter(|_| taken) {
+            taken = handing.more(core, &capture.wanted, stream, news || ending).await;
         }
-        let mut packets = batch.packets().peekable();
-        loop {
-            let mut octets = 0;
-            let mut some = Vec::new();
-            while let Some((record, packet)) = packets.next_if(|_| octets < EVENT_OCTETS && some.len() < EVENT_PACKETS)
-            {
-                octets += packet.len();
-                let packet = sas.describe(record, packet);
-                seen.count(packet.side);
-                some.push(packet);
-            }
-            stream.send(PACKETS, capture::packets(lost, some)).await;
-            if packets.peek().is_none() {
-                break;
-            }
+        if taken {
+            taken = send_all(stream, sas, &batch, &mut lost, &mut sent).await;
+        } else {
+            batch.packets().for_each(|(record, _)| lost.count(side(record)));
         }
-        drop(packets);
+        if ending || !taken {
+            return (sent, lost);
+        }
         spare = batch.emptied();
-        if ending {
-            return (seen, lost);
+    }
+}
+
+/// Sends a batch, adding to what was sent; what the client does not take is lost, and it is `false` then.
+async fn send_all(stream: &Stream<'_>, sas: &Sas, batch: &Batch, lost: &mut Totals, sent: &mut Totals) -> bool {
+    let mut packets = batch.packets().peekable();
+    loop {
+        let mut octets = 0;
+        let (mut some, mut these) = (Vec::new(), Totals::default());
+        while let Some((record, packet)) = packets.next_if(|_| octets < EVENT_OCTETS && some.len() < EVENT_PACKETS) {
+            octets += packet.len();
+            these.count(side(record));
+            some.push(sas.describe(record, packet));
+        }
+        if !stream.send(PACKETS, capture::packets(*lost, some)).await {
+            *lost += these;
+            packets.for_each(|(record, _)| lost.count(side(record)));
+            return false;
+        }
+        *sent += these;
+        if packets.peek().is_none() {
+            return true;
         }
     }
 }
@@ -143,21 +161,41 @@ async fn stream_packets(
 /// Events to one client.
 struct Stream<'a> {
     client: &'a Client,
+    capture: &'a Capture,
+    /// See [`FAREWELL`].
+    farewell: Duration,
 }
 
 impl Stream<'_> {
-    /// Queues an event as soon as there is room. Its session ends this wait when the client goes.
-    async fn send(&self, event: &str, message: Message) {
+    /// Queues an event as soon as there is room; `false` when the client takes nothing, so that nothing further need be sent.
+    async fn send(&self, event: &str, message: Message) -> bool {
         let frame = match frame::encode(&Vici::Event(event.to_owned(), message)) {
             Ok(octets) => framed(octets),
-            Err(error) => return tracing::error!(%error, "packets are too long for VICI and were not sent"),
+            Err(error) => {
+                tracing::error!(%error, "packets are too long for VICI and were not sent");
+                return true;
+            }
         };
         for _ in 0..self.client.registrations(event) {
-            while !self.client.try_send(&frame) {
-                tokio::time::sleep(ROOM_AGAIN).await;
+            let sent = tokio::select! {
+                biased;
+                sent = self.client.send(Arc::clone(&frame)) => sent,
+                () = self.given_up() => false,
+            };
+            if !sent {
+                return false;
             }
         }
         tokio::task::yield_now().await;
+        true
+    }
+
+    /// Waits until the capture has been told to end for so long that a client that reads would have taken everything.
+    async fn given_up(&self) {
+        while !self.capture.is_ending() {
+            tokio::time::sleep(HEARTBEAT).await;
+        }
+        tokio::time::sleep(self.farewell).await;
     }
 }
 
@@ -217,16 +255,20 @@ impl Sas {
         };
         Packet {
             time: record.time,
-            side: match record.side {
-                Side::Inner => capture::Side::Inner,
-                Side::Outer => capture::Side::Outer,
-            },
+            side: side(record),
             inbound: record.direction != Direction::Outbound,
             sa,
             dropped: record.dropped.map(str::to_owned),
             octets,
             length: octets.len(),
         }
+    }
+}
+
+fn side(record: &Record) -> capture::Side {
+    match record.side {
+        Side::Inner => capture::Side::Inner,
+        Side::Outer => capture::Side::Outer,
     }
 }
 
@@ -240,4 +282,34 @@ fn mode(backend: &str, child: &ChildSaSnapshot) -> String {
     let device = child.offload.device.as_ref().map(|device| format!(" on {device}")).unwrap_or_default();
     let simulated = if child.offload.simulated { " (simulated)" } else { "" };
     format!("{}: {backend}{offload}{device}{simulated}", child.name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::capture::Captures;
+    use crate::capture::tests::{Showing, begin, wanted};
+    use crate::subscribers::{ROOM, Subscribers};
+
+    #[tokio::test]
+    async fn a_client_that_takes_nothing_does_not_keep_its_place() {
+        let soon = Duration::from_millis(50);
+        let (all, captures) = (Subscribers::default(), Arc::<Captures>::default());
+        let watching = begin(&captures, &Arc::<Showing>::default(), wanted(None, true)).unwrap();
+        for patience in [Some(soon), None] {
+            let (client, _queue) = all.join(patience);
+            client.register(PACKETS);
+            let stream = Stream { client: &client, capture: &watching.capture, farewell: soon };
+            assert!(stream.send(PACKETS, Message::new()).await);
+            while client.try_send(&framed(vec![0; ROOM / 16])) {}
+            let message = Message::new().with("text", "x".repeat(60_000));
+            if patience.is_none() {
+                let waiting = tokio::time::timeout(4 * soon, stream.send(PACKETS, message.clone())).await;
+                assert!(waiting.is_err(), "nobody has told it to end");
+                captures.end(watching.capture.number);
+            }
+            assert!(!stream.send(PACKETS, message).await);
+            assert_eq!(client.is_stuck(), patience.is_some());
+        }
+    }
 }

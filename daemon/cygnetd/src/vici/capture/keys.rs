@@ -16,6 +16,9 @@ use crate::subscribers::{Client, Peer};
 
 const EVENT: &str = "cygnet-keys";
 
+/// SAs whose keys go into one event: with the longest keys and names that there are they fit into one packet.
+const TOGETHER: usize = 256;
+
 /// What a client has of a connection's keys.
 pub(super) struct Handing {
     leave: KeyExport,
@@ -47,25 +50,36 @@ impl Handing {
         Ok(Self { leave, peer, known: HashSet::new(), asked: None })
     }
 
-    /// Hands out keys that the client does not have yet, if there may be some: `news` says that messages or packets of unknown SAs came.
-    pub(super) async fn more(&mut self, core: &Core, wanted: &WantedCapture, stream: &Stream<'_>, news: bool) {
+    /// Hands out keys that the client does not have yet, if there may be some: `news` says that messages or packets of unknown SAs came. `false` when
+    /// the client takes nothing.
+    pub(super) async fn more(
+        &mut self,
+        core: &Core,
+        wanted: &WantedCapture,
+        stream: &Stream<'_>,
+        news: bool,
+    ) -> bool {
         if !news && self.asked.is_some_and(|asked| asked.elapsed() < HEARTBEAT) {
-            return;
+            return true;
         }
         self.asked = Some(Instant::now());
         let all = core.keys_of(self.leave, &wanted.connection).await;
         let ike = all.ike.iter().filter(|_| wanted.ike).map(|keys| (told_ike(keys), of_ike(keys)));
         let is_wanted = |keys: &&EspSaKeys| wanted.child.as_ref().is_none_or(|child| *child == *keys.child);
         let esp = all.esp.iter().filter(is_wanted).map(|keys| (told_esp(keys), of_esp(keys)));
-        let new = ike.chain(esp).filter(|(sa, _)| self.known.insert(format!("{} {}", sa.protocol, sa.spi)));
-        let (sas, keys): (Vec<ExportedSa>, Vec<Keys>) = new.unzip();
-        if keys.is_empty() {
-            return;
-        }
-        // It is known to everybody before anybody has them.
+        let mut new = ike.chain(esp).filter(|(sa, _)| self.known.insert(format!("{} {}", sa.protocol, sa.spi)));
         let (uid, pid) = self.peer;
-        core.shared.events.publish(EventBody::KeysExported { connection: wanted.connection.clone(), uid, pid, sas });
-        stream.send(EVENT, keys::message(&keys)).await;
+        loop {
+            let (sas, keys): (Vec<ExportedSa>, Vec<Keys>) = new.by_ref().take(TOGETHER).unzip();
+            if keys.is_empty() {
+                return true;
+            }
+            // It is known to everybody before anybody has them.
+            core.shared.events.publish(EventBody::KeysExported { connection: wanted.connection.clone(), uid, pid, sas });
+            if !stream.send(EVENT, keys::message(&keys)).await {
+                return false;
+            }
+        }
     }
 }
 
