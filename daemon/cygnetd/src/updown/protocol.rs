@@ -10,7 +10,7 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-/// More than a socket buffer of the usual size takes as one packet.
+/// More than a socket buffer of the usual size takes as one packet; where buffers are larger, no more than this is sent all the same.
 const LONGEST: usize = 256 * 1024;
 /// An end that does not read for so long is as good as dead.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -110,6 +110,9 @@ impl Channel {
     /// `EMSGSIZE` when it is too long; otherwise the other end has gone or does not read.
     pub(super) fn send(&self, message: &impl Serialize) -> io::Result<()> {
         let octets = serde_json::to_vec(message)?;
+        if octets.len() > LONGEST {
+            return Err(rustix::io::Errno::MSGSIZE.into());
+        }
         loop {
             match rustix::net::send(&self.0, &octets, SendFlags::NOSIGNAL) {
                 Err(rustix::io::Errno::INTR) => {}
@@ -177,6 +180,10 @@ mod tests {
     fn what_is_too_long_is_told_from_an_end_that_has_gone() {
         let (a, b) = Channel::pair().unwrap();
         let run = Request::Run { id: 7, limit_ms: 1, script: "\u{1}".repeat(60_000), environment: Vec::new() };
+        assert_eq!(a.send(&run).unwrap_err().raw_os_error(), Some(libc::EMSGSIZE));
+        // A larger buffer would let it through, and the other end would take it for nonsense.
+        rustix::net::sockopt::set_socket_send_buffer_size(&a.0, 2 * LONGEST).unwrap();
+        let run = Request::Run { id: 7, limit_ms: 1, script: "x".repeat(LONGEST), environment: Vec::new() };
         assert_eq!(a.send(&run).unwrap_err().raw_os_error(), Some(libc::EMSGSIZE));
         drop(b);
         assert_eq!(a.send(&Request::End {}).unwrap_err().raw_os_error(), Some(libc::EPIPE));

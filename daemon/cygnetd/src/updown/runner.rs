@@ -240,12 +240,21 @@ impl Runner {
     /// From now on this one runs the scripts.
     fn employ(&mut self, helper: Helper) -> io::Result<()> {
         self.number += 1;
-        let (channel, to_us, number) = (helper.listener()?, self.to_us.clone(), self.number);
-        std::thread::Builder::new().name("updown-reports".into()).spawn(move || listen(&channel, number, &to_us))?;
+        if let Err(error) = self.listen_to(&helper) {
+            // One that nobody listens to is of no use, and would stay behind as a zombie.
+            helper.bury();
+            return Err(error);
+        }
         tracing::debug!(pid = helper.id(), "a helper runs updown scripts");
         self.helper = Some(helper);
         self.next_helper = None;
         Ok(())
+    }
+
+    fn listen_to(&self, helper: &Helper) -> io::Result<()> {
+        let (channel, to_us, number) = (helper.listener()?, self.to_us.clone(), self.number);
+        let thread = std::thread::Builder::new().name("updown-reports".into());
+        thread.spawn(move || listen(&channel, number, &to_us)).map(drop)
     }
 
     fn stop(&mut self) {

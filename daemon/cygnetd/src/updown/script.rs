@@ -51,7 +51,21 @@ impl Started {
     }
 
     /// Waits for its end, for `limit` at most; what it writes is handed on meanwhile.
-    pub(super) fn wait(mut self, limit: Duration, mut written: impl FnMut(Output)) -> io::Result<End> {
+    ///
+    /// # Errors
+    /// It cannot be watched. Then it is killed: what nobody watches does not run.
+    pub(super) fn wait(mut self, limit: Duration, written: impl FnMut(Output)) -> io::Result<End> {
+        let end = self.watch(limit, written);
+        if end.is_err() && matches!(self.shell.try_wait(), Ok(None)) {
+            // They may go in this very moment.
+            let _ = kill_process_group(self.group, Signal::KILL);
+            let _ = self.shell.kill();
+            let _ = self.shell.wait();
+        }
+        end
+    }
+
+    fn watch(&mut self, limit: Duration, mut written: impl FnMut(Output)) -> io::Result<End> {
         let ended = pidfd_open(self.group, PidfdFlags::empty())?;
         let mut lines = Lines::default();
         let mut open = true;
@@ -229,6 +243,16 @@ mod tests {
         }
         let stubborn = run("trap '' TERM; while :; do sleep 0.1; done", &[], Duration::from_millis(100));
         assert_eq!(stubborn.0, End::TimedOut);
+    }
+
+    #[test]
+    fn what_cannot_be_watched_does_not_run() {
+        let mut started = Started::start("exec sleep 60", &[]).unwrap();
+        let process = format!("/proc/{}", started.shell.id());
+        // Of this number there is no process anywhere.
+        started.group = Pid::from_raw(i32::MAX).unwrap();
+        started.wait(LONG, |_| ()).unwrap_err();
+        assert!(!std::path::Path::new(&process).exists());
     }
 
     #[test]
