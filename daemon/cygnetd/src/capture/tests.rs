@@ -35,7 +35,11 @@ impl OffloadBackend for Showing {
     fn shut_down(&self, _: OnStop) {}
 }
 
-pub(crate) fn begin(captures: &Arc<Captures>, backend: &Arc<Showing>, wanted: WantedCapture) -> Result<Watching, String> {
+pub(crate) fn begin(
+    captures: &Arc<Captures>,
+    backend: &Arc<Showing>,
+    wanted: WantedCapture,
+) -> Result<Watching, String> {
     let backend = Arc::<Showing>::clone(backend) as Arc<dyn OffloadBackend>;
     captures.begin(&backend, wanted)
 }

@@ -52,13 +52,7 @@ impl Handing {
 
     /// Hands out keys that the client does not have yet, if there may be some: `news` says that messages or packets of unknown SAs came. `false` when
     /// the client takes nothing.
-    pub(super) async fn more(
-        &mut self,
-        core: &Core,
-        wanted: &WantedCapture,
-        stream: &Stream<'_>,
-        news: bool,
-    ) -> bool {
+    pub(super) async fn more(&mut self, core: &Core, wanted: &WantedCapture, stream: &Stream<'_>, news: bool) -> bool {
         if !news && self.asked.is_some_and(|asked| asked.elapsed() < HEARTBEAT) {
             return true;
         }
@@ -75,7 +69,12 @@ impl Handing {
                 return true;
             }
             // It is known to everybody before anybody has them.
-            core.shared.events.publish(EventBody::KeysExported { connection: wanted.connection.clone(), uid, pid, sas });
+            core.shared.events.publish(EventBody::KeysExported {
+                connection: wanted.connection.clone(),
+                uid,
+                pid,
+                sas,
+            });
             if !stream.send(EVENT, keys::message(&keys)).await {
                 return false;
             }
