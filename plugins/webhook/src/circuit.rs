@@ -22,8 +22,8 @@ enum State {
     Untried,
     /// Messages arrive.
     Closed,
-    /// They do not.
-    Paused { until: Instant, pauses: u32, since: Instant },
+    /// They do not, and have not in earlier runs for the time `before`.
+    Paused { until: Instant, pauses: u32, since: Instant, before: Duration },
 }
 
 /// What follows from a failure.
@@ -72,11 +72,11 @@ impl Circuit {
         }
     }
 
-    /// How long it has been down.
+    /// How long it has been down, also in earlier runs.
     pub(crate) fn down_for(&self, now: Instant) -> Option<Duration> {
         match self.state {
             State::Untried | State::Closed => None,
-            State::Paused { since, .. } => Some(now.saturating_duration_since(since)),
+            State::Paused { since, before, .. } => Some(now.saturating_duration_since(since).saturating_add(before)),
         }
     }
 
@@ -88,36 +88,36 @@ impl Circuit {
         down
     }
 
-    /// A message has not arrived.
-    pub(crate) fn failed(&mut self, message: &str, failure: &Failure, now: Instant) -> Judgement {
+    /// A message has not arrived, which has failed for the time `failing` already, maybe in earlier runs.
+    pub(crate) fn failed(&mut self, message: &str, failure: &Failure, failing: Duration, now: Instant) -> Judgement {
         if !self.refused.iter().any(|known| known == message) && self.refused.len() < REFUSALS {
             self.refused.push(message.to_owned());
         }
         let all = failure.concerns_all() || self.refused.len() >= REFUSALS;
         match self.state {
-            State::Paused { until, pauses, since } => {
+            State::Paused { until, pauses, since, before } => {
                 // What was under way when the pause began does not make it longer, unless the receiver asks.
                 let pauses = if until <= now { pauses.saturating_add(1) } else { pauses };
                 let again = if until <= now { now + self.pause(pauses, failure) } else { until };
                 let until = again.max(now + failure.asked.unwrap_or_default());
-                self.state = State::Paused { until, pauses, since };
+                self.state = State::Paused { until, pauses, since, before };
                 Judgement { counts: false, opened: false }
             }
             // A receiver that refuses lives.
             State::Untried | State::Closed if !all => Judgement { counts: true, opened: false },
             State::Untried => {
-                self.open(failure, now);
+                self.open(failure, failing, now);
                 Judgement { counts: false, opened: true }
             }
             State::Closed => {
-                self.open(failure, now);
+                self.open(failure, Duration::ZERO, now);
                 Judgement { counts: !failure.is_free(), opened: true }
             }
         }
     }
 
-    fn open(&mut self, failure: &Failure, now: Instant) {
-        self.state = State::Paused { until: now + self.pause(0, failure), pauses: 0, since: now };
+    fn open(&mut self, failure: &Failure, before: Duration, now: Instant) {
+        self.state = State::Paused { until: now + self.pause(0, failure), pauses: 0, since: now, before };
     }
 
     fn pause(&self, pauses: u32, failure: &Failure) -> Duration {
@@ -127,8 +127,8 @@ impl Circuit {
 
     /// Somebody knows better: the next message is sent at once.
     pub(crate) fn try_now(&mut self, now: Instant) {
-        if let State::Paused { pauses, since, .. } = self.state {
-            self.state = State::Paused { until: now, pauses: pauses.min(1), since };
+        if let State::Paused { pauses, since, before, .. } = self.state {
+            self.state = State::Paused { until: now, pauses: pauses.min(1), since, before };
         }
     }
 }
@@ -138,6 +138,8 @@ mod tests {
     use super::*;
     use crate::failure::Class;
     use reqwest::StatusCode;
+
+    const NEW: Duration = Duration::ZERO;
 
     fn refusal() -> Failure {
         Failure::of_status(StatusCode::INTERNAL_SERVER_ERROR, None)
@@ -164,14 +166,14 @@ mod tests {
     fn pauses_grow_to_the_longest_and_count_for_nobody() {
         let mut circuit = Circuit::new(Duration::from_secs(30));
         let mut now = Instant::now();
-        assert_eq!(circuit.failed("a", &nobody(), now), Judgement { counts: false, opened: true });
+        assert_eq!(circuit.failed("a", &nobody(), NEW, now), Judgement { counts: false, opened: true });
         for expected in [1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0] {
             let wait = pause(&circuit, now);
             assert!((expected * 0.8..=expected * 1.2).contains(&wait), "{wait} instead of {expected}");
             assert_eq!(circuit.room(now, 0, 8), 0);
             now = circuit.paused_until().unwrap();
             assert_eq!((circuit.room(now, 0, 8), circuit.room(now, 1, 8)), (1, 0));
-            assert_eq!(circuit.failed("a", &refusal(), now), Judgement { counts: false, opened: false });
+            assert_eq!(circuit.failed("a", &refusal(), NEW, now), Judgement { counts: false, opened: false });
         }
         assert!(circuit.succeeded(now).unwrap() > Duration::from_secs(60));
         assert_eq!(circuit.room(now, 0, 8), 8);
@@ -184,14 +186,14 @@ mod tests {
         let now = Instant::now();
         let own = Judgement { counts: true, opened: false };
         for _ in 0..20 {
-            assert_eq!(circuit.failed("a", &refusal(), now), own);
+            assert_eq!(circuit.failed("a", &refusal(), NEW, now), own);
         }
         circuit.succeeded(now);
         for message in ["a", "b", "c", "d"] {
-            assert_eq!(circuit.failed(message, &refusal(), now), own);
+            assert_eq!(circuit.failed(message, &refusal(), NEW, now), own);
         }
-        assert_eq!(circuit.failed("e", &refusal(), now), Judgement { counts: true, opened: true });
-        assert!(!circuit.failed("f", &refusal(), circuit.paused_until().unwrap()).counts);
+        assert_eq!(circuit.failed("e", &refusal(), NEW, now), Judgement { counts: true, opened: true });
+        assert!(!circuit.failed("f", &refusal(), NEW, circuit.paused_until().unwrap()).counts);
     }
 
     #[test]
@@ -211,7 +213,7 @@ mod tests {
         for (failure, counts) in cases {
             let mut circuit = Circuit::new(Duration::from_secs(30));
             circuit.succeeded(now);
-            assert_eq!(circuit.failed("a", &failure, now), Judgement { counts, opened: true }, "{failure:?}");
+            assert_eq!(circuit.failed("a", &failure, NEW, now), Judgement { counts, opened: true }, "{failure:?}");
         }
     }
 
@@ -221,14 +223,30 @@ mod tests {
         let busy = |seconds| Failure::of_status(StatusCode::TOO_MANY_REQUESTS, Some(Duration::from_secs(seconds)));
         let mut circuit = Circuit::new(Duration::from_secs(30));
         circuit.succeeded(now);
-        circuit.failed("a", &busy(600), now);
+        circuit.failed("a", &busy(600), NEW, now);
         assert_eq!(pause(&circuit, now), 600.0);
         // Late ones do not make it longer, unless they were told so.
-        circuit.failed("b", &nobody(), now);
+        circuit.failed("b", &nobody(), NEW, now);
         assert_eq!(pause(&circuit, now), 600.0);
-        circuit.failed("c", &busy(700), now);
+        circuit.failed("c", &busy(700), NEW, now);
         assert_eq!(pause(&circuit, now), 700.0);
         circuit.try_now(now);
         assert_eq!(circuit.room(now, 0, 8), 1);
+    }
+
+    /// What nobody has taken since an earlier run shows that the receiver has been down since then; what it refused while it took others does not.
+    #[test]
+    fn a_receiver_that_was_down_before_the_daemon_started_has_been_for_longer() {
+        let day = Duration::from_secs(86_400);
+        let now = Instant::now();
+        let mut circuit = Circuit::new(Duration::from_secs(30));
+        circuit.failed("a", &nobody(), day, now);
+        circuit.failed("b", &nobody(), 3 * day, now);
+        assert_eq!(circuit.down_for(now + day), Some(2 * day));
+        circuit.try_now(now);
+        assert_eq!(circuit.down_for(now), Some(day));
+        circuit.succeeded(now);
+        circuit.failed("c", &nobody(), day, now);
+        assert_eq!(circuit.down_for(now), Some(Duration::ZERO));
     }
 }

@@ -55,6 +55,7 @@ mod tests {
             time_ms: 1,
             record: record.into(),
             attempts: 0,
+            failing_ms: None,
         };
         let message = Message::of(&delivery).unwrap();
         let expected = format!(

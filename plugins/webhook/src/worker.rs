@@ -29,6 +29,8 @@ const MARGIN: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_secs(1);
 /// The longest sleep: wall-clock time may be set meanwhile.
 const NAP: Duration = Duration::from_secs(60);
+/// How long a run of ours has tried before what happened in earlier ones counts: we may have been away ourselves.
+const TRIED: Duration = if cfg!(test) { Duration::from_millis(250) } else { Duration::from_secs(3600) };
 /// How long messages under way may hold up the end.
 const FAREWELL: Duration = Duration::from_secs(2);
 /// What is said of a receiver that wants no more.
@@ -64,6 +66,7 @@ pub(crate) struct Worker {
     board: Arc<Board>,
     bell: Arc<Bell>,
     circuit: Circuit,
+    began: Instant,
     /// Claimed, with the time at which it is too late to begin.
     queue: VecDeque<(Delivery, Instant)>,
     under_way: JoinSet<Landed>,
@@ -92,6 +95,7 @@ impl Worker {
             board,
             bell,
             circuit,
+            began: Instant::now(),
             queue: VecDeque::new(),
             under_way: JoinSet::new(),
             outcomes: Vec::new(),
@@ -305,17 +309,18 @@ impl Worker {
             self.disable().await;
             return Verdict::Held { at_ms: delivery.time_ms, error };
         }
-        let judgement = self.circuit.failed(&delivery.ulid, failure, now);
+        let wall = now_ms();
+        let judgement = self.circuit.failed(&delivery.ulid, failure, failing(delivery, wall), now);
         if judgement.opened {
             self.pause(failure);
         }
-        let wall = now_ms();
         if judgement.counts {
             return self.again(delivery, failure, wall);
         }
         if self.has_given_up(delivery, now, wall) {
-            self.sweep(failure, now, wall).await;
-            return self.give_up(delivery, failure);
+            let late = self.late(failure);
+            self.sweep(&late, now, wall).await;
+            return self.give_up(delivery, &late);
         }
         // What cannot be the message's fault leaves it its place; else another one finds out.
         let at_ms = if failure.is_free() { delivery.time_ms } else { wall };
@@ -350,11 +355,23 @@ impl Worker {
         Verdict::Dead { error: failure.text.clone() }
     }
 
-    /// Both the endpoint has been down and the message has waited for so long.
+    /// The message has waited for so long, and all that time the endpoint was down or had an excuse for not taking it.
     fn has_given_up(&self, delivery: &Delivery, now: Instant, wall: u64) -> bool {
         let limit = self.endpoint.give_up;
-        let down = self.circuit.down_for(now).unwrap_or_default();
-        !limit.is_zero() && down >= limit && wall.saturating_sub(delivery.time_ms) >= millis(limit)
+        let down = self.circuit.down_for(now).unwrap_or_default().max(failing(delivery, wall));
+        let tried = now.saturating_duration_since(self.began) >= limit.min(TRIED);
+        let waited = wall.saturating_sub(delivery.time_ms) >= millis(limit);
+        !limit.is_zero() && tried && waited && down >= limit
+    }
+
+    /// A failure that has lasted for too long.
+    fn late(&self, failure: &Failure) -> Failure {
+        let limit = self.endpoint.give_up;
+        let span = match limit.as_secs() {
+            secs if secs >= 86_400 => format!("{} days", secs / 86_400),
+            _ => format!("{limit:?}"),
+        };
+        Failure { text: format!("{}; not taken for {span}", failure.text), ..failure.clone() }
     }
 
     /// Gives up everything else that has waited too long: it would take a failure for each otherwise.
@@ -391,7 +408,7 @@ impl Worker {
             webhook = self.endpoint.name,
             "the webhook takes no messages: {failure}; they wait, and it is tried now and then"
         );
-        self.give_back(&failure.text);
+        self.give_back(Some(&failure.text));
     }
 
     async fn disable(&mut self) {
@@ -404,7 +421,7 @@ impl Worker {
                 self.endpoint.name
             );
         }
-        self.give_back(GONE);
+        self.give_back(Some(GONE));
         if let Err(error) = self.outbox.disable(&self.endpoint.name, GONE).await {
             // It is asked again, and answers 410 again.
             self.disabled = false;
@@ -412,10 +429,15 @@ impl Worker {
         }
     }
 
-    fn give_back(&mut self, why: &str) {
+    /// Gives back what is claimed and not sent; why, where that is the receiver's doing.
+    fn give_back(&mut self, why: Option<&str>) {
         let now = Instant::now();
         while let Some((delivery, _)) = self.queue.pop_front() {
-            let verdict = Verdict::Held { at_ms: delivery.time_ms, error: why.to_owned() };
+            let at_ms = delivery.time_ms;
+            let verdict = match why {
+                Some(why) => Verdict::Held { at_ms, error: why.to_owned() },
+                None => Verdict::Returned { at_ms },
+            };
             self.told(delivery, verdict, now);
         }
     }
@@ -457,7 +479,7 @@ impl Worker {
         while let Ok(Some(landed)) = timeout_at(deadline, self.under_way.join_next()).await {
             self.land(landed.ok()).await;
         }
-        self.give_back("the daemon has stopped");
+        self.give_back(None);
         self.patience = None;
         if !self.outcomes.is_empty() && timeout_at(deadline + FAREWELL, self.settle_now()).await.is_err() {
             tracing::info!(
@@ -466,6 +488,11 @@ impl Worker {
             );
         }
     }
+}
+
+/// How long the receiver has not taken a message.
+fn failing(delivery: &Delivery, wall: u64) -> Duration {
+    Duration::from_millis(delivery.failing_ms.map_or(0, |since| wall.saturating_sub(since)))
 }
 
 /// When there may be something to claim.

@@ -87,6 +87,8 @@ pub struct Delivery {
     pub record: String,
     /// Attempts that have failed.
     pub attempts: u32,
+    /// Since when the webhook has not taken it, also in earlier runs; `None` when nobody has tried yet.
+    pub failing_ms: Option<u64>,
 }
 
 /// What became of an attempt.
@@ -107,6 +109,11 @@ pub enum Verdict {
         at_ms: u64,
         /// What keeps it.
         error: String,
+    },
+    /// To be claimed by somebody else: nobody has tried.
+    Returned {
+        /// Not before.
+        at_ms: u64,
     },
     /// Given up; kept to be redelivered by hand.
     Dead {

@@ -28,6 +28,12 @@ pub(super) const STEPS: &[Step] = &[
         postgres: [include_str!("../schema/0002.postgres.sql"), ""],
         compatible_from: 1,
     },
+    Step {
+        statements: include_str!("../schema/0003.sql"),
+        sqlite: ["", include_str!("../schema/0003.after.sqlite.sql")],
+        postgres: [include_str!("../schema/0003.postgres.sql"), include_str!("../schema/0003.after.postgres.sql")],
+        compatible_from: 1,
+    },
 ];
 
 /// What sets off statements that have `;` in them.

@@ -34,6 +34,7 @@ impl Store {
                 time_ms: u64::try_from(row.try_get::<i64, _>(3)?).unwrap_or(0) / 1000,
                 record: row.try_get(4)?,
                 attempts: u32::try_from(row.try_get::<i64, _>(1)?).unwrap_or(u32::MAX),
+                failing_ms: row.try_get::<Option<i64>, _>(5)?.map(millis),
             };
             claimed.push(delivery);
         }
@@ -49,7 +50,7 @@ impl Store {
 
     pub(super) fn due_sql(&self, endpoint: &str, now: u64, limit: u32) -> Sql {
         let mut sql = Sql::new(
-            "SELECT delivery.ulid, delivery.attempts, event.type, event.time_us, event.data FROM delivery JOIN event ON \
+            "SELECT delivery.ulid, delivery.attempts, event.type, event.time_us, event.data, delivery.failing_us FROM delivery JOIN event ON \
              event.ulid = delivery.ulid WHERE delivery.state = 'waiting' AND delivery.gateway = ",
         );
         sql.value(&*self.gateway).push(" AND delivery.endpoint = ").value(endpoint);
@@ -81,7 +82,8 @@ impl Store {
 
     pub(crate) async fn redeliver(&self, which: &Redelivery, now_ms: u64) -> Result<u64, HistoryError> {
         let mut sql = Sql::new(
-            "UPDATE delivery SET state = 'waiting', attempts = 0, delivered_us = NULL, claimed_us = NULL, due_us = ",
+            "UPDATE delivery SET state = 'waiting', attempts = 0, delivered_us = NULL, claimed_us = NULL, \
+             failing_us = NULL, due_us = ",
         );
         sql.value(micros(now_ms)).push(" WHERE gateway = ").value(&*self.gateway);
         match &which.ulid {
@@ -120,10 +122,17 @@ impl Store {
         sql.execute(&self.writer).await.map(drop).map_err(failed)
     }
 
+    /// Sends to an endpoint again. Its messages have waited for us, and not it for them.
     pub(crate) async fn enable(&self, endpoint: &str) -> Result<bool, HistoryError> {
         let mut sql = Sql::new("UPDATE endpoint SET disabled_us = NULL, reason = NULL WHERE gateway = ");
         sql.value(&*self.gateway).push(" AND endpoint = ").value(endpoint).push(" AND disabled_us IS NOT NULL");
-        sql.execute(&self.writer).await.map(|rows| rows > 0).map_err(failed)
+        let was_disabled = sql.execute(&self.writer).await.map_err(failed)? > 0;
+        if was_disabled {
+            let mut sql = Sql::new("UPDATE delivery SET failing_us = NULL WHERE state = 'waiting' AND gateway = ");
+            sql.value(&*self.gateway).push(" AND endpoint = ").value(endpoint).push(" AND failing_us IS NOT NULL");
+            sql.execute(&self.writer).await.map_err(failed)?;
+        }
+        Ok(was_disabled)
     }
 
     pub(crate) async fn disabled(&self, endpoint: &str) -> Result<Option<Disabled>, HistoryError> {
@@ -192,7 +201,10 @@ async fn settle_alike(
     now_ms: u64,
 ) -> Result<(), sqlx::Error> {
     let Some((Delivery { endpoint, .. }, verdict)) = settled.first() else { return Ok(()) };
-    let counts = if matches!(verdict, Verdict::Held { .. }) { "" } else { "attempts = attempts + 1, " };
+    let counts = match verdict {
+        Verdict::Delivered | Verdict::Retry { .. } | Verdict::Dead { .. } => "attempts = attempts + 1, ",
+        Verdict::Held { .. } | Verdict::Returned { .. } => "",
+    };
     let mut sql = Sql::new("UPDATE delivery SET claimed_us = NULL, ");
     sql.push(counts);
     match verdict {
@@ -201,6 +213,10 @@ async fn settle_alike(
         }
         Verdict::Retry { at_ms, error } | Verdict::Held { at_ms, error } => {
             sql.push("due_us = ").value(micros(*at_ms)).push(", last_error = ").value(&**error);
+            sql.push(", failing_us = COALESCE(failing_us, ").value(micros(now_ms)).push(")");
+        }
+        Verdict::Returned { at_ms } => {
+            sql.push("due_us = ").value(micros(*at_ms));
         }
         Verdict::Dead { error } => {
             sql.push("state = 'dead', last_error = ").value(&**error);

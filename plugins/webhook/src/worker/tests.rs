@@ -24,6 +24,7 @@ struct Row {
     time_ms: u64,
     record: String,
     error: Option<String>,
+    failing_ms: Option<u64>,
 }
 
 #[derive(Default)]
@@ -56,7 +57,15 @@ impl Memory {
         for number in numbers {
             let time_ms = now + number as u64 / 100;
             let record = format!("{{\"seq\":{number}}}");
-            let row = Row { state: DeliveryState::Waiting, attempts: 0, due_ms: time_ms, time_ms, record, error: None };
+            let row = Row {
+                state: DeliveryState::Waiting,
+                attempts: 0,
+                due_ms: time_ms,
+                time_ms,
+                record,
+                error: None,
+                failing_ms: None,
+            };
             self.table().rows.insert(id(number), row);
         }
         self.tell();
@@ -107,6 +116,7 @@ impl Outbox for Memory {
                     time_ms,
                     record,
                     attempts,
+                    failing_ms: row.failing_ms,
                 }
             };
             due.map(claim).collect()
@@ -179,12 +189,14 @@ fn settle(table: &mut Table, settled: &[(Delivery, Verdict)]) {
         if row.state != DeliveryState::Waiting {
             continue;
         }
-        row.attempts += u32::from(!matches!(verdict, Verdict::Held { .. }));
+        row.attempts += u32::from(!matches!(verdict, Verdict::Held { .. } | Verdict::Returned { .. }));
         match verdict {
             Verdict::Delivered => row.state = DeliveryState::Delivered,
             Verdict::Retry { at_ms, error } | Verdict::Held { at_ms, error } => {
                 (row.due_ms, row.error) = (*at_ms, Some(error.clone()));
+                row.failing_ms.get_or_insert_with(now_ms);
             }
+            Verdict::Returned { at_ms } => row.due_ms = *at_ms,
             Verdict::Dead { error } => (row.state, row.error) = (DeliveryState::Dead, Some(error.clone())),
         }
     }
@@ -448,6 +460,61 @@ async fn an_endpoint_that_stays_down_gives_up_what_has_waited_too_long() {
     outbox.table().rows.get_mut(&id(700)).unwrap().time_ms = now_ms();
     tokio::time::sleep(Duration::from_millis(150)).await;
     assert_eq!(outbox.row(700).state, DeliveryState::Waiting, "it has not waited yet");
+    running.stop().await;
+}
+
+fn busy(wait: Duration) -> Result<(), Failure> {
+    Err(Failure::of_status(StatusCode::TOO_MANY_REQUESTS, Some(wait)))
+}
+
+#[tokio::test]
+async fn a_receiver_that_asks_for_more_time_for_ever_does_not_get_it() {
+    let (outbox, receiver) = (Memory::of(300), Receiver::new(|_, _| busy(Duration::from_millis(15))));
+    let running = Running::start(Endpoint { give_up: Duration::from_millis(400), ..endpoint() }, &outbox, &receiver);
+    until("all are given up", || outbox.count(DeliveryState::Dead) == 300).await;
+    assert!((4..60).contains(&receiver.seen().len()), "it was left alone as it asked");
+    for number in [0, 299] {
+        let row = outbox.row(number);
+        assert_eq!(row.error.unwrap(), "the receiver answered 429 Too Many Requests; not taken for 400ms");
+    }
+    assert_eq!(running.board.read().given_up, 300);
+    running.stop().await;
+}
+
+/// A receiver that is busy for the sake of one message, and takes all others, is never down for long.
+#[tokio::test]
+async fn a_message_that_the_receiver_is_always_too_busy_for_dies_alone() {
+    let script = |number, _| if number == 3 { busy(Duration::from_millis(5)) } else { Ok(()) };
+    let (outbox, receiver) = (Memory::of(20), Receiver::slow(Duration::from_millis(2), script));
+    let endpoint = Endpoint { concurrency: 4, give_up: Duration::from_millis(500), ..endpoint() };
+    let running = Running::start(endpoint, &outbox, &receiver);
+    let mut next = 20;
+    while outbox.row(3).state == DeliveryState::Waiting {
+        assert!(next < 1000, "it is given up");
+        outbox.add(next..next + 1);
+        next += 1;
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!((outbox.row(3).state, receiver.tries(3) > 10), (DeliveryState::Dead, true));
+    all_delivered(&outbox, next - 1).await;
+    running.stop().await;
+}
+
+/// Runs of ours that end before the span is over add up; only, each gives the receiver some time of its own.
+#[tokio::test]
+async fn how_long_a_receiver_has_been_down_is_known_over_restarts() {
+    let (outbox, receiver) = (Memory::of(600), Receiver::new(|_, _| nobody()));
+    let days = |days: u64| now_ms() - days * 86_400_000;
+    for (number, row) in outbox.table().rows.values_mut().enumerate() {
+        (row.time_ms, row.due_ms) = (days(5), days(5));
+        row.failing_ms = (number < 40).then(|| days(5));
+    }
+    let began = Instant::now();
+    let running = Running::start(endpoint(), &outbox, &receiver);
+    until("all are given up", || outbox.count(DeliveryState::Dead) == 600).await;
+    assert!(began.elapsed() >= TRIED, "it may have been we who were away");
+    assert!(receiver.seen().len() < 40, "also what nobody had tried, for nothing could arrive");
+    assert!(outbox.row(599).error.unwrap().ends_with("; not taken for 4 days"));
     running.stop().await;
 }
 

@@ -96,6 +96,40 @@ fn what_is_held_is_not_an_attempt_and_what_a_dead_daemon_claimed_is_due_again() 
     }
 }
 
+/// Since when a receiver has not taken a message is known to whoever claims it later, and begins anew with what somebody does about it.
+#[test]
+fn it_is_known_since_when_a_delivery_fails() {
+    for place in Place::both() {
+        run(async {
+            let store = place.store_of("gw", vec![to("all", &[])]).await;
+            store.apply(&Run::new("b1", NOON).life("site", "net", 1, 0)).await.unwrap();
+            let now = NOON + 100_000;
+            let claim = async || store.claim("all", now + 90_000, 0, 9).await.unwrap();
+            let since = async || claim().await.iter().map(|due| due.failing_ms).collect::<Vec<_>>();
+            let all = claim().await;
+            assert_eq!((all.len(), since().await), (4, vec![None; 4]), "nobody has tried");
+            let at_ms = all[0].time_ms;
+            let verdicts = [
+                Verdict::Held { at_ms, error: "429".into() },
+                Verdict::Retry { at_ms, error: "400".into() },
+                Verdict::Returned { at_ms },
+            ];
+            let settled: Vec<_> = all.iter().cloned().zip(verdicts).collect();
+            store.settle(&settled, now).await.unwrap();
+            store.settle(&settled, now + 5000).await.unwrap();
+            let known = |due: &[Delivery]| due.iter().map(|due| (due.attempts, due.failing_ms)).collect::<Vec<_>>();
+            assert_eq!(known(&claim().await)[..3], [(0, Some(now)), (2, Some(now)), (0, None)]);
+            let one = Redelivery { endpoint: None, ulid: Some(all[0].ulid.clone()) };
+            store.redeliver(&one, at_ms).await.unwrap();
+            assert_eq!(since().await[..2], [None, Some(now)]);
+            store.disable("all", "410", now).await.unwrap();
+            store.enable("all").await.unwrap();
+            assert_eq!(since().await, [None; 4]);
+            store.close().await;
+        });
+    }
+}
+
 #[test]
 fn two_that_claim_at_once_share_the_deliveries() {
     let place = Place::postgres();
