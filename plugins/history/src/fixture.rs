@@ -75,10 +75,20 @@ impl Run {
         self.time_ms
     }
 
+    /// The beginning of this run, as an earlier release told it.
     pub(crate) fn boot(&self) -> Entry {
         let (gateway, boot_id) = (&self.gateway, &self.boot_id);
         let payload = format!(r#"{{"gateway":"{gateway}","boot_id":"{boot_id}","time_ms":{}}}"#, self.time_ms);
         Entry { kind: Kind::Boot, payload: payload.into_bytes() }
+    }
+
+    /// The same, on this machine.
+    pub(crate) fn boot_on(&self, host: &str, pid: u32) -> Entry {
+        let (gateway, boot_id, time_ms) = (&self.gateway, &self.boot_id, self.time_ms);
+        let run = serde_json::json!({
+            "gateway": gateway, "boot_id": boot_id, "time_ms": time_ms, "host": host, "pid": pid
+        });
+        Entry { kind: Kind::Boot, payload: run.to_string().into_bytes() }
     }
 
     pub(crate) fn record(&mut self, body: EventBody) -> EventRecord {

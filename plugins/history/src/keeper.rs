@@ -1,11 +1,12 @@
 //! Takes over what is in the spool, whatever the database does meanwhile.
 
+mod lookout;
 #[cfg(test)]
 mod tests;
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ike_model::Rfc3339;
@@ -13,6 +14,8 @@ use ike_model::history::{KeepingFigures, Recorder as _, Subscription};
 use serde::Deserialize;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use lookout::{Lookout, News};
 
 use crate::Options;
 use crate::spool::{Entry, Reader, Spool};
@@ -35,8 +38,8 @@ const CLOSE_TIME: Duration = Duration::from_secs(5);
 const RETRY_EVERY: Duration = Duration::from_secs(1);
 /// Damaged files that a run puts out of the way: one more is no accident, and would fill the disk.
 const SET_ASIDE: u32 = 3;
-/// How often it is looked whether a daemon of the same name has gone.
-const RIVAL_EVERY: Duration = Duration::from_secs(30);
+/// How long a daemon of the same name that may be about to end is waited for, and how often it is looked meanwhile.
+const RIVAL_PATIENCE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_millis(50));
 /// How long forgetting may take.
 const FORGET_TIME: Duration = Duration::from_secs(600);
 /// Small transactions take one part of the time of a processor in so many and one.
@@ -69,8 +72,8 @@ pub(crate) struct Keeper {
     began: AtomicBool,
     /// How many damaged files were put out of the way.
     set_aside: AtomicU32,
-    /// Another daemon writes under our name.
-    rival: AtomicBool,
+    /// Other daemons that write under our name.
+    lookout: Mutex<Lookout>,
 }
 
 impl Keeper {
@@ -86,7 +89,7 @@ impl Keeper {
             doubt: Notify::new(),
             began: AtomicBool::new(false),
             set_aside: AtomicU32::new(0),
-            rival: AtomicBool::new(false),
+            lookout: Mutex::default(),
         }
     }
 
@@ -117,6 +120,7 @@ impl Keeper {
             last_error,
             retain_days: self.retention.days,
             retain_rows: self.retention.rows,
+            rival: self.lookout().rival().map(ToString::to_string),
         }
     }
 
@@ -176,9 +180,9 @@ impl Keeper {
         let _ = timeout(CLOSE_TIME, store.close()).await;
     }
 
-    /// Nobody can have claimed deliveries before the first look into the database: what seems so is of a run that ended.
+    /// Nobody can have claimed deliveries before the first look into the database but a rival: what seems so is of a run that ended.
     async fn begin_deliveries(&self, store: &Store) {
-        if self.began.load(Ordering::Relaxed) {
+        if self.began.load(Ordering::Relaxed) || !store.is_alone() {
             return;
         }
         match store.release_claims().await {
@@ -189,27 +193,45 @@ impl Keeper {
         }
     }
 
+    fn lookout(&self) -> MutexGuard<'_, Lookout> {
+        self.lookout.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The first look into a database that was opened. One that has just ended seems to live for a moment.
+    async fn look_first(&self, store: &Store) {
+        let (patience, step) = RIVAL_PATIENCE;
+        let late = Instant::now() + patience;
+        while Instant::now() < late && matches!(in_time(ANSWER_TIME, store.rival(&self.boot_id)).await, Ok(Some(_))) {
+            sleep(step).await;
+        }
+        self.look_for_rival(store).await;
+    }
+
     /// Tells once when somebody else writes under our name, and cleans up once nobody does any more.
     async fn look_for_rival(&self, store: &Store) {
-        let rival = match in_time(ANSWER_TIME, store.rival(&self.boot_id)).await {
-            Ok(rival) => rival,
+        let found = match in_time(ANSWER_TIME, store.rival(&self.boot_id)).await {
+            Ok(found) => found,
             Err(error) => return tracing::debug!(%error, "whether another daemon has our name cannot be found out now"),
         };
-        let had_one = self.rival.swap(rival.is_some(), Ordering::Relaxed);
-        match rival {
-            Some(rival) if !had_one => tracing::warn!(
-                gateway = self.gateway,
-                "another daemon keeps its history under the same name in this database ({rival}): each needs a gateway.name of its own"
-            ),
-            None if had_one => match store.bury_others(&self.boot_id, now_ms()).await {
-                Ok(()) => tracing::info!(
-                    gateway = self.gateway,
-                    "no other daemon keeps its history under the same name any more"
-                ),
-                Err(error) => tracing::debug!(%error, "what the other daemon left open cannot be closed now"),
-            },
-            Some(_) | None => {}
+        let news = self.lookout().look(found, Instant::now());
+        let gateway = &self.gateway;
+        let told = match news {
+            News::None => return,
+            News::Rival(rival) => {
+                return tracing::warn!(
+                    gateway,
+                    "another daemon keeps its history under the same name in this database ({rival}): each needs a gateway.name of its own"
+                );
+            }
+            News::Gone(told) => told,
+        };
+        if told {
+            tracing::info!(gateway, "no other daemon keeps its history under the same name any more");
         }
+        if let Err(error) = store.bury_others(&self.boot_id, now_ms()).await {
+            tracing::debug!(%error, "what the other daemon left open cannot be closed now");
+        }
+        self.begin_deliveries(store).await;
     }
 
     /// Opens the database, as often as it takes; `None` when that can never succeed.
@@ -217,7 +239,7 @@ impl Keeper {
         loop {
             match Store::open(&self.location, &self.gateway, self.subscriptions.clone()).await {
                 Ok(store) => {
-                    self.look_for_rival(&store).await;
+                    self.look_first(&store).await;
                     self.begin_deliveries(&store).await;
                     let store = Arc::new(store);
                     if let Some(old) = self.status.opened(&store) {
@@ -271,7 +293,7 @@ impl Keeper {
 
     async fn take_all(&self, store: &Store, reader: &mut Reader, trouble: &mut Trouble) -> sqlx::Error {
         let mut rested = Instant::now();
-        let mut rival_at = Instant::now() + RIVAL_EVERY;
+        let mut look_at = Instant::now() + self.lookout().next();
         loop {
             let begun = async {
                 sleep_until(rested).await;
@@ -293,11 +315,9 @@ impl Keeper {
                         return error;
                     }
                 }
-                () = sleep_until(rival_at) => {
-                    if self.rival.load(Ordering::Relaxed) {
-                        self.look_for_rival(store).await;
-                    }
-                    rival_at = Instant::now() + RIVAL_EVERY;
+                () = sleep_until(look_at) => {
+                    self.look_for_rival(store).await;
+                    look_at = Instant::now() + self.lookout().next();
                 }
             }
         }

@@ -14,22 +14,25 @@ mod writer;
 mod tests;
 
 use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 pub use frame::{Entry, Kind};
 pub use reader::{Position, Reader};
 pub use writer::Spool;
 
+use ike_model::Rfc3339;
 use rustix::fs::FlockOperation;
 use thiserror::Error;
 use tokio::sync::Notify;
 
 /// How long the lock of a run that is ending is waited for.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// Octets that are read of what the owner of a lock has written down.
+const OWNER_MAX: u64 = 256;
 
 /// How a spool is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,9 +48,11 @@ pub struct Options {
 /// Why a spool cannot be used.
 #[derive(Debug, Error)]
 pub enum OpenError {
-    /// Another process has it.
-    #[error("the spool {0} is in use by another process")]
-    InUse(PathBuf),
+    /// Another process has it: which and since when, where that is known.
+    #[error(
+        "the spool {0} is in use by another process{1}: give this one another `history.spool`, and a `gateway.name` of its own"
+    )]
+    InUse(PathBuf, String),
     /// The file system refused.
     #[error("the spool {0} cannot be used: {1}")]
     Io(PathBuf, #[source] io::Error),
@@ -61,10 +66,13 @@ pub fn open(options: &Options) -> Result<(Spool, Reader), OpenError> {
     let directory = &options.directory;
     let failed = |error| OpenError::Io(directory.clone(), error);
     fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed)?;
-    let lock = private().create(true).truncate(false).write(true).open(directory.join("lock")).map_err(failed)?;
+    let lock = private().create(true).truncate(false).write(true).read(true).open(directory.join("lock"));
+    let mut lock = lock.map_err(failed)?;
     if !take(&lock).map_err(failed)? {
-        return Err(OpenError::InUse(directory.clone()));
+        return Err(OpenError::InUse(directory.clone(), owner(&mut lock)));
     }
+    // What cannot be written on a full disk is missed by nobody but who is told of us.
+    let _ = sign(&mut lock);
     let segments = segments(directory).map_err(failed)?;
     let used = segments.iter().map(|(_, length)| length).sum();
     let noted = reader::noted(directory);
@@ -121,6 +129,25 @@ fn take(lock: &File) -> io::Result<bool> {
             Err(rustix::io::Errno::WOULDBLOCK) => return Ok(false),
             Err(error) => return Err(error.into()),
         }
+    }
+}
+
+/// Writes down whose the lock is.
+fn sign(lock: &mut File) -> io::Result<()> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = Rfc3339(u64::try_from(now.as_millis()).unwrap_or(u64::MAX));
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    lock.set_len(0)?;
+    lock.rewind()?;
+    writeln!(lock, "{} on {host} since {now}", std::process::id())
+}
+
+/// What its owner has written down.
+fn owner(lock: &mut File) -> String {
+    let mut octets = Vec::new();
+    match lock.take(OWNER_MAX).read_to_end(&mut octets) {
+        Ok(0) | Err(_) => String::new(),
+        Ok(_) => format!(", {}", String::from_utf8_lossy(&octets).trim_end()),
     }
 }
 

@@ -14,11 +14,12 @@ mod write;
 #[cfg(test)]
 mod tests;
 
+use std::fs::File;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::sync::Once;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Mutex, Once};
 use std::time::Duration;
 
 use ike_model::history::{HistoryError, Subscription};
@@ -27,6 +28,7 @@ use sqlx::{AnyConnection, AnyPool, ConnectOptions as _, Connection as _, Executo
 
 pub(crate) use damage::is_damage;
 pub use retain::Retention;
+pub(crate) use rival::{Life, Rival};
 pub(crate) use write::Applied;
 
 /// How long to wait for a connection.
@@ -103,8 +105,14 @@ pub(crate) struct Store {
     /// One connection: SQLite has one writer anyway, and the events of one gateway come from one spool.
     writer: AnyPool,
     readers: AnyPool,
+    /// Of PostgreSQL: the connection that deletes what is forgotten, made when it is first needed. What it does may be lost and is done again.
+    sweeper: AnyPool,
     gateway: String,
     subscriptions: Vec<Subscription>,
+    /// SQLite's.
+    file: Option<PathBuf>,
+    /// Held beside it, for this gateway.
+    lock: Mutex<Option<File>>,
     /// Nobody else writes for this gateway.
     alone: AtomicBool,
 }
@@ -121,15 +129,18 @@ impl Store {
             make_private(file).map_err(sqlx::Error::Io)?;
         }
         reach(location).await?;
-        let writer = pool(location, 1).await?;
+        let writer = lasting(location).await?;
         migrate::run(location, &writer, migrate::STEPS).await?;
         let readers = pool(location, READERS).await?;
         let store = Self {
             engine: location.engine,
             writer,
             readers,
+            sweeper: sweeper(location)?,
             gateway: gateway.into(),
             subscriptions,
+            file: location.file.clone(),
+            lock: Mutex::default(),
             alone: AtomicBool::new(true),
         };
         store.note_endpoints().await?;
@@ -150,6 +161,7 @@ impl Store {
     /// Waits for statements under way and closes all connections.
     pub(crate) async fn close(&self) {
         self.readers.close().await;
+        self.sweeper.close().await;
         self.writer.close().await;
     }
 }
@@ -200,15 +212,34 @@ fn make_private(file: &Path) -> std::io::Result<()> {
 }
 
 async fn pool(location: &Location, connections: u32) -> Result<AnyPool, sqlx::Error> {
-    let options = connect_options(location)?;
+    pool_options(location, connections).connect_with(connect_options(location)?).await
+}
+
+/// One connection that is kept as long as it holds, and with it the lock that is its own.
+async fn lasting(location: &Location) -> Result<AnyPool, sqlx::Error> {
+    let options = pool_options(location, 1).idle_timeout(None).max_lifetime(None);
+    options.connect_with(connect_options(location)?).await
+}
+
+/// Nobody waits for the disk to have what was deleted: a crash would bring it back, and it would be deleted again.
+fn sweeper(location: &Location) -> Result<AnyPool, sqlx::Error> {
+    let options = AnyPoolOptions::new().max_connections(1).acquire_timeout(ACQUIRE_TIMEOUT);
+    let options = options.after_connect(|connection, _| Box::pin(prepare_sweeper(connection)));
+    Ok(options.connect_lazy_with(connect_options(location)?))
+}
+
+async fn prepare_sweeper(connection: &mut AnyConnection) -> Result<(), sqlx::Error> {
+    prepare(Engine::Postgres, connection).await?;
+    connection.execute("SET synchronous_commit = off").await.map(drop)
+}
+
+fn pool_options(location: &Location, connections: u32) -> AnyPoolOptions {
     let engine = location.engine;
     AnyPoolOptions::new()
         .max_connections(connections)
         .acquire_timeout(ACQUIRE_TIMEOUT)
         .acquire_slow_threshold(ACQUIRE_TIMEOUT * 2)
         .after_connect(move |connection, _| Box::pin(prepare(engine, connection)))
-        .connect_with(options)
-        .await
 }
 
 /// Settings of each connection.

@@ -4,10 +4,10 @@
 
 use std::borrow::Cow;
 
-use ike_model::Identity;
 use ike_model::history::{Limits, TrafficSelector};
 use ike_model::proposal::{EspAlgorithms, IkeAlgorithms};
 use ike_model::snapshot::Carried;
+use ike_model::{Identity, Rfc3339};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -17,6 +17,19 @@ pub(crate) struct Boot {
     pub(crate) gateway: String,
     pub(crate) boot_id: String,
     pub(crate) time_ms: u64,
+    #[serde(default)]
+    pub(crate) host: Option<String>,
+    #[serde(default)]
+    pub(crate) pid: Option<u32>,
+}
+
+impl Boot {
+    /// What an event tells of its run.
+    pub(crate) fn of(record: &Record<'_>) -> Self {
+        let time_ms = Rfc3339::parse(&record.time).map_or(0, |time| time.0);
+        let (gateway, boot_id) = (record.gateway.to_string(), record.boot_id.to_string());
+        Self { gateway, boot_id, time_ms, host: None, pid: None }
+    }
 }
 
 /// One event. SAs stay the text they are until somebody asks for one: most of what they tell is in no table.

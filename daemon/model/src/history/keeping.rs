@@ -37,6 +37,8 @@ pub struct KeepingFigures {
     pub retain_days: u32,
     /// Rows of each table that are kept; 0 = any number.
     pub retain_rows: u64,
+    /// Another daemon that keeps its history under the same name in this database, which is a mistake.
+    pub rival: Option<String>,
 }
 
 /// What the database does.

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use lab::away::DATABASE;
@@ -21,6 +22,8 @@ use crate::harness::{Pair, trial};
 use crate::life;
 
 const CHILD: &str = "net4";
+/// A daemon has found out by then whether another one lives that has its name.
+const TOLD: Duration = Duration::from_secs(30);
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
@@ -111,7 +114,11 @@ fn three() -> Result<()> {
 fn same_name(lab: &Lab, url: &str, known: &Daemon<'_>) -> Result<()> {
     let twin = start(lab, Side::B, "gw-1", url)?;
     let told = "another daemon keeps its history under the same name";
-    life::settle("the second daemon of a name says so", || Ok(twin.log().matches(told).count() == 1))?;
+    // It may take a moment until it is clear that the first one lives.
+    life::settle_within(TOLD, "the second daemon of a name says so", || Ok(twin.log().matches(told).count() == 1))?;
+    let log = twin.log();
+    let line = log.lines().find(|line| line.contains(told)).context("no warning")?;
+    ensure!(line.contains("(process ") && line.contains(" on ") && line.contains(", since 20"), "{line}");
     life::settle("the first one's SAs are up as before", || {
         let own = history(known, &["--limit", "1"])?;
         ensure!(own["generations"][0].get("removed").is_none() && own["totals"][0]["up"] == true, "{own:#}");

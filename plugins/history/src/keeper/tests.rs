@@ -1,6 +1,7 @@
 //! The way from the spool into a database that comes and goes.
 
 mod file;
+mod rival;
 
 use std::time::Instant;
 

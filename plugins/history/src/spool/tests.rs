@@ -171,9 +171,11 @@ fn only_one_process_has_it() {
     let scratch = Scratch::new();
     let options = options(&scratch, 1 << 20);
     let both = open(&options).unwrap();
-    assert!(matches!(open(&options), Err(OpenError::InUse(_))));
+    let refused = open(&options).map(drop).unwrap_err().to_string();
+    let named = format!("in use by another process, {} on ", std::process::id());
+    assert!(refused.contains(&named) && refused.contains(" since 2"), "{refused}");
     drop(both.0);
-    assert!(matches!(open(&options), Err(OpenError::InUse(_))));
+    assert!(matches!(open(&options), Err(OpenError::InUse(..))));
     drop(both.1);
     open(&options).unwrap();
 }

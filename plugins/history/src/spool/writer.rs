@@ -65,10 +65,13 @@ impl Spool {
     /// # Errors
     /// The file system refused.
     pub fn boot(&self, gateway: &str, boot_id: &str, time_ms: u64) -> Result<(), NotRecorded> {
-        let text = json!({ "gateway": gateway, "boot_id": boot_id, "time_ms": time_ms }).to_string();
+        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let run = json!({
+            "gateway": gateway, "boot_id": boot_id, "time_ms": time_ms, "host": host, "pid": std::process::id()
+        });
         let mut current = self.current();
         current.marker.clear();
-        frame::encode(Kind::Boot, text.as_bytes(), &mut current.marker);
+        frame::encode(Kind::Boot, run.to_string().as_bytes(), &mut current.marker);
         current.begun = false;
         self.append(&mut current, 0, |_| true)
     }

@@ -4,6 +4,7 @@ mod index;
 mod outbox;
 mod release;
 mod retain;
+mod rival;
 
 use ike_model::history::{Generation, Verdict, Wanted};
 use ike_model::snapshot::Carried;
@@ -348,6 +349,41 @@ fn a_part_of_the_past_can_be_asked_for() {
                 (record["type"].as_str(), record["ulid"].as_str()),
                 (Some("child-sa.rekeyed"), Some(&*events[0].ulid))
             );
+            store.close().await;
+        });
+    }
+}
+
+/// Whatever a peer has said that looks like one.
+#[test]
+fn what_ended_and_what_failed_is_found_by_its_cause() {
+    for place in Place::both() {
+        run(async {
+            let store = place.store().await;
+            let mut daemon = Run::new("b1", NOON);
+            let mut entries = daemon.life("site", "net", 1, 2);
+            let said = |kind, text: &str| Cause::new(kind, text);
+            let lying = r#"{"cause":{"kind":"operator","text":""}} \0 \u0000 "#;
+            let ike = || Box::new(ike_sa("site", 50));
+            entries.push(daemon.told(EventBody::IkeSaEstablished { ike: ike() }));
+            let cause = said(CauseKind::PeerError, lying);
+            entries.push(daemon.told(EventBody::IkeSaClosed { ike: ike(), cause }));
+            entries.push(daemon.told(EventBody::ConfigLoaded { connection: lying.into() }));
+            store.apply(&entries).await.unwrap();
+            let of = |cause: &str| Wanted { cause: Some(cause.into()), ..Wanted::default() };
+            for (cause, events, children, ikes) in
+                [("operator", 2, 1, 1), ("peer-error", 1, 0, 1), ("rekeyed", 0, 2, 0), ("reload", 0, 0, 0)]
+            {
+                let wanted = of(cause);
+                let found = (
+                    store.events(&wanted).await.unwrap().len(),
+                    store.generations(&wanted).await.unwrap().len(),
+                    store.ike_sas(&wanted).await.unwrap().len(),
+                );
+                assert_eq!(found, (events, children, ikes), "{} {cause}", place.url);
+                let counted: u64 = store.totals(&wanted).await.unwrap().iter().map(|total| total.generations).sum();
+                assert_eq!(counted, children as u64);
+            }
             store.close().await;
         });
     }

@@ -1,7 +1,5 @@
 //! From the spool into the tables: one transaction per batch, everything in it at most once.
 
-use std::sync::atomic::Ordering;
-
 use ike_model::Rfc3339;
 use sqlx::{AnyConnection, Connection as _, Row as _};
 
@@ -68,8 +66,8 @@ impl Store {
     /// A run begins: what earlier ones left open is closed, unless somebody else is writing under our name. Told again, it changes nothing.
     async fn begin_run(&self, connection: &mut AnyConnection, boot: &Boot) -> Result<(), sqlx::Error> {
         let at = boot.time_ms.saturating_mul(1000);
-        let new = note_run(connection, &boot.boot_id, &boot.gateway, at).await? > 0;
-        if new && self.alone.load(Ordering::Relaxed) {
+        let new = note_run(connection, boot, at).await? > 0;
+        if new && self.is_alone() {
             bury(connection, &boot.gateway, &boot.boot_id, at).await?;
         }
         Ok(())
@@ -118,15 +116,22 @@ async fn bury(connection: &mut AnyConnection, gateway: &str, boot_id: &str, at: 
     Ok(())
 }
 
-async fn note_run(connection: &mut AnyConnection, boot_id: &str, gateway: &str, at: u64) -> Result<u64, sqlx::Error> {
-    let mut sql = Sql::new("INSERT INTO boot (boot_id, gateway, started_us) VALUES (");
-    sql.list([boot_id.into(), gateway.into(), at.into()]).push(") ON CONFLICT (boot_id) DO NOTHING");
+async fn note_run(connection: &mut AnyConnection, boot: &Boot, at: u64) -> Result<u64, sqlx::Error> {
+    let mut sql = Sql::new("INSERT INTO boot (boot_id, gateway, started_us, host, pid) VALUES (");
+    sql.list([
+        (&*boot.boot_id).into(),
+        (&*boot.gateway).into(),
+        at.into(),
+        boot.host.as_deref().into(),
+        boot.pid.into(),
+    ]);
+    sql.push(") ON CONFLICT (boot_id) DO NOTHING");
     sql.execute(connection).await
 }
 
 /// Number of the last event of this run that was taken over.
 async fn last_number(connection: &mut AnyConnection, record: &Record<'_>, at: u64) -> Result<u64, sqlx::Error> {
-    note_run(connection, &record.boot_id, &record.gateway, at).await?;
+    note_run(connection, &Boot::of(record), at).await?;
     let mut sql = Sql::new("SELECT last_seq FROM boot WHERE boot_id = ");
     sql.value(&*record.boot_id);
     let last: i64 = sql.fetch(connection).await?.first().map_or(Ok(0), |row| row.try_get(0))?;

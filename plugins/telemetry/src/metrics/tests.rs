@@ -254,6 +254,7 @@ fn history() -> KeepingFigures {
         last_error: None,
         retain_days: 90,
         retain_rows: 0,
+        rival: None,
     }
 }
 
