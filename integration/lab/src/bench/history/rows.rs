@@ -15,6 +15,8 @@ use crate::quantiles::quantiles;
 
 /// Children there are, ten of each connection. One row in twenty is of the first one, which so has many more than the others.
 const CHILDREN: u64 = 1000;
+/// One row in so many is of a seldom kind.
+const SELDOM: u64 = 100_000;
 /// Rows of one statement.
 const STEP: u64 = 200_000;
 /// How often each question is asked.
@@ -127,7 +129,7 @@ fn child_sas(rows: u64) -> String {
          'tunnel', 0, 3221225472 + i, 3489660928 + i, 20, 128, NULL, 31, 1, 'userspace', 'no', NULL, 0, '10.1.0.0/16', '10.2.0.0/16', \
          3300, NULL, NULL, 3600, NULL, NULL, 1000, 10, 1000, 10, 1000, 10, 1000, 10, {BEGIN}000 + i * 10000, \
          CASE WHEN i < {rows} - {CHILDREN} THEN {BEGIN}000 + i * 10000 + {life} END, \
-         CASE WHEN i < {rows} - {CHILDREN} THEN 'rekeyed' END, CASE WHEN i < {rows} - {CHILDREN} THEN 'replaced' END FROM n"
+         CASE WHEN i < {rows} - {CHILDREN} THEN CASE WHEN i % {SELDOM} = 7 THEN 'peer-unreachable' ELSE 'rekeyed' END END, CASE WHEN i < {rows} - {CHILDREN} THEN 'replaced' END FROM n"
     )
 }
 
@@ -139,8 +141,9 @@ fn events(sqlite: bool) -> String {
     let ulid = ulid(sqlite);
     format!(
         "INSERT INTO event (ulid, boot_id, seq, gateway, time_us, type, connection, child, data) SELECT {ulid}, 'bench', i + 1, '{GATEWAY}', \
-         {BEGIN}000 + i * 100000, CASE WHEN i % 100000 = 7 THEN 'ike-sa.auth-failed' ELSE 'child-sa.rekeyed' END, \
-         'site' || (i % {CHILDREN} / 10), 'net' || (i % {CHILDREN}), '{{}}' FROM n"
+         {BEGIN}000 + i * 100000, CASE WHEN i % {SELDOM} = 7 THEN 'ike-sa.auth-failed' ELSE 'child-sa.rekeyed' END, \
+         'site' || (i % {CHILDREN} / 10), 'net' || (i % {CHILDREN}), \
+         CASE WHEN i % {SELDOM} = 7 THEN '{{\"cause\":{{\"kind\":\"authentication-failed\"}}}}' ELSE '{{}}' END FROM n"
     )
 }
 
@@ -221,6 +224,7 @@ fn questions<'a>(rows: u64) -> Vec<Question<'a>> {
         Wanted { since_ms: Some(since), until_ms: Some(since + 3_600_000), ..wanted }
     };
     let rare = |_| Wanted { event: Some("ike-sa.auth-failed".into()), limit: 20, ..Wanted::default() };
+    let caused = |cause: &str, wanted: Wanted| Wanted { cause: Some(cause.into()), limit: 20, ..wanted };
     let dead = |_| WantedDeliveries { state: Some(DeliveryState::Dead), limit: 50, ..WantedDeliveries::default() };
     let listed = |_| WantedDeliveries { limit: 50, ..WantedDeliveries::default() };
     let of = |number: u64| WantedDeliveries {
@@ -256,6 +260,24 @@ fn questions<'a>(rows: u64) -> Vec<Question<'a>> {
         ("events of a child", Box::new(move |number| Ask::Events(by_child(number)))),
         ("events of a connection", Box::new(move |number| Ask::Events(by_connection(number)))),
         ("events of a rare kind", Box::new(move |number| Ask::Events(rare(number)))),
+        (
+            "what ended for a seldom cause",
+            Box::new(move |_| Ask::Generations(caused("peer-unreachable", Wanted::default()))),
+        ),
+        (
+            "what ended for a seldom cause in an hour",
+            Box::new(move |number| Ask::Generations(hour(number, caused("peer-unreachable", Wanted::default())))),
+        ),
+        (
+            "what of a connection ended for a seldom cause",
+            Box::new(move |number| Ask::Generations(caused("peer-unreachable", by_connection(number)))),
+        ),
+        ("what was replaced", Box::new(move |_| Ask::Generations(caused("rekeyed", Wanted::default())))),
+        ("totals of a seldom cause", Box::new(move |_| Ask::Totals(caused("peer-unreachable", Wanted::default())))),
+        (
+            "events of a seldom cause",
+            Box::new(move |_| Ask::Events(caused("authentication-failed", Wanted::default()))),
+        ),
         ("the newest events", Box::new(|_| Ask::Events(Wanted { limit: 100, ..Wanted::default() }))),
         ("the newest deliveries", Box::new(move |number| Ask::Deliveries(listed(number)))),
         ("dead deliveries", Box::new(move |number| Ask::Deliveries(dead(number)))),
