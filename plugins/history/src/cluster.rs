@@ -1,11 +1,11 @@
 //! A PostgreSQL of the tests' own, on loopback, as an unprivileged user.
 
 use std::io::{BufRead as _, BufReader};
-use std::net::TcpListener;
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
 use crate::scratch::Scratch;
@@ -117,7 +117,9 @@ fn serve(postgres: &Path, data: &Path, port: u16) -> Child {
     const SCRIPT: &str = r#""$@" & server=$!; cat >/dev/null; kill -INT $server; wait $server"#;
     let mut shell = unprivileged(Path::new("/bin/sh"));
     shell.args(["-c", SCRIPT, "sh"]).arg(postgres).arg("-D").arg(data);
-    for setting in ["listen_addresses=127.0.0.1", "unix_socket_directories=", "fsync=off", "max_connections=100"] {
+    for setting in
+        ["listen_addresses=127.0.0.1", "unix_socket_directories=", "fsync=off", "max_connections=100", "autovacuum=off"]
+    {
         shell.args(["-c", setting]);
     }
     shell.args(["-c", &format!("port={port}")]);
@@ -156,6 +158,9 @@ fn programs() -> PathBuf {
         .expect("PostgreSQL is missing: cargo xtask setup, or install `postgresql`")
 }
 
+/// A port that nobody else has: the system gives those below 32768 to nobody, so that it is free again for a server that was paused.
 fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    static NEXT: AtomicU16 = AtomicU16::new(25_432);
+    let mut ports = std::iter::repeat_with(|| NEXT.fetch_add(1, Ordering::Relaxed)).take(1_000);
+    ports.find(|port| TcpStream::connect(("127.0.0.1", *port)).is_err()).expect("a free port")
 }

@@ -87,7 +87,7 @@ pub fn open(options: &Options) -> Result<(Spool, Reader), OpenError> {
         written: Mutex::new(Written { end: Position { segment: number, offset: 0 }, waiting }),
         taken_over: Mutex::new(begin),
         more: Notify::new(),
-        _lock: lock,
+        _lock: Lock(lock),
     });
     let spool = Spool::begin(options, Arc::clone(&shared), number);
     Ok((spool, Reader::begin(shared, begin)))
@@ -105,7 +105,20 @@ struct Shared {
     /// More has been written.
     more: Notify,
     /// Locked as long as either end lives.
-    _lock: File,
+    _lock: Lock,
+}
+
+/// The file of a lock that is ours. It is given up here: a process that is being forked in this moment has the file as well, and would keep it
+/// locked until it runs its own program.
+#[derive(Debug)]
+struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        if let Err(error) = rustix::fs::flock(&self.0, FlockOperation::Unlock) {
+            tracing::debug!(%error, "the spool stays locked as long as somebody has its file");
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -118,8 +131,8 @@ struct Written {
 
 /// Locks the spool; `false` where somebody else keeps it.
 ///
-/// A process that has forked shares its locks with the child until that one runs its own program: what a run that has just ended seems to hold is
-/// waited for.
+/// A process that is killed while it forks leaves its locks to the child until that one runs its own program: what a run that has just ended seems
+/// to hold is waited for.
 fn take(lock: &File) -> io::Result<bool> {
     let patience = Instant::now() + PATIENCE;
     loop {

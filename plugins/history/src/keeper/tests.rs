@@ -52,6 +52,20 @@ fn wait_for(history: &History, events: usize) {
     }
 }
 
+/// Waits until so many events are taken over and left out, and none waits: the figures follow what the database has.
+fn settled(history: &History, taken_over: u64, left_out: u64) -> KeepingFigures {
+    let begin = Instant::now();
+    loop {
+        let figures = history.figures();
+        let counts = (figures.taken_over, figures.left_out, figures.waiting);
+        if counts == (taken_over, left_out, 0) && figures.database == Database::Open {
+            return figures;
+        }
+        assert!(begin.elapsed() < PATIENT, "{figures:?}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
 #[test]
 fn what_was_taken_down_is_in_the_database_soon_and_at_the_latest_after_the_next_start() {
     for place in Place::both() {
@@ -101,7 +115,7 @@ fn a_server_that_goes_and_comes_back_misses_nothing() {
         for number in 0..count {
             history.recorder().record(&[daemon.record(loaded(number))]).unwrap();
         }
-        assert!(begin.elapsed() < Duration::from_secs(5), "nobody waits for a database");
+        assert!(begin.elapsed() < PATIENT / 2, "nobody waits for a database");
     };
     tell(300);
     wait_for(&history, 300);
@@ -206,9 +220,7 @@ fn figures_tell_what_waits_and_why() {
     assert_eq!(history.figures().waiting, 102, "what an earlier run left counts");
     std::fs::remove_file(&obstacle).unwrap();
     wait_for(&history, 100);
-    let figures = history.figures();
-    assert_eq!((figures.waiting, figures.oldest_ms, figures.taken_over, figures.left_out), (0, None, 100, 0));
-    assert_eq!(figures.database, Database::Open);
+    assert_eq!(settled(&history, 100, 0).oldest_ms, None);
     history.stop();
 }
 
@@ -260,9 +272,7 @@ fn an_event_that_is_refused_is_left_out_alone() {
             .collect();
         history.recorder().record(&records).unwrap();
         wait_for(&history, 299);
-        let figures = history.figures();
-        assert_eq!((figures.taken_over, figures.left_out, figures.waiting), (299, 1, 0), "{}", place.url);
-        assert_eq!(figures.database, Database::Open);
+        settled(&history, 299, 1);
         history.stop();
     }
 }

@@ -1,7 +1,8 @@
--- Writers are kept out first, so that the totals begin with all that is there: every writer begins with its run.
-LOCK TABLE boot, child_sa, ike_sa IN SHARE ROW EXCLUSIVE MODE
+-- Writers are kept out first, so that the totals begin with all that is there: every writer begins with its run. One that forgets events has them
+-- locked when it looks for what waits to be delivered: before the deliveries, or it and this step would wait for each other.
+LOCK TABLE boot, child_sa, ike_sa, event IN SHARE ROW EXCLUSIVE MODE
 ----
--- Nor may one that claims deliveries be in the middle of it: it and this step would wait for each other.
+-- Nor may one that claims deliveries be in the middle of it, for the same reason; the events it only reads.
 LOCK TABLE delivery IN ACCESS EXCLUSIVE MODE
 ----
 -- What keeps the totals, once for each statement. The functions run with the rights of whoever took this step: a gateway that writes under
