@@ -130,27 +130,72 @@ fn deaf_to(signal: libc::c_int) {
     }
 }
 
-/// Scripts that run, by their numbers: their process groups.
+/// Scripts that run.
 #[derive(Debug, Default)]
 struct Running {
-    groups: Mutex<HashMap<u64, Option<Pid>>>,
+    all: Mutex<All>,
     fewer: Condvar,
 }
 
+#[derive(Debug, Default)]
+struct All {
+    /// By their numbers: their process groups, once they are started.
+    groups: HashMap<u64, Option<Pid>>,
+    /// Those that have ended and whose end is being told.
+    telling: usize,
+    /// What all of them have been sent, and those that are only now being started get as well.
+    sent: Option<Signal>,
+}
+
 impl Running {
-    fn groups(&self) -> MutexGuard<'_, HashMap<u64, Option<Pid>>> {
-        self.groups.lock().unwrap_or_else(PoisonError::into_inner)
+    fn all(&self) -> MutexGuard<'_, All> {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until none is left, for so long.
+    /// Makes room for one more, unless there are too many.
+    fn expect(&self, id: u64) -> bool {
+        let groups = &mut self.all().groups;
+        let room = groups.len() < AT_ONCE;
+        if room {
+            groups.insert(id, None);
+        }
+        room
+    }
+
+    /// Its process group.
+    fn started(&self, id: u64, group: Pid) {
+        let mut all = self.all();
+        all.groups.insert(id, Some(group));
+        if let Some(signal) = all.sent {
+            // It may have gone in this very moment.
+            let _ = kill_process_group(group, signal);
+        }
+    }
+
+    /// It runs no more; only its end is still to be told.
+    fn ended(&self, id: u64) {
+        let mut all = self.all();
+        all.groups.remove(&id);
+        all.telling += 1;
+    }
+
+    fn told(&self) {
+        let mut all = self.all();
+        all.telling = all.telling.saturating_sub(1);
+        self.fewer.notify_all();
+    }
+
+    /// Waits until none is left and all ends are told, for so long.
     fn none_left(&self, within: Duration) -> bool {
-        let groups = self.groups();
-        let waited = self.fewer.wait_timeout_while(groups, within, |groups| !groups.is_empty());
-        waited.unwrap_or_else(PoisonError::into_inner).0.is_empty()
+        let some_left = |all: &mut All| !all.groups.is_empty() || all.telling > 0;
+        let waited = self.fewer.wait_timeout_while(self.all(), within, some_left);
+        !some_left(&mut waited.unwrap_or_else(PoisonError::into_inner).0)
     }
 
     fn kill(&self, signal: Signal) {
-        for group in self.groups().values().flatten() {
+        let mut all = self.all();
+        all.sent = Some(signal);
+        for group in all.groups.values().flatten() {
             // It may have gone in this very moment.
             let _ = kill_process_group(*group, signal);
         }
@@ -185,6 +230,7 @@ impl Scripts {
                     self.running.kill(Signal::TERM);
                     if !self.running.none_left(GRACE) {
                         self.running.kill(Signal::KILL);
+                        self.running.none_left(GRACE);
                     }
                     return Ok(());
                 }
@@ -205,24 +251,20 @@ impl Scripts {
         let (channel, running) = (Arc::clone(&self.channel), Arc::clone(&self.running));
         // Nobody may listen any more; then nobody wants to know.
         let report = move |report: Report| channel.send(&report).unwrap_or_default();
-        {
-            let mut groups = running.groups();
-            if groups.len() >= AT_ONCE {
-                drop(groups);
-                return report(Report::Ended { id, end: End::NotRun("too many scripts run already".into()) });
-            }
-            groups.insert(id, None);
+        if !running.expect(id) {
+            return report(Report::Ended { id, end: End::NotRun("too many scripts run already".into()) });
         }
         let (of_thread, on_failure) = (report.clone(), Arc::clone(&self.running));
         let work = move || {
             let end = one(id, limit, &script, &environment, &running, &of_thread);
-            running.groups().remove(&id);
-            running.fewer.notify_all();
+            running.ended(id);
             of_thread(Report::Ended { id, end: end.unwrap_or_else(|error| End::NotRun(error.to_string())) });
+            running.told();
         };
         if let Err(error) = std::thread::Builder::new().name(format!("script-{id}")).spawn(work) {
-            on_failure.groups().remove(&id);
+            on_failure.ended(id);
             report(Report::Ended { id, end: End::NotRun(error.to_string()) });
+            on_failure.told();
         }
     }
 }
@@ -236,7 +278,7 @@ fn one(
     report: &impl Fn(Report),
 ) -> io::Result<End> {
     let started = Started::start(script, environment)?;
-    running.groups().insert(id, Some(started.group()));
+    running.started(id, started.group());
     started.wait(limit, |output| {
         report(match output {
             Output::Line(text) => Report::Line { id, text },
@@ -256,20 +298,43 @@ mod tests {
     }
 
     fn run(id: u64, script: &str) -> Request {
-        Request::Run { id, limit_ms: 20_000, script: script.into(), environment: Vec::new() }
+        Request::Run { id, limit_ms: 60_000, script: script.into(), environment: Vec::new() }
+    }
+
+    fn line(id: u64, text: &str) -> Report {
+        Report::Line { id, text: text.into() }
+    }
+
+    fn ended(id: u64, end: End) -> Report {
+        Report::Ended { id, end }
+    }
+
+    /// By either signal: a machine that has much to do may take the whole grace for the first.
+    fn has_been_killed(channel: &Channel) -> bool {
+        matches!(channel.receive().unwrap(), Some(Report::Ended { id: 1, end: End::Killed(_) }))
+    }
+
+    fn directory(name: &str) -> std::path::PathBuf {
+        let directory = std::env::temp_dir().join(format!("cygnetd-helper-{}-{name}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        directory
     }
 
     #[test]
     fn scripts_run_side_by_side_and_are_told_apart() {
         let (channel, thread) = serving();
-        channel.send(&run(1, "sleep 0.3; echo slow; exit 1")).unwrap();
+        let directory = directory("apart");
+        let go = directory.join("go");
+        let slow = format!("until [ -e {} ]; do sleep 0.02; done; echo slow; exit 1", go.display());
+        channel.send(&run(1, &slow)).unwrap();
         channel.send(&run(2, "echo quick")).unwrap();
-        let told: Vec<Report> = (0..4).map(|_| channel.receive().unwrap().unwrap()).collect();
-        let line = |id, text: &str| Report::Line { id, text: text.into() };
-        let ended = |id, status| Report::Ended { id, end: End::Exited(status) };
-        assert_eq!(told, [line(2, "quick"), ended(2, 0), line(1, "slow"), ended(1, 1)]);
+        let told = || channel.receive::<Report>().unwrap().unwrap();
+        assert_eq!([told(), told()], [line(2, "quick"), ended(2, End::Exited(0))]);
+        std::fs::write(go, "").unwrap();
+        assert_eq!([told(), told()], [line(1, "slow"), ended(1, End::Exited(1))]);
         channel.send(&Request::End {}).unwrap();
         thread.join().unwrap().unwrap();
+        std::fs::remove_dir_all(directory).unwrap();
     }
 
     #[test]
@@ -284,21 +349,30 @@ mod tests {
 
     #[test]
     fn at_the_end_everything_is_killed_but_a_vanished_daemon_is_outlived() {
-        let directory = std::env::temp_dir().join(format!("cygnetd-helper-{}", std::process::id()));
-        std::fs::create_dir_all(&directory).unwrap();
-        let script = |name: &str| format!("sleep 0.5; touch {}/{name}", directory.display());
+        let directory = directory("end");
         let (channel, thread) = serving();
-        channel.send(&run(1, &script("killed"))).unwrap();
-        std::thread::sleep(Duration::from_millis(100));
+        channel.send(&run(1, "echo begun; sleep 600")).unwrap();
+        assert_eq!(channel.receive().unwrap(), Some(line(1, "begun")));
         channel.send(&Request::End {}).unwrap();
         thread.join().unwrap().unwrap();
+        assert!(has_been_killed(&channel));
         let (channel, thread) = serving();
-        channel.send(&run(1, &script("finished"))).unwrap();
+        channel.send(&run(1, &format!("sleep 0.2; touch {}/finished", directory.display()))).unwrap();
         drop(channel);
         thread.join().unwrap().unwrap();
-        std::thread::sleep(Duration::from_millis(600));
-        assert!(directory.join("finished").exists() && !directory.join("killed").exists());
+        assert!(directory.join("finished").exists());
         std::fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[test]
+    fn what_is_only_being_started_at_the_end_is_killed_as_well() {
+        for _ in 0..20 {
+            let (channel, thread) = serving();
+            channel.send(&run(1, "sleep 600")).unwrap();
+            channel.send(&Request::End {}).unwrap();
+            thread.join().unwrap().unwrap();
+            assert!(has_been_killed(&channel));
+        }
     }
 
     #[test]
