@@ -254,7 +254,7 @@ mod tests {
         for round in 0..100 {
             let other = Arc::clone(&inbox);
             let thread = std::thread::spawn(move || other.control(round));
-            let turn = inbox.turn(Some(clock::now() + Duration::from_secs(10)), true);
+            let turn = inbox.turn(Some(clock::now() + Duration::from_secs(60)), true);
             assert_eq!(turn.control, [round]);
             thread.join().unwrap();
         }

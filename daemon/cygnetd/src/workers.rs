@@ -228,12 +228,12 @@ mod tests {
             let sender = sender.clone();
             pool.submit(Box::new(move || sender.send(number).unwrap()));
         }
-        let mut got: Vec<_> = (0..100).map(|_| results.recv_timeout(Duration::from_secs(5)).unwrap()).collect();
+        let mut got: Vec<_> = (0..100).map(|_| results.recv_timeout(Duration::from_secs(60)).unwrap()).collect();
         got.sort_unstable();
         assert_eq!(got, (0..100).collect::<Vec<_>>());
         let queue = Arc::downgrade(&pool.queue);
         drop(pool);
-        let ended = (0..500).any(|_| {
+        let ended = (0..6_000).any(|_| {
             std::thread::sleep(Duration::from_millis(10));
             queue.strong_count() == 0
         });

@@ -16,7 +16,7 @@ use lab::traffic::ping;
 use swanctl_compat::vici::frame::{self, Deframer};
 use swanctl_compat::vici::{Message, Packet};
 
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 fn main() -> ExitCode {
     // What `cargo test` passes on to choose among tests is of no use here.
@@ -55,7 +55,7 @@ fn established(lab: &Lab, a: &Daemon, b: &Daemon) -> anyhow::Result<()> {
     watcher.register("child-updown")?;
     for child in ["net4", "net6"] {
         let (_, answer) =
-            a.client()?.request("initiate", &Message::new().with("child", child).with("timeout", "10000"))?;
+            a.client()?.request("initiate", &Message::new().with("child", child).with("timeout", "30000"))?;
         ensure!(answer.is_yes("success"), "initiate {child}: {:?}", answer.get_str("errmsg"));
     }
     let (event, message) = watcher.event()?;
@@ -70,9 +70,10 @@ fn established(lab: &Lab, a: &Daemon, b: &Daemon) -> anyhow::Result<()> {
             let sa = daemon.child_sa(child)?.with_context(|| format!("{child} is not listed"))?;
             ensure!(sa.get_str("state") == Some("INSTALLED"), "{child} is {:?}", sa.get_str("state"));
             ensure!(sa.get_str("backend") == Some("userspace"), "{child} is on {:?}", sa.get_str("backend"));
+            // An answer may be back before the data path has counted it.
             for counter in ["packets-in", "packets-out"] {
-                let packets: u64 = sa.get_str(counter).and_then(|count| count.parse().ok()).unwrap_or(0);
-                ensure!(packets > 0, "{child}: {counter} is {packets}");
+                let counts = wait_until(PATIENCE, || daemon.count(child, counter).is_some_and(|packets| packets > 0));
+                ensure!(counts, "{child}: {counter} is {:?}", daemon.count(child, counter));
             }
         }
     }
@@ -123,6 +124,11 @@ impl Daemon {
         let stream = UnixStream::connect(&self.socket)?;
         stream.set_read_timeout(Some(2 * PATIENCE))?;
         Ok(Client { stream, deframer: Deframer::new() })
+    }
+
+    /// A counter of a CHILD SA.
+    fn count(&self, child: &str, counter: &str) -> Option<u64> {
+        self.child_sa(child).ok()??.get_str(counter)?.parse().ok()
     }
 
     /// The CHILD SA of this name, as `list-sas` has it.

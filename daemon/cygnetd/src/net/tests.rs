@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -25,18 +26,23 @@ impl Reports for Queue {
     }
 }
 
+/// For what comes within a moment.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 fn no_exemption(_: BorrowedFd<'_>, _: bool) -> anyhow::Result<()> {
     Ok(())
-}
-
-fn free_ports() -> (u16, u16) {
-    let port = || UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    (port(), port())
 }
 
 fn open(port: u16, nat_port: u16) -> anyhow::Result<Sockets> {
     let listen: [IpAddr; 2] = ["127.0.0.1".parse().unwrap(), "::1".parse().unwrap()];
     Sockets::open(&Options { port, nat_port, listen: &listen, exempt: &no_exemption })
+}
+
+/// At two ports that nobody else has: the system gives those below 32768 to nobody, so that no other test is given one of ours meanwhile.
+fn open_somewhere() -> (Arc<Sockets>, u16, u16) {
+    static NEXT: AtomicU16 = AtomicU16::new(20_000);
+    let mut ports = std::iter::repeat_with(|| NEXT.fetch_add(2, Ordering::Relaxed)).take(1_000);
+    ports.find_map(|port| Some((Arc::new(open(port, port + 1).ok()?), port, port + 1))).expect("two free ports")
 }
 
 fn screen(cookie_threshold: u32) -> Screen {
@@ -63,8 +69,7 @@ fn first_request(cookie: Option<&[u8]>) -> Vec<u8> {
 /// On both ports; what belongs to an IKE SA goes another way.
 #[test]
 fn first_requests_are_screened_apart_from_all_others() {
-    let (port, nat_port) = free_ports();
-    let sockets = Arc::new(open(port, nat_port).unwrap());
+    let (sockets, port, _) = open_somewhere();
     assert_eq!(sockets.of_first_requests().count(), 2, "one beside each socket of the IKE port");
     let (sender, received) = mpsc::channel();
     let reports = Arc::new(Queue(Mutex::new(sender)));
@@ -81,9 +86,9 @@ fn first_requests_are_screened_apart_from_all_others() {
         let to = |port: u16| -> SocketAddr { format!("{host}:{port}").parse().unwrap() };
         client.send_to(&first_request(None), to(port)).unwrap();
         client.send_to(&known, to(port)).unwrap();
-        assert_eq!(received.recv_timeout(Duration::from_secs(5)).unwrap().1, known);
+        assert_eq!(received.recv_timeout(PATIENCE).unwrap().1, known);
         client.send_to(&refusal, to(port)).unwrap();
-        assert_eq!(received.recv_timeout(Duration::from_secs(5)).unwrap().1, refusal);
+        assert_eq!(received.recv_timeout(PATIENCE).unwrap().1, refusal);
         let turn = router.inbox(ipsec::Shard(0)).unwrap().turn(None, true);
         assert_eq!(*turn.datagrams[0].octets, *first_request(None));
         assert_eq!(turn.datagrams[0].path, Path { local: to(port), remote: client.local_addr().unwrap() });
@@ -95,8 +100,7 @@ fn first_requests_are_screened_apart_from_all_others() {
 //= RFC 7296 §2.6: the responder answers with COOKIE and keeps nothing; the same request with it is let in
 #[test]
 fn a_cookie_is_asked_for_without_any_shard() {
-    let (port, nat_port) = free_ports();
-    let sockets = Arc::new(open(port, nat_port).unwrap());
+    let (sockets, port, _) = open_somewhere();
     let (sender, _received) = mpsc::channel();
     let screen = screen(1);
     let router = Arc::clone(&screen.router);
@@ -105,7 +109,7 @@ fn a_cookie_is_asked_for_without_any_shard() {
     screen.admission.enter(&gate, "192.0.2.1".parse().unwrap(), false);
     let _receiver = Receiver::start(Arc::clone(&sockets), true, Arc::new(Queue(Mutex::new(sender))), screen).unwrap();
     let client = UdpSocket::bind("127.0.0.1:0").unwrap();
-    client.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
     client.send_to(&first_request(None), ("127.0.0.1", port)).unwrap();
     let mut buffer = [0; 256];
     let (length, from) = client.recv_from(&mut buffer).unwrap();
@@ -121,8 +125,7 @@ fn a_cookie_is_asked_for_without_any_shard() {
 //= RFC 3948 §2.2: the marker tells IKE from ESP
 #[test]
 fn datagrams_arrive_with_both_addresses_and_without_the_marker() {
-    let (port, nat_port) = free_ports();
-    let sockets = Arc::new(open(port, nat_port).unwrap());
+    let (sockets, port, nat_port) = open_somewhere();
     let (sender, received) = mpsc::channel();
     let reports = Arc::new(Queue(Mutex::new(sender)));
     let _receiver = Receiver::start(Arc::clone(&sockets), true, reports, screen(0)).unwrap();
@@ -135,7 +138,7 @@ fn datagrams_arrive_with_both_addresses_and_without_the_marker() {
         client.send_to(b"\xff", to(nat_port)).unwrap();
         client.send_to(b"esp", to(nat_port)).unwrap();
         client.send_to(b"last", to(port)).unwrap();
-        let mut got: Vec<_> = (0..3).map(|_| received.recv_timeout(Duration::from_secs(5)).unwrap()).collect();
+        let mut got: Vec<_> = (0..3).map(|_| received.recv_timeout(PATIENCE).unwrap()).collect();
         got.sort();
         let expected = [(to(port), "plain"), (to(port), "last"), (to(nat_port), "marked")];
         let mut expected: Vec<_> =
@@ -159,9 +162,9 @@ fn datagrams_arrive_with_both_addresses_and_without_the_marker() {
 
 #[test]
 fn a_port_in_use_names_its_holder() {
-    let (port, nat_port) = free_ports();
-    let _taken = UdpSocket::bind(("127.0.0.1", port)).unwrap();
-    let error = open(port, nat_port).err().unwrap();
+    let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let error = open(port, 0).err().unwrap();
     let expected = format!("UDP port {port} is held by");
     assert!(error.to_string().starts_with(&expected), "{error}");
     assert!(error.to_string().contains(&format!("pid {}", std::process::id())), "{error}");

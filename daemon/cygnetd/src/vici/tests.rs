@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use swanctl_compat::vici::frame::{self, Deframer};
 use swanctl_compat::vici::{Message, Packet};
@@ -10,6 +10,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use super::commands::Commands;
 use super::listener::Connection;
@@ -18,6 +19,8 @@ use crate::subscribers::{Client, ROOM, Subscribers};
 
 /// How long an answer waits for a client that takes nothing of it.
 const PATIENCE: Duration = Duration::from_millis(300);
+/// For what comes within a moment.
+const LONG: Duration = Duration::from_secs(60);
 
 /// `echo` answers with its request, `stream` sends three events before, `endless` sends them as long as they are taken, `wait` waits to be
 /// released, `long` has an answer that does not fit into a packet, `panic` does so.
@@ -78,7 +81,7 @@ impl Peer {
             if let Some(octets) = self.deframer.next_packet().unwrap() {
                 return Some(Packet::decode(&octets).unwrap());
             }
-            let read = tokio::time::timeout(Duration::from_secs(5), self.stream.read(&mut buffer)).await.unwrap();
+            let read = tokio::time::timeout(LONG, self.stream.read(&mut buffer)).await.unwrap();
             match read {
                 Ok(0) | Err(_) => return None,
                 Ok(length) => self.deframer.push(&buffer[..length]),
@@ -152,7 +155,7 @@ async fn events_come_while_a_command_runs_and_leaving_ends_its_wait() {
     assert_eq!(peer.next().await, Some(response("1")));
     // The second one is never released.
     drop(peer);
-    tokio::time::timeout(Duration::from_secs(5), session).await.unwrap().unwrap();
+    tokio::time::timeout(LONG, session).await.unwrap().unwrap();
 }
 
 /// charon does not read a message that a command takes nothing from, and says this of the others; nobody waits for ever.
@@ -278,7 +281,7 @@ async fn a_client_that_does_not_read_loses_events_and_the_others_go_on() {
 }
 
 /// What waits for it is bounded, and after a while nothing does.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_client_that_takes_nothing_of_its_answer_is_ended() {
     let commands = Arc::new(Fake::default());
     let (mut stuck, session) = connect(&commands);
@@ -289,14 +292,14 @@ async fn a_client_that_takes_nothing_of_its_answer_is_ended() {
         other.send(&[request("echo", "alive")]).await;
         assert_eq!(other.next().await, Some(response("alive")), "round {round}");
     }
-    tokio::time::timeout(Duration::from_secs(10), session).await.unwrap().unwrap();
+    tokio::time::timeout(LONG, session).await.unwrap().unwrap();
     assert!(begin.elapsed() >= PATIENCE);
     // What the socket holds on its way comes besides what waits.
     let sent = commands.sent.load(Ordering::Relaxed);
     assert!((ROOM / 60_100..40).contains(&sent), "{sent} events were made for nobody");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_client_that_takes_a_long_time_for_its_answer_gets_all_of_it() {
     let commands = Arc::new(Fake::default());
     let (mut slow, _session) = connect(&commands);
