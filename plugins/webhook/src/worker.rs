@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use ike_model::WebhookHealth;
 use ike_model::history::{Delivery, HistoryError, Outbox, Verdict};
@@ -36,8 +36,13 @@ const FAREWELL: Duration = Duration::from_secs(2);
 /// What is said of a receiver that wants no more.
 const GONE: &str = "the receiver answered 410 Gone: it wants no more messages";
 
+#[cfg(test)]
+pub(crate) use tests::now_ms;
+
 /// Wall-clock time, in milliseconds.
+#[cfg(not(test))]
 pub(crate) fn now_ms() -> u64 {
+    use std::time::{SystemTime, UNIX_EPOCH};
     millis(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
 }
 

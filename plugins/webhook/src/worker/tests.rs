@@ -1,8 +1,8 @@
-//! What a worker does with deliveries, against an outbox in memory and a receiver that answers from a script.
+//! What a worker does with deliveries, against an outbox in memory and a receiver that answers from a script, in virtual time.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{LazyLock, Mutex, PoisonError};
 
 use ike_model::WebhookHealth;
 use ike_model::history::{Answer, Backlog, DeliveryState, Disabled, PastDelivery, Redelivery, WantedDeliveries};
@@ -14,6 +14,12 @@ use crate::endpoint::Address;
 use crate::keys::Keys;
 
 const NAME: &str = "ops";
+
+/// Wall-clock time that goes as fast as the virtual clock.
+pub(crate) fn now_ms() -> u64 {
+    static BEGIN: LazyLock<std::time::Instant> = LazyLock::new(std::time::Instant::now);
+    1_790_000_000_000 + millis(Instant::now().into_std().saturating_duration_since(*BEGIN))
+}
 
 /// One delivery as the outbox knows it.
 #[derive(Clone, Debug)]
@@ -320,7 +326,7 @@ async fn all_delivered(outbox: &Memory, count: usize) {
     until("all are delivered", || outbox.count(DeliveryState::Delivered) == count).await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn messages_arrive_once_and_in_order() {
     let (outbox, receiver) = (Memory::of(300), Receiver::new(|_, _| Ok(())));
     let running = Running::start(endpoint(), &outbox, &receiver);
@@ -336,7 +342,7 @@ async fn messages_arrive_once_and_in_order() {
     running.stop().await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn no_more_are_under_way_than_wanted() {
     let (outbox, receiver) = (Memory::of(60), Receiver::slow(Duration::from_millis(5), |_, _| Ok(())));
     let running = Running::start(Endpoint { concurrency: 8, ..endpoint() }, &outbox, &receiver);
@@ -346,7 +352,7 @@ async fn no_more_are_under_way_than_wanted() {
     running.stop().await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_bad_message_dies_alone_and_can_be_revived() {
     let (outbox, receiver) =
         (Memory::of(20), Receiver::new(|number, _| if number == 3 { status(400) } else { Ok(()) }));
@@ -366,7 +372,7 @@ async fn a_bad_message_dies_alone_and_can_be_revived() {
 }
 
 /// Thousands wait for a receiver that is down, and none of them is the worse for it.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_waits_for_a_dead_receiver_uses_up_no_attempts() {
     let (outbox, receiver) = (Memory::of(2000), Receiver::new(|_, _| nobody()));
     let running = Running::start(Endpoint { concurrency: 8, ..endpoint() }, &outbox, &receiver);
@@ -382,7 +388,7 @@ async fn what_waits_for_a_dead_receiver_uses_up_no_attempts() {
 }
 
 /// A receiver that refuses everything is down as well, and its messages wait rather than die.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_receiver_that_refuses_everything_is_left_alone() {
     let (outbox, receiver) = (Memory::of(30), Receiver::new(|_, _| status(500)));
     let running = Running::start(endpoint(), &outbox, &receiver);
@@ -395,7 +401,7 @@ async fn a_receiver_that_refuses_everything_is_left_alone() {
 }
 
 /// One that takes too long each time stops nobody for long, and dies by its own attempts.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_message_that_is_never_answered_does_not_block_the_others() {
     let slow = |number, _| if number == 0 { Err(Failure::new(Class::Timeout, "no answer in time")) } else { Ok(()) };
     let (outbox, receiver) = (Memory::of(10), Receiver::new(slow));
@@ -412,7 +418,7 @@ async fn a_message_that_is_never_answered_does_not_block_the_others() {
     running.stop().await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn waits_that_the_receiver_asks_for_are_kept() {
     let busy = |_, tries| match tries {
         1 => Err(Failure::of_status(StatusCode::TOO_MANY_REQUESTS, Some(Duration::from_millis(300)))),
@@ -427,7 +433,7 @@ async fn waits_that_the_receiver_asks_for_are_kept() {
     running.stop().await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_receiver_that_is_gone_is_asked_no_more_until_it_is_enabled() {
     let (outbox, receiver) =
         (Memory::of(10), Receiver::new(|number, _| if number == 4 { status(410) } else { Ok(()) }));
@@ -450,7 +456,7 @@ async fn a_receiver_that_is_gone_is_asked_no_more_until_it_is_enabled() {
     running.stop().await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_endpoint_that_stays_down_gives_up_what_has_waited_too_long() {
     let (outbox, receiver) = (Memory::of(700), Receiver::new(|_, _| nobody()));
     let running = Running::start(Endpoint { give_up: Duration::from_millis(400), ..endpoint() }, &outbox, &receiver);
@@ -467,7 +473,7 @@ fn busy(wait: Duration) -> Result<(), Failure> {
     Err(Failure::of_status(StatusCode::TOO_MANY_REQUESTS, Some(wait)))
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_receiver_that_asks_for_more_time_for_ever_does_not_get_it() {
     let (outbox, receiver) = (Memory::of(300), Receiver::new(|_, _| busy(Duration::from_millis(15))));
     let running = Running::start(Endpoint { give_up: Duration::from_millis(400), ..endpoint() }, &outbox, &receiver);
@@ -482,7 +488,7 @@ async fn a_receiver_that_asks_for_more_time_for_ever_does_not_get_it() {
 }
 
 /// A receiver that is busy for the sake of one message, and takes all others, is never down for long.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_message_that_the_receiver_is_always_too_busy_for_dies_alone() {
     let script = |number, _| if number == 3 { busy(Duration::from_millis(5)) } else { Ok(()) };
     let (outbox, receiver) = (Memory::of(20), Receiver::slow(Duration::from_millis(2), script));
@@ -501,7 +507,7 @@ async fn a_message_that_the_receiver_is_always_too_busy_for_dies_alone() {
 }
 
 /// Runs of ours that end before the span is over add up; only, each gives the receiver some time of its own.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn how_long_a_receiver_has_been_down_is_known_over_restarts() {
     let (outbox, receiver) = (Memory::of(600), Receiver::new(|_, _| nobody()));
     let days = |days: u64| now_ms() - days * 86_400_000;
@@ -518,7 +524,7 @@ async fn how_long_a_receiver_has_been_down_is_known_over_restarts() {
     running.stop().await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_database_that_is_away_loses_nothing() {
     let (outbox, receiver) = (Memory::of(40), Receiver::slow(Duration::from_millis(5), |_, _| Ok(())));
     let running = Running::start(endpoint(), &outbox, &receiver);
@@ -533,7 +539,7 @@ async fn a_database_that_is_away_loses_nothing() {
     running.stop().await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_stop_gives_back_what_is_not_sent() {
     let (outbox, receiver) = (Memory::of(40), Receiver::slow(Duration::from_millis(50), |_, _| Ok(())));
     let running = Running::start(endpoint(), &outbox, &receiver);
@@ -546,7 +552,7 @@ async fn a_stop_gives_back_what_is_not_sent() {
     assert!(seen < 40 && rest.all(|row| row.due_ms <= now_ms() && row.attempts == 0), "the rest is due");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_is_no_record_is_given_up_and_not_sent() {
     let (outbox, receiver) = (Memory::of(3), Receiver::new(|_, _| Ok(())));
     outbox.table().rows.get_mut(&id(1)).unwrap().record = "{".into();
