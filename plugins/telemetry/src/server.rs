@@ -210,7 +210,7 @@ mod tests {
     /// Everything that comes back until the connection is closed.
     fn said(address: SocketAddr, request: &str) -> String {
         let mut stream = TcpStream::connect(address).unwrap();
-        stream.set_read_timeout(Some(HEAD_TIME * 3)).unwrap();
+        stream.set_read_timeout(Some(HEAD_TIME * 6)).unwrap();
         // A server that refuses early may have closed already.
         let _ = stream.write_all(request.as_bytes());
         let mut answer = Vec::new();
@@ -265,11 +265,11 @@ mod tests {
     #[test]
     fn who_says_nothing_takes_no_place_for_long() {
         let Running { server, address, .. } = run();
+        let before = std::time::Instant::now();
         let silent: Vec<_> = (0..CONNECTIONS).map(|_| TcpStream::connect(address).unwrap()).collect();
         // No place is free: this one waits until the others have been given up.
-        let before = std::time::Instant::now();
         assert!(get(address, "/healthz").starts_with("HTTP/1.1 200 "));
-        assert!(before.elapsed() >= HEAD_TIME / 2, "{:?}", before.elapsed());
+        assert!(before.elapsed() >= HEAD_TIME, "{:?}", before.elapsed());
         drop(silent);
         server.stop();
     }
@@ -277,10 +277,11 @@ mod tests {
     #[test]
     fn a_client_in_the_middle_does_not_hold_up_the_end() {
         let Running { server, address, .. } = run();
+        let before = std::time::Instant::now();
         let mut stream = TcpStream::connect(address).unwrap();
         stream.write_all(b"GET /healthz HTTP/1.1\r\n").unwrap();
-        let before = std::time::Instant::now();
         server.stop();
-        assert!(before.elapsed() < FAREWELL * 3, "{:?}", before.elapsed());
+        // So long it would be waited for.
+        assert!(before.elapsed() < HEAD_TIME, "{:?}", before.elapsed());
     }
 }

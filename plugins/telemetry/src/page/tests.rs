@@ -21,7 +21,7 @@ use crate::site::{Options, Site};
 use crate::view::{View, Webhook};
 
 /// How long an answer may take on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 struct Running {
     server: Option<Server>,
@@ -425,16 +425,22 @@ fn a_slow_reader_learns_what_it_missed_and_streams_are_bounded() {
     let mut slow = Follower::of(&running, None);
     // More than the sockets and the feed hold.
     let long = "x".repeat(4_096);
-    let events = 20_000;
+    let events = 20_000_u64;
     (1..=events).for_each(|seq| running.feed.deliver(&loaded(seq, &long)));
-    slow.line("event: lost");
-    let missed: u64 = slow.line("data: ").parse().unwrap();
-    assert!(missed > 1_000 && missed < events, "{missed}");
+    // Once or several times, depending on who got how much of the processors.
+    let (mut read, mut missed) = (0, 0);
     loop {
-        if slow.seq() == events {
+        let data = slow.line("data: ");
+        if let Ok(lost) = data.parse::<u64>() {
+            missed += lost;
+            continue;
+        }
+        read += 1;
+        if serde_json::from_str::<Json>(&data).unwrap()["seq"] == events {
             break;
         }
     }
+    assert!(missed > 1_000 && read > 1_000 && missed + read == events, "{missed} lost, {read} read");
     let others: Vec<Follower> = (0..31).map(|_| Follower::of(&running, None)).collect();
     assert_eq!(running.refused("/api/events/live"), (503, "too-many-streams".into()));
     drop(others);
