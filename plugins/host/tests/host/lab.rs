@@ -14,6 +14,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+/// For what comes within a moment, on a machine that has much else to do.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// For what does not come.
+const SILENCE: Duration = Duration::from_millis(300);
+
 /// The namespaces of one test.
 pub(crate) struct Lab {
     pub(crate) lan: Namespace,
@@ -57,7 +62,7 @@ impl Lab {
             (&self.wan, "2001:db8:99::2", "2001:db8:1::5"),
         ];
         for (namespace, from, to) in ways {
-            assert!((0..10).any(|_| namespace.pings(from, to)), "{from} to {to} without any guard");
+            assert!(namespace.reaches(from, to), "{from} to {to} without any guard");
         }
     }
 
@@ -150,12 +155,25 @@ impl Namespace {
 
     /// A UDP socket inside.
     pub(crate) fn udp(&self, on: &str, port: u16) -> UdpSocket {
-        let socket = self.inside(|| UdpSocket::bind(address(on, port)).unwrap());
-        socket.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
-        socket
+        self.inside(|| UdpSocket::bind(address(on, port)).unwrap())
     }
 
-    /// Whether an echo comes back.
+    /// Whether an echo comes back sooner or later.
+    pub(crate) fn reaches(&self, from: &str, to: &str) -> bool {
+        (0..PATIENCE.as_secs()).any(|_| self.pings(from, to))
+    }
+
+    /// Waits until a device that went with the last of its descriptors is gone: a process that another test has just forked has them, too, until
+    /// it runs its own program.
+    pub(crate) fn loses(&self, device: &str) {
+        let words = ["-n", &self.0, "link", "show", device];
+        let end = Instant::now() + PATIENCE;
+        while Command::new("ip").args(words).output().unwrap().status.success() {
+            assert!(Instant::now() < end, "{device} is still there");
+        }
+    }
+
+    /// Whether an echo comes back at once.
     pub(crate) fn pings(&self, from: &str, to: &str) -> bool {
         let words = format!("netns exec {} ping -c 1 -W 1 -I {from} {to}", self.0);
         Command::new("ip").args(words.split_whitespace()).output().unwrap().status.success()
@@ -199,9 +217,26 @@ impl Watch {
         Self(socket)
     }
 
-    /// Packets between these two addresses, in this direction, received until now.
+    /// Whether a packet between these two addresses, in this direction, comes.
+    pub(crate) fn sees(&self, from: &str, to: &str) -> bool {
+        let end = Instant::now() + PATIENCE;
+        while self.received(from, to) == 0 {
+            if Instant::now() >= end {
+                return false;
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        true
+    }
+
+    /// Packets between these two addresses, in this direction, that come within a moment.
     pub(crate) fn count(&self, from: &str, to: &str) -> usize {
-        thread::sleep(Duration::from_millis(150));
+        thread::sleep(SILENCE / 2);
+        self.received(from, to)
+    }
+
+    /// The same that have come until now.
+    fn received(&self, from: &str, to: &str) -> usize {
         let wanted: (IpAddr, IpAddr) = (from.parse().unwrap(), to.parse().unwrap());
         let mut packet = [0; 2048];
         let mut count = 0;
@@ -229,7 +264,7 @@ pub(crate) fn ends(packet: &[u8]) -> Option<(IpAddr, IpAddr)> {
 pub(crate) fn read_packet(queue: &OwnedFd, from: &str, to: &str) -> bool {
     let wanted: (IpAddr, IpAddr) = (from.parse().unwrap(), to.parse().unwrap());
     let mut packet = [0; 2048];
-    let end = Instant::now() + Duration::from_secs(1);
+    let end = Instant::now() + PATIENCE;
     while Instant::now() < end {
         match rustix::io::read(queue, &mut packet) {
             Ok(length) if ends(&packet[..length]) == Some(wanted) => return true,
@@ -281,8 +316,18 @@ fn checksum(octets: &[u8]) -> [u8; 2] {
     (!u16::try_from(sum).unwrap()).to_be_bytes()
 }
 
-/// Whether a datagram arrives within the socket's patience.
+/// Whether a datagram arrives sooner or later.
 pub(crate) fn arrives(socket: &UdpSocket) -> bool {
+    arrives_within(socket, PATIENCE)
+}
+
+/// Whether none arrives within a moment.
+pub(crate) fn is_silent(socket: &UdpSocket) -> bool {
+    !arrives_within(socket, SILENCE)
+}
+
+fn arrives_within(socket: &UdpSocket, patience: Duration) -> bool {
+    socket.set_read_timeout(Some(patience)).unwrap();
     socket.recv_from(&mut [0; 2048]).is_ok()
 }
 

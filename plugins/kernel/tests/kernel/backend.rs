@@ -18,7 +18,7 @@ use offload_kernel::{Kernel, KernelConfig, Told};
 
 use crate::namespace::{address, inside, ip};
 
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 struct Backend {
     kernel: Arc<Kernel>,
