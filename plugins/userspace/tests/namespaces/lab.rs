@@ -4,11 +4,16 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use super::ping::{Options, ping};
+
+/// For what comes within a moment, on a machine that has much else to do.
+pub(crate) const LONG: Duration = Duration::from_secs(60);
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
@@ -101,15 +106,16 @@ impl Lab {
         Command::new(all[0]).args(&all[1..]).output().unwrap()
     }
 
-    /// Answers to `count` pings of `size` octets from one LAN host to an address.
+    /// Answers to `count` pings from one LAN host to an address.
     pub(crate) fn ping(&self, role: &str, to: &str, count: u32, options: &[&str]) -> u32 {
-        let count = count.to_string();
-        let mut command = vec!["ping", "-n", "-c", &count, "-i", "0.01", "-W", "2"];
-        command.extend_from_slice(options);
-        command.push(to);
-        let text = String::from_utf8_lossy(&self.try_exec(role, &command).stdout).into_owned();
-        let received = text.split(" received").next().and_then(|before| before.rsplit(' ').next());
-        received.and_then(|number| number.parse().ok()).unwrap_or_else(|| panic!("ping said {text}"))
+        self.inside(role, || ping(to, count, &Options::parse(options)))
+    }
+
+    /// Pings a hundred times a second until the end of what is returned, whatever becomes of it.
+    pub(crate) fn keep_pinging(&self, role: &str, to: &str) -> Pinging {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.ns(role), "ping", "-n", "-q", "-i", "0.01", to]);
+        Pinging(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
     }
 
     /// Runs `work` on a thread inside a namespace; threads it starts stay there.
@@ -127,13 +133,13 @@ impl Lab {
         })
     }
 
-    /// Sends so many octets over TCP from one namespace to another and returns how many arrived within ten seconds.
+    /// Sends so many octets over TCP from one namespace to another and returns how many arrived.
     pub(crate) fn transfer(&self, from: &str, to: &str, address: &str, octets: usize) -> usize {
         let listener = self.inside(to, || TcpListener::bind((address, 0)).unwrap());
         let target = listener.local_addr().unwrap();
-        let sender = self.inside(from, || TcpStream::connect_timeout(&target, Duration::from_secs(5)).unwrap());
+        let sender = self.inside(from, || TcpStream::connect_timeout(&target, LONG).unwrap());
         let (mut receiver, _) = listener.accept().unwrap();
-        receiver.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        receiver.set_read_timeout(Some(LONG)).unwrap();
         thread::scope(|scope| {
             scope.spawn(move || {
                 let chunk = [0x77; 65_536];
@@ -161,6 +167,17 @@ impl Drop for Lab {
         for role in ["la", "ga", "gb", "lb"] {
             let _ = Command::new("ip").args(["netns", "del", &self.ns(role)]).status();
         }
+    }
+}
+
+/// A `ping` that goes on.
+pub(crate) struct Pinging(Child);
+
+impl Drop for Pinging {
+    fn drop(&mut self) {
+        // One that has ended already stays ended.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 
@@ -225,9 +242,9 @@ pub(crate) struct Counts {
     pub(crate) clear: usize,
 }
 
-/// Waits until `condition` holds, at most fifteen seconds.
+/// Waits until `condition` holds.
 pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
-    let end = Instant::now() + Duration::from_secs(15);
+    let end = Instant::now() + LONG;
     while !condition() {
         assert!(Instant::now() < end, "{what} did not happen");
         thread::sleep(Duration::from_millis(5));

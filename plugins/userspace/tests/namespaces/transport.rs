@@ -14,7 +14,7 @@ use offload_userspace::UserspaceConfig;
 
 use super::gateway::{Gateway, Style, connect, guard, pair};
 use super::gateways;
-use super::lab::{Capture, Lab, eventually, turn};
+use super::lab::{Capture, LONG, Lab, eventually, turn};
 
 /// All traffic of the two hosts that a gateway has as outer addresses.
 fn hosts(outer: OuterAddresses) -> SelectorPair {
@@ -117,7 +117,9 @@ fn two_hosts_talk_in_transport_mode() {
                 assert_eq!(lab.ping("ga", &there, 3, options), 3, "{size} octets, {}", drops());
             }
             if !v6 {
-                eventually("what fits is learnt", || lab.ping("ga", &there, 1, &["-s", "1472", "-M", "want"]) == 1);
+                eventually("what fits is learnt", || {
+                    lab.ping("ga", &there, 1, &["-s", "1472", "-M", "want", "-W", "0.3"]) == 1
+                });
             }
             assert_eq!(lab.transfer("ga", "gb", &there, 8 << 20), 8 << 20, "{}", drops());
             assert_eq!(lab.transfer("gb", "ga", &here, 8 << 20), 8 << 20, "{}", drops());
@@ -163,7 +165,7 @@ fn hops_of(receiver: &UdpSocket, v4: bool, send: impl FnOnce()) -> i32 {
     let on: libc::c_int = 1;
     // SAFETY: one int for an int option of an open socket.
     assert_eq!(unsafe { libc::setsockopt(receiver.as_raw_fd(), level, option, (&raw const on).cast(), 4) }, 0);
-    receiver.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    receiver.set_read_timeout(Some(LONG)).unwrap();
     send();
     let (mut octets, mut control) = ([0_u8; 64], [0_u64; 16]);
     // SAFETY: all pointers are to locals that outlive the call, with their lengths; the control message is read within the length the kernel set.
@@ -196,7 +198,7 @@ fn ike_passes_beside_the_policy_of_two_hosts() {
             let socket = lab.inside(role, || UdpSocket::bind((address, 500)).unwrap());
             sockets::set_mark(socket.as_fd(), 0x4347).unwrap();
             sockets::socket_bypass(&socket, family).unwrap();
-            socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+            socket.set_read_timeout(Some(LONG)).unwrap();
             socket
         };
         let (at_a, at_b) = (ike("ga", a.outer.local), ike("gb", b.outer.local));
@@ -234,7 +236,7 @@ fn ike_passes_beside_the_policy_of_two_hosts() {
         // What somebody else sends is protected like everything, to whatever port.
         let mut octets = [0; 16];
         let echo = lab.inside("gb", || UdpSocket::bind((b.outer.local, 0)).unwrap());
-        echo.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+        echo.set_read_timeout(Some(LONG)).unwrap();
         stranger.send_to(b"stranger", SocketAddr::new(b.outer.local, 500)).unwrap();
         stranger.send_to(b"stranger", echo.local_addr().unwrap()).unwrap();
         let arrived = echo.recv(&mut octets).map(|length| octets[..length].to_vec());
@@ -258,7 +260,7 @@ fn strict_reverse_path_filters_let_ike_and_esp_arrive() {
         let socket = lab.inside(role, || UdpSocket::bind((address, 500)).unwrap());
         sockets::set_mark(socket.as_fd(), 0x4347).unwrap();
         sockets::socket_bypass(&socket, Family::V4).unwrap();
-        socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+        socket.set_read_timeout(Some(LONG)).unwrap();
         socket
     };
     let (at_a, at_b) = (exempt("la", a.outer.local), exempt("gb", b.outer.local));
@@ -304,7 +306,7 @@ fn a_client_behind_nat_talks_in_transport_mode() {
     // The server sees the address of the translator, and answers to it.
     let listener = lab.inside("gb", || TcpListener::bind("192.0.2.2:0").unwrap());
     let target = listener.local_addr().unwrap();
-    let mut client = lab.inside("la", || TcpStream::connect_timeout(&target, Duration::from_secs(5)).unwrap());
+    let mut client = lab.inside("la", || TcpStream::connect_timeout(&target, LONG).unwrap());
     let (mut accepted, from) = listener.accept().unwrap();
     assert_eq!(from.ip(), public);
     assert_eq!(client.local_addr().unwrap().ip(), inner);
@@ -313,7 +315,7 @@ fn a_client_behind_nat_talks_in_transport_mode() {
     client.read_exact(&mut octets).unwrap();
     assert_eq!(&octets, b"from the server");
     let udp = lab.inside("gb", || UdpSocket::bind("192.0.2.2:0").unwrap());
-    udp.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+    udp.set_read_timeout(Some(LONG)).unwrap();
     let sender = lab.inside("la", || UdpSocket::bind("10.1.0.2:0").unwrap());
     sender.send_to(&[7; 5000], udp.local_addr().unwrap()).unwrap();
     let mut octets = [0; 6000];
@@ -351,9 +353,9 @@ fn shunts_beside_transport_mode() {
     assert_eq!(lab.transfer("ga", "gb", "192.0.2.2", 1 << 20), 1 << 20);
     assert_eq!(in_clear(&capture), Vec::<Vec<u8>>::new());
     let receiver = lab.inside("gb", || UdpSocket::bind("192.0.2.2:9000").unwrap());
-    receiver.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+    receiver.set_read_timeout(Some(LONG)).unwrap();
     let sender = lab.inside("ga", || UdpSocket::bind("192.0.2.1:0").unwrap());
-    sender.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+    sender.set_read_timeout(Some(LONG)).unwrap();
     sender.send_to(b"clear", "192.0.2.2:9000").unwrap();
     let mut octets = [0; 16];
     let (length, from) = receiver.recv_from(&mut octets).expect("the pass shunt lets it through");
