@@ -27,6 +27,7 @@ const FIRST_PROCESS: &str =
 /// One sentence that names what blocks the way and what lifts it.
 pub fn enter() -> anyhow::Result<()> {
     if is_inside() {
+        fs::create_dir_all(directory())?;
         return Ok(());
     }
     let way = if rustix::process::geteuid().is_root() { Way::Root } else { Way::UserNamespace };

@@ -90,9 +90,9 @@ fn main() -> ExitCode {
     }
 }
 
-/// Becomes the program.
+/// Becomes the program. Its temporary files are the run's own, too: in a process namespace of its own it may have the number of another run.
 fn inside(command: &[String]) -> anyhow::Result<bool> {
     let (program, arguments) = command.split_first().context("no program")?;
-    let error = Command::new(program).args(arguments).exec();
+    let error = Command::new(program).args(arguments).env("TMPDIR", lab::enter::directory()).exec();
     Err(error).with_context(|| format!("starting {program}"))
 }

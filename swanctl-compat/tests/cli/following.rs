@@ -9,23 +9,24 @@ use swanctl_compat::vici::{Message, Packet, frame};
 
 use crate::daemon::{Daemon, Script};
 
-fn following(arguments: &[&str], uri: &str) -> Child {
+fn following(arguments: &[&str], uri: &str, output: impl Into<Stdio>) -> Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_swanctl"));
     command.args(arguments).args(["--uri", uri]);
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    command.stdin(Stdio::null()).stdout(output).stderr(Stdio::piped()).spawn().unwrap()
 }
 
-fn one_line() -> Script {
+/// A daemon that has so much to tell, and then nothing more.
+fn telling(lines: usize) -> Script {
     let line = Message::new().with("group", "IKE").with("thread", "5").with("msg", "one\ntwo");
-    Script::default().streams("register", "log", [line])
+    Script::default().streams("register", "log", vec![line; lines])
 }
 
 /// Each event is out as soon as it is in, also into a pipe; an interruption is a good end.
 #[test]
 fn followed_events_are_flushed_and_an_interruption_ends_well() {
     for signal in ["-INT", "-TERM"] {
-        let daemon = Daemon::start(one_line());
-        let mut child = following(&["--log"], &daemon.uri());
+        let daemon = Daemon::start(telling(1));
+        let mut child = following(&["--log"], &daemon.uri(), Stdio::piped());
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         assert_eq!(lines.next().unwrap().unwrap(), "05[IKE] one");
         assert_eq!(lines.next().unwrap().unwrap(), "05[IKE] two");
@@ -44,7 +45,7 @@ fn that_the_daemon_goes_away_is_a_failure() {
     let _ = std::fs::remove_file(&path);
     let listener = UnixListener::bind(&path).unwrap();
     for (arguments, registrations) in [(&["--log"][..], 1), (&["--monitor-sa"], 2), (&["--monitor-sa", "--json"], 2)] {
-        let mut child = following(arguments, &format!("unix://{}", path.display()));
+        let mut child = following(arguments, &format!("unix://{}", path.display()), Stdio::piped());
         let (mut stream, _) = listener.accept().unwrap();
         for _ in 0..registrations {
             let mut length = [0; 4];
@@ -64,9 +65,11 @@ fn that_the_daemon_goes_away_is_a_failure() {
 /// `swanctl --log | head -1` ends without complaint.
 #[test]
 fn a_closed_pipe_ends_it_without_a_word() {
-    let daemon = Daemon::start(one_line());
-    let mut child = following(&["--log", "--raw"], &daemon.uri());
-    drop(child.stdout.take());
+    // More than a pipe holds: another test's process that is just being started may keep the other end open a moment longer.
+    let daemon = Daemon::start(telling(4_000));
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut child = following(&["--log", "--raw"], &daemon.uri(), writer);
     let mut told = String::new();
     child.stderr.take().unwrap().read_to_string(&mut told).unwrap();
     assert_eq!((child.wait().unwrap().code(), told.as_str()), (Some(141), ""));
