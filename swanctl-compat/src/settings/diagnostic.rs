@@ -90,10 +90,16 @@ impl Diagnostic {
     }
 }
 
+/// Characters of a line that are shown; of a longer one, those around the caret.
+const MOST_SHOWN: usize = 160;
+/// Of a longer line, characters shown before the caret.
+const SHOWN_BEFORE: usize = 60;
+
 /// The source line with a gutter, and the caret line below it.
 fn caret_lines(sources: &Sources, span: Span) -> String {
     let (line, masked) = sources.shown_line(span);
-    let column = span.column.saturating_sub(1) as usize;
+    // Columns count octets, carets stand below characters.
+    let (column, marked) = sources.characters(span);
     let length = line.chars().count();
     // A masked line has other columns: the caret then points at the first hidden character unless it stands before it.
     let column = if masked {
@@ -101,11 +107,26 @@ fn caret_lines(sources: &Sources, span: Span) -> String {
     } else {
         column
     };
-    let width = (span.end.saturating_sub(span.start).max(1) as usize).min(length.saturating_sub(column).max(1));
+    let width = marked.max(1).min(length.saturating_sub(column).max(1));
+    let (line, column, width) = excerpt(line, column, width);
     let number = span.line.to_string();
     let gutter = " ".repeat(number.len());
-    let carets = "^".repeat(if masked { 1.max(width.min(length.saturating_sub(column))) } else { width });
-    format!(" {number} | {line}\n {gutter} | {}{carets}\n", " ".repeat(column))
+    format!(" {number} | {line}\n {gutter} | {}{}\n", " ".repeat(column), "^".repeat(width))
+}
+
+/// What of a long line is shown, where the caret stands below that, and how many of them fit.
+fn excerpt(line: String, column: usize, width: usize) -> (String, usize, usize) {
+    if line.chars().count() <= MOST_SHOWN {
+        return (line, column, width);
+    }
+    let from = column.saturating_sub(SHOWN_BEFORE);
+    let mut shown: String = line.chars().skip(from).take(MOST_SHOWN).collect();
+    let column = column - from;
+    let width = width.min(shown.chars().count().saturating_sub(column).max(1));
+    if line.chars().nth(from + MOST_SHOWN).is_some() {
+        shown.push('…');
+    }
+    if from == 0 { (shown, column, width) } else { (format!("…{shown}"), column + 1, width) }
 }
 
 /// The candidate that looks most like `word`, if one is close enough to be a likely slip of the keyboard.
@@ -154,6 +175,16 @@ mod tests {
         assert_eq!(did_you_mean("loacl_ts", keys), Some("local_ts"));
         assert_eq!(did_you_mean("Rekey_Time", keys), Some("rekey_time"));
         assert_eq!(did_you_mean("bogus", keys), None);
+    }
+
+    #[test]
+    fn of_a_long_line_what_is_around_the_caret_is_shown() {
+        let line = |before: usize, after: usize| format!("{}HERE{}", "a".repeat(before), "b".repeat(after));
+        assert_eq!(excerpt(line(80, 76), 80, 4), (line(80, 76), 80, 4));
+        assert_eq!(excerpt(line(10, 200), 10, 4), (format!("{}…", line(10, 146)), 10, 4));
+        assert_eq!(excerpt(line(500, 0), 500, 4), (format!("…{}", line(60, 0)), 61, 4));
+        assert_eq!(excerpt(line(500, 500), 500, 400), (format!("…{}…", line(60, 96)), 61, 100));
+        assert_eq!(excerpt(line(500, 0), 504, 1), (format!("…{}", line(60, 0).split_off(4)), 61, 1));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //!
 //! The first syntax error ends the reading of its file; other files are still read, so that one run shows as much as possible.
 
+use std::io::ErrorKind;
 use std::sync::Arc;
 
 use zeroize::Zeroizing;
@@ -15,6 +16,10 @@ use super::{Settings, is_secret_key};
 
 /// How deep includes may nest.
 const MAX_INCLUDES: usize = 10;
+
+/// How many files are read, those that are read again included. Files that include all of a directory in which they lie themselves make each other
+/// be read in every order: of a dozen of them, hundreds of millions.
+const MAX_FILES: usize = 65_536;
 
 /// Longest name of a section or key: VICI writes the length in one octet.
 const MAX_NAME: usize = 255;
@@ -30,6 +35,9 @@ pub(super) struct Loader<'s> {
     stack: Vec<Section>,
     /// Canonical path and shown path of the files being read.
     reading: Vec<(String, String)>,
+    /// Files read so far, and how many there may be.
+    read: usize,
+    pub(super) most: usize,
 }
 
 impl<'s> Loader<'s> {
@@ -40,6 +48,8 @@ impl<'s> Loader<'s> {
             diagnostics: Vec::new(),
             stack: vec![Section::default()],
             reading: Vec::new(),
+            read: 0,
+            most: MAX_FILES,
         }
     }
 
@@ -55,6 +65,7 @@ impl<'s> Loader<'s> {
     }
 
     fn file(&mut self, path: &str, included_at: Option<Span>) -> std::io::Result<()> {
+        self.read += 1;
         let text = self.source.read(path)?;
         let id = self.sources.add(path, text, included_at);
         let text: Arc<Zeroizing<Vec<u8>>> = self.sources.shared_text(id);
@@ -262,8 +273,23 @@ impl<'s> Loader<'s> {
             self.skipped("include-missing", span, message, help);
         }
         for path in found {
+            if self.is_beyond_measure(span) {
+                return;
+            }
             self.include_file(&path, span);
         }
+    }
+
+    /// Whether so many files have been read that no more are. That is said once, in place of what was said of includes before.
+    fn is_beyond_measure(&mut self, span: Span) -> bool {
+        if self.read == self.most {
+            self.read += 1;
+            self.diagnostics.retain(|finding| finding.severity == Severity::Error);
+            let message = format!("more than {} files are included", self.most);
+            let help = "let files not include each other: one file may include the others of its directory";
+            self.diagnostics.push(Diagnostic::error("include-count", Some(span), message).with_help(help));
+        }
+        self.read > self.most
     }
 
     fn include_file(&mut self, path: &str, span: Span) {
@@ -282,12 +308,12 @@ impl<'s> Loader<'s> {
         }
         if let Err(error) = self.file(path, Some(span)) {
             let message = format!("cannot read included file {path}: {error}");
-            self.skipped(
-                "include-unreadable",
-                span,
-                message,
-                "let it be read by whoever runs this, or remove the line",
-            );
+            let help = if error.kind() == ErrorKind::IsADirectory {
+                format!("include the files in it: `{path}/*.conf`")
+            } else {
+                "let it be read by whoever runs this, or remove the line".to_owned()
+            };
+            self.skipped("include-unreadable", span, message, &help);
         }
     }
 

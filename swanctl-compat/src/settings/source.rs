@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::fs;
-use std::io;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -34,6 +34,9 @@ pub trait FileSource {
     }
 }
 
+/// Octets of one file.
+const MOST_OCTETS: u64 = 64 << 20;
+
 /// [`FileSource`] over the real file system.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct OsFiles;
@@ -48,7 +51,13 @@ impl FileSource for OsFiles {
     }
 
     fn read(&self, path: &str) -> io::Result<Vec<u8>> {
-        fs::read(path)
+        let mut text = Vec::new();
+        // What a device gives may have no end.
+        let read = fs::File::open(path)?.take(MOST_OCTETS + 1).read_to_end(&mut text)?;
+        if read as u64 > MOST_OCTETS {
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("more than {MOST_OCTETS} octets")));
+        }
+        Ok(text)
     }
 
     fn canonical(&self, path: &str) -> String {
@@ -233,6 +242,15 @@ impl Sources {
         shifted(span, inside, at, inside.len().saturating_sub(at))
     }
 
+    /// Characters in the line of `span` before it, and how many of them it covers.
+    pub(super) fn characters(&self, span: Span) -> (usize, usize) {
+        let text = self.files.get(span.file.0 as usize).map(|file| file.text.as_slice()).unwrap_or_default();
+        let (from, to) = line_bounds(text, span.start);
+        let count = |from: usize, to: usize| printable(text.get(from..to).unwrap_or_default()).chars().count();
+        let start = span.start as usize;
+        (count(from, start), count(start, to.min(span.end as usize)))
+    }
+
     /// The line that `span` starts in, with anything secret replaced, and whether something was replaced.
     #[must_use]
     pub(crate) fn shown_line(&self, span: Span) -> (String, bool) {
@@ -326,7 +344,7 @@ fn mask_userinfo(line: &str) -> String {
     let end = tail.find(['/', ' ', '"', ',']).unwrap_or(tail.len());
     match tail.get(..end).and_then(|authority| authority.rfind('@')) {
         Some(at) => {
-            let hidden = "*".repeat(at);
+            let hidden = "*".repeat(tail.get(..at).map_or(0, |hidden| hidden.chars().count()));
             format!("{}{}{}", line.get(..start).unwrap_or_default(), hidden, tail.get(at..).unwrap_or_default())
         }
         None => line.to_owned(),

@@ -300,6 +300,51 @@ fn loops_over_several_files_are_found() {
     assert!(rendered(&load_files(&files)).contains("includes nest deeper than 10 levels"));
 }
 
+/// Carets stand below characters, whatever octets these take.
+#[test]
+fn carets_stand_below_characters() {
+    let settings = load("ä { ÖÜ = \"ß\" } =");
+    assert_eq!(
+        rendered(&settings).lines().take(3).collect::<Vec<_>>(),
+        [
+            "/etc/s.conf:1:20: error: expected a key, a section name, `include` or `}`",
+            " 1 | ä { ÖÜ = \"ß\" } =",
+            "   |                ^",
+        ]
+    );
+}
+
+/// Files that include all of their directory are read in every order, but not for ever.
+#[test]
+fn files_that_include_each_other_come_to_an_end() {
+    let names: Vec<String> = (0..12).map(|i| format!("/etc/{i}.conf")).collect();
+    let files: Vec<(&str, &str)> =
+        names.iter().map(|name| (name.as_str(), "include *.conf")).chain([("/etc/s.conf", "include 0.conf")]).collect();
+    let files = MemoryFiles::new(&files);
+    let mut loader = parser::Loader::new(&files);
+    loader.most = 500;
+    loader.root_file("/etc/s.conf");
+    let settings = loader.finish();
+    let [finding] = settings.diagnostics() else { panic!("{:?}", settings.diagnostics()) };
+    assert_eq!((finding.severity, finding.message.as_str()), (Severity::Error, "more than 500 files are included"));
+}
+
+#[test]
+fn files_of_the_system_have_an_end_and_are_no_directories() {
+    let error = OsFiles.read("/dev/zero").unwrap_err();
+    assert_eq!(error.to_string(), "more than 67108864 octets");
+    let directory = std::env::temp_dir().join(format!("swanctl-include-{}", std::process::id()));
+    std::fs::create_dir_all(directory.join("conf.d")).unwrap();
+    let file = directory.join("s.conf");
+    std::fs::write(&file, "include conf.d\n").unwrap();
+    let text = rendered(&Settings::load(&OsFiles, &file.to_string_lossy()));
+    assert!(
+        text.ends_with(&format!("help: include the files in it: `{}/conf.d/*.conf`\n", directory.display())),
+        "{text}"
+    );
+    std::fs::remove_dir_all(&directory).unwrap();
+}
+
 #[test]
 fn nesting_is_bounded() {
     let settings = load(&"a {\n".repeat(100_000));
