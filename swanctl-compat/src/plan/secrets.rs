@@ -160,7 +160,8 @@ const CREDENTIAL_DIRECTORIES: [&str; 12] = [
 
 /// Certificates and keys that lie there and have no effect.
 pub(super) fn unused_files(settings: &Settings, source: &dyn FileSource, findings: &mut Vec<Diagnostic>) {
-    let Some((directory, _)) = settings.sources().paths().next().and_then(|path| path.rsplit_once('/')) else { return };
+    let Some(file) = settings.sources().paths().next() else { return };
+    let directory = file.rsplit_once('/').map_or(".", |(directory, _)| directory);
     for name in CREDENTIAL_DIRECTORIES {
         let files = source.expand(&format!("{}/{name}/*", crate::settings::escape_pattern(directory)));
         if let Some(first) = files.first() {

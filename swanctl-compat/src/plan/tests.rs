@@ -233,6 +233,25 @@ fn credentials_without_use_are_told() {
     );
 }
 
+/// Of a file that is named without a directory as well.
+#[test]
+fn files_beside_the_configuration_are_found_from_where_one_is() {
+    let text = "connections { a { local { certs = a.pem\n } remote { cacerts = /etc/b.pem\n } } }";
+    let files = crate::settings::tests::MemoryFiles::new(&[
+        ("s.conf", text),
+        ("x509/a.pem", "mine"),
+        ("/etc/b.pem", "theirs"),
+        ("./x509/a.pem", "mine"),
+    ]);
+    let settings = Settings::load(&files, "s.conf");
+    let plan = Plan::make(&settings, &files);
+    assert_eq!(plan.connections[0].unreadable, None);
+    let sent = crate::text::raw(&plan.connections[0].message);
+    assert!(sent.contains("certs=[mine]") && sent.contains("cacerts=[theirs]"), "{sent}");
+    let unused = "./x509/a.pem in ./x509: not used, authentication is by pre-shared key";
+    assert!(plan.findings.iter().any(|finding| finding.message == unused), "{:?}", plan.findings);
+}
+
 /// Where an error of the daemon belongs, by its `errpath`.
 #[test]
 fn daemon_errors_find_their_place() {

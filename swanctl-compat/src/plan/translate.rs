@@ -119,9 +119,11 @@ impl Translation<'_> {
             };
         }
         let name = String::from_utf8_lossy(name);
-        let path = match self.settings.sources().paths().next().and_then(|file| file.rsplit_once('/')) {
-            Some((beside, _)) if !name.starts_with('/') => format!("{beside}/{directory}/{name}"),
-            Some(_) | None => name.into_owned(),
+        let file = self.settings.sources().paths().next().unwrap_or_default();
+        let path = match file.rsplit_once('/') {
+            _ if name.starts_with('/') => name.into_owned(),
+            Some((beside, _)) => format!("{beside}/{directory}/{name}"),
+            None => format!("{directory}/{name}"),
         };
         match self.source.read(&path) {
             Ok(octets) => Value::from(octets),
