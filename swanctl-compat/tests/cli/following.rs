@@ -62,6 +62,30 @@ fn that_the_daemon_goes_away_is_a_failure() {
     std::fs::remove_file(&path).unwrap();
 }
 
+/// Keys that come faster than they are looked at are all looked at: here many that sort, and one that ends it.
+#[test]
+fn a_burst_of_keys_is_read_to_its_end() {
+    let daemon = Daemon::start(Script::default());
+    let line = format!("'{}' --uri {} status --watch --interval 3600", env!("CARGO_BIN_EXE_cygnet"), daemon.uri());
+    let mut command = Command::new("script");
+    command.args(["--quiet", "--return", "--command", &line, "/dev/null"]);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let mut keys = child.stdin.take().unwrap();
+    keys.write_all(&[&[b's'; 500][..], b"q"].concat()).unwrap();
+    let began = std::time::Instant::now();
+    let ended = loop {
+        match child.try_wait().unwrap() {
+            Some(status) => break Some(status),
+            None if began.elapsed().as_secs() > 60 => break None,
+            None => std::thread::sleep(std::time::Duration::from_millis(20)),
+        }
+    };
+    if ended.is_none() {
+        child.kill().unwrap();
+    }
+    assert_eq!(ended.and_then(|status| status.code()), Some(0));
+}
+
 /// `swanctl --log | head -1` ends without complaint.
 #[test]
 fn a_closed_pipe_ends_it_without_a_word() {

@@ -41,7 +41,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub(crate) fn run(wish: &Wish) -> Result<u8, ClientError> {
     let ending = terminal::until_told()?;
     let looks = Looks::start(&wish.uri, wish.connection.clone(), wish.interval);
-    let on_terminal = !wish.json && io::stdout().is_terminal();
+    // Without keys a screen could only be left by a signal.
+    let on_terminal = !wish.json && io::stdout().is_terminal() && io::stdin().is_terminal();
     let shown = if on_terminal { live(wish, &looks, &ending) } else { written(wish, &looks, &ending) };
     match shown {
         // Whoever reads us has gone.

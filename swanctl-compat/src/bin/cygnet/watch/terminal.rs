@@ -1,6 +1,6 @@
 //! The terminal: a screen of its own while it is watched, keys one by one, and everything as it was at the end.
 
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Write as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -102,7 +102,8 @@ impl Terminal {
             Err(error) => return Err(error.into()),
         }
         let mut octets = [0; 64];
-        let length = stdin.lock().read(&mut octets)?;
+        // Not through a buffer: what stayed behind in it would wait for the next key.
+        let length = rustix::io::read(&stdin, &mut octets)?;
         self.closed = length == 0;
         // The terminal has gone.
         if self.closed { Ok(vec![Key::Quit]) } else { Ok(keys(octets.get(..length).unwrap_or_default())) }
