@@ -139,9 +139,9 @@ pub(crate) fn pages(
     let mut all = Pages::default();
     let mut until = None;
     loop {
-        let left = limit.map_or(usize::MAX, |limit| limit.saturating_sub(all.rows.len()));
-        // A row more than wanted tells the last page from one that happens to be full.
-        let size = PAGE.min(u32::try_from(left).unwrap_or(u32::MAX));
+        // A further page repeats rows of the moment at which the one before ended: it is as large as it can be, however few are still wanted.
+        let wanted = limit.filter(|_| until.is_none()).and_then(|limit| u32::try_from(limit).ok());
+        let size = wanted.map_or(PAGE, |wanted| wanted.min(PAGE));
         let mut request = request.clone();
         request.set_display("limit", size);
         if let Some(until) = until {
@@ -181,6 +181,65 @@ pub(crate) fn length(option: &str, text: &str) -> u64 {
         None => {
             let error = format!("{option}: '{text}' is no length of time: expected one such as 90s, 5m or 2h30m\n");
             clap::Error::raw(clap::error::ErrorKind::ValueValidation, error).exit()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::os::unix::net::UnixStream;
+
+    use swanctl_compat::vici::frame::{self, Deframer};
+    use swanctl_compat::vici::{Packet, client};
+
+    use super::*;
+    use crate::connect::Stream;
+
+    const ROW: &str = "row";
+
+    fn row(number: u64) -> Message {
+        // Thirty rows have one moment, and the first page ends among them.
+        let at = if (980..1_010).contains(&number) { 9_000 } else { 10_000 - number };
+        Message::new().with("id", number.to_string()).with("at", at.to_string())
+    }
+
+    fn key(row: &Message) -> Option<(String, u64)> {
+        Some((row.get_str("id")?.to_owned(), row.get_str("at")?.parse().ok()?))
+    }
+
+    /// A daemon that has these rows, the newest first.
+    fn serve(mut stream: UnixStream, rows: &[Message]) {
+        let (mut deframer, mut buffer) = (Deframer::new(), [0; 4096]);
+        while let Ok(length @ 1..) = stream.read(&mut buffer) {
+            deframer.push(&buffer[..length]);
+            while let Some(packet) = deframer.next_packet().unwrap() {
+                let Packet::CmdRequest(_, request) = Packet::decode(&packet).unwrap() else { panic!("no command") };
+                let number = |key: &str| request.get_str(key).and_then(|text| text.parse::<u64>().ok());
+                let (until, limit) = (number("until").unwrap_or(u64::MAX), number("limit").unwrap());
+                let found = rows.iter().filter(|row| key(row).unwrap().1 < until).take(usize::try_from(limit).unwrap());
+                let events = found.map(|row| Packet::Event(ROW.to_owned(), row.clone()));
+                for packet in events.chain([Packet::CmdResponse(Message::new())]) {
+                    stream.write_all(&frame::encode(&packet).unwrap()).unwrap();
+                }
+            }
+        }
+    }
+
+    /// Whatever number of rows is asked for, and wherever pages end.
+    #[test]
+    fn pages_leave_nothing_out_between_them() {
+        for limit in [Some(1), Some(999), Some(1_000), Some(1_001), Some(1_012), None] {
+            let (ours, theirs) = UnixStream::pair().unwrap();
+            let rows: Vec<Message> = (0..1_500).map(row).collect();
+            let daemon = std::thread::spawn(move || serve(theirs, &rows));
+            let mut client = client::Client::new(Stream::Unix(ours));
+            let found = pages(&mut client, "rows", &Message::new(), (ROW, key), limit).unwrap().rows;
+            let numbers: Vec<u64> = found.iter().map(|row| row.get_str("id").unwrap().parse().unwrap()).collect();
+            let expected = u64::try_from(limit.unwrap_or(1_500)).unwrap();
+            assert_eq!(numbers, (0..expected).collect::<Vec<_>>(), "{limit:?}");
+            drop(client);
+            daemon.join().unwrap();
         }
     }
 }
