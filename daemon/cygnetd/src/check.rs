@@ -1,5 +1,6 @@
 //! `--check`: everything there is to say about the files, without a socket and without privileges.
 
+use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -23,13 +24,14 @@ struct Report {
 /// Checks the settings and the connections, prints, and tells the exit code: 0 good, 1 warnings, 2 errors.
 pub(crate) fn run(config: Option<&Path>, swanctl: Option<&Path>, as_json: bool) -> ExitCode {
     let report = examine(config, swanctl);
-    if as_json {
+    let text = if as_json {
         let summary = json!({ "errors": report.errors, "warnings": report.warnings, "findings": report.findings });
-        println!("{summary}");
+        format!("{summary}\n")
     } else {
-        print!("{}", report.text);
-        println!("{} errors, {} warnings", report.errors, report.warnings);
-    }
+        format!("{}{} errors, {} warnings\n", report.text, report.errors, report.warnings)
+    };
+    // The exit code says it as well, also where nobody reads the words.
+    let _ = std::io::stdout().write_all(text.as_bytes());
     match (report.errors, report.warnings) {
         (0, 0) => ExitCode::SUCCESS,
         (0, _) => ExitCode::from(1),

@@ -21,6 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 fn main() -> ExitCode {
     // What `cargo test` passes on to choose among tests is of no use here.
     let run = || -> anyhow::Result<()> {
+        unread_check()?;
         lab::enter::enter()?;
         for shards in [1, 4] {
             tunnel(shards).with_context(|| format!("with {shards} shards"))?;
@@ -34,6 +35,16 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// `cygnetd --check | head -1`: what it ends with is the answer, read or not.
+fn unread_check() -> anyhow::Result<()> {
+    let (reader, writer) = std::io::pipe()?;
+    drop(reader);
+    let mut check = std::process::Command::new(env!("CARGO_BIN_EXE_cygnetd"));
+    let code = check.args(["--check", "--swanctl", "/nonexistent"]).stdout(writer).status()?.code();
+    ensure!(code == Some(2), "a check that nobody reads ends with {code:?}");
+    Ok(())
 }
 
 fn tunnel(shards: u8) -> anyhow::Result<()> {
