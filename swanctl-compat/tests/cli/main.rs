@@ -5,6 +5,7 @@
 mod daemon;
 mod following;
 mod passwords;
+mod pipes;
 mod webhook;
 
 use std::fs::Permissions;
@@ -259,6 +260,23 @@ fn an_error_of_the_daemon_gets_its_place() {
     );
 }
 
+/// What has been found in the file already is not said again, elsewhere in the line, because the daemon says so too.
+#[test]
+fn an_error_has_one_place() {
+    let refusal = Message::new()
+        .with("success", "no")
+        .with("errmsg", "unknown option: bogus, config discarded")
+        .with("errpath", "connections.a.bogus");
+    let daemon = Daemon::start(Script::default().answers("load-conn", refusal));
+    let file = std::env::temp_dir().join(format!("swanctl-once-{}.conf", std::process::id()));
+    std::fs::write(&file, "connections {\n  a {\n    local { auth = psk\n    }\n    bogus = 1\n  }\n}\n").unwrap();
+    let output = swanctl(&daemon, &["--load-conns", "--file", file.to_str().unwrap()]);
+    std::fs::remove_file(&file).unwrap();
+    let told = stderr(&output);
+    assert_eq!(told.matches(".conf:5:").count(), 1, "{told}");
+    assert!(told.contains("loading connection 'a' failed: unknown option: bogus"), "{told}");
+}
+
 #[test]
 fn outcomes_become_words_and_codes() {
     let line = Message::new().with("group", "IKE").with("level", "1").with("msg", "initiating IKE_SA a[1]");
@@ -356,6 +374,20 @@ fn status_of_children() {
     assert_eq!(stdout(&output), "[{\"child\":\"net\",\"connection\":\"c\",\"state\":\"down\"}]\n");
     assert_eq!(output.status.code(), Some(3));
     assert_eq!(stdout(&run(Vec::new(), &[])), "no children are configured\n");
+}
+
+/// A monitor whose connection is misspelled, or gone, does not say that all is well.
+#[test]
+fn the_status_of_what_is_not_loaded_is_not_good() {
+    let daemon = Daemon::start(Script::default().answers("get-conns", list("conns", &["childless"])));
+    for (name, code, said, told) in [
+        ("childless", 0, "no children are configured\n", ""),
+        ("nope", 2, "", "cygnet: connection 'nope' is not loaded\n"),
+    ] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_cygnet"));
+        let output = command.arg("--uri").arg(daemon.uri()).args(["status", name]).output().unwrap();
+        assert_eq!((output.status.code(), &*stdout(&output), &*stderr(&output)), (Some(code), said, told));
+    }
 }
 
 #[test]

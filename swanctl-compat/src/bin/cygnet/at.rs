@@ -12,6 +12,7 @@ use crate::events::{EVENT, of_the_past};
 use crate::history::{GENERATION, PAST_IKE, TOTAL, exactly, print};
 use crate::moment::Clock;
 use crate::past::{self, Part};
+use crate::stdio::{say, stdout};
 use crate::why::UNANSWERED;
 
 /// Events of which each packet or each command may make one; they explain nothing here.
@@ -47,11 +48,11 @@ pub(crate) fn run(
     let view = match look(client, part, moment, around)? {
         Ok(view) => view,
         Err(error) => {
-            eprintln!("cygnet: {error}");
+            say!("cygnet: {error}");
             return Ok(UNANSWERED);
         }
     };
-    let mut out = io::stdout().lock();
+    let mut out = stdout();
     if as_json {
         writeln!(out, "{}", view.json(moment))?;
     } else {

@@ -1,6 +1,6 @@
 //! `cygnet backend-sas`.
 
-use std::io::{self, Write};
+use std::io::Write;
 
 use serde_json::Value as Json;
 use swanctl_compat::text;
@@ -8,6 +8,7 @@ use swanctl_compat::vici::Message;
 use swanctl_compat::vici::client::ClientError;
 
 use crate::connect::Client;
+use crate::stdio::stdout;
 
 /// Options of `backend-sas`.
 #[derive(Debug, clap::Args)]
@@ -29,7 +30,7 @@ pub(crate) fn run(client: &mut Client, arguments: &Arguments) -> Result<u8, Clie
         }
         Ok(())
     })?;
-    let mut out = io::stdout().lock();
+    let mut out = stdout();
     if arguments.json {
         let all: Vec<Json> = sas.iter().filter_map(text::cygnet_json).collect();
         writeln!(out, "{}", Json::Array(all))?;

@@ -4,6 +4,7 @@ mod file;
 mod keys;
 mod stop;
 
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -15,6 +16,7 @@ use swanctl_compat::vici::client::ClientError;
 
 use crate::connect::Client;
 use crate::moment;
+use crate::stdio::{say, stdout};
 use crate::why::UNANSWERED;
 use file::Capture;
 use keys::Tables;
@@ -94,7 +96,7 @@ pub(crate) fn run(client: &mut Client, uri: &str, arguments: &Arguments) -> Resu
     let tables = match arguments.keys.as_deref().map(Tables::open).transpose() {
         Ok(tables) => tables,
         Err(error) => {
-            eprintln!("cygnet: {error}");
+            say!("cygnet: {error}");
             return Ok(UNANSWERED);
         }
     };
@@ -110,7 +112,7 @@ pub(crate) fn run(client: &mut Client, uri: &str, arguments: &Arguments) -> Resu
         taking.event(event, message).map_err(ClientError::Io)
     });
     if let Some(error) = answer.as_ref().ok().and_then(|answer| answer.get_str("errmsg")) {
-        eprintln!("cygnet: {error}");
+        say!("cygnet: {error}");
         return Ok(UNANSWERED);
     }
     // Without the last word of the daemon the file still is whole as far as it goes.
@@ -119,12 +121,13 @@ pub(crate) fn run(client: &mut Client, uri: &str, arguments: &Arguments) -> Resu
     let Taking { capture, tables, head, lost, .. } = taking;
     let Some(mut capture) = capture else { return answer.map(|_| UNANSWERED) };
     if answer.is_err() {
+        // Unless it was for another reason that nobody listened to it any more.
         stop.note("daemon");
     }
     let finished = capture.finish(seen, lost);
-    summary(arguments, &head, (&capture, tables.as_ref()), lost, stop.reason(), began.elapsed());
+    let said = summary(arguments, &head, (&capture, tables.as_ref()), lost, stop.reason(), began.elapsed());
     answer?;
-    match finished {
+    match finished.and(said) {
         Ok(()) => Ok(0),
         // Whoever reads has had enough.
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(0),
@@ -157,7 +160,7 @@ impl Taking<'_> {
         let Some(head) = Head::read(message) else { return Ok(()) };
         self.capture = Some(Capture::create(&self.arguments.file, self.arguments.is_piped(), &head)?);
         let modes = if head.modes.is_empty() { "no child is up yet".to_owned() } else { head.modes.join("; ") };
-        eprintln!("cygnet: capturing packets of {} ({modes}): Ctrl-C ends", head.connection);
+        say!("cygnet: capturing packets of {} ({modes}): Ctrl-C ends", head.connection);
         self.stop.is_for(head.id);
         if let Some(duration) = self.arguments.duration {
             self.stop.after(duration);
@@ -191,6 +194,7 @@ impl Taking<'_> {
     /// Whoever reads from us may have had enough: that is an end like others.
     fn refused(&self, error: std::io::Error) -> std::io::Result<()> {
         if error.kind() != std::io::ErrorKind::BrokenPipe {
+            self.stop.note("file");
             return Err(error);
         }
         self.stop.end("reader");
@@ -205,7 +209,7 @@ fn summary(
     lost: Totals,
     ended: &str,
     took: Duration,
-) {
+) -> std::io::Result<()> {
     let written = capture.written();
     let file = arguments.file.display();
     let text = if arguments.json {
@@ -231,7 +235,11 @@ fn summary(
         [counts].into_iter().chain(keys).collect::<Vec<_>>().join("\n")
     };
     // The standard output may be the capture.
-    if arguments.is_piped() { eprintln!("{text}") } else { println!("{text}") }
+    if arguments.is_piped() {
+        say!("{text}");
+        return Ok(());
+    }
+    writeln!(stdout(), "{text}")
 }
 
 fn in_words(ended: &str) -> &str {
@@ -241,6 +249,7 @@ fn in_words(ended: &str) -> &str {
         "packets" => "its number of packets",
         "size" => "its size",
         "reader" => "its reader",
+        "file" => "its file, which takes no more",
         "daemon" => "the daemon, which has gone",
         _ => "somebody else",
     }
@@ -248,7 +257,27 @@ fn in_words(ended: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser as _;
+
     use super::*;
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        arguments: Arguments,
+    }
+
+    /// Whoever cannot write any more hangs up, but it is not the daemon that has gone.
+    #[test]
+    fn a_full_disk_is_called_by_its_name() {
+        let Line { arguments } = Line::parse_from(["capture", "site", "-w", "site.pcapng"]);
+        let stop = Stop::new("unix:///nonexistent");
+        let (head, lost) = (Head::default(), Totals::default());
+        let taking = Taking { arguments: &arguments, stop: &stop, capture: None, tables: None, head, lost };
+        assert!(taking.refused(std::io::ErrorKind::StorageFull.into()).is_err());
+        stop.note("daemon");
+        assert_eq!(in_words(stop.reason()), "its file, which takes no more");
+    }
 
     #[test]
     fn limits_are_written_as_people_do() {

@@ -1,12 +1,13 @@
 //! `cygnet doctor`.
 
-use std::io::{self, Write};
+use std::io::Write;
 
 use swanctl_compat::text;
 use swanctl_compat::vici::Message;
 use swanctl_compat::vici::client::ClientError;
 
 use crate::connect::Client;
+use crate::stdio::{say, stdout};
 use crate::why::UNANSWERED;
 
 /// Options of `doctor`.
@@ -34,11 +35,11 @@ pub(crate) fn run(client: &mut Client, arguments: &Arguments) -> Result<u8, Clie
         Ok(())
     })?;
     if let Some(error) = answer.get_str("errmsg") {
-        eprintln!("cygnet: {error}");
+        say!("cygnet: {error}");
         return Ok(UNANSWERED);
     }
     let count = |key| answer.get_str(key).unwrap_or("0");
-    let mut out = io::stdout().lock();
+    let mut out = stdout();
     if arguments.json {
         writeln!(out, "{}", text::cygnet_doctor_json(&devices, &checks, &answer))?;
     } else {

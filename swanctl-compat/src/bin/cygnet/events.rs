@@ -13,6 +13,7 @@ use crate::follow;
 use crate::history::exactly;
 use crate::moment::Clock;
 use crate::past::{self, Pages, Part};
+use crate::stdio::{say, stdout};
 use crate::why::UNANSWERED;
 
 /// Options of `events`.
@@ -43,7 +44,7 @@ pub(crate) fn run(mut client: Client, uri: &str, arguments: &Arguments) -> Resul
     let clock = arguments.part.clock();
     if arguments.follow {
         if arguments.part.is_elsewhere() {
-            eprintln!("cygnet: --follow shows what happens at this gateway: leave --gateway out");
+            say!("cygnet: --follow shows what happens at this gateway: leave --gateway out");
             return Ok(UNANSWERED);
         }
         return follow::run(client, uri, arguments, &clock);
@@ -51,10 +52,10 @@ pub(crate) fn run(mut client: Client, uri: &str, arguments: &Arguments) -> Resul
     client.register(EVENT.0)?;
     let past = of_the_past(&mut client, &arguments.request(&clock), arguments.part.limit())?;
     if let Some(error) = past.answer.get_str("errmsg") {
-        eprintln!("cygnet: {error}");
+        say!("cygnet: {error}");
         return Ok(UNANSWERED);
     }
-    let mut out = io::stdout().lock();
+    let mut out = stdout();
     for message in &past.rows {
         arguments.print(&mut out, message, &clock)?;
     }

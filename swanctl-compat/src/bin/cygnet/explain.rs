@@ -1,6 +1,6 @@
 //! `cygnet explain`.
 
-use std::io::{self, Write};
+use std::io::Write;
 
 use serde_json::Value as Json;
 use swanctl_compat::text;
@@ -8,6 +8,7 @@ use swanctl_compat::vici::Message;
 use swanctl_compat::vici::client::ClientError;
 
 use crate::connect::Client;
+use crate::stdio::{say, stdout};
 use crate::why::UNANSWERED;
 
 /// Options of `explain`.
@@ -39,10 +40,10 @@ pub(crate) fn run(client: &mut Client, arguments: &Arguments) -> Result<u8, Clie
         Ok(())
     })?;
     if let Some(error) = answer.get_str("errmsg") {
-        eprintln!("cygnet: {error}");
+        say!("cygnet: {error}");
         return Ok(UNANSWERED);
     }
-    let mut out = io::stdout().lock();
+    let mut out = stdout();
     if arguments.json {
         let all: Vec<Json> = blocks.iter().filter_map(text::cygnet_json).collect();
         writeln!(out, "{}", Json::Array(all))?;

@@ -12,6 +12,7 @@ use swanctl_compat::vici::client::ClientError;
 use crate::connect::{self, Client};
 use crate::events::{Arguments, EVENT, of_the_past};
 use crate::moment::Clock;
+use crate::stdio::{say, stdout};
 
 /// What events come as when they happen.
 const TOLD: &str = "cygnet-event";
@@ -36,10 +37,10 @@ pub(crate) fn run(client: Client, uri: &str, arguments: &Arguments, clock: &Cloc
         };
         match follower.listen(connected) {
             Ok(never) => match never {},
-            // Whoever reads us has gone: nobody is left to be shown anything.
+            // Nothing can be shown any more.
             Err(Ended::Output(error)) => return Err(ClientError::Io(error)),
             Err(Ended::Daemon(error @ (ClientError::Io(_) | ClientError::Protocol(_)))) => {
-                eprintln!("cygnet: {error}: waiting for the daemon");
+                say!("cygnet: {error}: waiting for the daemon");
             }
             Err(Ended::Daemon(error)) => return Err(error),
         }
@@ -99,7 +100,7 @@ impl Follower<'_> {
         loop {
             let past = of_the_past(client, &request, limit)?;
             if let Some(error) = past.answer.get_str("errmsg") {
-                eprintln!("cygnet: {error}: what was missed is not shown");
+                say!("cygnet: {error}: what was missed is not shown");
                 return live.iter().chain(&past.others).try_for_each(|message| self.show(message));
             }
             live.extend(past.others);
@@ -108,7 +109,7 @@ impl Follower<'_> {
                 return past.rows.iter().chain(&live).try_for_each(|message| self.show(message));
             }
             if began.elapsed() > LAG {
-                eprintln!("cygnet: the history lags behind: some of what was missed may not be shown");
+                say!("cygnet: the history lags behind: some of what was missed may not be shown");
                 return past.rows.iter().chain(&live).try_for_each(|message| self.show(message));
             }
             thread::sleep(RETRY);
@@ -119,7 +120,7 @@ impl Follower<'_> {
         if !self.seen.is_new(message) {
             return Ok(());
         }
-        let mut out = io::stdout().lock();
+        let mut out = stdout();
         let shown = self.arguments.print(&mut out, message, self.clock).and_then(|()| out.flush());
         shown.map_err(Ended::Output)
     }

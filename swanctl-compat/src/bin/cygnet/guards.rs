@@ -1,12 +1,13 @@
 //! `cygnet guards`.
 
-use std::io::{self, Write};
+use std::io::Write;
 
 use serde_json::Value as Json;
 use swanctl_compat::vici::Message;
 use swanctl_compat::vici::client::ClientError;
 
 use crate::connect::Client;
+use crate::stdio::{say, stdout};
 
 /// Options of `guards`.
 #[derive(Debug, clap::Args)]
@@ -27,11 +28,11 @@ pub(crate) fn run(client: &mut Client, arguments: &Arguments) -> Result<u8, Clie
     question.set_if("drop-unclaimed", arguments.drop_unclaimed);
     let answer = client.command("cygnet-guards", question, |_, _| Ok(()))?;
     if !answer.is_yes("success") {
-        eprintln!("cygnet: {}", answer.get_str("errmsg").unwrap_or("the daemon gave no reason"));
+        say!("cygnet: {}", answer.get_str("errmsg").unwrap_or("the daemon gave no reason"));
         return Ok(REFUSED);
     }
     let unclaimed = answer.list_strs("unclaimed");
-    let mut out = io::stdout().lock();
+    let mut out = stdout();
     if arguments.json {
         writeln!(out, "{}", Json::Array(unclaimed.map(Json::from).collect()))?;
     } else {

@@ -12,6 +12,7 @@ use crate::connect::Client;
 use crate::moment::Clock;
 use crate::paint::Paint;
 use crate::past::{self, Part};
+use crate::stdio::{say, stdout};
 use crate::why::UNANSWERED;
 
 /// Options of `history`.
@@ -48,10 +49,10 @@ pub(crate) fn run(client: &mut Client, arguments: &Arguments) -> Result<u8, Clie
     }
     let past = past::pages(client, "cygnet-history", &request, row, arguments.part.limit())?;
     if let Some(error) = past.answer.get_str("errmsg") {
-        eprintln!("cygnet: {error}");
+        say!("cygnet: {error}");
         return Ok(UNANSWERED);
     }
-    let mut out = io::stdout().lock();
+    let mut out = stdout();
     if arguments.json {
         let list = |messages: &[Message]| messages.iter().filter_map(text::cygnet_json).collect::<Vec<Json>>();
         let json = if arguments.ike_sas {

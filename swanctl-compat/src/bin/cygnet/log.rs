@@ -1,6 +1,6 @@
 //! `cygnet log`.
 
-use std::io::{self, Write};
+use std::io::Write;
 
 use serde_json::Value as Json;
 use swanctl_compat::text;
@@ -9,6 +9,7 @@ use swanctl_compat::vici::client::ClientError;
 
 use crate::connect::Client;
 use crate::moment::{Clock, ago};
+use crate::stdio::{say, stdout};
 
 /// Options of `log`.
 #[derive(Debug, clap::Args)]
@@ -57,10 +58,10 @@ pub(crate) fn run(client: &mut Client, arguments: &Arguments) -> Result<u8, Clie
         Ok(())
     })?;
     if !answer.is_yes("success") {
-        eprintln!("cygnet: {}", answer.get_str("errmsg").unwrap_or("the daemon gave no reason"));
+        say!("cygnet: {}", answer.get_str("errmsg").unwrap_or("the daemon gave no reason"));
         return Ok(REFUSED);
     }
-    let mut out = io::stdout().lock();
+    let mut out = stdout();
     if arguments.json {
         writeln!(out, "{}", Json::Array(raised.iter().map(text::json).collect()))?;
     } else if raised.is_empty() {

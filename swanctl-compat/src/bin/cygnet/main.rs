@@ -20,6 +20,8 @@ mod paint;
 mod past;
 mod simulate;
 mod status;
+#[path = "../shared/stdio.rs"]
+mod stdio;
 mod watch;
 mod webhook;
 mod why;
@@ -28,6 +30,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use connect::DEFAULT_URI;
+use stdio::say;
 use swanctl_compat::vici::client::ClientError;
 
 /// Ask the Cygnet daemon.
@@ -85,9 +88,9 @@ fn main() -> ExitCode {
     match run(&arguments) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            eprintln!("cygnet: {error}");
+            say!("cygnet: {error}");
             if matches!(error, ClientError::Connect(..)) {
-                eprintln!("is the daemon running, and may you use its socket? (--uri names another one)");
+                say!("is the daemon running, and may you use its socket? (--uri names another one)");
             }
             match &arguments.command {
                 Command::Status(_) | Command::BackendSas(_) | Command::Guards(_) | Command::Simulate(_) => {

@@ -1,6 +1,6 @@
 //! `cygnet simulate`: has a simulated device go wrong, for tests.
 
-use std::io::{self, Write};
+use std::io::Write;
 
 use clap::builder::PossibleValuesParser;
 use swanctl_compat::request::simulate::FAULTS;
@@ -8,6 +8,7 @@ use swanctl_compat::vici::Message;
 use swanctl_compat::vici::client::ClientError;
 
 use crate::connect::Client;
+use crate::stdio::{say, stdout};
 
 /// Options of `simulate`.
 #[derive(Debug, clap::Args)]
@@ -62,10 +63,10 @@ const REFUSED: u8 = 2;
 pub(crate) fn run(client: &mut Client, arguments: &Arguments) -> Result<u8, ClientError> {
     let answer = client.command("cygnet-simulate", arguments.message(), |_, _| Ok(()))?;
     if !answer.is_yes("success") {
-        eprintln!("cygnet: {}", answer.get_str("errmsg").unwrap_or("the daemon gave no reason"));
+        say!("cygnet: {}", answer.get_str("errmsg").unwrap_or("the daemon gave no reason"));
         return Ok(REFUSED);
     }
-    let mut out = io::stdout().lock();
+    let mut out = stdout();
     writeln!(out, "{}: {}", arguments.fault, answer.get_str("matches").unwrap_or("0"))?;
     out.flush()?;
     Ok(0)

@@ -1,6 +1,6 @@
 //! `cygnet status`.
 
-use std::io::{self, Write};
+use std::io::Write;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value as Json;
@@ -11,12 +11,14 @@ use swanctl_compat::watch::{Choice, Sort};
 
 use crate::connect::Client;
 use crate::paint::Colour;
+use crate::stdio::{say, stdout};
 use crate::watch::{self, Wish};
+use crate::why::UNANSWERED;
 
 /// Options of `status`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// Only this connection.
+    /// Only this connection. Ends with 2 when there is none of that name.
     connection: Option<String>,
     /// Print JSON; with --watch one object for each look.
     #[arg(long)]
@@ -76,7 +78,15 @@ pub(crate) fn run(client: &mut Client, arguments: &Arguments) -> Result<u8, Clie
         }
         Ok(())
     })?;
-    let mut out = io::stdout().lock();
+    // Of a connection that is misspelled nobody must believe that all is well.
+    if let Some(connection) = arguments.connection.as_deref().filter(|_| children.is_empty()) {
+        let loaded = client.command("get-conns", Message::new(), |_, _| Ok(()))?;
+        if loaded.list_strs("conns").all(|name| name != connection) {
+            say!("cygnet: connection '{connection}' is not loaded");
+            return Ok(UNANSWERED);
+        }
+    }
+    let mut out = stdout();
     if arguments.json {
         let all: Vec<Json> = children.iter().filter_map(text::cygnet_json).collect();
         writeln!(out, "{}", Json::Array(all))?;

@@ -11,6 +11,7 @@ use swanctl_compat::vici::Message;
 use swanctl_compat::vici::client::ClientError;
 
 use crate::connect::Client;
+use crate::stdio::{say, stdout};
 use crate::why::UNANSWERED;
 
 /// Octets of a secret: as many as HMAC-SHA256 has use for.
@@ -100,7 +101,7 @@ fn print_secret(json: bool) -> io::Result<u8> {
     let mut octets = [0; SECRET];
     File::open("/dev/urandom")?.read_exact(&mut octets)?;
     let secret = format!("whsec_{}", BASE64_STANDARD.encode(octets));
-    let mut out = io::stdout().lock();
+    let mut out = stdout();
     if json {
         writeln!(out, "{}", serde_json::json!({ "secret": secret }))?
     } else {
@@ -183,7 +184,7 @@ fn gather(
     })?;
     Ok(match answer.get_str("errmsg") {
         Some(error) => {
-            eprintln!("cygnet: {error}");
+            say!("cygnet: {error}");
             Err(UNANSWERED)
         }
         None => Ok(messages),
@@ -191,7 +192,7 @@ fn gather(
 }
 
 fn print(messages: &[Message], json: bool, line: fn(&Message) -> String, none: &str) -> Result<(), ClientError> {
-    let mut out = io::stdout().lock();
+    let mut out = stdout();
     if json {
         let all: Vec<Json> = messages.iter().filter_map(text::cygnet_json).collect();
         writeln!(out, "{}", Json::Array(all))?;
@@ -210,10 +211,10 @@ fn print(messages: &[Message], json: bool, line: fn(&Message) -> String, none: &
 fn test(client: &mut Client, name: &str, json: bool) -> Result<u8, ClientError> {
     let answer = client.command("cygnet-webhook-test", named(name), |_, _| Ok(()))?;
     if answer.get("id").is_none() {
-        eprintln!("cygnet: {}", answer.get_str("errmsg").unwrap_or("the daemon gave no reason"));
+        say!("cygnet: {}", answer.get_str("errmsg").unwrap_or("the daemon gave no reason"));
         return Ok(UNANSWERED);
     }
-    let mut out = io::stdout().lock();
+    let mut out = stdout();
     match json {
         true => writeln!(out, "{}", text::json(&answer))?,
         false => write!(out, "{}", text::cygnet_webhook_tried(name, &answer))?,
@@ -226,11 +227,11 @@ fn test(client: &mut Client, name: &str, json: bool) -> Result<u8, ClientError> 
 fn change(client: &mut Client, command: &str, request: Message, done: &str, json: bool) -> Result<u8, ClientError> {
     let answer = client.command(command, request, |_, _| Ok(()))?;
     if !answer.is_yes("success") {
-        eprintln!("cygnet: {}", answer.get_str("errmsg").unwrap_or("the daemon gave no reason"));
+        say!("cygnet: {}", answer.get_str("errmsg").unwrap_or("the daemon gave no reason"));
         return Ok(UNANSWERED);
     }
     let matches = answer.get_str("matches").unwrap_or("0");
-    let mut out = io::stdout().lock();
+    let mut out = stdout();
     match json {
         true => writeln!(out, "{}", text::json(&answer))?,
         false => writeln!(out, "{matches} {done}")?,

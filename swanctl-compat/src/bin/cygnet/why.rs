@@ -1,12 +1,13 @@
 //! `cygnet why`.
 
-use std::io::{self, Write};
+use std::io::Write;
 
 use swanctl_compat::text;
 use swanctl_compat::vici::Message;
 use swanctl_compat::vici::client::ClientError;
 
 use crate::connect::Client;
+use crate::stdio::{say, stdout};
 
 /// Options of `why`.
 #[derive(Debug, clap::Args)]
@@ -50,10 +51,10 @@ pub(crate) fn run(client: &mut Client, arguments: &Arguments) -> Result<u8, Clie
         Ok(())
     })?;
     if let Some(error) = answer.get_str("errmsg") {
-        eprintln!("cygnet: {error}");
+        say!("cygnet: {error}");
         return Ok(UNANSWERED);
     }
-    let mut out = io::stdout().lock();
+    let mut out = stdout();
     if arguments.json {
         writeln!(out, "{}", text::cygnet_why_json(&question, &steps, &answer))?;
     } else {

@@ -10,6 +10,7 @@ use swanctl_compat::vici::client::ClientError;
 use crate::connect::Client;
 use crate::options::Invocation;
 use crate::output::{Form, print};
+use crate::stdio::say;
 
 /// Exit code when some certificates could not be shown.
 const NOT_ALL: u8 = 1;
@@ -44,7 +45,7 @@ pub(crate) fn list_certs(client: &mut Client, invocation: &Invocation) -> Result
         match shown {
             Ok(text) => print(&text),
             Err(error) => {
-                eprintln!("{error}");
+                say!("{error}");
                 code = NOT_ALL;
                 Ok(())
             }
@@ -55,7 +56,7 @@ pub(crate) fn list_certs(client: &mut Client, invocation: &Invocation) -> Result
         print(&format!("{}\n", Json::Array(documents)))?;
     }
     if let Some(error) = answer.get_str("errmsg") {
-        eprintln!("list-certs failed: {error}");
+        say!("list-certs failed: {error}");
         return Ok(1);
     }
     Ok(code)

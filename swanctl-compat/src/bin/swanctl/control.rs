@@ -7,6 +7,7 @@ use swanctl_compat::vici::client::{ClientError, EINVAL};
 use crate::connect::Client;
 use crate::options::Invocation;
 use crate::output::{Form, print};
+use crate::stdio::say;
 
 pub(crate) fn initiate(client: &mut Client, invocation: &Invocation) -> Result<u8, ClientError> {
     logged(client, invocation, "initiate", &["child", "ike"])
@@ -54,7 +55,7 @@ fn quiet(client: &mut Client, invocation: &Invocation, command: &str, request: M
     }
     let waiting: Vec<&str> = answer.list_strs("restart-needed").collect();
     if !waiting.is_empty() {
-        eprintln!("restart the daemon to apply what has changed in: {}", waiting.join(", "));
+        say!("restart the daemon to apply what has changed in: {}", waiting.join(", "));
     }
     Ok(0)
 }
@@ -111,7 +112,7 @@ fn logged(client: &mut Client, invocation: &Invocation, command: &str, keys: &[&
 }
 
 fn bad_number(option: &str) -> u8 {
-    eprintln!("--{option} needs a number");
+    say!("--{option} needs a number");
     EINVAL
 }
 
@@ -127,7 +128,7 @@ pub(crate) fn outcome(form: Form, command: &str, answer: &Message) -> Result<u8,
     } else if success {
         print(&format!("{command} completed successfully\n"))?;
     } else {
-        eprintln!("{command} failed: {}", answer.get_str("errmsg").unwrap_or("the daemon gave no reason"));
+        say!("{command} failed: {}", answer.get_str("errmsg").unwrap_or("the daemon gave no reason"));
     }
     Ok(u8::from(!success))
 }

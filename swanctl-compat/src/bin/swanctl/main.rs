@@ -17,11 +17,15 @@ mod options;
 mod output;
 mod prompt;
 mod show;
+#[path = "../shared/stdio.rs"]
+mod stdio;
 mod usage;
 
 use std::process::ExitCode;
 
 use options::{Invocation, Parsed};
+use output::print;
+use stdio::{say, tell};
 use swanctl_compat::vici::client::ClientError;
 
 fn main() -> ExitCode {
@@ -29,25 +33,30 @@ fn main() -> ExitCode {
     let invocation = match options::parse(&arguments) {
         Ok(Parsed::Run(invocation)) => invocation,
         Ok(Parsed::Help(command)) => {
-            print!("{}", usage::text(command));
-            return ExitCode::SUCCESS;
+            return match print(&usage::text(command)) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => failed(&error),
+            };
         }
         Err(error) => {
-            eprintln!("swanctl: {}", error.text);
-            eprint!("Error: {}\n{}", error.kind, usage::text(error.command));
+            say!("swanctl: {}", error.text);
+            tell(format_args!("Error: {}\n{}", error.kind, usage::text(error.command)));
             return ExitCode::from(1);
         }
     };
     match run(&invocation) {
         Ok(code) => ExitCode::from(code),
-        Err(error) => {
-            eprintln!("Error: {error}");
-            if matches!(error, ClientError::Connect(..)) {
-                eprintln!("is the daemon running, and may you use its socket? (--uri names another one)");
-            }
-            ExitCode::from(error.exit_code())
-        }
+        Err(error) => failed(&error),
     }
+}
+
+/// Says why it failed.
+fn failed(error: &ClientError) -> ExitCode {
+    say!("Error: {error}");
+    if matches!(error, ClientError::Connect(..)) {
+        say!("is the daemon running, and may you use its socket? (--uri names another one)");
+    }
+    ExitCode::from(error.exit_code())
 }
 
 /// Runs a command and gives its exit code.
@@ -59,7 +68,7 @@ fn run(invocation: &Invocation) -> Result<u8, ClientError> {
     };
     let uri = invocation.value("uri").unwrap_or(connect::DEFAULT_URI);
     if invocation.command.name == "version" && !invocation.has("daemon") {
-        println!("Cygnet swanctl {}", env!("CARGO_PKG_VERSION"));
+        print(concat!("Cygnet swanctl ", env!("CARGO_PKG_VERSION"), "\n"))?;
         return Ok(0);
     }
     let mut client = connect::connect(uri)?;

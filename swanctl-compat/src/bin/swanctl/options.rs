@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use crate::commands::{COMMANDS, COMMON, Command, CommandOption};
+use crate::stdio::say;
 
 /// A command with its options.
 pub(crate) struct Invocation {
@@ -181,7 +182,7 @@ fn option_word(
     let mut letters = word.strip_prefix('-').unwrap_or_default().chars();
     let Some(letter) = letters.next() else {
         // Scripts that do so have always worked.
-        eprintln!("swanctl: '{word}' is ignored: every value belongs to an option");
+        say!("swanctl: '{word}' is ignored: every value belongs to an option");
         return Ok(());
     };
     let option = options()

@@ -9,6 +9,7 @@ use swanctl_compat::vici::Message;
 use swanctl_compat::vici::client::ClientError;
 
 use crate::options::Invocation;
+use crate::stdio::stdout;
 
 /// The form asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,16 +44,11 @@ impl Form {
     }
 }
 
-/// Exit code of a program that a closed pipe ends, as a shell shows it.
-const CLOSED_PIPE: i32 = 141;
-
-/// Prints and flushes. When nobody reads any more, the program ends without a word, as others in a pipe do.
+/// Prints and flushes. When nobody reads any more, the program ends.
 pub(crate) fn print(text: &str) -> Result<(), ClientError> {
-    let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(CLOSED_PIPE),
-        done => Ok(done?),
-    }
+    let mut out = stdout();
+    out.write_all(text.as_bytes())?;
+    Ok(out.flush()?)
 }
 
 /// Lets SIGINT and SIGTERM end the program well, between two events.

@@ -9,6 +9,7 @@ use crate::connect::Client;
 use crate::control::outcome;
 use crate::options::Invocation;
 use crate::output::{Form, print};
+use crate::stdio::say;
 
 /// A command whose answer is a stream of events.
 struct Listing {
@@ -148,7 +149,7 @@ fn list(client: &mut Client, invocation: &Invocation, listing: &Listing, request
 fn failure(answer: &Message, command: &str) -> u8 {
     match answer.get_str("errmsg") {
         Some(error) => {
-            eprintln!("{command} failed: {error}");
+            say!("{command} failed: {error}");
             1
         }
         None => 0,

@@ -10,6 +10,7 @@ use signal_hook::iterator::Signals;
 use swanctl_compat::vici::Message;
 
 use crate::connect;
+use crate::stdio::say;
 
 /// Exit code of whoever is interrupted twice, as shells have it.
 const INTERRUPTED: i32 = 130;
@@ -112,7 +113,7 @@ impl Stop {
                 .and_then(|mut client| client.command("cygnet-capture-stop", request, |_, _| Ok(())));
             if let Err(error) = told {
                 // Without its daemon it ends anyway.
-                eprintln!("cygnet: the capture was not told to end: {error}");
+                say!("cygnet: the capture was not told to end: {error}");
             }
         });
     }

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 use swanctl_compat::plan::{PlannedConnection, PlannedSection};
-use swanctl_compat::settings::{Diagnostic, Span};
+use swanctl_compat::settings::Diagnostic;
 use swanctl_compat::text;
 use swanctl_compat::vici::Message;
 use swanctl_compat::vici::client::{ClientError, EINVAL};
@@ -10,6 +10,7 @@ use swanctl_compat::vici::client::{ClientError, EINVAL};
 use super::report::Step;
 use super::{Prepared, Session, reason, succeeded};
 use crate::output::{Form, print};
+use crate::stdio::{say, tell};
 
 /// Exit code of a dry run when loading would make an SA restart or end.
 const DISTURBS: u8 = 3;
@@ -95,7 +96,7 @@ impl Session<'_> {
                 failed += 1;
                 let why = reason(&answer);
                 self.report.failed(&step, why, &format!("loading connection '{name}' failed: {why}"));
-                eprint!("{}", placed(&answer, connection, prepared));
+                tell(format_args!("{}", placed(&answer, connection, prepared)));
             }
         }
         let unloaded = self.unload("connection", prepared.plan.connections_to_unload(&loaded))?;
@@ -126,7 +127,7 @@ impl Session<'_> {
             } else {
                 let why = reason(&answer);
                 self.report.failed(&step, why, &format!("loading connection '{name}' would fail: {why}"));
-                eprint!("{}", placed(&answer, connection, prepared));
+                tell(format_args!("{}", placed(&answer, connection, prepared)));
                 code = EINVAL;
             }
         }
@@ -157,7 +158,7 @@ impl Session<'_> {
     fn summary(&self, many: &str, found: usize, failed: usize, unloaded: usize) -> Result<u8, ClientError> {
         if failed > 0 {
             let loaded = found - failed;
-            eprintln!("loaded {loaded} of {found} {many}, {failed} failed to load, {unloaded} unloaded");
+            say!("loaded {loaded} of {found} {many}, {failed} failed to load, {unloaded} unloaded");
             return Ok(EINVAL);
         }
         let outcome =
@@ -169,11 +170,11 @@ impl Session<'_> {
 
 /// The place in the files that the daemon's `errpath` means, with a caret, unless an error there has been printed already.
 fn placed(answer: &Message, connection: &PlannedConnection, prepared: &Prepared) -> String {
-    let place: Option<Span> = answer.get_str("errpath").and_then(|path| connection.spans.find(path));
-    if place.is_none() || prepared.has_told(place) {
+    let path = answer.get_str("errpath").unwrap_or_default();
+    let Some(place) = connection.spans.find(path).filter(|place| !prepared.has_told(path, *place)) else {
         return String::new();
-    }
-    let finding = Diagnostic::error("refused", place, reason(answer));
+    };
+    let finding = Diagnostic::error("refused", Some(place), reason(answer));
     let finding = match answer.get_str("errhelp") {
         Some(help) => finding.with_help(help),
         None => finding,

@@ -18,6 +18,7 @@ use swanctl_compat::vici::client::{ClientError, EINVAL};
 use crate::connect::Client;
 use crate::options::Invocation;
 use crate::output::Form;
+use crate::stdio::say;
 use report::Report;
 
 /// Files that were read as they were meant.
@@ -42,7 +43,7 @@ pub(crate) fn prepare(invocation: &Invocation) -> Result<Option<Prepared>, u8> {
     if !prepared.plan.is_readable(&prepared.settings) {
         let mut report = Report::new(Form::of(invocation));
         report.find(prepared.plan.findings.iter(), prepared.settings.sources());
-        eprintln!("nothing was loaded: correct the errors above and try again");
+        say!("nothing was loaded: correct the errors above and try again");
         // What cannot be written any more is of no use to anybody.
         let _ = report.end();
         return Err(EINVAL);
@@ -76,10 +77,10 @@ impl Prepared {
         Ok(is_cygnet)
     }
 
-    /// Whether an error at this place has been printed already.
-    fn has_told(&self, place: Option<Span>) -> bool {
-        let error = |finding: &&Diagnostic| finding.severity == Severity::Error;
-        place.is_some() && self.plan.findings.iter().filter(error).any(|finding| finding.span == place)
+    /// Whether an error about this, or at this place, has been printed already.
+    fn has_told(&self, path: &str, place: Span) -> bool {
+        let same = |finding: &Diagnostic| finding.path.as_deref() == Some(path) || finding.span == Some(place);
+        self.plan.findings.iter().any(|finding| finding.severity == Severity::Error && same(finding))
     }
 }
 

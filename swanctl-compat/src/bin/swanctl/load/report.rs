@@ -5,6 +5,7 @@ use swanctl_compat::settings::{Diagnostic, Sources};
 use swanctl_compat::vici::client::ClientError;
 
 use crate::output::{Form, print};
+use crate::stdio::{say, tell};
 
 /// Collects what was done.
 pub(super) struct Report {
@@ -30,7 +31,7 @@ impl Report {
     /// Prints what was found in the files, on standard error, and notes it.
     pub(super) fn find<'f>(&mut self, findings: impl Iterator<Item = &'f Diagnostic>, sources: &Sources) {
         for finding in findings {
-            eprint!("{}", finding.render(sources));
+            tell(format_args!("{}", finding.render(sources)));
             self.findings.push(json!({
                 "severity": finding.severity.as_str(),
                 "code": finding.code,
@@ -58,7 +59,7 @@ impl Report {
     pub(super) fn failed(&mut self, step: &Step<'_>, reason: &str, words: &str) {
         self.failed += 1;
         self.steps.push(json!({ "command": step.command, "name": step.name, "success": false, "error": reason }));
-        eprintln!("{words}");
+        say!("{words}");
     }
 
     /// A sentence for a person.
