@@ -164,6 +164,7 @@ fn debian(_: &Lab, pair: &mut Pair<'_>) -> Result<()> {
     let log = Command::new("stdbuf")
         .args(["-oL", "/usr/sbin/swanctl", "--log", "--uri", &pair.a.uri()])
         .stdout(std::fs::File::create(&shown)?)
+        .stderr(std::process::Stdio::null())
         .spawn()?;
     listened(pair, 1)?;
     let initiate = |child, level| {
