@@ -91,9 +91,8 @@ impl Follower<'_> {
 
     /// Shows what the history has from the last event on.
     fn catch_up(&mut self, client: &mut Client) -> Result<(), Ended> {
-        let mut request = self.arguments.request(self.clock);
         let since = self.seen.last_ms.map_or(self.from_ms, |last| last.saturating_sub(SLACK_MS).max(self.from_ms));
-        request.set_display("since", since);
+        let request = since_then(&self.arguments.request(self.clock), since);
         // All that has been missed is shown; of what was before, as much as is asked for.
         let limit = if self.seen.last_ms.is_some() { None } else { self.arguments.part.limit() };
         let (began, mut live) = (Instant::now(), Vec::new());
@@ -124,6 +123,16 @@ impl Follower<'_> {
         let shown = self.arguments.print(&mut out, message, self.clock).and_then(|()| out.flush());
         shown.map_err(Ended::Output)
     }
+}
+
+/// The same request about what happened from a moment on, in milliseconds, whatever it said of that itself.
+fn since_then(request: &Message, since_ms: u64) -> Message {
+    let mut out = Message::new();
+    for element in request.elements().iter().filter(|element| element.name() != "since") {
+        out.push(element.clone());
+    }
+    out.set_display("since", since_ms);
+    out
 }
 
 fn reconnect(uri: &str) -> Result<Client, ClientError> {
@@ -184,6 +193,15 @@ fn number(message: &Message) -> Option<(String, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_moment_is_asked_for_once() {
+        let asked = Message::new().with("type", "child-sa.*").with("since", "1000").with("until", "9000");
+        let request = since_then(&asked, 5_000);
+        let values: Vec<_> = request.elements().iter().map(|element| element.name()).collect();
+        assert_eq!(values, ["type", "until", "since"]);
+        assert_eq!(request.get_str("since"), Some("5000"));
+    }
 
     fn event(run: &str, number: u64) -> Message {
         let record = format!(r#"{{"time":"2026-11-26T03:12:00.{number:03}Z","boot_id":"{run}","seq":{number}}}"#);
