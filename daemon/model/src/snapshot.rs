@@ -107,6 +107,47 @@ pub struct IkeSaSnapshot {
     pub children: Vec<ChildSaSnapshot>,
 }
 
+impl IkeSaSnapshot {
+    /// One that we have established with the peer, each end with its address and identity, and of which there is nothing else to tell. Doubles of
+    /// the daemon begin with it and say what is different.
+    #[must_use]
+    pub fn plain(
+        connection: &str,
+        unique_id: u32,
+        local: (SocketAddr, Identity),
+        remote: (SocketAddr, Identity),
+    ) -> Self {
+        Self {
+            connection: connection.into(),
+            unique_id,
+            state: IkeSaState::Established,
+            local: local.0,
+            remote: remote.0,
+            local_id: local.1,
+            remote_id: remote.1,
+            initiator: true,
+            initiator_spi: 1,
+            responder_spi: 2,
+            nat_local: false,
+            nat_remote: false,
+            nat_fake: false,
+            algorithms: None,
+            established_seconds: None,
+            rekey_seconds: None,
+            reauth_seconds: None,
+            heard_seconds: 0,
+            repeats: 0,
+            waiting_seconds: None,
+            tasks_queued: Vec::new(),
+            tasks_active: Vec::new(),
+            generation: 0,
+            if_id_in: 0,
+            if_id_out: 0,
+            children: Vec::new(),
+        }
+    }
+}
+
 /// A CHILD SA at one moment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ChildSaSnapshot {
@@ -165,6 +206,41 @@ pub struct ChildSaSnapshot {
     /// The script that is told of its beginning and end.
     #[serde(skip)]
     pub updown: Option<Arc<Updown>>,
+}
+
+impl ChildSaSnapshot {
+    /// One in tunnel mode that is installed in software, and of which there is nothing else to tell; see [`IkeSaSnapshot::plain`].
+    #[must_use]
+    pub fn plain(name: &str, unique_id: u32) -> Self {
+        Self {
+            name: name.into(),
+            unique_id,
+            reqid: Reqid(1),
+            state: ChildSaState::Installed,
+            mode: SaMode::Tunnel,
+            encap: false,
+            spi_in: None,
+            spi_out: None,
+            algorithms: None,
+            sa_in: None,
+            sa_out: None,
+            traffic_in: Traffic::default(),
+            traffic_out: Traffic::default(),
+            total_in: Carried::default(),
+            total_out: Carried::default(),
+            limits: ipsec::Limits::default(),
+            rekey_seconds: None,
+            life_seconds: None,
+            installed_seconds: None,
+            local_ts: Vec::new(),
+            remote_ts: Vec::new(),
+            backend: "userspace",
+            generation: 0,
+            offload: ModeInUse::SOFTWARE,
+            tags: DrawnTags::default(),
+            updown: None,
+        }
+    }
 }
 
 /// Counters of one direction.

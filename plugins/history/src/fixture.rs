@@ -6,11 +6,8 @@ use std::time::Duration;
 use ike_model::history::Subscription;
 use ike_model::proposal::{EspAlgorithms, IkeAlgorithms};
 use ike_model::snapshot::{Carried, Traffic};
-use ike_model::{
-    Cause, CauseKind, ChildSaSnapshot, ChildSaState, DrawnTags, EventBody, EventRecord, Identity, IkeSaSnapshot,
-    IkeSaState, Rfc3339, Ulids,
-};
-use ipsec::{ModeInUse, OffloadMode, Reqid, SaMode, Spi, TrafficSelector, Volume};
+use ike_model::{Cause, CauseKind, ChildSaSnapshot, EventBody, EventRecord, Identity, IkeSaSnapshot, Rfc3339, Ulids};
+use ipsec::{ModeInUse, OffloadMode, Reqid, Spi, TrafficSelector, Volume};
 
 use crate::cluster::Cluster;
 use crate::scratch::Scratch;
@@ -131,20 +128,11 @@ impl Run {
 }
 
 pub(crate) fn ike_sa(connection: &str, unique_id: u32) -> IkeSaSnapshot {
+    let end = |last, id: &str| (([192, 0, 2, last], 4500).into(), Identity::Fqdn(id.into()));
     IkeSaSnapshot {
-        connection: connection.into(),
-        unique_id,
-        state: IkeSaState::Established,
-        local: "192.0.2.1:4500".parse().unwrap(),
-        remote: "192.0.2.2:4500".parse().unwrap(),
-        local_id: Identity::Fqdn("a.example".into()),
-        remote_id: Identity::Fqdn("b.example".into()),
-        initiator: true,
         initiator_spi: 0xFEDC_BA98_7654_3210,
         responder_spi: unique_id.into(),
-        nat_local: false,
         nat_remote: true,
-        nat_fake: false,
         algorithms: Some(IkeAlgorithms {
             encryption: 20,
             key_bits: Some(256),
@@ -153,17 +141,7 @@ pub(crate) fn ike_sa(connection: &str, unique_id: u32) -> IkeSaSnapshot {
             key_exchange: 31,
         }),
         established_seconds: Some(0),
-        rekey_seconds: None,
-        reauth_seconds: None,
-        heard_seconds: 0,
-        repeats: 0,
-        waiting_seconds: None,
-        tasks_queued: Vec::new(),
-        tasks_active: Vec::new(),
-        generation: 0,
-        if_id_in: 0,
-        if_id_out: 0,
-        children: Vec::new(),
+        ..IkeSaSnapshot::plain(connection, unique_id, end(1, "a.example"), end(2, "b.example"))
     }
 }
 
@@ -174,11 +152,7 @@ pub(crate) fn child_sa(name: &str, unique_id: u32, generation: u32, bytes: u64) 
     let total = Carried { bytes: sum, packets: sum / 100 };
     let selector = |text: &str| TrafficSelector::prefix(text.parse().unwrap(), 16).unwrap();
     ChildSaSnapshot {
-        name: name.into(),
-        unique_id,
         reqid: Reqid(7),
-        state: ChildSaState::Installed,
-        mode: SaMode::Tunnel,
         encap: true,
         spi_in: Spi::new(0xC000_0000 + unique_id),
         spi_out: Spi::new(0xD000_0000 + unique_id),
@@ -189,8 +163,6 @@ pub(crate) fn child_sa(name: &str, unique_id: u32, generation: u32, bytes: u64) 
             key_exchange: Some(31),
             esn: true,
         }),
-        sa_in: None,
-        sa_out: None,
         traffic_in: traffic,
         traffic_out: traffic,
         total_in: total,
@@ -199,15 +171,10 @@ pub(crate) fn child_sa(name: &str, unique_id: u32, generation: u32, bytes: u64) 
             soft: Volume { time: Some(Duration::from_secs(3300)), bytes: Some(1 << 30), packets: None },
             hard: Volume { time: Some(Duration::from_secs(3600)), bytes: None, packets: Some(u64::MAX) },
         },
-        rekey_seconds: None,
-        life_seconds: None,
-        installed_seconds: None,
         local_ts: vec![selector("10.1.0.0")],
         remote_ts: vec![selector("10.2.0.0")],
-        updown: None,
-        backend: "userspace",
         generation,
         offload: ModeInUse { mode: OffloadMode::Packet, device: Some("eth0".into()), simulated: false },
-        tags: DrawnTags::default(),
+        ..ChildSaSnapshot::plain(name, unique_id)
     }
 }

@@ -6,9 +6,9 @@ use ike_model::proposal::{EspAlgorithms, IkeAlgorithms};
 use ike_model::snapshot::{BackendSaOwner, BackendSaSnapshot, Carried, ConfiguredState, Traffic};
 use ike_model::{
     Cause, CauseKind, ChildSaSnapshot, ChildSaState, ConfiguredChildStatus, DrawnTags, EventBody, Identity,
-    IkeSaSnapshot, IkeSaState,
+    IkeSaSnapshot,
 };
-use ipsec::{EspAlgorithm, Limits, ModeInUse, OffloadMode, Reqid, SaHandle, SaMode, Shard, Spi, TrafficSelector};
+use ipsec::{EspAlgorithm, Limits, ModeInUse, OffloadMode, Reqid, SaHandle, Shard, Spi, TrafficSelector};
 
 use super::*;
 use crate::request::SaFilter;
@@ -16,11 +16,7 @@ use crate::vici::{Element, Message};
 
 fn child() -> ChildSaSnapshot {
     ChildSaSnapshot {
-        name: "net".into(),
-        unique_id: 12,
         reqid: Reqid(3),
-        state: ChildSaState::Installed,
-        mode: SaMode::Tunnel,
         encap: true,
         spi_in: Spi::new(0xc1a2_b3c4),
         spi_out: Spi::new(0xd4c3_b2a1),
@@ -31,8 +27,6 @@ fn child() -> ChildSaSnapshot {
             key_exchange: Some(20),
             esn: true,
         }),
-        sa_in: None,
-        sa_out: None,
         traffic_in: Traffic { bytes: 9_000, packets: 75, idle_seconds: Some(3) },
         traffic_out: Traffic { bytes: 0, packets: 0, idle_seconds: None },
         total_in: Carried { bytes: 59_000, packets: 475 },
@@ -43,29 +37,19 @@ fn child() -> ChildSaSnapshot {
         installed_seconds: Some(120),
         local_ts: vec![TrafficSelector::prefix("10.1.0.0".parse().unwrap(), 16).unwrap()],
         remote_ts: vec![TrafficSelector::prefix("10.2.0.0".parse().unwrap(), 16).unwrap()],
-        updown: None,
-        backend: "userspace",
         generation: 2,
         offload: ModeInUse { mode: OffloadMode::Packet, device: Some("cygnet0".into()), simulated: true },
-        tags: DrawnTags::default(),
+        ..ChildSaSnapshot::plain("net", 12)
     }
 }
 
 fn ike() -> IkeSaSnapshot {
+    let end = |address: &str, id: &str| (address.parse().unwrap(), Identity::Fqdn(id.into()));
+    let (local, remote) = (end("198.51.100.1:4500", "gw-a.example"), end("203.0.113.9:4500", "gw-b.example"));
     IkeSaSnapshot {
-        connection: "site-a".into(),
-        unique_id: 7,
-        state: IkeSaState::Established,
-        local: "198.51.100.1:4500".parse().unwrap(),
-        remote: "203.0.113.9:4500".parse().unwrap(),
-        local_id: Identity::Fqdn("gw-a.example".into()),
-        remote_id: Identity::Fqdn("gw-b.example".into()),
-        initiator: true,
         initiator_spi: 0x0011_2233_4455_6677,
         responder_spi: 0x8899_aabb_ccdd_eeff,
-        nat_local: false,
         nat_remote: true,
-        nat_fake: false,
         algorithms: Some(IkeAlgorithms {
             encryption: 12,
             key_bits: Some(256),
@@ -75,16 +59,10 @@ fn ike() -> IkeSaSnapshot {
         }),
         established_seconds: Some(120),
         rekey_seconds: Some(-5),
-        reauth_seconds: None,
         heard_seconds: 4,
-        repeats: 0,
-        waiting_seconds: None,
         tasks_queued: vec!["CHILD_REKEY"],
-        tasks_active: Vec::new(),
-        generation: 0,
-        if_id_in: 0,
-        if_id_out: 0,
         children: vec![child()],
+        ..IkeSaSnapshot::plain("site-a", 7, local, remote)
     }
 }
 

@@ -3,16 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use ike_model::device::{ModeInUse, OffloadMode, SaMode};
+use ike_model::device::{ModeInUse, OffloadMode};
 use ike_model::history::{
     Answer, Backlog, ChildTotal, Delivery, DeliveryState, Disabled, Generation, Limits, PastDelivery, PastEvent,
     PastIkeSa, Redelivery, Verdict, Wanted, WantedDeliveries,
 };
-use ike_model::snapshot::{Carried, ConfiguredState, Traffic};
-use ike_model::{
-    ChildSaSnapshot, ChildSaState, ConfiguredChildStatus, DrawnTags, EventRecord, Identity, IkeSaSnapshot, IkeSaState,
-    Outbox, Timeline,
-};
+use ike_model::snapshot::{Carried, ConfiguredState};
+use ike_model::{ChildSaSnapshot, ConfiguredChildStatus, EventRecord, Identity, IkeSaSnapshot, Outbox, Timeline};
 
 use crate::fixture::Puppet;
 use crate::view::{Asked, Condition, Daemon, View};
@@ -22,63 +19,20 @@ pub(crate) const HOSTILE: &str = "<img src=x onerror=alert(1)>\"'&";
 
 pub(crate) fn child(name: &str, unique_id: u32) -> ChildSaSnapshot {
     ChildSaSnapshot {
-        name: name.into(),
-        unique_id,
-        reqid: ike_model::device::Reqid(1),
-        state: ChildSaState::Installed,
-        mode: SaMode::Tunnel,
-        encap: false,
-        spi_in: None,
-        spi_out: None,
-        algorithms: None,
-        sa_in: None,
-        sa_out: None,
-        traffic_in: Traffic::default(),
-        traffic_out: Traffic::default(),
-        total_in: Carried::default(),
-        total_out: Carried::default(),
-        limits: Limits::default(),
-        rekey_seconds: None,
-        life_seconds: None,
         installed_seconds: Some(10),
-        local_ts: Vec::new(),
-        remote_ts: Vec::new(),
-        updown: None,
-        backend: "userspace",
-        generation: 0,
         offload: ModeInUse { mode: OffloadMode::Packet, device: Some("cygnet0".into()), simulated: true },
-        tags: DrawnTags::default(),
+        ..ChildSaSnapshot::plain(name, unique_id)
     }
 }
 
 pub(crate) fn ike(connection: &str, unique_id: u32, children: Vec<ChildSaSnapshot>) -> IkeSaSnapshot {
+    let local = (([192, 0, 2, 1], 500).into(), Identity::Fqdn("gw-a.example".into()));
+    let remote = (([198, 51, 100, 9], 500).into(), Identity::Fqdn(HOSTILE.into()));
     IkeSaSnapshot {
-        connection: connection.into(),
-        unique_id,
-        state: IkeSaState::Established,
-        local: ([192, 0, 2, 1], 500).into(),
-        remote: ([198, 51, 100, 9], 500).into(),
-        local_id: Identity::Fqdn("gw-a.example".into()),
-        remote_id: Identity::Fqdn(HOSTILE.into()),
-        initiator: true,
-        initiator_spi: 1,
-        responder_spi: 2,
-        nat_local: false,
-        nat_remote: false,
-        nat_fake: false,
-        algorithms: None,
         established_seconds: Some(20),
-        rekey_seconds: None,
-        reauth_seconds: None,
         heard_seconds: 1,
-        repeats: 0,
-        waiting_seconds: None,
-        tasks_queued: Vec::new(),
-        tasks_active: Vec::new(),
-        generation: 0,
-        if_id_in: 0,
-        if_id_out: 0,
         children,
+        ..IkeSaSnapshot::plain(connection, unique_id, local, remote)
     }
 }
 

@@ -2,71 +2,24 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use ike_model::{Cause, CauseKind, ChildSaSnapshot, ChildSaState, DrawnTags, IkeSaSnapshot, IkeSaState, Updown};
-use ipsec::{Limits, Mark, ModeInUse, Reqid, SaMode, Spi};
+use ike_model::{Cause, CauseKind, ChildSaSnapshot, IkeSaSnapshot, Updown};
+use ipsec::{Mark, ModeInUse, Reqid, Spi};
 
 use super::*;
 
 fn ike(local: &str, remote: &str, remote_id: Identity) -> IkeSaSnapshot {
     let address = |text: &str| SocketAddr::new(text.parse().unwrap(), 4500);
-    IkeSaSnapshot {
-        connection: "site".into(),
-        unique_id: 7,
-        state: IkeSaState::Established,
-        local: address(local),
-        remote: address(remote),
-        local_id: Identity::Fqdn("moon.example.org".into()),
-        remote_id,
-        initiator: true,
-        initiator_spi: 1,
-        responder_spi: 2,
-        nat_local: false,
-        nat_remote: false,
-        nat_fake: false,
-        algorithms: None,
-        established_seconds: None,
-        rekey_seconds: None,
-        reauth_seconds: None,
-        heard_seconds: 0,
-        repeats: 0,
-        waiting_seconds: None,
-        tasks_queued: Vec::new(),
-        tasks_active: Vec::new(),
-        generation: 0,
-        if_id_in: 0,
-        if_id_out: 0,
-        children: Vec::new(),
-    }
+    let local = (address(local), Identity::Fqdn("moon.example.org".into()));
+    IkeSaSnapshot::plain("site", 7, local, (address(remote), remote_id))
 }
 
 fn child() -> ChildSaSnapshot {
     ChildSaSnapshot {
-        name: "net".into(),
-        unique_id: 9,
         reqid: Reqid(77),
-        state: ChildSaState::Installed,
-        mode: SaMode::Tunnel,
-        encap: false,
         spi_in: Spi::new(0xc000_0001),
         spi_out: Spi::new(0xc000_0002),
-        algorithms: None,
-        sa_in: None,
-        sa_out: None,
-        traffic_in: Default::default(),
-        traffic_out: Default::default(),
-        total_in: Default::default(),
-        total_out: Default::default(),
-        limits: Limits::default(),
-        rekey_seconds: None,
-        life_seconds: None,
-        installed_seconds: None,
-        local_ts: Vec::new(),
-        remote_ts: Vec::new(),
-        backend: "userspace",
-        generation: 0,
-        offload: ModeInUse::SOFTWARE,
-        tags: DrawnTags::default(),
         updown: Some(Arc::new(Updown { script: "true".into(), host_access: false })),
+        ..ChildSaSnapshot::plain("net", 9)
     }
 }
 

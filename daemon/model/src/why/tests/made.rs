@@ -13,9 +13,9 @@ use ipsec::{
 
 use super::super::{ChildFacts, Facts, HostFacts, Link, Outer, Place, Tunnel, Way};
 use crate::config::{Actions, AuthMethod, AuthRound, Childless, Fragmentation, HostSpec, Unique};
-use crate::snapshot::{Carried, ChildSaState, ConfiguredChildStatus, ConfiguredState, IkeSaState, Traffic};
+use crate::snapshot::{ConfiguredChildStatus, ConfiguredState};
 use crate::specs::{ChildSpecs, Origin};
-use crate::tags::{DrawnTags, InterfaceIds, TagConfig};
+use crate::tags::{InterfaceIds, TagConfig};
 use crate::{Child, ChildMode, ChildSaSnapshot, ConfiguredSelector, Connection, Identity, IkeSaSnapshot};
 
 pub(super) const TUNNEL: &str = "cygnet0";
@@ -168,60 +168,24 @@ pub(super) fn shunt(action: PolicyAction, priority: u32) -> ChildSpecs {
 }
 
 fn ike() -> IkeSaSnapshot {
+    let end = |address: &str, id: &str| (address.parse().unwrap(), Identity::Fqdn(id.into()));
+    let (local, remote) = (end("192.0.2.1:4500", "gw-a.example"), end("203.0.113.9:4500", "gw-b.example"));
+    let child = ChildSaSnapshot {
+        spi_in: Spi::new(0xc1a2_b3c4),
+        spi_out: Spi::new(0xd4c3_b2a1),
+        sa_in: Some(IN),
+        sa_out: Some(OUT),
+        life_seconds: Some(3_840),
+        installed_seconds: Some(120),
+        local_ts: vec![pair().local],
+        remote_ts: vec![pair().remote],
+        ..ChildSaSnapshot::plain("net", UNIQUE_ID)
+    };
     IkeSaSnapshot {
-        connection: "site".into(),
-        unique_id: 7,
-        state: IkeSaState::Established,
-        local: "192.0.2.1:4500".parse().unwrap(),
-        remote: "203.0.113.9:4500".parse().unwrap(),
-        local_id: Identity::Fqdn("gw-a.example".into()),
-        remote_id: Identity::Fqdn("gw-b.example".into()),
-        initiator: true,
-        initiator_spi: 1,
-        responder_spi: 2,
-        nat_local: false,
-        nat_remote: false,
-        nat_fake: false,
-        algorithms: None,
         established_seconds: Some(120),
-        rekey_seconds: None,
-        reauth_seconds: None,
         heard_seconds: 4,
-        repeats: 0,
-        waiting_seconds: None,
-        tasks_queued: Vec::new(),
-        tasks_active: Vec::new(),
-        generation: 0,
-        if_id_in: 0,
-        if_id_out: 0,
-        children: vec![ChildSaSnapshot {
-            name: "net".into(),
-            unique_id: UNIQUE_ID,
-            reqid: Reqid(1),
-            state: ChildSaState::Installed,
-            mode: SaMode::Tunnel,
-            encap: false,
-            spi_in: Spi::new(0xc1a2_b3c4),
-            spi_out: Spi::new(0xd4c3_b2a1),
-            algorithms: None,
-            sa_in: Some(IN),
-            sa_out: Some(OUT),
-            traffic_in: Traffic::default(),
-            traffic_out: Traffic::default(),
-            rekey_seconds: None,
-            life_seconds: Some(3_840),
-            installed_seconds: Some(120),
-            local_ts: vec![pair().local],
-            remote_ts: vec![pair().remote],
-            updown: None,
-            backend: "userspace",
-            generation: 0,
-            offload: ModeInUse::SOFTWARE,
-            tags: DrawnTags::default(),
-            total_in: Carried::default(),
-            total_out: Carried::default(),
-            limits: Limits::default(),
-        }],
+        children: vec![child],
+        ..IkeSaSnapshot::plain("site", 7, local, remote)
     }
 }
 

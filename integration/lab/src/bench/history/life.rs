@@ -4,11 +4,8 @@ use std::time::Duration;
 
 use ike_model::proposal::{EspAlgorithms, IkeAlgorithms};
 use ike_model::snapshot::{Carried, Traffic};
-use ike_model::{
-    Cause, CauseKind, ChildSaSnapshot, ChildSaState, DrawnTags, EventBody, EventRecord, Identity, IkeSaSnapshot,
-    IkeSaState, Rfc3339, Ulids,
-};
-use ipsec::{ModeInUse, OffloadMode, Reqid, SaMode, Spi, TrafficSelector, Volume};
+use ike_model::{Cause, CauseKind, ChildSaSnapshot, EventBody, EventRecord, Identity, IkeSaSnapshot, Rfc3339, Ulids};
+use ipsec::{ModeInUse, OffloadMode, Reqid, Spi, TrafficSelector, Volume};
 
 /// Rekeys of each CHILD SA.
 const REKEYS: u32 = 10;
@@ -67,20 +64,11 @@ impl Run {
 }
 
 fn ike_sa(connection: &str, unique_id: u32) -> IkeSaSnapshot {
+    let end = |last, id: &str| (([192, 0, 2, last], 4500).into(), Identity::Fqdn(id.into()));
     IkeSaSnapshot {
-        connection: connection.into(),
-        unique_id,
-        state: IkeSaState::Established,
-        local: ([192, 0, 2, 1], 4500).into(),
-        remote: ([192, 0, 2, 2], 4500).into(),
-        local_id: Identity::Fqdn("a.example".into()),
-        remote_id: Identity::Fqdn("b.example".into()),
-        initiator: true,
         initiator_spi: 0xFEDC_BA98_7654_3210,
         responder_spi: unique_id.into(),
-        nat_local: false,
         nat_remote: true,
-        nat_fake: false,
         algorithms: Some(IkeAlgorithms {
             encryption: 20,
             key_bits: Some(256),
@@ -89,17 +77,7 @@ fn ike_sa(connection: &str, unique_id: u32) -> IkeSaSnapshot {
             key_exchange: 31,
         }),
         established_seconds: Some(0),
-        rekey_seconds: None,
-        reauth_seconds: None,
-        heard_seconds: 0,
-        repeats: 0,
-        waiting_seconds: None,
-        tasks_queued: Vec::new(),
-        tasks_active: Vec::new(),
-        generation: 0,
-        if_id_in: 0,
-        if_id_out: 0,
-        children: Vec::new(),
+        ..IkeSaSnapshot::plain(connection, unique_id, end(1, "a.example"), end(2, "b.example"))
     }
 }
 
@@ -109,11 +87,7 @@ fn child_sa(unique_id: u32, generation: u32, bytes: u64) -> ChildSaSnapshot {
     let total = Carried { bytes: sum, packets: sum / 1000 };
     let selector = |third| TrafficSelector::prefix(std::net::Ipv4Addr::new(10, third, 0, 0).into(), 16);
     ChildSaSnapshot {
-        name: "net".into(),
-        unique_id,
         reqid: Reqid(7),
-        state: ChildSaState::Installed,
-        mode: SaMode::Tunnel,
         encap: true,
         spi_in: Spi::new(0xC000_0000 + unique_id),
         spi_out: Spi::new(0xD000_0000 + unique_id),
@@ -124,8 +98,6 @@ fn child_sa(unique_id: u32, generation: u32, bytes: u64) -> ChildSaSnapshot {
             key_exchange: Some(31),
             esn: true,
         }),
-        sa_in: None,
-        sa_out: None,
         traffic_in: traffic,
         traffic_out: traffic,
         total_in: total,
@@ -134,15 +106,10 @@ fn child_sa(unique_id: u32, generation: u32, bytes: u64) -> ChildSaSnapshot {
             soft: Volume { time: Some(Duration::from_secs(3300)), bytes: Some(1 << 30), packets: None },
             hard: Volume { time: Some(Duration::from_secs(3600)), bytes: None, packets: Some(1 << 40) },
         },
-        rekey_seconds: None,
-        life_seconds: None,
-        installed_seconds: None,
         local_ts: selector(1).into_iter().collect(),
         remote_ts: selector(2).into_iter().collect(),
-        updown: None,
-        backend: "userspace",
         generation,
         offload: ModeInUse { mode: OffloadMode::Packet, device: Some("eth0".into()), simulated: false },
-        tags: DrawnTags::default(),
+        ..ChildSaSnapshot::plain("net", unique_id)
     }
 }
