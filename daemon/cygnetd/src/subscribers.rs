@@ -307,6 +307,12 @@ impl Subscribers {
         self.clients().iter().any(|client| client.registrations(event) > 0)
     }
 
+    /// Somebody registered for some event.
+    pub(crate) fn anybody_listens(&self) -> bool {
+        let clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        clients.iter().any(|client| !client.registered.lock().unwrap_or_else(PoisonError::into_inner).is_empty())
+    }
+
     /// Queues an event for all who registered.
     pub(crate) fn emit(&self, event: &str, message: &Message) {
         self.emit_where(event, message, |_| true);
@@ -376,15 +382,17 @@ mod tests {
     fn an_event_comes_as_often_as_it_was_registered() {
         let all = Subscribers::default();
         let (client, mut queue) = all.join(None);
+        assert!(!all.anybody_listens());
         client.register("alert");
         client.register("alert");
+        assert!(all.anybody_listens());
         all.emit("alert", &Message::new());
         all.emit("log", &Message::new());
         assert_eq!(queue.len(), 2);
         assert!(client.unregister("alert") && client.unregister("alert") && !client.unregister("alert"));
         all.emit("alert", &Message::new());
         assert_eq!(queue.len(), 2);
-        assert!(queue.try_recv().is_ok());
+        assert!(queue.try_recv().is_ok() && !all.anybody_listens());
         all.leave(&client);
     }
 

@@ -58,6 +58,9 @@ struct Told {
     cause: Option<Cause>,
 }
 
+/// Failures that are remembered. Connections that are no more may be among them: of too many the oldest is forgotten.
+const REMEMBERED: usize = 10_000;
+
 /// Why the scripts of children last failed, by connection and child: seconds since the epoch, and the cause.
 #[derive(Debug, Default)]
 struct Failures(Mutex<HashMap<(String, String), (u64, Cause)>>);
@@ -70,6 +73,10 @@ impl Failures {
             Some(failed) => all.insert(key, failed),
             None => all.remove(&key),
         };
+        if all.len() > REMEMBERED {
+            let oldest = all.iter().min_by_key(|(_, (at, _))| *at).map(|(key, _)| key.clone());
+            oldest.and_then(|oldest| all.remove(&oldest));
+        }
     }
 }
 
@@ -203,4 +210,23 @@ fn told(body: &EventBody) -> Option<Told> {
     };
     child.updown.as_ref()?;
     Some(Told { ike: ike.clone(), child: child.clone(), cause: cause.cloned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use ike_model::CauseKind;
+
+    use super::*;
+
+    #[test]
+    fn not_every_failure_is_remembered_for_ever() {
+        let failures = Failures::default();
+        let cause = Cause::new(CauseKind::ScriptFailed, "it ended with status 1");
+        let more = REMEMBERED as u64 + 5;
+        for at in 1..=more {
+            failures.note(&format!("c{at}"), "net", Some((at, cause.clone())));
+        }
+        let all = failures.0.lock().unwrap();
+        assert_eq!((all.len(), all.values().map(|(at, _)| *at).min()), (REMEMBERED, Some(6)));
+    }
 }

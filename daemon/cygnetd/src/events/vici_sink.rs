@@ -20,6 +20,10 @@ impl ViciSink {
 
 impl EventSink for ViciSink {
     fn deliver(&self, record: &EventRecord) {
+        // As a rule nobody listens, and those who tell of events need not wait for messages that nobody gets.
+        if !self.subscribers.anybody_listens() {
+            return;
+        }
         for (name, message) in render::events(&record.body) {
             self.subscribers.emit(name, &message);
         }
