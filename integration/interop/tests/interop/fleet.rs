@@ -178,6 +178,8 @@ fn newer() -> Result<()> {
     let lab = Lab::new(&Middle::Direct)?;
     let mut pair = Pair::start(&lab, [&Cygnet::default(), &Cygnet::default()], |side| one_child(&lab, side))?;
     pair.check(|pair| {
+        // The database is made beside everything else.
+        life::settle("the history is there", || Ok(pair.a.cygnet(&["history"])?.status.success()))?;
         pair.a.process().terminate()?;
         let file = pair.a.directory().join("history/history.db");
         sqlite(&file, "INSERT INTO cygnet_schema (version, compatible_from) VALUES (99, 99)")?;
@@ -190,6 +192,7 @@ fn newer() -> Result<()> {
         pair.a.restart()?;
         pair.a.swanctl(&["--initiate", "--child", CHILD, "--timeout", "30"])?;
         life::rekey_child(pair, Side::A, CHILD)?;
+        life::settle("it is told", || Ok(pair.a.log().contains("made by a newer release")))?;
         let log = pair.a.log();
         let errors: Vec<_> = log.lines().filter(|line| line.contains("ERROR") || line.contains(" WARN ")).collect();
         ensure!(errors.len() == 1 && errors[0].contains("made by a newer release"), "{errors:#?}");
