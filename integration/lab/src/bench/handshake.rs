@@ -62,6 +62,8 @@ struct Round {
     rate: f64,
     /// Milliseconds of processor time of the daemon for each.
     cost: f64,
+    /// Octets of the spool for each, as far as they were not deleted yet.
+    spooled: Option<f64>,
 }
 
 /// Runs it; true when every handshake succeeded and the goal, if there is one, was reached.
@@ -83,8 +85,10 @@ fn measure(options: &Options, engine: Engine) -> Result<bool> {
             let skipped = if kept { History::Off } else { History::On };
             if options.history != skipped {
                 let (done, filesystem) = one(options, kept.then_some(engine), round)?;
+                let spooled =
+                    done.spooled.map(|octets| format!(", {octets:.0} octets in the spool")).unwrap_or_default();
                 println!(
-                    "{engine:?} {round}: history {kept:5} {:7.1}/s {:.3} ms of the daemon's processor time each",
+                    "{engine:?} {round}: history {kept:5} {:7.1}/s {:.3} ms of the daemon's processor time each{spooled}",
                     done.rate, done.cost
                 );
                 if kept {
@@ -102,9 +106,11 @@ fn measure(options: &Options, engine: Engine) -> Result<bool> {
     let ratio = rate_on / rate_off;
     println!(
         "history on/off ratio {ratio:.3} ({engine:?}, medians of {} rounds of {} handshakes: {rate_on:.1}/s on, {rate_off:.1}/s off; \
-         processor time {cost_on:.3} ms on, {cost_off:.3} ms off, ratio {:.3}; spool on {place})",
+         processor time {cost_on:.3} ms on ({}), {cost_off:.3} ms off ({}), ratio {:.3}; spool on {place})",
         options.rounds,
         options.handshakes,
+        spread(&on),
+        spread(&off),
         cost_off / cost_on
     );
     Ok(options.goal.is_none_or(|goal| ratio >= goal))
@@ -117,10 +123,11 @@ fn one(options: &Options, engine: Option<Engine>, round: u32) -> Result<(Round, 
         Some(Engine::Postgres) => Some(Postgres::start(&lab.a.gateway, &lab.directory().join("postgres"))?),
         Some(Engine::Sqlite) | None => None,
     };
+    let spool = lab.directory().join("spool");
     let history = match &postgres {
-        Some(postgres) => table(&lab, &postgres.database("history")?),
+        Some(postgres) => table(&spool, &postgres.database("history")?),
         None if engine.is_none() => NO_HISTORY.into(),
-        None => String::new(),
+        None => table(&spool, &format!("sqlite://{}", lab.directory().join("history.db").display())),
     };
     let mut ground = Ground::new(&lab, "error", &Opening { history, ..Opening::for_many() })?;
     let mut dice = Dice::new(options.seed.wrapping_add(round.into()));
@@ -136,12 +143,35 @@ fn one(options: &Options, engine: Option<Engine>, round: u32) -> Result<(Round, 
         told(&ground, options.handshakes)?;
     }
     let count = f64::from(options.handshakes);
-    let round = Round { rate: count / taken.as_secs_f64(), cost: used.as_secs_f64() * 1e3 / count };
+    let spooled = if engine.is_some() { spooled(&spool)? } else { None };
+    let spooled = spooled.map(|octets| octets as f64 / count);
+    let round = Round { rate: count / taken.as_secs_f64(), cost: used.as_secs_f64() * 1e3 / count, spooled };
     Ok((round, filesystem(lab.directory())?))
 }
 
-fn table(lab: &Lab, url: &str) -> String {
-    format!("[history]\nurl = \"{url}\"\nspool = \"{}\"\n", lab.directory().join("spool").display())
+fn table(spool: &Path, url: &str) -> String {
+    format!("[history]\nurl = \"{url}\"\nspool = \"{}\"\n", spool.display())
+}
+
+/// Octets that were written into a spool; unknown when some of its segments are gone. The unrelated tunnel's few are among them.
+fn spooled(spool: &Path) -> Result<Option<u64>> {
+    let (mut sum, mut first) = (0, false);
+    for entry in std::fs::read_dir(spool)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let number = name.to_str().and_then(|name| name.strip_suffix(".spool")?.parse::<u64>().ok());
+        if let Some(number) = number {
+            first |= number == 1;
+            sum += entry.metadata()?.len();
+        }
+    }
+    Ok(first.then_some(sum))
+}
+
+/// The cheapest and the dearest round.
+fn spread(rounds: &[Round]) -> String {
+    let costs = || rounds.iter().map(|round| round.cost);
+    format!("{:.3} to {:.3}", costs().fold(f64::INFINITY, f64::min), costs().fold(0.0, f64::max))
 }
 
 /// The history has all of it: what it costs was paid.

@@ -36,13 +36,20 @@ pub struct Entry {
     pub payload: Vec<u8>,
 }
 
-/// Appends one frame; `false` when the payload is too long.
-pub(super) fn encode(kind: Kind, payload: &[u8], to: &mut Vec<u8>) -> bool {
+/// Appends one frame whose payload `write` appends; `false` when that fails or the payload is too long. What is appended then is no frame.
+pub(super) fn encode(kind: Kind, to: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>) -> bool) -> bool {
+    let begin = to.len();
+    to.extend_from_slice(&[0; HEADER]);
+    if !write(to) {
+        return false;
+    }
+    let Some((header, payload)) = to.get_mut(begin..).and_then(<[u8]>::split_first_chunk_mut::<HEADER>) else {
+        return false;
+    };
     let Some(length) = u32::try_from(payload.len()).ok().filter(|_| payload.len() <= PAYLOAD_MAX) else { return false };
-    to.extend_from_slice(&length.to_le_bytes());
-    to.extend_from_slice(&checksum(kind.octet(), payload).to_le_bytes());
-    to.push(kind.octet());
-    to.extend_from_slice(payload);
+    let ([l0, l1, l2, l3], kind) = (length.to_le_bytes(), kind.octet());
+    let [c0, c1, c2, c3] = checksum(kind, payload).to_le_bytes();
+    *header = [l0, l1, l2, l3, c0, c1, c2, c3, kind];
     true
 }
 

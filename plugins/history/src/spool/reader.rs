@@ -64,21 +64,24 @@ impl Reader {
     fn read_into(&mut self, entries: &mut Vec<Entry>, limit: usize) -> io::Result<()> {
         let mut octets = 0;
         while entries.len() < limit && octets < TOGETHER {
-            // Looked at once: what is written meanwhile is not to be mistaken for nothing.
-            let written = self.written();
-            match decode(self.ahead.get(self.consumed..).unwrap_or_default()) {
+            let more = match decode(self.ahead.get(self.consumed..).unwrap_or_default()) {
                 Decoded::Frame(entry, length) => {
                     entries.push(entry);
                     self.consumed += length;
                     self.at.offset += length as u64;
                     octets += length;
+                    continue;
                 }
-                Decoded::Short if self.refill(written)? => {}
-                Decoded::Short | Decoded::Broken => {
-                    if !self.next_segment(written)? {
-                        break;
-                    }
-                }
+                Decoded::Short => true,
+                Decoded::Broken => false,
+            };
+            // Looked at once, and only here, where whoever writes is seldom met: what is written meanwhile is not to be mistaken for nothing.
+            let written = self.written();
+            if more && self.refill(written)? {
+                continue;
+            }
+            if !self.next_segment(written)? {
+                break;
             }
         }
         Ok(())

@@ -71,7 +71,10 @@ impl Spool {
         });
         let mut current = self.current();
         current.marker.clear();
-        frame::encode(Kind::Boot, run.to_string().as_bytes(), &mut current.marker);
+        frame::encode(Kind::Boot, &mut current.marker, |marker| {
+            marker.extend_from_slice(run.to_string().as_bytes());
+            true
+        });
         current.begun = false;
         self.append(&mut current, 0, |_| true)
     }
@@ -242,10 +245,8 @@ impl Spool {
 impl Recorder for Spool {
     fn record(&self, records: &[EventRecord]) -> Result<(), NotRecorded> {
         self.write(records.len() as u64, |buffer| {
-            records.iter().all(|record| match serde_json::to_vec(record) {
-                Ok(json) => frame::encode(Kind::Record, &json, buffer),
-                Err(_) => false,
-            })
+            let write = |record, buffer: &mut Vec<u8>| serde_json::to_writer(buffer, record).is_ok();
+            records.iter().all(|record| frame::encode(Kind::Record, buffer, |buffer| write(record, buffer)))
         })
     }
 

@@ -1,5 +1,6 @@
 //! What a batch of events changes, each SA once: the last word on it is what the database is told.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use ike_model::history::Subscription;
@@ -94,6 +95,8 @@ impl Batch {
         self.last.insert(record.boot_id.to_string(), record.seq);
         let (connection, child) = (record.connection(), record.child_name());
         let (ulid, gateway, connection) = (&*record.ulid, &*record.gateway, connection.as_deref());
+        // All of it is understood as text at once, unless it is none.
+        let text = str::from_utf8(json).map_or_else(|_| String::from_utf8_lossy(json), Cow::Borrowed);
         self.events.push(vec![
             ulid.into(),
             (&*record.boot_id).into(),
@@ -103,7 +106,7 @@ impl Batch {
             (&*record.event).into(),
             connection.into(),
             child.as_deref().into(),
-            (&*String::from_utf8_lossy(json)).into(),
+            (&*text).into(),
         ]);
         let before = self.deliveries.len();
         for wanted in subscriptions.iter().filter(|wanted| wanted.takes(&record.event, connection)) {
