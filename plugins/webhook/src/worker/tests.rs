@@ -488,7 +488,7 @@ async fn a_receiver_that_asks_for_more_time_for_ever_does_not_get_it() {
 }
 
 /// A receiver that is busy for the sake of one message, and takes all others, is never down for long.
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn a_message_that_the_receiver_is_always_too_busy_for_dies_alone() {
     let script = |number, _| if number == 3 { busy(Duration::from_millis(5)) } else { Ok(()) };
     let (outbox, receiver) = (Memory::of(20), Receiver::slow(Duration::from_millis(2), script));
