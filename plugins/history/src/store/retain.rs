@@ -14,11 +14,11 @@ use super::{Engine, Store};
 use crate::sql::{Sql, Value};
 
 /// Rows of the first step, and of the smallest and the largest.
-const ROWS: (u32, u32, u32) = (100, 20, 500);
+const ROWS: (u32, u32, u32) = (200, 100, 500);
 /// How long a step may take.
 const STEP: Duration = Duration::from_millis(30);
 /// The longest rest after one.
-const REST: Duration = Duration::from_millis(200);
+const REST: Duration = Duration::from_millis(50);
 /// Pages that SQLite gives back to the file system in one step.
 const PAGES: u32 = 250;
 /// Free pages that a file may keep: they are soon written again.
@@ -298,9 +298,9 @@ mod tests {
             times.iter().for_each(|ms| pace.learn(Duration::from_millis(*ms)));
             pace.rows
         };
-        assert_eq!(learn(&mut pace, &[20, 20]), 100);
+        assert_eq!(learn(&mut pace, &[20, 20]), 200);
         assert_eq!(learn(&mut pace, &[1, 1, 1]), 500);
         assert_eq!(learn(&mut pace, &[31]), 250);
-        assert_eq!(learn(&mut pace, &[900; 9]), 20);
+        assert_eq!(learn(&mut pace, &[900; 9]), 100);
     }
 }
