@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::net::TcpStream;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
@@ -18,7 +21,7 @@ use libtest_mimic::Trial;
 use rustix::process::{Pid, Signal, kill_process};
 use swanctl_compat::vici::{Message, Packet};
 
-use crate::harness::{Pair, SOON, trial, with_pair};
+use crate::harness::{Pair, Ported, SOON, trial, with_pair};
 use crate::life;
 use crate::recorder::{Line, answer_of, event_of};
 
@@ -54,6 +57,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("capture::keys_need_leave_and_a_private_place", || {
             with_pair(&Middle::Direct, [&Cygnet::default(), &Cygnet::default()], |_, tunnel| tunnel, refused)
         }),
+        trial("capture::keys_are_not_given_out_over_the_network", not_over_the_network),
         trial("capture::a_stalled_reader_loses_packets_and_nobody_else_does", || {
             with_pair(&Middle::Direct, [&Cygnet::default(), &Cygnet::default()], |_, tunnel| tunnel, stalled)
         }),
@@ -253,11 +257,50 @@ fn refused(lab: &Lab, pair: &mut Pair<'_>) -> Result<()> {
     Ok(())
 }
 
+/// Leave or not: who comes by a port is nobody that the system knows. By the socket the same request begins.
+fn not_over_the_network() -> Result<()> {
+    let lab = Lab::new(&Middle::Direct)?;
+    let peer = Ported { more: "[debug]\nexport_keys = true" };
+    let tunnel = Tunnel::between(&lab, Side::A, Family::V4);
+    let daemon = Daemon::start(&peer, &lab.a.gateway, &lab.directory().join("a"), &[tunnel])?;
+    let by_port = lab.a.gateway.run(|| TcpStream::connect(("127.0.0.1", Ported::PORT)))??;
+    let lines = [OwnedFd::from(by_port).into(), UnixStream::connect(daemon.socket())?].map(Line::new);
+    for (line, is_port) in lines.into_iter().zip([true, false]) {
+        let mut line = line?;
+        for event in ["cygnet-capture", "cygnet-packets", "cygnet-keys"] {
+            line.ask(&Packet::EventRegister(event.into()))?;
+        }
+        line.say(&Packet::CmdRequest("cygnet-capture".into(), Message::new().with("ike", "site").with("keys", "yes")))?;
+        let packet = Packet::decode(&line.next()?.context("the daemon has gone")?)?;
+        let refusal = answer_of(&packet).and_then(|answer| answer.get_str("errmsg"));
+        match is_port {
+            true => ensure!(refusal.is_some_and(|why| why.contains("over the Unix socket only")), "{packet:?}"),
+            false => ensure!(event_of(&packet).is_some_and(|(name, _)| name == "cygnet-capture"), "{packet:?}"),
+        }
+    }
+    // Without keys a capture may go over the network.
+    let file = lab.directory().join("site.pcapng");
+    let uri = format!("tcp://127.0.0.1:{}", Ported::PORT);
+    let capture = |more: &[&str]| {
+        let program = binary("cygnet")?;
+        let arguments = ["--uri", &uri, "capture", "site", "-w", text(&file)?, "--duration", "1s"];
+        lab.a.gateway.run(|| Command::new(program).args(arguments).args(more).output())?.map_err(anyhow::Error::from)
+    };
+    let keys = lab.directory().join("keys");
+    let refused = capture(&["--keys", text(&keys)?])?;
+    ensure!(refused.status.code() == Some(2) && !file.exists(), "{refused:?}");
+    ensure!(String::from_utf8_lossy(&refused.stderr).contains("over the Unix socket only"), "{refused:?}");
+    ensure!(fs::read_dir(&keys).map_or(0, Iterator::count) == 0, "a table of keys was begun");
+    let allowed = capture(&[])?;
+    ensure!(allowed.status.success() && file.exists(), "{allowed:?}");
+    Ok(())
+}
+
 /// A client that asks for packets and reads none, while as much as possible is carried.
 fn stalled(lab: &Lab, pair: &mut Pair<'_>) -> Result<()> {
     life::establish(pair, Side::A)?;
     let before = (resident(pair.a.process().id())?, totals_of_all(&pair.a)?);
-    let mut line = Line::new(std::os::unix::net::UnixStream::connect(pair.a.socket())?)?;
+    let mut line = Line::new(UnixStream::connect(pair.a.socket())?)?;
     for event in ["cygnet-capture", "cygnet-packets"] {
         line.ask(&Packet::EventRegister(event.into()))?;
     }
