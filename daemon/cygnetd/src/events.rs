@@ -180,6 +180,7 @@ fn children(body: &mut EventBody) -> Vec<&mut ChildSaSnapshot> {
         | EventBody::IkeSaFailed { ike, .. }
         | EventBody::IkeSaUpdated { ike, .. }
         | EventBody::IkeSaRekeyFailed { ike, .. }
+        | EventBody::IkeSaDuplicate { ike, .. }
         | EventBody::ChildSaInstallFailed { ike, .. }
         | EventBody::ChildSaFailed { ike, .. }
         | EventBody::PeerUnreachable { ike, .. }

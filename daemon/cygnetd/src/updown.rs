@@ -185,6 +185,7 @@ fn told(body: &EventBody) -> Option<Told> {
         | EventBody::IkeSaFailed { .. }
         | EventBody::IkeSaUpdated { .. }
         | EventBody::IkeSaRekeyFailed { .. }
+        | EventBody::IkeSaDuplicate { .. }
         | EventBody::ChildSaPrepared { .. }
         | EventBody::ChildSaWithdrawn { .. }
         | EventBody::ChildSaRekeyed { .. }

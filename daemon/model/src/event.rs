@@ -70,6 +70,14 @@ pub enum EventBody {
         /// Why.
         cause: Cause,
     },
+    /// A peer that has an IKE SA makes another one, and `unique = replace`: the older one goes soon. A peer that authenticates afresh does so too.
+    #[serde(rename = "ike-sa.duplicate")]
+    IkeSaDuplicate {
+        /// The new IKE SA.
+        ike: Box<IkeSaSnapshot>,
+        /// Number of the older one.
+        replaces: u32,
+    },
     /// A CHILD SA is up.
     #[serde(rename = "child-sa.installed")]
     ChildSaInstalled {
@@ -306,7 +314,7 @@ pub enum EventBody {
 
 impl EventBody {
     /// The names of all events.
-    pub const NAMES: [&'static str; 31] = [
+    pub const NAMES: [&'static str; 32] = [
         "ike-sa.established",
         "ike-sa.rekeyed",
         "ike-sa.closed",
@@ -314,6 +322,7 @@ impl EventBody {
         "ike-sa.failed",
         "ike-sa.updated",
         "ike-sa.rekey-failed",
+        "ike-sa.duplicate",
         "child-sa.installed",
         "child-sa.prepared",
         "child-sa.withdrawn",
@@ -350,6 +359,7 @@ impl EventBody {
             Self::IkeSaFailed { .. } => "ike-sa.failed",
             Self::IkeSaUpdated { .. } => "ike-sa.updated",
             Self::IkeSaRekeyFailed { .. } => "ike-sa.rekey-failed",
+            Self::IkeSaDuplicate { .. } => "ike-sa.duplicate",
             Self::ChildSaInstalled { .. } => "child-sa.installed",
             Self::ChildSaPrepared { .. } => "child-sa.prepared",
             Self::ChildSaWithdrawn { .. } => "child-sa.withdrawn",

@@ -440,6 +440,7 @@ pub fn cause(body: &EventBody) -> Option<&ike_model::Cause> {
         | EventBody::IkeSaEstablished { .. }
         | EventBody::IkeSaRekeyed { .. }
         | EventBody::IkeSaUpdated { .. }
+        | EventBody::IkeSaDuplicate { .. }
         | EventBody::ChildSaInstalled { .. }
         | EventBody::ChildSaPrepared { .. }
         | EventBody::ChildSaRekeyed { .. }

@@ -334,6 +334,7 @@ impl Story {
             }
             EventBody::IkeSaUpdated { .. }
             | EventBody::IkeSaRekeyFailed { .. }
+            | EventBody::IkeSaDuplicate { .. }
             | EventBody::ChildSaRekeyFailed { .. }
             | EventBody::ChildSaInstallFailed { .. }
             | EventBody::ChildSaFailed { .. }

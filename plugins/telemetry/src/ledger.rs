@@ -167,6 +167,7 @@ impl Books {
             | EventBody::ChildSaFailed { child: None, .. }
             | EventBody::ChildSaWithdrawn { .. }
             | EventBody::IkeSaUpdated { .. }
+            | EventBody::IkeSaDuplicate { .. }
             | EventBody::PeerReachable { .. }
             | EventBody::DeviceDown { .. }
             | EventBody::DeviceUp { .. }

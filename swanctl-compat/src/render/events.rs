@@ -33,6 +33,7 @@ fn change(body: &EventBody) -> Option<(&'static str, Message)> {
         | EventBody::IkeSaAuthFailed { .. }
         | EventBody::IkeSaFailed { .. }
         | EventBody::IkeSaRekeyFailed { .. }
+        | EventBody::IkeSaDuplicate { .. }
         | EventBody::ChildSaPrepared { .. }
         | EventBody::ChildSaWithdrawn { .. }
         | EventBody::ChildSaRekeyFailed { .. }
@@ -69,6 +70,7 @@ fn alerts(body: &EventBody) -> Vec<(&'static str, &IkeSaSnapshot)> {
             (types_in(&CHILD, cause.kind), ike)
         }
         EventBody::ChildSaInstallFailed { ike, .. } => (&["install-child-sa-failed"], ike),
+        EventBody::IkeSaDuplicate { ike, .. } => (&["unique-replace"], ike),
         EventBody::PeerUnreachable { ike, .. } => (&["retransmit-send-timeout"], ike),
         EventBody::IkeSaEstablished { .. }
         | EventBody::IkeSaRekeyed { .. }

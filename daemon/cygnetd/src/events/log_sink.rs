@@ -124,6 +124,11 @@ fn line(body: &EventBody) -> Line<'_> {
             let text = format!("rekeying IKE SA {}[{}] failed: {cause}", ike.connection, ike.unique_id);
             Line::new("ike-sa.rekey-failed", text).ike(ike).cause(cause)
         }
+        EventBody::IkeSaDuplicate { ike, replaces } => {
+            let (name, id) = (&ike.connection, ike.unique_id);
+            let text = format!("peer {} makes another IKE SA: {name}[{id}] replaces [{replaces}]", ike.remote_id);
+            Line::new("ike-sa.duplicate", text).ike(ike)
+        }
         EventBody::PeerUnreachable { ike, cause } => {
             let text = format!("peer {} does not answer: {cause}", ike.remote.ip());
             Line::new("peer.unreachable", text).ike(ike).cause(cause)

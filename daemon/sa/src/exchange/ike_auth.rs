@@ -1,7 +1,7 @@
 //! IKE_AUTH with pre-shared keys in both roles, with the first CHILD SA (RFC 7296 §1.2, §2.4, §2.15, §2.16, §2.21.2).
 
 use ike_crypto::{PrfOutput, constant_time_eq};
-use ike_model::{Cause, CauseKind, Childless, Connection, Identity, Unique};
+use ike_model::{Cause, CauseKind, Childless, Connection, EventBody, Identity, IkeSaState, Unique};
 use ike_wire::ids::{AuthMethod, ExchangeType, IdType, NotifyType};
 use ike_wire::{Authentication, Delete, Identification, Notify, Payload, Payloads};
 
@@ -432,6 +432,10 @@ fn keep_unique(core: &Core, turn: &mut Turn<'_>, payloads: &Payloads<'_>) -> Res
                 kind: CauseKind::Replaced,
                 text: format!("'{}' has an IKE SA from {} already and unique = keep", core.remote_id, twin.remote.ip()),
             });
+        }
+        if policy == Unique::Replace {
+            let ike = Box::new(core.snapshot(turn.now(), IkeSaState::Connecting));
+            turn.event(EventBody::IkeSaDuplicate { ike, replaces: twin.unique_id });
         }
         turn.notices.push_back(Notice::Supersede { unique_id: twin.unique_id });
     }

@@ -32,6 +32,7 @@ pub(super) fn subject(body: &EventBody) -> String {
         }
         EventBody::IkeSaUpdated { .. }
         | EventBody::IkeSaRekeyFailed { .. }
+        | EventBody::IkeSaDuplicate { .. }
         | EventBody::ChildSaRekeyFailed { .. }
         | EventBody::ChildSaInstallFailed { .. }
         | EventBody::ChildSaFailed { .. }

@@ -162,6 +162,9 @@ fn the_same_identity_from_elsewhere() {
             world.run_for(S(60));
             let up = |who: Who| world.gateway(who).live_children(world.now()).len();
             let refused = world.reply(C, ticket).unwrap().is_err();
+            // Told once, by the end that makes it so.
+            let told = [A, B, C].map(|who| world.gateway(who).count("ike-sa.duplicate"));
+            assert_eq!(told, [0, usize::from(unique == Unique::Replace), 0], "{unique:?}");
             match unique {
                 Unique::Keep => {
                     assert!(refused);
@@ -231,12 +234,16 @@ fn one_way_only() {
     for unique in [Unique::Keep, Unique::Replace] {
         let mut patient = starting(with(A, B, unique));
         patient.keyingtries = 0;
-        let mut world = World::pair_of(1, patient, with(B, A, unique));
+        let mut world = World::with_shards(1, &[1, 1]);
         world.link.rule(|sending| {
             let first = sending.header.exchange == ExchangeType::IKE_SA_INIT && !sending.header.flags.response;
             if first && sending.from == A { Verdict::Drop } else { Verdict::Pass }
         });
+        // What it starts by itself is dropped from the first message on.
+        world.configure(A, patient);
+        world.configure(B, with(B, A, unique));
         world.run_for(S(20));
+        assert_eq!(world.gateway(B).counts().ike_sas, 0);
         let ticket = world.initiate(B, "gw", "net");
         world.run_for(S(1));
         assert!(world.reply(B, ticket).unwrap().is_ok());
