@@ -331,6 +331,18 @@ impl Subscribers {
         }
     }
 
+    /// An IKE SA takes the place of another one: lines about it are for those who have lines about that.
+    pub(crate) fn succeeds(&self, old: u32, new: u32) {
+        for client in self.clients() {
+            let mut filter = client.control_log.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(ControlLog { about: About::Attempt { ikes, .. } | About::Known(ikes), .. }) = filter.as_mut()
+                && ikes.contains(&old)
+            {
+                ikes.insert(new);
+            }
+        }
+    }
+
     /// Queues a `control-log` event for those whose command the line belongs to.
     pub(crate) fn emit_control_log(
         &self,

@@ -32,6 +32,15 @@ pub(crate) fn serves(core: &Core, child: Option<&str>) {
     );
 }
 
+/// An IKE SA is made to take the place of another one: whoever has lines about that gets those about its successor.
+/// Its name is looked for as above.
+pub(crate) fn succeeds(core: &Core, old: u32) {
+    tracing::event!(
+        name: "succeeds", tracing::Level::TRACE, conn = core.connection.name, ike = core.unique_id, succeeds = old,
+        "IKE_SA {}[{}] takes the place of [{old}]", core.connection.name, core.unique_id
+    );
+}
+
 /// An address with its port: `192.0.2.1[500]`.
 pub(crate) struct At(pub(crate) SocketAddr);
 

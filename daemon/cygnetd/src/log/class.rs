@@ -15,6 +15,9 @@ pub(super) struct Class {
 /// The name of the line that says which IKE SA serves a command.
 pub(super) const SERVES: &str = "serves";
 
+/// The name of the line that says which IKE SA takes the place of one that does.
+pub(super) const SUCCEEDS: &str = "succeeds";
+
 /// Where lines come from that do not name their group themselves.
 const TARGETS: [(&str, &str); 17] = [
     ("cygnetd::events", "IKE"),
@@ -39,7 +42,7 @@ const TARGETS: [(&str, &str); 17] = [
 impl Class {
     /// The class of all lines of one place in the code, or nothing for what is no part of ours.
     pub(super) fn of(metadata: &Metadata<'_>) -> Option<Self> {
-        if metadata.name() == SERVES {
+        if matches!(metadata.name(), SERVES | SUCCEEDS) {
             return Some(Self { group: "MGR", level: 2 });
         }
         if let Some(named) = Self::named(metadata.name()) {

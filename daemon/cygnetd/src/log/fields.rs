@@ -13,6 +13,8 @@ pub(super) struct Fields {
     pub(super) unique_id: Option<u32>,
     /// The child that an IKE SA is taken for.
     pub(super) serves: Option<String>,
+    /// The IKE SA whose place another one takes.
+    pub(super) succeeds: Option<u32>,
     pub(super) text: String,
 }
 
@@ -36,8 +38,10 @@ impl Fields {
 
 impl Visit for Fields {
     fn record_u64(&mut self, field: &Field, value: u64) {
-        if field.name() == "ike" {
-            self.unique_id = u32::try_from(value).ok();
+        match field.name() {
+            "ike" => self.unique_id = u32::try_from(value).ok(),
+            "succeeds" => self.succeeds = u32::try_from(value).ok(),
+            _ => {}
         }
     }
 

@@ -13,7 +13,7 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::layer::{Context, Filter};
 use tracing_subscriber::registry::LookupSpan;
 
-use super::class::{Class, SERVES};
+use super::class::{Class, SERVES, SUCCEEDS};
 use super::fields::Fields;
 use crate::subscribers::Subscribers;
 
@@ -31,7 +31,7 @@ impl Wanted {
     fn wants(&self, metadata: &Metadata<'_>) -> bool {
         let Some(wanted) = self.0.log_wanted() else { return false };
         // Whose IKE SA it is decides about lines of all levels.
-        metadata.name() == SERVES || Class::of(metadata).is_some_and(|class| class.level <= wanted)
+        matches!(metadata.name(), SERVES | SUCCEEDS) || Class::of(metadata).is_some_and(|class| class.level <= wanted)
     }
 }
 
@@ -62,12 +62,17 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for ViciLayer {
 
     fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
         let Some(Class { group, level }) = Class::of(event.metadata()) else { return };
-        let Fields { connection, unique_id, serves, text } = Fields::of(event, &context);
+        let Fields { connection, unique_id, serves, succeeds, text } = Fields::of(event, &context);
         let connection = connection.as_deref();
         if event.metadata().name() == SERVES
             && let (Some(connection), Some(ike)) = (connection, unique_id)
         {
             self.0.serves(connection, serves.as_deref(), ike);
+        }
+        if event.metadata().name() == SUCCEEDS
+            && let (Some(old), Some(new)) = (succeeds, unique_id)
+        {
+            self.0.succeeds(old, new);
         }
         let line = LogLine { group, level, thread: number(), ike_sa: connection.zip(unique_id), text: &text };
         self.0.emit_control_log(level, connection, unique_id, || render::control_log(&line));
@@ -128,6 +133,9 @@ mod tests {
             tracing::event!(name: SERVES, target: "ike_sa", tracing::Level::TRACE, conn = "a", ike = 7u32, serves = "net", "used");
             tracing::event!(name: "ENC 1", target: "ike_sa", tracing::Level::TRACE, conn = "a", ike = 7u32, "up");
             tracing::event!(name: "IKE 3", target: "ike_sa", tracing::Level::TRACE, conn = "a", ike = 7u32, "more");
+            tracing::event!(name: SUCCEEDS, target: "ike_sa", tracing::Level::TRACE, conn = "a", ike = 10u32, succeeds = 7u32, "instead");
+            tracing::event!(name: SUCCEEDS, target: "ike_sa", tracing::Level::TRACE, conn = "a", ike = 11u32, succeeds = 8u32, "not mine");
+            tracing::event!(name: "ENC 1", target: "ike_sa", tracing::Level::TRACE, conn = "a", ike = 10u32, "goes on");
             tracing::debug!(target: "ike_sa::x", conn = "a", "detail");
             tracing::debug!(target: "ike_sa::x", conn = "a", ike = 8u32, "of another one");
             tracing::debug!(target: "ike_sa::x", conn = "b", "not mine");
@@ -140,6 +148,9 @@ mod tests {
             ("control-log", "MGR|2|a|7|used"),
             ("control-log", "ENC|1|a|7|up"),
             ("log", "ENC|1|a|7|up"),
+            ("control-log", "MGR|2|a|10|instead"),
+            ("control-log", "ENC|1|a|10|goes on"),
+            ("log", "ENC|1|a|10|goes on"),
             ("control-log", "IKE|2|-|-|detail"),
             ("control-log", "IKE|0|a|9|in span: why"),
             ("log", "IKE|0|a|9|in span: why"),

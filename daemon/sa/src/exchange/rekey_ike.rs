@@ -22,7 +22,7 @@ use crate::negotiation;
 use crate::notice::{Estate, Notice};
 use crate::reassembly::Reassembly;
 use crate::retry;
-use crate::say::say;
+use crate::say::{self, say};
 use crate::suite::{self, IkeSuite};
 use crate::turn::Turn;
 use crate::window::Window;
@@ -369,7 +369,7 @@ fn successor_core(
 ) -> Result<Core, Error> {
     let old = core.keys.as_ref().ok_or(Error::Temporary("no keys"))?;
     let export = turn.context.config.settings.key_export;
-    Ok(Core {
+    let new = Core {
         spi_i: from.spi_i,
         spi_r: from.spi_r,
         initiator,
@@ -400,7 +400,9 @@ fn successor_core(
         authentication: core.authentication,
         interface: core.interface,
         pace: core.pace,
-    })
+    };
+    say::succeeds(&new, core.unique_id);
+    Ok(new)
 }
 
 fn failed(authenticated: &mut Authenticated, core: &mut Core, turn: &mut Turn<'_>, error: &Error) {
