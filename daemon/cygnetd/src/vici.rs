@@ -6,6 +6,7 @@ mod commands;
 mod control_log;
 mod levels;
 mod listener;
+mod listing;
 mod past;
 mod session;
 mod settings;

@@ -6,7 +6,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use ike_model::{Cause, Identity};
+use ike_model::{Cause, CommandId, Identity};
 use ipsec::{Instant, PacketSelectors, Shard};
 /// A message between shards.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +37,8 @@ pub enum DirectoryMessage {
         child: String,
         /// The packet that asked for it.
         packet: Option<PacketSelectors>,
+        /// The command that did.
+        command: Option<CommandId>,
     },
     /// A configured child came up.
     ChildUp {
@@ -53,6 +55,8 @@ pub enum DirectoryMessage {
         connection: String,
         /// Child.
         child: String,
+        /// The command that asked for it when it was.
+        command: Option<CommandId>,
     },
     /// A configured child is down, and why; the home shard of the connection decides what follows.
     ChildDown {

@@ -26,6 +26,7 @@ mod configured;
 mod counters;
 mod first;
 mod ikes;
+mod initiate;
 mod look;
 mod notices;
 mod reauth;
@@ -462,14 +463,15 @@ impl Endpoint {
             }
             DirectoryMessage::Yield { connection } => self.yield_attempts(context, &connection),
             DirectoryMessage::Supersede { unique_id, delay } => self.supersede(context, unique_id, delay),
-            DirectoryMessage::Initiate { unique_id, connection, child, packet } => {
-                self.initiate_below(context, unique_id, &connection, &child, packet);
+            DirectoryMessage::Initiate { unique_id, connection, child, packet, command } => {
+                self.initiate_below(context, unique_id, &connection, &child, (packet, command));
             }
             DirectoryMessage::ChildUp { connection, child, from } => {
                 self.watch_up(&connection, Some(&child));
                 self.kept_up(context, &connection, &child, from);
             }
-            DirectoryMessage::ChildThere { connection, child } => {
+            DirectoryMessage::ChildThere { connection, child, command } => {
+                self.watch_vain(command, &child);
                 self.watch_up(&connection, Some(&child));
                 self.kept_there(&connection, &child);
             }

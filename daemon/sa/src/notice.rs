@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ike_model::{Cause, Child, Connection, IkeSaSnapshot};
+use ike_model::{Cause, Child, CommandId, Connection, IkeSaSnapshot};
 use ike_wire::ids::ExchangeType;
 use ipsec::{Instant, Path};
 
@@ -49,6 +49,8 @@ pub(crate) enum Notice {
         connection: Arc<Connection>,
         /// Child.
         child: Arc<Child>,
+        /// The command that asked for it when it was.
+        command: Option<CommandId>,
     },
     /// A child that was asked for did not come up; its IKE SA may go on.
     ChildFailed {

@@ -2,7 +2,7 @@
 
 use ike_model::{ChildSaSnapshot, HostSpec, Identity, IkeSaSnapshot};
 
-use super::{RequestError, number, text};
+use super::{RequestError, sa_number, text};
 use crate::render::{PolicyKind, PolicyListing};
 use crate::vici::Message;
 
@@ -23,9 +23,9 @@ impl SaFilter {
     pub(super) fn parse(message: &Message) -> Result<Self, RequestError> {
         Ok(Self {
             ike: text(message, "ike"),
-            ike_id: number(message, "ike-id")?,
+            ike_id: sa_number(message, "ike-id")?,
             child: text(message, "child"),
-            child_id: number(message, "child-id")?,
+            child_id: sa_number(message, "child-id")?,
         })
     }
 

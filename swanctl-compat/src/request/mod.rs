@@ -436,6 +436,11 @@ fn number(message: &Message, key: &str) -> Result<Option<u32>, RequestError> {
     units::u32(&text).map(Some).ok_or_else(|| refuse(&format!("invalid number for: {key}")))
 }
 
+/// The number of an SA. None has 0: that stands for any, as if it were not given.
+fn sa_number(message: &Message, key: &str) -> Result<Option<u32>, RequestError> {
+    Ok(number(message, key)?.filter(|number| *number != 0))
+}
+
 fn flag(message: &Message, key: &str) -> Result<bool, RequestError> {
     let Some(text) = text(message, key) else { return Ok(false) };
     units::boolean(&text).ok_or_else(|| refuse(&format!("invalid value for: {key}, expected yes or no")))
@@ -469,9 +474,9 @@ fn log_level(message: &Message) -> Result<i8, RequestError> {
 fn selector(message: &Message) -> Result<Selector, RequestError> {
     Ok(Selector {
         ike: text(message, "ike"),
-        ike_id: number(message, "ike-id")?,
+        ike_id: sa_number(message, "ike-id")?,
         child: text(message, "child"),
-        child_id: number(message, "child-id")?,
+        child_id: sa_number(message, "child-id")?,
     })
 }
 

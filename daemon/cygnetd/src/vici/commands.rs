@@ -19,6 +19,7 @@ use tokio::sync::oneshot;
 use super::capture;
 use super::control_log::Scope;
 use super::levels;
+use super::listing;
 use super::past;
 use super::session::send;
 use super::settings;
@@ -264,6 +265,10 @@ async fn initiate(
         Waited::Done(Err(CommandError::Failed(cause))) => {
             render::failed(&format!("establishing {what} '{name}' failed: {cause}"))
         }
+        // As charon has it: scripts tell by it that nothing was begun.
+        Waited::Done(Err(CommandError::Duplicate(why))) => {
+            render::failed(&format!("establishing {what} '{name}' failed: {why}"))
+        }
         Waited::Done(Err(error)) => render::failed(&error.to_string()),
         Waited::Timeout(time) => render::failed(&not_established_in_time(what, name, time)),
     }
@@ -353,7 +358,7 @@ async fn install(core: &Core, ike: Option<&str>, child: String, install: bool) -
     let Some(connection) = core.store.find(ike, Some(&child)) else {
         return render::failed(&if install { INSTALL_NOT_FOUND.to_owned() } else { policy_not_found(&child) });
     };
-    let connection = connection.name.clone();
+    let (connection, name) = (connection.name.clone(), child.clone());
     let command =
         if install { Command::Install { connection, child } } else { Command::Uninstall { connection, child } };
     match core.shared.commands.submit(command).await {
@@ -362,6 +367,7 @@ async fn install(core: &Core, ike: Option<&str>, child: String, install: bool) -
             core.store.carries().await;
             render::ok()
         }
+        Ok(Err(CommandError::NotFound(_))) if !install => render::failed(&policy_not_found(&name)),
         Ok(Err(error)) => render::failed(&error.to_string()),
         Err(_) => render::failed("the daemon is stopping"),
     }
@@ -398,8 +404,7 @@ pub(super) async fn stream_all(client: &Client, event: &str, messages: impl Into
 }
 
 async fn list_sas(core: &Core, client: &Client, filter: &SaFilter) -> Message {
-    let ike_sas = core.ike_sas().await.into_iter();
-    stream_all(client, "list-sa", ike_sas.filter_map(|ike| render::list_sa(&ike, filter))).await
+    listing::stream(client, "list-sa", listing::KEPT, || core.ike_sas(), |ike| render::list_sa(ike, filter)).await
 }
 
 async fn list_conns(core: &Core, client: &Client, name: Option<&str>) -> Message {

@@ -60,7 +60,7 @@ impl Endpoint {
             child: child.name.clone(),
             packet,
         });
-        self.initiate(context, &connection, Some(child), Some(packet));
+        self.initiate(context, &connection, Some(child), Some(packet), None);
     }
 
     /// Whether the selectors of a child that is up cover a packet.

@@ -92,12 +92,25 @@ impl Endpoint {
             self.forgive(&connection, child);
         }
         self.watches.push(Watch::Up { id, connection, child });
-        self.initiate(context, &found, request, None);
+        self.initiate(context, &found, request, None, Some(id));
     }
 
     /// An SA that commands wait for is up.
     pub(super) fn watch_up(&mut self, connection: &str, child: Option<&str>) {
         self.finish_up(connection, child, |id| Output::Reply(id, Ok(CommandOutcome { matches: 1, terminated: 0 })));
+    }
+
+    /// What a command asks for is up already: it changes nothing, and says so.
+    pub(super) fn watch_vain(&mut self, command: Option<CommandId>, child: &str) {
+        let outputs = &mut self.shared.outputs;
+        self.watches.retain(|watch| match watch {
+            Watch::Up { id, .. } if command == Some(*id) => {
+                let there = CommandError::Duplicate(format!("'{child}' is up already"));
+                outputs.push_back(Output::Reply(*id, Err(there)));
+                false
+            }
+            Watch::Up { .. } | Watch::Gone { .. } => true,
+        });
     }
 
     /// An SA that commands wait for does not come up.

@@ -78,9 +78,10 @@ impl Endpoint {
                         context,
                     );
                 }
-                Notice::ChildThere { connection, child } => {
+                Notice::ChildThere { connection, child, command } => {
                     let (connection, child) = (connection.name.clone(), child.name.clone());
-                    self.tell_home(&connection.clone(), DirectoryMessage::ChildThere { connection, child }, context);
+                    let message = DirectoryMessage::ChildThere { connection: connection.clone(), child, command };
+                    self.tell_home(&connection, message, context);
                 }
                 Notice::Supersede { unique_id } => self.supersede(context, unique_id, SUPERSEDED),
                 Notice::ChildFailed { connection, child, cause } => {

@@ -103,9 +103,9 @@ impl Endpoint {
         let mut requests = requests.into_iter().filter_map(current_child);
         let first = requests.next();
         let rest: Vec<_> = requests.collect();
-        self.initiate(context, &current, first.map(|request| request.child), None);
+        self.initiate(context, &current, first.map(|request| request.child), None, None);
         for request in rest {
-            self.initiate(context, &current, Some(request.child), None);
+            self.initiate(context, &current, Some(request.child), None, None);
         }
     }
 

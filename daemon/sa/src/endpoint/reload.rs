@@ -168,8 +168,8 @@ impl Endpoint {
         self.load(context, new, &new.children);
         for child in again {
             match (child.as_ref().map(|child| new.child(child)), can_initiate(new)) {
-                (Some(Some(child)), true) => self.initiate(context, new, Some(child.clone()), None),
-                (None, true) => self.initiate(context, new, None, None),
+                (Some(Some(child)), true) => self.initiate(context, new, Some(child.clone()), None, None),
+                (None, true) => self.initiate(context, new, None, None, None),
                 (Some(None) | None, _) | (Some(Some(_)), false) => self.not_again(old, child.as_deref()),
             }
         }

@@ -35,7 +35,7 @@ impl Endpoint {
         let config = found.child(child).ok_or_else(missing)?;
         let number = self.keepers.number(found, config);
         if let Some(Keeper { trap: Trap::Present { .. }, .. }) = self.keepers.by_number.get(&number) {
-            return Err(CommandError::Duplicate(format!("'{child}' is installed already")));
+            return Ok(CommandOutcome { matches: 1, terminated: 0 });
         }
         self.install_trap(context, number);
         match self.keepers.by_number.get(&number).map(|keeper| &keeper.trap) {

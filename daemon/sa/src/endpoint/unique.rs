@@ -64,7 +64,7 @@ impl Endpoint {
             match child {
                 Some(name) => {
                     if let Some(child) = connection.child(&name).cloned() {
-                        self.initiate(context, &connection, Some(child), None);
+                        self.initiate(context, &connection, Some(child), None, None);
                     }
                 }
                 None => self.watch_up(&connection.name, None),
@@ -95,7 +95,7 @@ impl Endpoint {
         // What the peer began it asks for itself.
         for name in children {
             if let Some(child) = connection.child(&name).cloned() {
-                self.initiate(context, &connection, Some(child), None);
+                self.initiate(context, &connection, Some(child), None, None);
             }
         }
     }

@@ -113,7 +113,8 @@ pub(crate) fn start(
     };
     if authenticated.is_up(&request.child) {
         let (connection, child) = (core.connection.clone(), request.child);
-        turn.notices.push_back(Notice::ChildThere { connection, child });
+        // Whoever waits has asked for it before it was there.
+        turn.notices.push_back(Notice::ChildThere { connection, child, command: None });
         return Ok(());
     }
     let child = request.child.clone();

@@ -1,10 +1,12 @@
 //! charon and Cygnet side by side: the same `swanctl.conf`, loaded by the same client, and the same commands after it. What they answer is
 //! compared key by key, order included. What may differ is written down with its reason in [`intended`] and in `DIFFERENCES.md`.
 
+mod acts;
 mod cases;
 mod compare;
 mod counting;
 mod intended;
+mod live;
 mod tunnel;
 
 use std::fmt::Write as _;
@@ -32,6 +34,8 @@ pub(crate) fn trials() -> Vec<Trial> {
             configurations_and_commands(&Charon13, Version::V6_0_1)
         }),
         trial("differential::an_established_tunnel", || tunnel::an_established_tunnel(&Charon, Version::V5_9_8)),
+        trial("differential::commands_on_live_sas", || live::commands_on_live_sas(&Charon, Version::V5_9_8)),
+        trial("differential::commands_on_live_sas_6_0", || live::commands_on_live_sas(&Charon13, Version::V6_0_1)),
         trial("differential::an_established_tunnel_6_0", || tunnel::an_established_tunnel(&Charon13, Version::V6_0_1)),
     ]
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ike_model::{Command, Selector};
+use ike_model::{Command, CommandError, Selector};
 use scenarios::{A, B, World, config};
 
 const COUNTS: [u8; 3] = [1, 2, 7];
@@ -15,6 +15,29 @@ fn world(seed: u64, shards: [u8; 2]) -> World {
         world.configure(who, connection);
     }
     world
+}
+
+/// A child that is up is not made again: whoever asks for it is told so, wherever its IKE SA is; whoever asks while it is being made has it.
+#[test]
+fn what_is_up_is_asked_for_in_vain() {
+    for a in COUNTS {
+        for b in COUNTS {
+            let mut world = world(1, [a, b]);
+            let first = [world.initiate(A, "gw", "net"), world.initiate(A, "gw", "net")];
+            world.run_for(Duration::from_secs(1));
+            for ticket in first {
+                world.check(world.reply(A, ticket).is_some_and(|done| done.is_ok()), "it is being made");
+            }
+            for who in [A, B] {
+                let ticket = world.initiate(who, "gw", "net");
+                world.run_for(Duration::from_secs(1));
+                let there = matches!(world.reply(who, ticket), Some(Err(CommandError::Duplicate(_))));
+                world.check(there, "it is up");
+            }
+            world.check_tunnels(A, B, 1);
+            world.check((world.sent(A), world.sent(B)) == (2, 2), "nothing was said of it");
+        }
+    }
 }
 
 /// Initiated by either end, a second child from the other end, rekeyed from both, closed by name: counted at every turn.

@@ -185,7 +185,10 @@ pub(super) const CONTROL: &[Step] = &[
         "--initiate --child net6 --raw",
         &["log {group=IKE level=", " ikesa-name=site ikesa-uniqueid=1 msg=", "initiate reply {success=yes}\n"],
     ),
-    does("--initiate --child net6 --pretty", &["initiate reply {\n  success = yes\n}\n"]),
+    does(
+        "--initiate --child net6 --pretty",
+        &["initiate reply {\n  success = no\n  errmsg = establishing CHILD_SA 'net6' failed"],
+    ),
     fails("--initiate", &["initiate failed: missing configuration name\n"]),
     fails("--initiate --child nothing", &["initiate failed: CHILD_SA config 'nothing' not found\n"]),
     fails("--initiate --ike nothing", &["initiate failed: IKE_SA config 'nothing' not found\n"]),
