@@ -14,10 +14,13 @@ pub(super) struct Act {
     pub(super) leaves: &'static str,
 }
 
+/// A command and what it is given.
+type Request = (&'static str, fn() -> Message);
+
 /// Commands of several clients while the peer does not answer, and what there is once it does.
 pub(super) struct Together {
     pub(super) name: &'static str,
-    pub(super) commands: &'static [(&'static str, fn() -> Message)],
+    pub(super) commands: &'static [Request],
     pub(super) leaves: &'static str,
 }
 
