@@ -257,6 +257,13 @@ impl Endpoint {
                     sa.name == child.name && !same_child_sa(sa, &child)
                 });
             }
+            // It was started as it was configured before, and is not to be started as it is now.
+            Some(child) if made.start_action.start && !child.start_action.start => {
+                let child = child.clone();
+                self.close_children(context, &connection.name, |sa| {
+                    sa.name == child.name && !same_child_sa(sa, &child)
+                });
+            }
             // The one that is wanted is on its way.
             Some(_) => {}
             None if made.start_action.start => {

@@ -201,6 +201,25 @@ fn a_child_removed_while_connecting() {
     }
 }
 
+/// One that is changed while it is being made, and no longer started, does not stay as it was configured.
+#[test]
+fn a_child_no_longer_started_while_connecting() {
+    for after in [1, 15, 25, 35, 45, 55] {
+        let mut world = World::with_shards(1, &[2, 1]);
+        world.configure(B, two_children(B, A));
+        world.configure(A, two_children(A, B));
+        world.run_for(Duration::from_millis(after));
+        let mut changed = two_children(A, B);
+        let child = std::sync::Arc::make_mut(&mut changed.children[1]);
+        child.replay_window = Some(64);
+        child.start_action = ike_model::Actions::NONE;
+        world.configure(A, changed);
+        world.run_for(Duration::from_secs(60));
+        let names: Vec<_> = world.tunnels(A, B).into_iter().map(|tunnel| tunnel.0).collect();
+        assert_eq!(names, ["net0"], "after {after} ms");
+    }
+}
+
 /// The responder's configuration changes between IKE_SA_INIT and IKE_AUTH: the IKE SA is one of the present configuration.
 #[test]
 fn the_responder_reloads_while_the_peer_connects() {
