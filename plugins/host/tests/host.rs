@@ -15,6 +15,7 @@ mod tampering;
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use ipsec::{GuardSpec, OnStop, SelectorPair, TrafficSelector};
 use offload_host::{Family, Host, HostConfig, HostError, Tun, TunConfig, set_mark, socket_bypass};
@@ -48,7 +49,18 @@ fn spec(ends: (&str, &str)) -> GuardSpec {
 
 fn open_tun() -> Tun {
     let config = TunConfig { device: "cygnet0".to_owned(), queues: 1, mtu: 1400, offloads: false };
-    Tun::open(&config).unwrap()
+    // A process that another test is just forking holds the last one's queues until it has begun its own program.
+    let begun = Instant::now();
+    loop {
+        match Tun::open(&config) {
+            Err(HostError::Device { source, .. })
+                if source.kind() == std::io::ErrorKind::ResourceBusy && begun.elapsed() < Duration::from_secs(10) =>
+            {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            opened => return opened.unwrap(),
+        }
+    }
 }
 
 /// A gateway with the device up and these selectors guarded and protected.

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use ike_model::snapshot::ConfiguredState;
-use ike_model::{Actions, CauseKind, ChildMode, Command, EventBody, Selector};
+use ike_model::{Actions, CauseKind, ChildMode, Command, CommandError, EventBody, Selector};
 use ike_sa::Input;
 use ipsec::{Event, LimitUnit, PacketSelectors, PolicyAction};
 
@@ -221,7 +221,8 @@ fn initiate_is_done_once_for_many() {
     world.initiate(A, 6);
     world.assert_one_tunnel();
     assert_eq!(world.peers[A].replies.len(), 6);
-    assert!(world.peers[A].replies.values().all(Result::is_ok));
+    assert!((1..6).all(|id| world.peers[A].replies[&id].is_ok()));
+    assert!(matches!(world.peers[A].replies[&6], Err(CommandError::Duplicate(_))), "it is up already");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use ike_model::CommandError;
 use scenarios::{A, B, World, config};
 
 struct Case {
@@ -71,9 +72,10 @@ fn asking_twice_makes_one_tunnel() {
     world.run_for(Duration::from_secs(1));
     let third = world.initiate(A, "gw", "net");
     world.run_for(Duration::from_secs(60));
-    for ticket in tickets.into_iter().chain([third]) {
+    for ticket in tickets {
         assert!(world.reply(A, ticket).is_some_and(|done| done.is_ok()));
     }
+    assert!(matches!(world.reply(A, third), Some(Err(CommandError::Duplicate(_)))));
     world.check_one_tunnel(A, B);
     assert_eq!((world.sent(A), world.sent(B)), (2, 2));
 }

@@ -201,9 +201,11 @@ fn a_child_removed_while_connecting() {
     }
 }
 
-/// One that is changed while it is being made, and no longer started, does not stay as it was configured.
+/// One that is changed while it is being made, and no longer started, does not stay as it was configured before. What had not been begun is
+/// made as it is configured now.
 #[test]
 fn a_child_no_longer_started_while_connecting() {
+    let mut closed = 0;
     for after in [1, 15, 25, 35, 45, 55] {
         let mut world = World::with_shards(1, &[2, 1]);
         world.configure(B, two_children(B, A));
@@ -215,9 +217,14 @@ fn a_child_no_longer_started_while_connecting() {
         child.start_action = ike_model::Actions::NONE;
         world.configure(A, changed);
         world.run_for(Duration::from_secs(60));
-        let names: Vec<_> = world.tunnels(A, B).into_iter().map(|tunnel| tunnel.0).collect();
-        assert_eq!(names, ["net0"], "after {after} ms");
+        let windows: Vec<_> = world.gateway(A).with_tables(|tables| {
+            let inbound = tables.sas.values().filter(|sa| sa.direction == ipsec::Direction::Inbound);
+            inbound.map(|sa| sa.replay_window).collect()
+        });
+        assert!(windows == [32] || windows == [32, 64], "{windows:?} after {after} ms");
+        closed += usize::from(windows == [32]);
     }
+    assert!(closed > 0, "some were being made");
 }
 
 /// The responder's configuration changes between IKE_SA_INIT and IKE_AUTH: the IKE SA is one of the present configuration.

@@ -74,7 +74,7 @@ fn what_was_asked_for_may_be_missing_only_if_the_answer_was_not_noticed_any_more
     assert_eq!(count(false, 8_100), (0, 1));
     assert_eq!(count(false, 8_005), (0, 1), "dead before it came");
     assert_eq!(count(true, 8_100), (1, 0), "something that was sent later shows that it was noticed");
-    assert_eq!(count(false, 9_500), (1, 0), "there was time enough");
+    assert_eq!(count(false, 10_500), (1, 0), "there was time enough");
 }
 
 #[test]
@@ -86,8 +86,8 @@ fn what_was_never_answered_may_be_there_only_if_the_answer_was_cut_off() {
     };
     let cut_off = verdict(unanswered(), &[row()], 8_100);
     assert!(cut_off.is_clean() && cut_off.unsent == 1, "{cut_off:?}");
-    assert_eq!(verdict(unanswered(), &[row()], 9_500).wrong.len(), 1);
-    assert!(verdict(unanswered(), &[], 9_500).is_clean());
+    assert_eq!(verdict(unanswered(), &[row()], 10_500).wrong.len(), 1);
+    assert!(verdict(unanswered(), &[], 10_500).is_clean());
 }
 
 #[test]
