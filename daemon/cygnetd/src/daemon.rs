@@ -33,7 +33,7 @@ use crate::surroundings::Surroundings;
 use crate::telemetry::Telemetry;
 use crate::updown::Updown;
 use crate::updown::helper::Helper;
-use crate::vici::Listener;
+use crate::vici::{Listener, read_settings_again};
 use crate::webhooks::Webhooks;
 use crate::workers::Workers;
 use crate::{backend, clock, load, log, service};
@@ -120,6 +120,9 @@ async fn run_until_stopped(
                 }
                 _ = hang_up.recv() => {
                     service::reloading();
+                    if let Err(wrong) = read_settings_again(&daemon.core).await {
+                        tracing::error!("cygnetd.toml is not applied, everything stays as it was: {wrong}");
+                    }
                     load::directory(&daemon.core.store, &config.swanctl.directory);
                     daemon.core.store.settled().await;
                     service::ready();

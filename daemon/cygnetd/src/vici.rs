@@ -17,3 +17,4 @@ mod webhooks;
 mod tests;
 
 pub(crate) use listener::Listener;
+pub(crate) use settings::read_again as read_settings_again;

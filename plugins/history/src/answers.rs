@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ike_model::history::{
     Answer, Backlog, ChildTotal, Delivery, Disabled, Generation, HistoryError, Keeping, KeepingFigures, Outbox,
-    PastDelivery, PastEvent, PastIkeSa, Redelivery, Timeline, Verdict, Wanted, WantedDeliveries,
+    PastDelivery, PastEvent, PastIkeSa, Redelivery, Subscription, Timeline, Verdict, Wanted, WantedDeliveries,
 };
 
 use tokio::time::{Instant, sleep};
@@ -54,6 +54,12 @@ impl Timeline for History {
 }
 
 impl Outbox for History {
+    fn subscribe(&self, subscriptions: Vec<Subscription>) -> Answer<'_, ()> {
+        self.keeper.subscribe(subscriptions);
+        // A database that is away gets their names when it is opened.
+        self.ask(|store| async move { store.name_endpoints().await })
+    }
+
     fn claim<'a>(&'a self, endpoint: &'a str, lease_ms: u64, limit: u32) -> Answer<'a, Vec<Delivery>> {
         let endpoint = endpoint.to_owned();
         self.ask(move |store| async move { store.claim(&endpoint, now_ms(), lease_ms, limit).await })

@@ -20,7 +20,7 @@ use lookout::{Lookout, News};
 use crate::Options;
 use crate::spool::{Entry, Reader, Spool};
 use crate::status::{Status, count};
-use crate::store::{Applied, Location, OpenError, Retention, Store, in_time, is_damage, may_pass};
+use crate::store::{Applied, Location, OpenError, Retention, Store, Subscriptions, in_time, is_damage, may_pass};
 
 /// Events in one transaction at most: many, when there is a backlog, and never so many that a delivery waits for long.
 const BATCH: usize = 1024;
@@ -63,7 +63,7 @@ pub(crate) struct Keeper {
     gateway: String,
     boot_id: String,
     retention: Retention,
-    subscriptions: Vec<Subscription>,
+    subscriptions: Subscriptions,
     spool: Arc<Spool>,
     status: Status,
     /// Somebody waited for an answer in vain.
@@ -83,7 +83,7 @@ impl Keeper {
             gateway: options.gateway.clone(),
             boot_id: boot_id.into(),
             retention: options.retention,
-            subscriptions: options.subscriptions.clone(),
+            subscriptions: Subscriptions::new(options.subscriptions.clone()),
             spool,
             status: Status::default(),
             doubt: Notify::new(),
@@ -91,6 +91,11 @@ impl Keeper {
             set_aside: AtomicU32::new(0),
             lookout: Mutex::default(),
         }
+    }
+
+    /// What goes to webhooks from now on.
+    pub(crate) fn subscribe(&self, subscriptions: Vec<Subscription>) {
+        self.subscriptions.set(subscriptions);
     }
 
     pub(crate) fn status(&self) -> &Status {

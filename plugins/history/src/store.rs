@@ -9,6 +9,7 @@ mod query;
 mod retain;
 mod rival;
 mod rows;
+mod subscriptions;
 mod write;
 
 #[cfg(test)]
@@ -22,13 +23,14 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Mutex, Once};
 use std::time::Duration;
 
-use ike_model::history::{HistoryError, Subscription};
+use ike_model::history::HistoryError;
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
 use sqlx::{AnyConnection, AnyPool, ConnectOptions as _, Connection as _, Executor as _};
 
 pub(crate) use damage::is_damage;
 pub use retain::Retention;
 pub(crate) use rival::{Life, Rival};
+pub(crate) use subscriptions::Subscriptions;
 pub(crate) use write::Applied;
 
 /// How long to wait for a connection.
@@ -108,7 +110,7 @@ pub(crate) struct Store {
     /// Of PostgreSQL: the connection that deletes what is forgotten, made when it is first needed. What it does may be lost and is done again.
     sweeper: AnyPool,
     gateway: String,
-    subscriptions: Vec<Subscription>,
+    subscriptions: Subscriptions,
     /// SQLite's.
     file: Option<PathBuf>,
     /// Held beside it, for this gateway.
@@ -122,7 +124,7 @@ impl Store {
     pub(crate) async fn open(
         location: &Location,
         gateway: &str,
-        subscriptions: Vec<Subscription>,
+        subscriptions: impl Into<Subscriptions>,
     ) -> Result<Self, OpenError> {
         install_drivers();
         if let Some(file) = &location.file {
@@ -138,7 +140,7 @@ impl Store {
             readers,
             sweeper: sweeper(location)?,
             gateway: gateway.into(),
-            subscriptions,
+            subscriptions: subscriptions.into(),
             file: location.file.clone(),
             lock: Mutex::default(),
             alone: AtomicBool::new(true),

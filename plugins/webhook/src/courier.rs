@@ -30,6 +30,9 @@ pub(crate) type Carrying<'a> = Pin<Box<dyn Future<Output = Result<u16, Failure>>
 pub(crate) trait Courier: Send + Sync + 'static {
     /// Makes one attempt; tells the status of success.
     fn carry<'a>(&'a self, message: &'a Message) -> Carrying<'a>;
+
+    /// Looks at files anew before the next one.
+    fn refresh(&self) {}
 }
 
 /// Carries them over HTTP.
@@ -131,6 +134,11 @@ impl Courier for Http {
             }
             outcome
         })
+    }
+
+    /// Secrets are looked at each time anyway.
+    fn refresh(&self) {
+        self.forget_client();
     }
 }
 

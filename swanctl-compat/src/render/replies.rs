@@ -235,10 +235,14 @@ fn date(seconds: u64) -> String {
     format!("{name} {day:02} {:02}:{:02}:{:02} {year}", time / 3_600, time / 60 % 60, time % 60)
 }
 
-/// Answer to `reload-settings`: the file is good; `restart` names the tables in which it asks for what only a new start can give.
+/// Answer to `reload-settings`: the file is good; `restart` names the tables in which it asks for what only a new start can give, `webhooks` says what
+/// became of webhooks.
 #[must_use]
-pub fn reloaded(restart: &[&str]) -> Message {
+pub fn reloaded(restart: &[&str], webhooks: &[String]) -> Message {
     let mut message = ok();
+    if !webhooks.is_empty() {
+        message.list("webhooks", webhooks.iter().map(String::as_str));
+    }
     if !restart.is_empty() {
         message.list("restart-needed", restart.iter().copied());
     }

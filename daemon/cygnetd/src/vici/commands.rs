@@ -96,7 +96,7 @@ async fn answer(core: &Core, client: &Arc<Client>, request: Request) -> Message 
     match request {
         Request::Version => render::version(&daemon_info()),
         Request::Stats => render::stats(&core.stats().await),
-        Request::ReloadSettings => settings::reload(core),
+        Request::ReloadSettings => settings::reload(core).await,
         Request::GetAlgorithms => render::algorithms(&core.algorithms()),
         Request::GetCounters(scope) => render::counters(&scope, &core.counters(&scope).await),
         Request::ResetCounters(scope) => {

@@ -8,27 +8,45 @@ use crate::config::{self, Config};
 use crate::core::Core;
 use crate::log;
 
+/// `reload-settings`.
+pub(super) async fn reload(core: &Core) -> Message {
+    match read_again(core).await {
+        Ok(Applied { restart, webhooks }) => render::reloaded(&restart, &webhooks),
+        Err(wrong) => render::failed(&wrong),
+    }
+}
+
+/// What came of it.
+pub(crate) struct Applied {
+    /// Tables in which something waits for a restart.
+    restart: Vec<&'static str>,
+    /// What became of webhooks, in words.
+    webhooks: Vec<String>,
+}
+
 /// Reads the file again and applies what can be while the daemon runs; the tables in which something else has changed are told. A file with an error
 /// changes nothing.
-pub(super) fn reload(core: &Core) -> Message {
-    let settings = match config::load(core.settings_file.as_deref()) {
-        Ok(settings) => settings,
-        Err(findings) => {
-            let all: Vec<String> = findings.iter().map(ToString::to_string).collect();
-            return render::failed(&all.join("; "));
-        }
-    };
-    if let Err(error) = log::set(&core.levels, &settings.log) {
-        return render::failed(&format!("log.level: {error:#}"));
-    }
+pub(crate) async fn read_again(core: &Core) -> Result<Applied, String> {
+    let settings = config::load(core.settings_file.as_deref())
+        .map_err(|findings| findings.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))?;
+    core.webhooks.check(&settings)?;
+    log::set(&core.levels, &settings.log).map_err(|error| format!("log.level: {error:#}"))?;
     core.store.change_settings(|ike| adopt(ike, &settings.ike.settings));
-    let changed = restart_needed(&core.config, &settings);
-    if changed.is_empty() {
+    if let Ok(timeline) = core.timeline() {
+        // What has happened so far is told to those who were to be told. A database that is away is not waited for.
+        let _ = timeline.complete().await;
+    }
+    let webhooks = core.webhooks.change(&settings).await?;
+    for word in &webhooks {
+        tracing::info!("webhook {word}");
+    }
+    let restart = restart_needed(&core.config, &settings);
+    if restart.is_empty() {
         tracing::info!("cygnetd.toml was read again");
     } else {
-        tracing::warn!("cygnetd.toml has changed ({}): restart cygnetd to apply that", changed.join(", "));
+        tracing::warn!("cygnetd.toml has changed ({}): restart cygnetd to apply that", restart.join(", "));
     }
-    render::reloaded(&changed)
+    Ok(Applied { restart, webhooks })
 }
 
 /// Takes over what is looked up whenever it is needed. The rest is told to sockets, tables and the backend once, when the daemon starts.
@@ -54,9 +72,7 @@ fn restart_needed(started: &Config, new: &Config) -> Vec<&'static str> {
     now.log.level.clone_from(&new.log.level);
     adopt(&mut now.ike.settings, &new.ike.settings);
     #[cfg(feature = "webhook")]
-    let webhooks = new.webhooks != now.webhooks;
-    #[cfg(not(feature = "webhook"))]
-    let webhooks = false;
+    now.webhooks.clone_from(&new.webhooks);
     // What belongs to another table there.
     let debug = new.ike.settings.key_export != now.ike.settings.key_export;
     now.ike.settings.key_export = new.ike.settings.key_export;
@@ -69,7 +85,6 @@ fn restart_needed(started: &Config, new: &Config) -> Vec<&'static str> {
         ("history", new.history != now.history),
         ("http", new.http != now.http),
         ("log", new.log != now.log),
-        ("webhook", webhooks),
         ("debug", debug),
     ];
     let mut changed: Vec<&str> = tables.iter().filter(|(_, differs)| *differs).map(|(name, _)| *name).collect();

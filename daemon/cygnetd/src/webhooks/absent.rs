@@ -20,6 +20,14 @@ impl Webhooks {
         Ok(Self)
     }
 
+    pub(crate) fn check(&self, _: &Config) -> Result<(), String> {
+        Ok(())
+    }
+
+    pub(crate) async fn change(&self, _: &Config) -> Result<Vec<String>, String> {
+        Ok(Vec::new())
+    }
+
     #[cfg(feature = "telemetry")]
     pub(crate) fn seen(&self) -> Vec<telemetry::view::Webhook> {
         Vec::new()

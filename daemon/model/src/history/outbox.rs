@@ -33,6 +33,9 @@ impl Subscription {
 
 /// Events that have to reach their webhooks at least once.
 pub trait Outbox: Send + Sync {
+    /// What goes where from now on: of every event that is taken over into the database later. What waits for others goes on waiting.
+    fn subscribe(&self, subscriptions: Vec<Subscription>) -> Answer<'_, ()>;
+
     /// Up to `limit` deliveries to `endpoint` that are due, oldest first. Nobody else gets them until `lease_ms` have passed, or this gateway's
     /// daemon starts anew. None while the endpoint is disabled.
     fn claim<'a>(&'a self, endpoint: &'a str, lease_ms: u64, limit: u32) -> Answer<'a, Vec<Delivery>>;

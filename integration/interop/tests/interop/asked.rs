@@ -17,6 +17,7 @@ use lab::peer::conf::Tunnel;
 use lab::peer::cygnet::Cygnet;
 use lab::topology::{Lab, Middle, Side};
 use libtest_mimic::Trial;
+use rustix::process::Signal;
 use serde_json::Value as Json;
 
 use crate::harness::{Pair, trial, with_pair};
@@ -33,6 +34,9 @@ pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("asked::why_was_it_down_and_who_was_told", move || {
             with_pair(&Middle::Direct, [&told, &Cygnet::default()], one_child, why_down)
+        }),
+        trial("asked::webhooks_change_while_the_daemon_runs", || {
+            with_pair(&Middle::Direct, [&Cygnet::default(), &Cygnet::default()], one_child, change)
         }),
         trial("asked::who_follows_misses_nothing_over_restarts", || {
             with_pair(&Middle::Direct, [&Cygnet::default(), &Cygnet::default()], one_child, follows)
@@ -95,6 +99,51 @@ fn why_down(lab: &Lab, pair: &mut Pair<'_>) -> Result<()> {
     let delivery = &closed.context("no end")?["deliveries"][0];
     ensure!(delivery["name"] == "ops" && delivery["state"] == "delivered", "{view:#}");
     pages(&pair.a)
+}
+
+/// Webhooks are added, changed and taken away by `--reload-settings` and SIGHUP; a file with a mistake changes nothing.
+fn change(lab: &Lab, pair: &mut Pair<'_>) -> Result<()> {
+    const HOOK: &str =
+        "\n[[webhook]]\nname = \"ops\"\nurl = \"http://127.0.0.1:8080/hook\"\nevents = [\"child-sa.installed\"]\n";
+    const SECRET: &str = "secret = \"whsec_c2VjcmV0LW9mLXRoZS13ZWJob29rLTAx\"\n";
+    let received = receive(lab)?;
+    let told = |count| life::settle("the webhook is told", || Ok(received.load(Ordering::Relaxed) == count));
+    let file = pair.a.directory().join("cygnetd.toml");
+    let before = std::fs::read_to_string(&file)?;
+    let reload = |daemon: &Daemon<'_>, more: &str| {
+        std::fs::write(&file, format!("{before}{more}"))?;
+        daemon.swanctl(&["--reload-settings", "--raw"])
+    };
+    let answer = reload(&pair.a, &format!("{HOOK}{SECRET}"))?;
+    ensure!(answer.contains("ops is served") && !answer.contains("restart-needed"), "{answer}");
+    initiate(&pair.a)?;
+    told(1)?;
+    // Mistakes: in the file, and in one that it names.
+    for (wrong, said) in
+        [(HOOK.to_owned(), "[[webhook]] needs `secret`"), (format!("{HOOK}secret_file = \"/none\"\n"), "/none")]
+    {
+        let refused = reload(&pair.a, &wrong)?;
+        ensure!(refused.contains("success=no") && refused.contains(said), "{refused}");
+    }
+    pair.a.swanctl(&["--terminate", "--ike", "site", "--timeout", "30"])?;
+    initiate(&pair.a)?;
+    told(2)?;
+    // Other events, by a signal.
+    std::fs::write(&file, format!("{before}{}{SECRET}", HOOK.replace("installed", "closed")))?;
+    pair.a.process().signal(Signal::HUP)?;
+    life::settle("other events are chosen", || Ok(pair.a.log().contains("webhook ops is told of other events")))?;
+    pair.a.swanctl(&["--terminate", "--ike", "site", "--timeout", "30"])?;
+    told(3)?;
+    let answer = reload(&pair.a, "")?;
+    ensure!(answer.contains("ops is served no more: nothing waits for it"), "{answer}");
+    initiate(&pair.a)?;
+    pair.a.swanctl(&["--terminate", "--ike", "site", "--timeout", "30"])?;
+    let webhooks: Json = serde_json::from_str(&text(&pair.a, &["webhook", "--json"])?)?;
+    ensure!(
+        webhooks.as_array().is_some_and(Vec::is_empty),
+        "nothing waits for a webhook that is there no more: {webhooks}"
+    );
+    told(3)
 }
 
 /// More rows than are given at once come page by page, each once.

@@ -166,9 +166,14 @@ impl Store {
         Ok(all)
     }
 
+    /// Takes down the names of endpoints that are new.
+    pub(crate) async fn name_endpoints(&self) -> Result<(), HistoryError> {
+        self.note_endpoints().await.map_err(failed)
+    }
+
     /// Keeps a list of this gateway's endpoints, so that deliveries can be listed by them.
     pub(super) async fn note_endpoints(&self) -> Result<(), sqlx::Error> {
-        for subscription in &self.subscriptions {
+        for subscription in &*self.subscriptions.now() {
             let mut sql = Sql::new("INSERT INTO endpoint (gateway, endpoint) VALUES (");
             sql.list([(&*self.gateway).into(), (&*subscription.endpoint).into()]);
             sql.push(") ON CONFLICT (gateway, endpoint) DO NOTHING");

@@ -1,6 +1,7 @@
 //! From the spool into the tables: one transaction per batch, everything in it at most once.
 
 use ike_model::Rfc3339;
+use ike_model::history::Subscription;
 use sqlx::{AnyConnection, Connection as _, Row as _};
 
 use super::Store;
@@ -40,6 +41,7 @@ impl Store {
         let mut connection = self.writer.acquire().await?;
         let mut transaction = connection.begin().await?;
         let mut applied = Applied::default();
+        let subscriptions = self.subscriptions.now();
         let mut batch = Batch::default();
         for entry in entries {
             match entry.kind {
@@ -52,7 +54,7 @@ impl Store {
                 },
                 Kind::Record => match serde_json::from_slice::<Record<'_>>(&entry.payload) {
                     Ok(record) => {
-                        applied += self.take(&mut transaction, &mut batch, &record, &entry.payload).await?;
+                        applied += take(&mut transaction, &mut batch, &subscriptions, &record, &entry.payload).await?;
                     }
                     Err(_) => applied.unreadable += 1,
                 },
@@ -78,29 +80,29 @@ impl Store {
         let mut writer = self.writer.acquire().await?;
         bury(&mut writer, &self.gateway, boot_id, now_ms.saturating_mul(1000)).await
     }
+}
 
-    /// Takes one record into the batch, unless it is known.
-    async fn take(
-        &self,
-        connection: &mut AnyConnection,
-        batch: &mut Batch,
-        record: &Record<'_>,
-        json: &[u8],
-    ) -> Result<Applied, sqlx::Error> {
-        let Some(Rfc3339(time_ms)) = Rfc3339::parse(&record.time) else {
-            return Ok(Applied { unreadable: 1, ..Applied::default() });
-        };
-        let at = time_ms.saturating_mul(1000);
-        let last = match batch.last(&record.boot_id) {
-            Some(last) => last,
-            None => last_number(connection, record, at).await?,
-        };
-        if record.seq <= last {
-            return Ok(Applied { known: 1, ..Applied::default() });
-        }
-        let deliveries = batch.take(record, at, json, &self.subscriptions);
-        Ok(Applied { events: 1, deliveries, ..Applied::default() })
+/// Takes one record into the batch, unless it is known.
+async fn take(
+    connection: &mut AnyConnection,
+    batch: &mut Batch,
+    subscriptions: &[Subscription],
+    record: &Record<'_>,
+    json: &[u8],
+) -> Result<Applied, sqlx::Error> {
+    let Some(Rfc3339(time_ms)) = Rfc3339::parse(&record.time) else {
+        return Ok(Applied { unreadable: 1, ..Applied::default() });
+    };
+    let at = time_ms.saturating_mul(1000);
+    let last = match batch.last(&record.boot_id) {
+        Some(last) => last,
+        None => last_number(connection, record, at).await?,
+    };
+    if record.seq <= last {
+        return Ok(Applied { known: 1, ..Applied::default() });
     }
+    let deliveries = batch.take(record, at, json, subscriptions);
+    Ok(Applied { events: 1, deliveries, ..Applied::default() })
 }
 
 /// What earlier runs of this gateway left open was ended by their death.

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use ike_model::device::{ModeInUse, OffloadMode};
 use ike_model::history::{
     Answer, Backlog, ChildTotal, Delivery, DeliveryState, Disabled, Generation, Limits, PastDelivery, PastEvent,
-    PastIkeSa, Redelivery, Verdict, Wanted, WantedDeliveries,
+    PastIkeSa, Redelivery, Subscription, Verdict, Wanted, WantedDeliveries,
 };
 use ike_model::snapshot::{Carried, ConfiguredState};
 use ike_model::{ChildSaSnapshot, ConfiguredChildStatus, EventRecord, Identity, IkeSaSnapshot, Outbox, Timeline};
@@ -203,6 +203,10 @@ impl Timeline for Past {
 }
 
 impl Outbox for Past {
+    fn subscribe(&self, _: Vec<Subscription>) -> Answer<'_, ()> {
+        given(())
+    }
+
     fn claim<'a>(&'a self, _: &'a str, _: u64, _: u32) -> Answer<'a, Vec<Delivery>> {
         given(Vec::new())
     }

@@ -1,11 +1,15 @@
 //! What a worker does with deliveries, against an outbox in memory and a receiver that answers from a script, in virtual time.
 
+mod change;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{LazyLock, Mutex, PoisonError};
 
 use ike_model::WebhookHealth;
-use ike_model::history::{Answer, Backlog, DeliveryState, Disabled, PastDelivery, Redelivery, WantedDeliveries};
+use ike_model::history::{
+    Answer, Backlog, DeliveryState, Disabled, PastDelivery, Redelivery, Subscription, WantedDeliveries,
+};
 use reqwest::StatusCode;
 
 use super::*;
@@ -101,6 +105,10 @@ fn id(number: usize) -> String {
 }
 
 impl Outbox for Memory {
+    fn subscribe(&self, _: Vec<Subscription>) -> Answer<'_, ()> {
+        self.ask(|_| ())
+    }
+
     fn claim<'a>(&'a self, endpoint: &'a str, lease_ms: u64, limit: u32) -> Answer<'a, Vec<Delivery>> {
         self.ask(|table| {
             let now = now_ms();
