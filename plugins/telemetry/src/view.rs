@@ -40,8 +40,10 @@ pub trait Daemon: Send + Sync {
 pub struct View {
     /// When it was taken, milliseconds since the epoch.
     pub taken_ms: u64,
-    /// Every shard and the data path answered in time.
+    /// Every shard and the data path answered in time, and what is configured had been loaded.
     pub complete: bool,
+    /// What is configured had been loaded when this was taken; until then, the daemon is starting.
+    pub loaded: bool,
     /// Name of the gateway.
     pub gateway: String,
     /// Changes at every start.

@@ -78,6 +78,10 @@ impl Daemon for Seen {
         Box::pin(async {
             let core = &*self.core;
             let taken_ms = milliseconds(clock::wall());
+            let loaded = match core.phase() {
+                Phase::Starting => false,
+                Phase::Running | Phase::Stopping => true,
+            };
             let (sas, configured, policies, counts, global, each, backlog) = tokio::join!(
                 core.ike_sas_within(PATIENCE),
                 core.configured_within(PATIENCE),
@@ -92,7 +96,8 @@ impl Daemon for Seen {
             let (clients, lost) = core.subscribers.figures();
             View {
                 taken_ms,
-                complete: sas.1 && configured.1 && policies.1 && counts.1 && global.1 && each.1,
+                loaded,
+                complete: loaded && sas.1 && configured.1 && policies.1 && counts.1 && global.1 && each.1,
                 gateway: core.shared.events.gateway().to_owned(),
                 boot_id: core.shared.events.boot_id().to_owned(),
                 version: env!("CARGO_PKG_VERSION"),

@@ -515,8 +515,8 @@ fn a_tunnel_of_ours(_: &Lab, pair: &mut Pair<'_>) -> Result<()> {
                 let ours = pair.a.swanctl_output(Cygnet, arguments)?;
                 match same(&mut decisions, version, arguments, &theirs, &ours) {
                     Ok(()) => break,
-                    // A second may begin between the two.
-                    Err(_) if tries < 8 => tries += 1,
+                    // A second may begin between the two, or memory be taken.
+                    Err(_) if tries < 40 => tries += 1,
                     Err(error) => return Err(error).context("of a tunnel of ours"),
                 }
                 std::thread::sleep(Duration::from_millis(120));

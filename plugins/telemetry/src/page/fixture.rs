@@ -49,6 +49,7 @@ pub(crate) fn view(configured: Vec<ConfiguredChildStatus>, sas: Vec<(&str, Vec<C
     let numbered = (1..).zip(sas);
     View {
         taken_ms: 1_767_000_000_000,
+        loaded: true,
         complete: true,
         gateway: "gw-a.example".into(),
         boot_id: "boot".into(),
