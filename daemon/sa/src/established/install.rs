@@ -205,7 +205,10 @@ impl Authenticated {
             "backend refused CHILD SA: {error}"
         );
         // Where traffic could not take it, it is installed nevertheless.
-        let ops = if child.outbound == Outbound::Active { child.remove_ops(turn.ids) } else { child.disowned() };
+        let ops = match child.outbound {
+            Outbound::Active | Outbound::Removed => child.remove_ops(turn.ids),
+            Outbound::Reserved => child.disowned(),
+        };
         match ops {
             ops if ops.is_empty() => turn.context.spis.release_spi(child.device, child.spi_in),
             ops => turn.apply(ops, Purpose::Remove),

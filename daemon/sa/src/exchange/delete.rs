@@ -6,7 +6,7 @@ use ike_wire::ids::{ExchangeType, ProtocolId};
 use ike_wire::{Delete, Payload, Payloads};
 use ipsec::Spi;
 
-use crate::children::ChildSa;
+use crate::children::{ChildSa, Outbound};
 use crate::core::Core;
 use crate::directory::DirectoryMessage;
 use crate::error::Error;
@@ -178,9 +178,11 @@ fn peer_deletes(
     let own_cause = child.cause.clone();
     child.say_closing(core);
     if state == ChildSaState::Installing {
-        // Whoever waits for the install sees to it.
+        // Whoever waits for the install sees to it. Traffic may take it already; the peer receives nothing on it any more.
         let child = authenticated.child_mut(unique_id)?;
         child.taken_back = true;
+        let ops = if child.outbound == Outbound::Active { child.remove_outbound_ops(turn.ids) } else { Vec::new() };
+        turn.apply(ops, Purpose::Remove);
         return Some(spi);
     }
     authenticated.intents.retain(|intent| !matches!(intent, Intent::DeleteChild(id) if *id == unique_id));

@@ -271,3 +271,14 @@ fn what_waits_for_its_switch_is_rekeyed() {
     let other = |who| Op::Initiate(who, "ab".into(), "other".into());
     check(setup, &[(0, other(B)), (0, other(A)), (872, Op::Soft(A, 3, Unit::Bytes)), (2_000, Op::Wait)]);
 }
+
+/// The peer deletes a new CHILD SA while the backend has let traffic take it, but has not said so yet: nothing is sent on it any more.
+#[test]
+fn a_new_child_is_deleted_before_its_activation_is_reported() {
+    for (setup, initiator, closer, pause) in [
+        (Setup { reports: vec![0, 17], latency: 1, ..plain() }, B, A, 30),
+        (Setup { reports: vec![0, 23], latency: 10, ..plain() }, B, A, 70),
+    ] {
+        check(setup, &[(0, initiate(initiator)), (pause, close(closer))]);
+    }
+}
