@@ -56,8 +56,8 @@ impl Site {
         Self { daemon, feed, options: Arc::new(options), last: Arc::default() }
     }
 
-    /// The daemon's state, at most a second old, and none of before its configuration was loaded. Whoever asks while it is being taken waits for the same one: the daemon is not asked more often
-    /// because many ask.
+    /// The daemon's state, at most a second old, and none of before its configuration was loaded. Whoever asks while it is being taken waits for
+    /// the same one: the daemon is not asked more often because many ask.
     pub async fn view(&self) -> Arc<View> {
         let mut last = self.last.lock().await;
         if let Some((_, view)) = last.as_ref().filter(|(taken, view)| view.loaded && taken.elapsed() < FRESH) {

@@ -251,14 +251,8 @@ impl Endpoint {
             return;
         };
         match current.child(&made.name) {
-            Some(child) if same_child_sa(made, child) => {
-                let child = child.clone();
-                self.close_children(context, &connection.name, |sa| {
-                    sa.name == child.name && !same_child_sa(sa, &child)
-                });
-            }
-            // It was started as it was configured before, and is not to be started as it is now.
-            Some(child) if made.start_action.start && !child.start_action.start => {
+            // It is there as it is wanted, or it is not to be started any more as what it is now.
+            Some(child) if same_child_sa(made, child) || (made.start_action.start && !child.start_action.start) => {
                 let child = child.clone();
                 self.close_children(context, &connection.name, |sa| {
                     sa.name == child.name && !same_child_sa(sa, &child)

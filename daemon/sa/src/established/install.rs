@@ -96,8 +96,8 @@ impl Authenticated {
         let answers = matches!(&self.incoming, Some(Incoming::Install(id, _)) if *id == unique_id);
         self.child(unique_id).is_some_and(|child| {
             let is_new = child.state == ChildSaState::Installing && child.replaces.is_none() && !child.taken_back;
-            let stays_with = || turn.registry.switches.in_use(&child.name, &child.pairs);
-            is_new && !child.policies.is_empty() && !(answers && stays_with().is_some())
+            let stays_with_equal = answers && turn.registry.switches.in_use(&child.name, &child.pairs).is_some();
+            is_new && !child.policies.is_empty() && !stays_with_equal
         })
     }
 

@@ -28,6 +28,14 @@ fn up() -> World {
     world
 }
 
+/// Replay windows of A's inbound SAs.
+fn windows_at_a(world: &World) -> Vec<u32> {
+    world.gateway(A).with_tables(|tables| {
+        let inbound = tables.sas.values().filter(|sa| sa.direction == ipsec::Direction::Inbound);
+        inbound.map(|sa| sa.replay_window).collect()
+    })
+}
+
 /// A run of the same length in which nothing happens sends nothing, so every message counts.
 #[test]
 fn unchanged_touches_nothing() {
@@ -56,10 +64,7 @@ fn one_child_changed() {
     assert_ne!(of(&before, "net1"), of(&after, "net1"));
     assert_eq!(world.gateway(A).counts().ike_sas, 1);
     assert_eq!(world.gateway(A).count("ike-sa.closed"), 0);
-    let windows: Vec<_> = world.gateway(A).with_tables(|tables| {
-        let inbound = tables.sas.values().filter(|sa| sa.direction == ipsec::Direction::Inbound);
-        inbound.map(|sa| sa.replay_window).collect()
-    });
+    let windows = windows_at_a(&world);
     assert_eq!(windows, [32, 128]);
 }
 
@@ -176,10 +181,7 @@ fn a_child_changed_while_connecting_is_up_as_changed() {
         world.run_for(Duration::from_secs(60));
         world.check_tunnels(A, B, 2);
         assert_eq!(world.gateway(A).counts().ike_sas, 1, "after {after} ms");
-        let windows: Vec<_> = world.gateway(A).with_tables(|tables| {
-            let inbound = tables.sas.values().filter(|sa| sa.direction == ipsec::Direction::Inbound);
-            inbound.map(|sa| sa.replay_window).collect()
-        });
+        let windows = windows_at_a(&world);
         assert_eq!(windows, [64, 64], "after {after} ms");
     }
 }
@@ -217,10 +219,7 @@ fn a_child_no_longer_started_while_connecting() {
         child.start_action = ike_model::Actions::NONE;
         world.configure(A, changed);
         world.run_for(Duration::from_secs(60));
-        let windows: Vec<_> = world.gateway(A).with_tables(|tables| {
-            let inbound = tables.sas.values().filter(|sa| sa.direction == ipsec::Direction::Inbound);
-            inbound.map(|sa| sa.replay_window).collect()
-        });
+        let windows = windows_at_a(&world);
         assert!(windows == [32] || windows == [32, 64], "{windows:?} after {after} ms");
         closed += usize::from(windows == [32]);
     }
