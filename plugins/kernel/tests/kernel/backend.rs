@@ -95,8 +95,9 @@ fn trap(number: u64, ends: (&str, &str), mode: SaMode) -> PolicySpec {
     policy(number, Direction::Outbound, ends, PolicyAction::Trap { reqid: Reqid(7), mode })
 }
 
+/// Waits for the port: a child that another test is forking holds a closed socket for a moment more.
 fn send((from, to): (&str, &str), port: u16) {
-    let socket = UdpSocket::bind((address(from), port)).unwrap();
+    let socket = wait(|| UdpSocket::bind((address(from), port)).ok());
     let _ = socket.send_to(b"wakes the trap", (address(to), 4002));
 }
 
