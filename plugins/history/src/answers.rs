@@ -43,6 +43,7 @@ impl Timeline for History {
             let end = self.spool.end();
             let late = Instant::now() + COMPLETE_TIME;
             while !self.spool.is_taken_over(end) {
+                self.keeper.hurry();
                 if Instant::now() > late || self.keeper.status().trouble().is_some() {
                     return Ok(false);
                 }

@@ -1,6 +1,7 @@
 //! Takes over what is in the spool, whatever the database does meanwhile.
 
 mod lookout;
+mod storm;
 #[cfg(test)]
 mod tests;
 
@@ -16,6 +17,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use lookout::{Lookout, News};
+use storm::{LOOK, Level, Storm};
 
 use crate::Options;
 use crate::spool::{Entry, Reader, Spool};
@@ -68,6 +70,8 @@ pub(crate) struct Keeper {
     status: Status,
     /// Somebody waited for an answer in vain.
     doubt: Notify,
+    /// Somebody waits for what is in the spool.
+    hurry: Notify,
     /// What an earlier run had claimed is due again.
     began: AtomicBool,
     /// How many damaged files were put out of the way.
@@ -87,6 +91,7 @@ impl Keeper {
             spool,
             status: Status::default(),
             doubt: Notify::new(),
+            hurry: Notify::new(),
             began: AtomicBool::new(false),
             set_aside: AtomicU32::new(0),
             lookout: Mutex::default(),
@@ -105,6 +110,11 @@ impl Keeper {
     /// Somebody waited for an answer in vain: look after the database.
     pub(crate) fn doubt(&self) {
         self.doubt.notify_one();
+    }
+
+    /// Somebody waits for what is in the spool: it is taken over although more comes.
+    pub(crate) fn hurry(&self) {
+        self.hurry.notify_one();
     }
 
     pub(crate) fn figures(&self) -> KeepingFigures {
@@ -298,18 +308,24 @@ impl Keeper {
 
     async fn take_all(&self, store: &Store, reader: &mut Reader, trouble: &mut Trouble) -> sqlx::Error {
         let mut rested = Instant::now();
+        // The last batch was a full one.
+        let mut behind = false;
         let mut look_at = Instant::now() + self.lookout().next();
         loop {
             let begun = async {
                 sleep_until(rested).await;
                 reader.ready().await;
+                if !behind {
+                    self.let_storm_pass().await;
+                }
                 Instant::now()
             };
             tokio::select! {
                 begun = begun => match in_time(APPLY_TIME, self.take_over(store, reader, trouble)).await {
                     Ok(events) => {
                         let now = Instant::now();
-                        rested = now + rest(now - begun, events);
+                        behind = events >= BATCH as u64;
+                        rested = if behind { now } else { now + rest(now - begun) };
                         self.status.back();
                         trouble.over(events);
                     }
@@ -324,6 +340,24 @@ impl Keeper {
                     self.look_for_rival(store).await;
                     look_at = Instant::now() + self.lookout().next();
                 }
+            }
+        }
+    }
+
+    /// Waits while events pour in, as long as that may be.
+    async fn let_storm_pass(&self) {
+        let level = || {
+            let (used, size) = self.spool.fill();
+            Level { waiting: self.spool.waiting(), used, size }
+        };
+        let Some(mut storm) = Storm::seen(level(), Instant::now()) else { return };
+        loop {
+            tokio::select! {
+                () = sleep(LOOK) => {}
+                () = self.hurry.notified() => return,
+            }
+            if !storm.lasts(level(), Instant::now()) {
+                return;
             }
         }
     }
@@ -418,10 +452,10 @@ fn time_of(entry: &Entry) -> Option<u64> {
     times.time_ms.or_else(|| Rfc3339::parse(&times.time?).map(|time| time.0))
 }
 
-/// How long to rest after a transaction that took so long. Handshakes and the database want the same processors: what comes in a storm is taken
-/// over in few large transactions, which cost a small part of what many small ones do. Where there is a backlog nobody rests.
-fn rest(taken: Duration, events: u64) -> Duration {
-    if events >= BATCH as u64 { Duration::ZERO } else { taken.saturating_mul(RESTS).min(LONGEST_REST) }
+/// How long to rest after a transaction that took so long, unless there is a backlog. Handshakes and the database want the same processors: what comes
+/// quickly is taken over in few large transactions, which cost a small part of what many small ones do.
+fn rest(taken: Duration) -> Duration {
+    taken.saturating_mul(RESTS).min(LONGEST_REST)
 }
 
 /// A database that is away: told once, tried again ever more slowly.

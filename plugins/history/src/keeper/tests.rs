@@ -87,6 +87,45 @@ fn what_was_taken_down_is_in_the_database_soon_and_at_the_latest_after_the_next_
 }
 
 #[test]
+fn a_storm_that_does_not_end_is_taken_over_all_the_same() {
+    let scratch = Scratch::new();
+    let place = Place::sqlite();
+    let history = History::start(&options(&place.url, &scratch), "b1", Rfc3339(1)).unwrap();
+    let mut daemon = Run::new("b1", 1000);
+    let begin = Instant::now();
+    let mut told = 0;
+    // Ten at once, so that a thread that seldom runs still tells of many.
+    while history.figures().taken_over < 1000 {
+        assert!(begin.elapsed() < PATIENT, "{:?}", history.figures());
+        let records: Vec<_> = (0..10).map(|number| daemon.record(loaded(told + number))).collect();
+        history.recorder().record(&records).unwrap();
+        told += 10;
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    settled(&history, told, 0);
+    history.stop();
+}
+
+#[test]
+fn who_waits_for_what_was_told_has_it_although_more_comes() {
+    let scratch = Scratch::new();
+    let place = Place::sqlite();
+    let history = History::start(&options(&place.url, &scratch), "b1", Rfc3339(1)).unwrap();
+    let mut daemon = Run::new("b1", 1000);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    for _ in 0..10 {
+        let records: Vec<_> = (0..100).map(|number| daemon.record(loaded(number))).collect();
+        history.recorder().record(&records).unwrap();
+        let begin = Instant::now();
+        while runtime.block_on(history.complete()) != Ok(true) {
+            assert!(begin.elapsed() < PATIENT, "{:?}", history.figures());
+        }
+    }
+    assert_eq!(kept(&history), Some(1000));
+    history.stop();
+}
+
+#[test]
 fn a_database_that_cannot_be_opened_yet_holds_up_nobody() {
     let scratch = Scratch::new();
     let obstacle = scratch.path().join("data");
