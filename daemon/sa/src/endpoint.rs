@@ -103,6 +103,9 @@ pub struct Endpoint {
     watches: Vec<Watch>,
     /// Connections as they were last applied.
     applied: BTreeMap<String, Arc<Connection>>,
+    /// Those of which SAs may be up that were made as they were configured before. What comes up looks for such only then: a connection may have
+    /// very many.
+    mixed: BTreeSet<String>,
     /// IKE SAs that are to replace another one by full authentication.
     reauthenticating: BTreeSet<u64>,
     /// By our SPI of an IKE SA that is being closed: what is made when it is gone.
@@ -163,6 +166,7 @@ impl Endpoint {
             keepers: Keepers::default(),
             watches: Vec::new(),
             applied: BTreeMap::new(),
+            mixed: BTreeSet::new(),
             reauthenticating: BTreeSet::new(),
             comebacks: BTreeMap::new(),
             shaper: Shaper::default(),

@@ -25,13 +25,18 @@ use crate::turn::Purpose;
 impl Endpoint {
     pub(super) fn reload(&mut self, context: &Context<'_>, changed: &[String], removed: &[String]) {
         for name in removed {
+            self.mixed.remove(name);
             if let Some(old) = self.applied.remove(name) {
                 self.unload(context, &old);
             }
         }
         for name in changed {
             let Some(new) = context.config.connections.get(name).cloned() else { continue };
-            match self.applied.insert(name.clone(), new.clone()) {
+            let old = self.applied.insert(name.clone(), new.clone());
+            if old.as_ref() != Some(&new) && self.ikes.of(name).next().is_some() {
+                self.mixed.insert(name.clone());
+            }
+            match old {
                 Some(old) if old == new => {}
                 Some(old) if same_ike_sa(&old, &new) => self.update(context, &old, &new),
                 Some(old) => self.replace_connection(context, &old, &new),
@@ -213,20 +218,30 @@ impl Endpoint {
     /// the last of them.
     pub(super) fn retire_outdated(&mut self, context: &Context<'_>, made_by: &Connection) {
         // What the peer makes below an outdated IKE SA is its own choice; only what comes up under the present one takes a place.
-        let Some(current) = self.applied.get(&made_by.name).filter(|current| same_ike_sa(made_by, current)).cloned()
-        else {
-            return;
-        };
-        let (mut present, mut outdated) = (None, Vec::new());
-        for (spi, ike) in self.ikes.of(&made_by.name) {
+        let Some(current) = self.applied.get(&made_by.name).cloned() else { return };
+        if !same_ike_sa(made_by, &current) {
+            self.mixed.insert(current.name.clone());
+        } else if self.mixed.contains(&current.name) {
+            self.retire_all_outdated(context, &current);
+        }
+    }
+
+    fn retire_all_outdated(&mut self, context: &Context<'_>, current: &Connection) {
+        let (mut present, mut outdated, mut mixed) = (None, Vec::new(), false);
+        for (spi, ike) in self.ikes.of(&current.name) {
             let Phase::Authenticated(authenticated) = &ike.phase else { continue };
             let up = authenticated.children.iter().filter(|child| child.is_up() && !child.is_closing());
+            mixed |= up.clone().any(|sa| is_outdated(&sa.config, current));
             let up: Vec<(u32, String)> = up.map(|child| (child.unique_id, child.config.name.clone())).collect();
-            if same_ike_sa(&ike.core.connection, &current) {
+            if same_ike_sa(&ike.core.connection, current) {
                 present.get_or_insert_with(BTreeSet::new).extend(up.into_iter().map(|(_, name)| name));
             } else {
                 outdated.push((spi, up));
             }
+        }
+        // What is still to come up as it was configured before shows itself then.
+        if !mixed && outdated.is_empty() {
+            self.mixed.remove(&current.name);
         }
         let Some(present) = present else { return };
         let cause = Cause::new(CauseKind::Reload, "replaced after a change of the configuration");
@@ -250,7 +265,11 @@ impl Endpoint {
         else {
             return;
         };
+        if is_outdated(made, current) {
+            self.mixed.insert(current.name.clone());
+        }
         match current.child(&made.name) {
+            Some(_) if !self.mixed.contains(&current.name) => {}
             // It is there as it is wanted, or it is not to be started any more as what it is now.
             Some(child) if same_child_sa(made, child) || (made.start_action.start && !child.start_action.start) => {
                 let child = child.clone();
@@ -347,6 +366,11 @@ impl Endpoint {
             });
         }
     }
+}
+
+/// The child is configured, and not as it was made.
+fn is_outdated(made: &Child, current: &Connection) -> bool {
+    current.child(&made.name).is_some_and(|child| !same_child_sa(made, child))
 }
 
 /// The configuration of a CHILD SA that goes on. Its end is told to the script that was told of its beginning.
