@@ -1,12 +1,11 @@
 //! The secrets of one endpoint, from its settings or from a file that is watched.
 
+use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::{fs, io};
 
-use zeroize::Zeroizing;
-
+use crate::file;
 use crate::signature::Secret;
 
 /// Octets of a file of secrets; some hundred secrets fit.
@@ -29,12 +28,8 @@ pub enum Keys {
 /// # Errors
 /// It cannot be read, or what is wrong in it; never what stands there.
 pub fn read(path: &Path) -> Result<Vec<Secret>, String> {
-    let io = |error: io::Error| format!("{} cannot be read: {error}", path.display());
-    let length = fs::metadata(path).map_err(io)?.len();
-    if length > FILE_MAX {
-        return Err(format!("{} has {length} octets: that is no file of secrets", path.display()));
-    }
-    let text = Zeroizing::new(fs::read_to_string(path).map_err(io)?);
+    let octets = file::read(path, FILE_MAX)?;
+    let text = str::from_utf8(&octets).map_err(|_| format!("{} holds something other than text", path.display()))?;
     let mut secrets = Vec::new();
     for (at, line) in text.lines().map(str::trim).enumerate() {
         if line.is_empty() || line.starts_with('#') {
@@ -173,7 +168,7 @@ mod tests {
             (String::new(), "holds no secret"),
             (format!("{A}\nwhsec_short\n"), ":2: the secret "),
             (format!("{A}\n").repeat(9), "holds 9 secrets, but at most 8"),
-            ("x".repeat(70_000), "that is no file of secrets"),
+            ("x".repeat(70_000), "is longer than 65536 octets"),
         ];
         for (text, expected) in cases {
             fs::write(&path, text).unwrap();

@@ -13,6 +13,7 @@ mod courier;
 mod endpoint;
 mod failure;
 mod figures;
+mod file;
 mod keys;
 mod message;
 mod retry;

@@ -9,6 +9,11 @@ use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_platform_verifier::Verifier;
 
+use crate::file;
+
+/// Octets of a file of certificates: what a whole system trusts has a quarter.
+const FILE_MAX: u64 = 1 << 20;
+
 /// What certificates have to stand up to.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Trust<'a> {
@@ -51,8 +56,8 @@ fn system(provider: Arc<CryptoProvider>) -> Result<Arc<Verifier>, String> {
 pub(crate) fn roots(path: &Path) -> Result<RootCertStore, String> {
     let wrong = |what: String| format!("{} cannot be used: {what}", path.display());
     let mut roots = RootCertStore::empty();
-    let certificates = CertificateDer::pem_file_iter(path).map_err(|error| wrong(error.to_string()))?;
-    for certificate in certificates {
+    let pem = file::read(path, FILE_MAX)?;
+    for certificate in CertificateDer::pem_slice_iter(&pem) {
         let certificate = certificate.map_err(|error| wrong(error.to_string()))?;
         roots.add(certificate).map_err(|error| wrong(error.to_string()))?;
     }
