@@ -100,8 +100,10 @@ impl Http {
     async fn post(&self, message: &Message) -> Result<u16, Failure> {
         let endpoint = &self.endpoint;
         let url = endpoint.address.url();
-        target::check_literal(url, endpoint.allow_link_local)
-            .map_err(|error| Failure::new(Class::Forbidden, error.to_string()))?;
+        for address in [Some(&endpoint.address), endpoint.proxy.as_ref()].into_iter().flatten() {
+            target::check_literal(address.url(), endpoint.allow_link_local)
+                .map_err(|error| Failure::new(Class::Forbidden, error.to_string()))?;
+        }
         let secrets = self.ring.secrets().map_err(|what| Failure::new(Class::Settings, what))?;
         let timestamp = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let request = self

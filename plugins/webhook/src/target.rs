@@ -9,14 +9,20 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use reqwest::Url;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
-/// Addresses of metadata services that lie outside of link-local networks: Alibaba, Azure, Oracle; Amazon and Google over IPv6.
-const METADATA: [IpAddr; 5] = [
+/// Addresses of metadata services that lie outside of link-local networks: Alibaba, Azure, Oracle; over IPv6 Google, Oracle, Scaleway, Linode and
+/// Alibaba.
+const METADATA: [IpAddr; 8] = [
     IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)),
     IpAddr::V4(Ipv4Addr::new(168, 63, 129, 16)),
     IpAddr::V4(Ipv4Addr::new(192, 0, 0, 192)),
-    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
     IpAddr::V6(Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254)),
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xc1, 0, 0, 0, 0, 0xa9fe, 0xa9fe)),
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0x42, 0, 0, 0, 0, 0, 0x42)),
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xa9fe, 0xa9fe, 0, 0, 0, 0, 1)),
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0x100, 0, 0, 0, 0, 0x100, 0x200)),
 ];
+/// Amazon's, of which several answer: the metadata service, and the one that gives containers their rights.
+const AMAZON: [u16; 2] = [0xfd00, 0xec2];
 
 /// Why an address is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,6 +103,9 @@ fn v6(address: Ipv6Addr) -> Option<Kind> {
     }
     if address.is_unicast_link_local() {
         return Some(Kind::LinkLocal);
+    }
+    if address.segments().starts_with(&AMAZON) {
+        return Some(Kind::Metadata);
     }
     embedded(address).and_then(|inner| kind(IpAddr::V4(inner)))
 }
@@ -188,7 +197,12 @@ mod tests {
             ("168.63.129.16", Kind::Metadata),
             ("192.0.0.192", Kind::Metadata),
             ("fd00:ec2::254", Kind::Metadata),
+            ("fd00:ec2::23", Kind::Metadata),
             ("fd20:ce::254", Kind::Metadata),
+            ("fd00:c1::a9fe:a9fe", Kind::Metadata),
+            ("fd00:42::42", Kind::Metadata),
+            ("fd00:a9fe:a9fe::1", Kind::Metadata),
+            ("fd00:100::100:200", Kind::Metadata),
             ("0.0.0.0", Kind::Unspecified),
             ("0.1.2.3", Kind::Unspecified),
             ("::", Kind::Unspecified),
@@ -203,7 +217,17 @@ mod tests {
             assert_eq!(check(address, false), Err(Forbidden { address, kind }), "{text}");
             assert_eq!(check(address, true).is_ok(), kind.may_be_allowed(), "{text}");
         }
-        let fine = ["127.0.0.1", "::1", "10.0.0.1", "192.168.1.1", "100.64.0.1", "192.0.2.1", "fd00::1", "2001:db8::1"];
+        let fine = [
+            "127.0.0.1",
+            "::1",
+            "10.0.0.1",
+            "192.168.1.1",
+            "100.64.0.1",
+            "192.0.2.1",
+            "fd00::1",
+            "fd00:42::1",
+            "2001:db8::1",
+        ];
         for text in fine {
             assert_eq!(check(text.parse().unwrap(), false), Ok(()), "{text}");
         }

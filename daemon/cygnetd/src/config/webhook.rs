@@ -147,6 +147,11 @@ impl Draft {
         endpoint.fields = self.fields;
         endpoint.allow_link_local = self.allow_link_local;
         endpoint.ca_file = self.ca_file;
+        if let Some(proxy) = &self.proxy {
+            proxy
+                .permitted(self.allow_link_local)
+                .map_err(|reason| format!("`webhook.proxy` leads nowhere: {reason}"))?;
+        }
         endpoint.proxy = self.proxy;
         endpoint.timeout = self.timeout.unwrap_or(endpoint.timeout);
         endpoint.connect_timeout = self.connect_timeout.unwrap_or(endpoint.connect_timeout).min(endpoint.timeout);

@@ -240,6 +240,9 @@ fn a_proxy_is_used_where_one_is_named() {
     endpoint.proxy = Some(Address::parse(&proxy).unwrap());
     assert_eq!(carry(endpoint), Ok(200));
     assert_eq!(requests.recv().unwrap().line, "POST http://hooks.invalid/hook HTTP/1.1");
+    let mut endpoint = self::endpoint("http://hooks.invalid/hook");
+    endpoint.proxy = Some(Address::parse("http://[::ffff:169.254.169.254]:3128/").unwrap());
+    assert_eq!(carry(endpoint).unwrap_err().class, Class::Forbidden);
 }
 
 #[test]

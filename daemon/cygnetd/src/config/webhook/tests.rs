@@ -119,6 +119,10 @@ fn errors_are_placed_and_hide_secrets() {
             "c.toml:2:1: error: `webhook.url` leads nowhere: ::ffff:169.254.169.254 is link-local",
         ),
         (
+            webhook("proxy = \"http://169.254.169.254:3128/\""),
+            "c.toml:2:1: error: `webhook.proxy` leads nowhere: 169.254.169.254 is link-local",
+        ),
+        (
             "[[webhook]]\nsecret = \"whsec_c2hvcnQ=\"\n".into(),
             "c.toml:2:10: error: `webhook.secret` has 5 octets, but needs 24 to 64",
         ),
