@@ -1,6 +1,6 @@
 //! What has become of messages since the daemon started, in the making.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ike_model::{WebhookFigures, WebhookHealth};
@@ -20,14 +20,15 @@ impl Board {
         self.figures().clone()
     }
 
-    pub(crate) fn began(&self) {
+    /// An attempt is under way until what this gives is dropped, whether it comes to an end or not.
+    pub(crate) fn began(self: &Arc<Self>) -> UnderWay {
         self.figures().in_flight += 1;
+        UnderWay(Arc::clone(self))
     }
 
     /// An attempt ended at `now_ms`, after `took`.
     pub(crate) fn ended(&self, now_ms: u64, took: Duration, failure: Option<&Failure>) {
         let mut figures = self.figures();
-        figures.in_flight = figures.in_flight.saturating_sub(1);
         figures.attempts += 1;
         figures.time_spent += took;
         match failure {
@@ -50,5 +51,16 @@ impl Board {
 
     pub(crate) fn is(&self, health: WebhookHealth) {
         self.figures().health = health;
+    }
+}
+
+/// An attempt that is under way.
+#[derive(Debug)]
+pub(crate) struct UnderWay(Arc<Board>);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        let mut figures = self.0.figures();
+        figures.in_flight = figures.in_flight.saturating_sub(1);
     }
 }

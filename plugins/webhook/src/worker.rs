@@ -203,9 +203,10 @@ impl Worker {
 
     fn send(&mut self, delivery: Delivery, message: Message, began: Instant) {
         let courier = Arc::clone(&self.courier);
-        self.board.began();
+        let under_way = self.board.began();
         self.under_way.spawn(async move {
             let outcome = courier.carry(&message).await.map(drop);
+            drop(under_way);
             Landed { delivery, took: began.elapsed(), outcome }
         });
     }
@@ -396,13 +397,19 @@ impl Worker {
                 };
                 self.told(delivery, verdict, now);
             }
-            if is_last {
+            // There may be very many.
+            self.settle_now().await;
+            if is_last || !self.outcomes.is_empty() {
                 break;
             }
         }
         if given_up > 0 {
-            let (webhook, days) = (&self.endpoint.name, self.endpoint.give_up.as_secs() / 86_400);
-            tracing::warn!(webhook, given_up, days, "messages have waited too long and are given up");
+            let webhook = &self.endpoint.name;
+            tracing::warn!(
+                webhook,
+                given_up,
+                "{failure}; messages are given up until `cygnet webhook redeliver {webhook}`"
+            );
         }
     }
 

@@ -42,6 +42,8 @@ struct Table {
     rows: BTreeMap<String, Row>,
     disabled: Option<Disabled>,
     away: bool,
+    /// The most outcomes that were told at once.
+    together: usize,
 }
 
 /// An outbox in memory.
@@ -198,6 +200,7 @@ impl Outbox for Memory {
 }
 
 fn settle(table: &mut Table, settled: &[(Delivery, Verdict)]) {
+    table.together = table.together.max(settled.len());
     for (delivery, verdict) in settled {
         let row = table.rows.get_mut(&delivery.ulid).unwrap();
         if row.state != DeliveryState::Waiting {
@@ -469,6 +472,7 @@ async fn an_endpoint_that_stays_down_gives_up_what_has_waited_too_long() {
     let (outbox, receiver) = (Memory::of(700), Receiver::new(|_, _| nobody()));
     let running = Running::start(Endpoint { give_up: Duration::from_millis(400), ..endpoint() }, &outbox, &receiver);
     until("all are given up at once", || outbox.count(DeliveryState::Dead) == 700).await;
+    assert!(outbox.table().together < 2 * CLAIM.1, "they are not held together: {}", outbox.table().together);
     assert!(receiver.seen().len() < 40);
     outbox.add(700..701);
     outbox.table().rows.get_mut(&id(700)).unwrap().time_ms = now_ms();
@@ -560,6 +564,17 @@ async fn a_stop_gives_back_what_is_not_sent() {
     let table = outbox.table();
     let mut rest = table.rows.values().filter(|row| row.state == DeliveryState::Waiting);
     assert!(seen < 40 && rest.all(|row| row.due_ms <= now_ms() && row.attempts == 0), "the rest is due");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_stop_leaves_behind_is_not_under_way() {
+    let (outbox, receiver) = (Memory::of(3), Receiver::slow(FAREWELL * 2, |_, _| Ok(())));
+    let running = Running::start(endpoint(), &outbox, &receiver);
+    let board = Arc::clone(&running.board);
+    until("one is under way", || board.read().in_flight == 1).await;
+    running.stop().await;
+    until("none is", || board.read().in_flight == 0).await;
+    assert_eq!((board.read().attempts, outbox.row(0).state), (0, DeliveryState::Waiting));
 }
 
 #[tokio::test(start_paused = true)]
