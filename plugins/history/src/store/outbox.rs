@@ -1,6 +1,6 @@
 //! Deliveries: claimed for a while, settled, redelivered; endpoints that nothing is sent to.
 
-use ike_model::history::{Backlog, Delivery, Disabled, HistoryError, Redelivery, Verdict};
+use ike_model::history::{Backlog, Delivery, DeliveryState, Disabled, HistoryError, Redelivery, Verdict};
 use sqlx::{AnyConnection, Connection as _, Row as _};
 
 use super::{Engine, Store, failed};
@@ -8,6 +8,8 @@ use crate::sql::{Sql, Value};
 
 /// Deliveries changed by one statement.
 const TOGETHER: usize = 100;
+/// The same where it finds them itself.
+const PART: u32 = 1_000;
 
 impl Store {
     /// Claims deliveries by moving the time at which they are due behind the lease: a claimer that dies gives them back by that alone.
@@ -81,15 +83,19 @@ impl Store {
     }
 
     pub(crate) async fn redeliver(&self, which: &Redelivery, now_ms: u64) -> Result<u64, HistoryError> {
-        let mut sql = Sql::new(
-            "UPDATE delivery SET state = 'waiting', attempts = 0, delivered_us = NULL, claimed_us = NULL, \
-             failing_us = NULL, due_us = ",
-        );
-        sql.value(micros(now_ms)).push(" WHERE gateway = ").value(&*self.gateway);
-        match &which.ulid {
-            Some(ulid) => sql.push(" AND ulid = ").value(&**ulid),
-            None => sql.push(" AND state = 'dead'"),
+        let again = || {
+            let mut sql = Sql::new(
+                "UPDATE delivery SET state = 'waiting', attempts = 0, delivered_us = NULL, claimed_us = NULL, \
+                 failing_us = NULL, due_us = ",
+            );
+            sql.value(micros(now_ms));
+            sql
         };
+        let Some(ulid) = &which.ulid else {
+            return self.change_all(again, DeliveryState::Dead, which.endpoint.as_deref()).await;
+        };
+        let mut sql = again();
+        sql.push(" WHERE gateway = ").value(&*self.gateway).push(" AND ulid = ").value(&**ulid);
         if let Some(endpoint) = &which.endpoint {
             sql.push(" AND endpoint = ").value(&**endpoint);
         }
@@ -97,10 +103,48 @@ impl Store {
     }
 
     pub(crate) async fn give_up(&self, endpoint: &str, reason: &str) -> Result<u64, HistoryError> {
-        let mut sql = Sql::new("UPDATE delivery SET state = 'dead', claimed_us = NULL, last_error = ");
-        sql.value(reason).push(" WHERE state = 'waiting' AND gateway = ").value(&*self.gateway);
-        sql.push(" AND endpoint = ").value(endpoint);
-        sql.execute(&self.writer).await.map_err(failed)
+        let dead = || {
+            let mut sql = Sql::new("UPDATE delivery SET state = 'dead', claimed_us = NULL, last_error = ");
+            sql.value(reason);
+            sql
+        };
+        self.change_all(dead, DeliveryState::Waiting, Some(endpoint)).await
+    }
+
+    /// Takes all deliveries out of a state by `change`, of one endpoint or all. There may be very many: whoever writes waits for a part of them at
+    /// most.
+    async fn change_all(
+        &self,
+        change: impl Fn() -> Sql,
+        from: DeliveryState,
+        endpoint: Option<&str>,
+    ) -> Result<u64, HistoryError> {
+        let mut sql = Sql::new("SELECT COUNT(*)").planned_anew();
+        self.in_state(&mut sql, from, endpoint);
+        let found = sql.fetch(&self.readers).await.map_err(failed)?;
+        let all: i64 = found.first().map_or(Ok(0), |row| row.try_get(0)).map_err(failed)?;
+        let (all, mut changed) = (u64::try_from(all).unwrap_or(0), 0);
+        // What somebody puts back into that state meanwhile is left there.
+        while changed < all {
+            let mut sql = change().planned_anew();
+            sql.push(" WHERE state = '").push(from.name()).push("' AND (ulid, endpoint) IN (SELECT ulid, endpoint");
+            self.in_state(&mut sql, from, endpoint);
+            sql.push(" LIMIT ").value(PART).push(")");
+            let more = sql.execute(&self.writer).await.map_err(failed)?;
+            changed += more;
+            if more < u64::from(PART) {
+                break;
+            }
+        }
+        Ok(changed)
+    }
+
+    /// Its name is no parameter: that lets the indices of states find it.
+    fn in_state(&self, sql: &mut Sql, state: DeliveryState, endpoint: Option<&str>) {
+        sql.push(" FROM delivery WHERE state = '").push(state.name()).push("' AND gateway = ").value(&*self.gateway);
+        if let Some(endpoint) = endpoint {
+            sql.push(" AND endpoint = ").value(endpoint);
+        }
     }
 
     pub(crate) async fn next_due(&self, endpoint: &str) -> Result<Option<u64>, HistoryError> {

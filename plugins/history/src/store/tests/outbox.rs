@@ -96,6 +96,25 @@ fn what_is_held_is_not_an_attempt_and_what_a_dead_daemon_claimed_is_due_again() 
     }
 }
 
+#[test]
+fn very_many_deliveries_are_given_up_and_revived() {
+    for place in Place::both() {
+        run(async {
+            let store =
+                place.store_of("gw", vec![to("all", &[]), to("ends", &["child-sa.closed", "ike-sa.closed"])]).await;
+            store.apply(&Run::new("b1", NOON).life("site", "net", 1, 2_500)).await.unwrap();
+            let all = 2_504;
+            assert_eq!(store.give_up("all", "dropped").await, Ok(all), "{}", place.url);
+            assert_eq!(store.give_up("ends", "dropped").await, Ok(2));
+            let of = |endpoint: Option<&str>| Redelivery { endpoint: endpoint.map(Into::into), ulid: None };
+            assert_eq!(store.redeliver(&of(Some("all")), NOON).await, Ok(all));
+            assert_eq!(store.give_up("all", "dropped").await, Ok(all));
+            assert_eq!(store.redeliver(&of(None), NOON).await, Ok(all + 2));
+            store.close().await;
+        });
+    }
+}
+
 /// Since when a receiver has not taken a message is known to whoever claims it later, and begins anew with what somebody does about it.
 #[test]
 fn it_is_known_since_when_a_delivery_fails() {
