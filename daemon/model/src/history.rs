@@ -57,6 +57,9 @@ pub enum HistoryError {
     /// It refuses, or holds what this program does not understand.
     #[error("the history database failed: {0}")]
     Failed(String),
+    /// The answer would take too long: what to ask instead.
+    #[error("{0}")]
+    TooMuch(String),
 }
 
 /// What can be asked about the past.
@@ -65,6 +68,7 @@ pub trait Timeline: Send + Sync {
     fn generations<'a>(&'a self, wanted: &'a Wanted) -> Answer<'a, Vec<Generation>>;
 
     /// What each child has carried, over all its generations: those of earlier runs included and, of the whole past, those that were forgotten.
+    /// `limit` is about rows, and not about these. Of a part of the past with very many generations there are none: [`HistoryError::TooMuch`].
     fn totals<'a>(&'a self, wanted: &'a Wanted) -> Answer<'a, Vec<ChildTotal>>;
 
     /// IKE SAs, the newest first.

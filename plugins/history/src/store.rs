@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use ike_model::history::HistoryError;
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
-use sqlx::{AnyConnection, AnyPool, ConnectOptions as _, Connection as _, Executor as _};
+use sqlx::{AnyConnection, AnyPool, AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _};
 
 pub(crate) use damage::is_damage;
 pub use retain::Retention;
@@ -107,7 +107,8 @@ pub(crate) struct Store {
     /// One connection: SQLite has one writer anyway, and the events of one gateway come from one spool.
     writer: AnyPool,
     readers: AnyPool,
-    /// Of PostgreSQL: the connection that deletes what is forgotten, made when it is first needed. What it does may be lost and is done again.
+    /// Of PostgreSQL: the connection that finds and deletes what is forgotten, made when it is first needed. What it does may be lost and is done
+    /// again.
     sweeper: AnyPool,
     gateway: String,
     subscriptions: Subscriptions,
@@ -133,7 +134,7 @@ impl Store {
         reach(location).await?;
         let writer = lasting(location).await?;
         migrate::run(location, &writer, migrate::STEPS).await?;
-        let readers = pool(location, READERS).await?;
+        let readers = readers(location).await?;
         let store = Self {
             engine: location.engine,
             writer,
@@ -213,8 +214,23 @@ fn make_private(file: &Path) -> std::io::Result<()> {
     std::fs::OpenOptions::new().append(true).create(true).mode(0o640).open(file).map(drop)
 }
 
-async fn pool(location: &Location, connections: u32) -> Result<AnyPool, sqlx::Error> {
-    pool_options(location, connections).connect_with(connect_options(location)?).await
+async fn readers(location: &Location) -> Result<AnyPool, sqlx::Error> {
+    let engine = location.engine;
+    let options = pool_options(location, READERS);
+    let options = options.after_connect(move |connection, _| Box::pin(prepare_reader(engine, connection)));
+    options.connect_with(connect_options(location)?).await
+}
+
+/// A question that nobody waits for any more does not keep others from being answered.
+async fn prepare_reader(engine: Engine, connection: &mut AnyConnection) -> Result<(), sqlx::Error> {
+    prepare(engine, connection).await?;
+    match engine {
+        Engine::Sqlite => Ok(()),
+        Engine::Postgres => {
+            let limit = format!("SET statement_timeout = {}", crate::keeper::ANSWER_TIME.as_millis());
+            connection.execute(AssertSqlSafe(limit)).await.map(drop)
+        }
+    }
 }
 
 /// One connection that is kept as long as it holds, and with it the lock that is its own.

@@ -39,6 +39,8 @@ const ON_PURPOSE = ["operator", "reload", "shutdown", "inactive", "replaced", "c
 export function timeline({ connection, child, range, remember }) {
   let chosen = RANGES[range] ? range : "1h";
   let timer;
+  /** How often the history was asked: only the last answer counts. */
+  let asked = 0;
   let chosenBar = 0;
   /** Numbers of the CHILD SAs that are shown to be up; nothing while the history does not answer. */
   let standing;
@@ -94,12 +96,16 @@ export function timeline({ connection, child, range, remember }) {
   });
 
   async function load() {
+    const number = (asked += 1);
     const until = Date.now();
     const since = until - RANGES[chosen][0] * 1000;
     try {
-      const answer = await get("/api/timeline", { connection, child, since, limit: LIMIT });
+      const answer = await get("/api/timeline", { connection, child, since, limit: LIMIT, totals: false });
+      // Another range has been chosen meanwhile.
+      if (number !== asked) return;
       show([...answer.generations].reverse(), since, Math.max(until, answer.time_ms), answer.more);
     } catch (error) {
+      if (number !== asked) return;
       put(strip);
       standing = undefined;
       say(summary, `The history does not answer: ${error.message}`);

@@ -238,7 +238,8 @@ pub enum Request {
         child: Option<String>,
     },
     /// `cygnet-history`; streams `cygnet-total` ([`render::cygnet_total`]) and `cygnet-generation` ([`render::cygnet_generation`]), or with
-    /// `ike-sas=yes` `cygnet-past-ike` ([`render::cygnet_past_ike`]); answer with [`render::complete`]. `totals=no` leaves the first out.
+    /// `ike-sas=yes` `cygnet-past-ike` ([`render::cygnet_past_ike`]); answer with [`render::complete`]. `totals=no` leaves the first out. Where the
+    /// generations in question are too many to be added up, there are none either, and `no-totals` in the answer says why.
     CygnetHistory {
         /// Which part.
         wanted: Wanted,

@@ -25,39 +25,40 @@ pub(super) async fn events(core: &Core, client: &Client, wanted: &Wanted) -> Mes
     answer(past_events(core, client, wanted).await)
 }
 
-fn answer(outcome: Result<bool, HistoryError>) -> Message {
-    match outcome {
-        Ok(complete) => render::complete(complete),
-        Err(error) => render::failed(&error.to_string()),
-    }
+fn answer(outcome: Result<Message, HistoryError>) -> Message {
+    outcome.unwrap_or_else(|error| render::failed(&error.to_string()))
 }
 
-/// Tells whether all that happened before is in it.
-async fn rows(core: &Core, client: &Client, asked: &Asked<'_>) -> Result<bool, HistoryError> {
-    let complete = core.timeline()?.complete().await?;
+/// The answer tells whether all that happened before is in it, and why there are no totals, where there are none.
+async fn rows(core: &Core, client: &Client, asked: &Asked<'_>) -> Result<Message, HistoryError> {
+    let mut answer = render::complete(core.timeline()?.complete().await?);
     if asked.ike_sas {
         let found = core.timeline()?.ike_sas(asked.wanted).await?;
         stream_all(client, "cygnet-past-ike", found.iter().map(render::cygnet_past_ike).collect::<Vec<_>>()).await;
-        return Ok(complete);
+        return Ok(answer);
     }
-    let generations = if asked.rows_only {
-        core.generations(asked.wanted).await?
-    } else {
-        let totals = core.totals(asked.wanted).await?;
-        stream_all(client, "cygnet-total", totals.iter().map(render::cygnet_total).collect::<Vec<_>>()).await;
-        core.generations(asked.wanted).await?
-    };
+    if !asked.rows_only {
+        match core.totals(asked.wanted).await {
+            Ok(totals) => {
+                let messages: Vec<_> = totals.iter().map(render::cygnet_total).collect();
+                stream_all(client, "cygnet-total", messages).await;
+            }
+            Err(HistoryError::TooMuch(why)) => answer.set("no-totals", why),
+            Err(error @ (HistoryError::Unreachable(_) | HistoryError::Failed(_))) => return Err(error),
+        }
+    }
+    let generations = core.generations(asked.wanted).await?;
     let messages: Vec<_> = generations.iter().map(render::cygnet_generation).collect();
     stream_all(client, "cygnet-generation", messages).await;
-    Ok(complete)
+    Ok(answer)
 }
 
-async fn past_events(core: &Core, client: &Client, wanted: &Wanted) -> Result<bool, HistoryError> {
+async fn past_events(core: &Core, client: &Client, wanted: &Wanted) -> Result<Message, HistoryError> {
     let timeline = core.timeline()?;
     let complete = timeline.complete().await?;
     let found = timeline.events(wanted).await?;
     // They come newest first.
     let messages = found.iter().rev().map(|event| render::cygnet_event(&event.ulid, &event.record));
     stream_all(client, "cygnet-past-event", messages.collect::<Vec<_>>()).await;
-    Ok(complete)
+    Ok(render::complete(complete))
 }

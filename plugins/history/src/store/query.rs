@@ -23,7 +23,10 @@ const GENERATION: &str = "SELECT gateway, boot_id, connection, child, unique_id,
 const TOTAL_BETWEEN: &str = "SELECT gateway, connection, child, COUNT(*) AS generations, CAST(SUM(bytes_in) AS BIGINT) AS bytes_in, \
      CAST(SUM(packets_in) AS BIGINT) AS packets_in, CAST(SUM(bytes_out) AS BIGINT) AS bytes_out, \
      CAST(SUM(packets_out) AS BIGINT) AS packets_out, MIN(installed_us) AS first_us, \
-     CAST(SUM(CASE WHEN removed_us IS NULL THEN 1 ELSE 0 END) AS BIGINT) AS open FROM (";
+     CAST(SUM(CASE WHEN removed_us IS NULL THEN 1 ELSE 0 END) AS BIGINT) AS open, CAST(SUM(COUNT(*)) OVER () AS BIGINT) AS summed FROM (";
+
+/// Generations whose sums a part of the past may be asked for: what takes longer to read than anybody waits is not begun.
+pub(super) const SUMMED: u32 = if cfg!(test) { 1_000 } else { 250_000 };
 
 const UP_SQLITE: &str = "EXISTS (SELECT 1 FROM child_sa INDEXED BY child_sa_open WHERE child_sa.removed_us IS NULL \
      AND child_sa.gateway = child_total.gateway AND child_sa.connection = child_total.connection AND child_sa.child = child_total.child)";
@@ -43,6 +46,8 @@ struct Lives {
     totals: &'static str,
     /// Finds what is up.
     open: &'static str,
+    /// Finds what ended for a cause that is not common.
+    caused: &'static str,
 }
 
 const CHILD_SAS: Lives = Lives {
@@ -51,6 +56,7 @@ const CHILD_SAS: Lives = Lives {
     end: "removed_us",
     totals: "child_total",
     open: "child_sa_open",
+    caused: "child_sa_cause",
 };
 const IKE_SAS: Lives = Lives {
     select: "SELECT * FROM ike_sa",
@@ -58,6 +64,7 @@ const IKE_SAS: Lives = Lives {
     end: "closed_us",
     totals: "connection_total",
     open: "ike_sa_open",
+    caused: "ike_sa_cause",
 };
 const CARRIED: Lives = Lives {
     select: "SELECT gateway, connection, child, bytes_in, packets_in, bytes_out, packets_out, installed_us, removed_us FROM child_sa",
@@ -76,6 +83,14 @@ impl Store {
 
     pub(crate) async fn totals(&self, wanted: &Wanted) -> Result<Vec<ChildTotal>, HistoryError> {
         let rows = self.totals_sql(wanted).planned_anew().fetch(&self.readers).await.map_err(failed)?;
+        if is_added_up(wanted)
+            && let Some(row) = rows.first()
+            && Columns(row).number::<u32>("summed").map_err(failed)? > SUMMED
+        {
+            return Err(HistoryError::TooMuch(format!(
+                "totals of more than {SUMMED} generations are not added up: ask for a shorter time, or for one connection or child"
+            )));
+        }
         rows.iter().map(total).collect::<Result<_, _>>().map_err(failed)
     }
 
@@ -86,7 +101,7 @@ impl Store {
             Engine::Postgres => UP,
         };
         let mut sql;
-        if wanted.since_ms.is_none() && wanted.until_ms.is_none() && wanted.cause.is_none() {
+        if !is_added_up(wanted) {
             sql = Sql::new(
                 "SELECT gateway, connection, child, generations, bytes_in, packets_in, bytes_out, packets_out, first_us, ",
             );
@@ -98,12 +113,13 @@ impl Store {
         } else {
             sql = Sql::new(TOTAL_BETWEEN);
             for (at, part) in Part::of(wanted).iter().enumerate() {
-                sql.push(if at > 0 { " UNION ALL " } else { "" });
+                sql.push(if at > 0 { " UNION ALL SELECT * FROM (" } else { "SELECT * FROM (" });
                 self.part(&mut sql, &CARRIED, wanted, *part);
+                sql.push(" LIMIT ").value(SUMMED + 1).push(if at > 0 { ") AS other" } else { ") AS one" });
             }
             sql.push(") AS part GROUP BY gateway, connection, child");
         }
-        sql.push(" ORDER BY connection, child LIMIT ").value(limit(wanted));
+        sql.push(" ORDER BY connection, child LIMIT ").value(LIMIT_MAX);
         sql
     }
 
@@ -165,16 +181,22 @@ impl Store {
     /// Rows that were up between two moments. What has ended by the first of them cannot have begun earlier than the longest of all lasted, which
     /// is what lets an index find it.
     fn part(&self, sql: &mut Sql, lives: &Lives, wanted: &Wanted, part: Part) {
-        let Lives { select, begin, end, totals, open } = *lives;
+        let Lives { select, begin, end, totals, open, caused } = *lives;
         sql.push(select);
-        if matches!((part, self.engine), (Part::Up, Engine::Sqlite)) {
-            // It does not see by itself how little is up.
-            sql.push(" INDEXED BY ").push(open);
+        let seldom = wanted.cause.as_deref().is_some_and(|cause| cause != COMMON);
+        // SQLite does not see by itself how little is up, and how little of a time has ended for a cause.
+        let index = match part {
+            Part::Up => Some(open),
+            Part::Ended | Part::All if seldom && wanted.connection.is_none() && wanted.child.is_none() => Some(caused),
+            Part::None | Part::Ended | Part::All => None,
+        };
+        if let Some(index) = index.filter(|_| self.engine == Engine::Sqlite) {
+            sql.push(" INDEXED BY ").push(index);
         }
         self.narrow(sql, wanted);
         if let Some(cause) = &wanted.cause {
             sql.push(" AND cause = ").value(&**cause);
-            if cause != COMMON {
+            if seldom {
                 // What lets the index of causes find it.
                 sql.push(" AND cause <> 'rekeyed'");
             }
@@ -183,6 +205,9 @@ impl Store {
             sql.push(" AND ").push(begin).push(" < ").value(until.saturating_mul(1000));
         }
         match (part, wanted.since_ms) {
+            (Part::None, _) => {
+                sql.push(" AND FALSE");
+            }
             (Part::Up, _) => {
                 sql.push(" AND ").push(end).push(" IS NULL");
             }
@@ -232,20 +257,28 @@ fn named(sql: &mut Sql, names: &str) {
 /// Which rows of a table an index finds at once.
 #[derive(Clone, Copy)]
 enum Part {
+    None,
     Up,
     Ended,
     All,
 }
 
 impl Part {
-    /// Those that make up what is wanted.
+    /// Those that make up what is wanted. Nothing that is up has a cause.
     fn of(wanted: &Wanted) -> &'static [Self] {
-        match (wanted.up, wanted.since_ms) {
-            (true, _) => &[Self::Up],
-            (false, Some(_)) => &[Self::Up, Self::Ended],
-            (false, None) => &[Self::All],
+        match (wanted.up, wanted.since_ms, &wanted.cause) {
+            (true, _, Some(_)) => &[Self::None],
+            (true, _, None) => &[Self::Up],
+            (false, Some(_), Some(_)) => &[Self::Ended],
+            (false, Some(_), None) => &[Self::Up, Self::Ended],
+            (false, None, _) => &[Self::All],
         }
     }
+}
+
+/// Totals of this are not kept, but of the whole past only.
+fn is_added_up(wanted: &Wanted) -> bool {
+    wanted.since_ms.is_some() || wanted.until_ms.is_some() || wanted.cause.is_some()
 }
 
 fn newest(sql: &mut Sql, sign: &str, Lives { begin, .. }: &Lives, wanted: &Wanted) {

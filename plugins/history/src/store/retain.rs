@@ -129,7 +129,7 @@ impl Store {
         }
         let mut sql = self.times(table);
         sql.push(" ORDER BY ").push(table.time).push(" DESC LIMIT 1 OFFSET ").value(rows - 1);
-        let oldest = number(&sql.fetch(&self.readers).await?)?;
+        let oldest = number(&sql.fetch(self.seeker()).await?)?;
         Ok(oldest.and_then(|oldest| u64::try_from(oldest).ok()))
     }
 
@@ -162,7 +162,7 @@ impl Store {
         sql.push(" AND ").push(table.time).push(" >= ").value(Value::from(from));
         sql.push(" AND ").push(table.time).push(" < ").value(Value::from(before));
         sql.push(" ORDER BY ").push(table.time).push(" LIMIT 1 OFFSET ").value(rows);
-        let end = number(&sql.fetch(&self.readers).await?)?.and_then(|end| u64::try_from(end).ok());
+        let end = number(&sql.fetch(self.seeker()).await?)?.and_then(|end| u64::try_from(end).ok());
         // Very many of the same moment are one step, which is gone through in several.
         Ok(end.map(|end| end.max(from.saturating_add(1))).filter(|end| *end < before))
     }
@@ -171,6 +171,14 @@ impl Store {
     fn sweeper(&self) -> &AnyPool {
         match self.engine {
             Engine::Sqlite => &self.writer,
+            Engine::Postgres => &self.sweeper,
+        }
+    }
+
+    /// Where rows are found that go. That may take longer than anybody waits for an answer.
+    pub(super) fn seeker(&self) -> &AnyPool {
+        match self.engine {
+            Engine::Sqlite => &self.readers,
             Engine::Postgres => &self.sweeper,
         }
     }
@@ -230,7 +238,7 @@ impl Store {
     /// What has no row left has no totals either. To find that out may take long, among many rows that have just gone; it is asked again where a new
     /// row cannot come between.
     async fn forget_totals(&self, table: &Table, totals: &str, columns: &str) -> Result<(), sqlx::Error> {
-        let found = self.idle_totals(table, totals, columns).fetch(&self.readers).await?;
+        let found = self.idle_totals(table, totals, columns).fetch(self.seeker()).await?;
         for row in &found {
             let mut sql = Sql::new("DELETE FROM ");
             sql.push(totals).push(" WHERE ");

@@ -354,6 +354,58 @@ fn a_part_of_the_past_can_be_asked_for() {
     }
 }
 
+#[test]
+fn totals_are_of_all_children_and_are_refused_where_they_would_take_long() {
+    for place in Place::both() {
+        run(async {
+            let store = place.store().await;
+            let mut daemon = Run::new("b1", NOON);
+            let mut entries = daemon.life("site", "busy", 1, query::SUMMED + 1);
+            entries.extend(daemon.life("site", "calm", 50_000, 2));
+            store.apply(&entries).await.unwrap();
+            let rekeyed = Wanted { cause: Some("rekeyed".into()), limit: 1, ..Wanted::default() };
+            let since = Wanted { since_ms: Some(NOON), ..Wanted::default() };
+            for wanted in [&rekeyed, &since] {
+                let refused = store.totals(wanted).await.unwrap_err();
+                assert!(matches!(&refused, HistoryError::TooMuch(what) if what.contains("1000")), "{refused}");
+            }
+            let calm = Wanted { child: Some("calm".into()), ..rekeyed.clone() };
+            assert_eq!(store.totals(&calm).await.unwrap()[0].generations, 2, "{}", place.url);
+            let all = store.totals(&Wanted { limit: 1, ..Wanted::default() }).await.unwrap();
+            let counted: Vec<_> = all.iter().map(|total| (&*total.child, total.generations)).collect();
+            assert_eq!(counted, [("busy", u64::from(query::SUMMED) + 2), ("calm", 3)], "a limit is about rows");
+            store.close().await;
+        });
+    }
+}
+
+#[test]
+fn what_is_up_has_ended_for_no_cause() {
+    for place in Place::both() {
+        run(async {
+            let store = place.store().await;
+            let mut daemon = Run::new("b1", NOON);
+            let mut entries = daemon.life("site", "net", 1, 1);
+            entries.extend(daemon.life("site", "voice", 11, 0).drain(..2));
+            store.apply(&entries).await.unwrap();
+            let since = Wanted { since_ms: Some(NOON), ..Wanted::default() };
+            let counted = async |wanted: &Wanted| {
+                (store.generations(wanted).await.unwrap().len(), store.totals(wanted).await.unwrap().len())
+            };
+            assert_eq!(counted(&since).await, (3, 2), "{}", place.url);
+            assert_eq!(counted(&Wanted { up: true, ..since.clone() }).await, (1, 1));
+            let of = |cause: &str, up| Wanted { cause: Some(cause.into()), up, ..since.clone() };
+            assert_eq!(counted(&of("operator", false)).await, (1, 1));
+            assert_eq!(counted(&of("rekeyed", false)).await, (1, 1));
+            assert_eq!(counted(&of("rekeyed", true)).await, (0, 0));
+            let everywhere = Wanted { gateway: Some("*".into()), ..of("operator", false) };
+            assert_eq!(counted(&everywhere).await, (1, 1));
+            assert_eq!(store.ike_sas(&everywhere).await.unwrap().len(), 1);
+            store.close().await;
+        });
+    }
+}
+
 /// Whatever a peer has said that looks like one.
 #[test]
 fn what_ended_and_what_failed_is_found_by_its_cause() {
@@ -408,7 +460,7 @@ fn the_release_before_goes_on_writing_and_an_older_one_refuses() {
             let mut daemon = Run::new("b1", NOON);
             store.apply(&daemon.life("site", "net", 1, 1)).await.unwrap();
             let location = place.location();
-            let newer = pool(&location, 1).await.unwrap();
+            let newer = lasting(&location).await.unwrap();
             let next = [migrate::STEPS, &[additive]].concat();
             migrate::run(&location, &newer, &next).await.unwrap();
             // Taken once; the release before neither minds at its start nor while it runs.
@@ -443,6 +495,20 @@ fn gateways_that_start_together_make_one_schema() {
         for store in [a, b, c] {
             store.close().await;
         }
+    });
+}
+
+/// Those who only read, that is: what is written and what is forgotten may take longer.
+#[test]
+fn postgresql_ends_a_question_that_nobody_waits_for_any_more() {
+    let place = Place::postgres();
+    run(async {
+        let store = place.store().await;
+        for (pool, expected) in [(&store.readers, "8s"), (&store.writer, "0"), (store.seeker(), "0")] {
+            let rows = Sql::new("SHOW statement_timeout").fetch(pool).await.unwrap();
+            assert_eq!(rows[0].try_get::<String, _>(0).unwrap(), expected);
+        }
+        store.close().await;
     });
 }
 

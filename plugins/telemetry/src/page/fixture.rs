@@ -1,12 +1,13 @@
 //! A daemon with a past that is made up, for tests.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ike_model::device::{ModeInUse, OffloadMode};
 use ike_model::history::{
-    Answer, Backlog, ChildTotal, Delivery, DeliveryState, Disabled, Generation, Limits, PastDelivery, PastEvent,
-    PastIkeSa, Redelivery, Subscription, Verdict, Wanted, WantedDeliveries,
+    Answer, Backlog, ChildTotal, Delivery, DeliveryState, Disabled, Generation, HistoryError, Limits, PastDelivery,
+    PastEvent, PastIkeSa, Redelivery, Subscription, Verdict, Wanted, WantedDeliveries,
 };
 use ike_model::snapshot::{Carried, ConfiguredState};
 use ike_model::{ChildSaSnapshot, ConfiguredChildStatus, EventRecord, Identity, IkeSaSnapshot, Outbox, Timeline};
@@ -93,6 +94,8 @@ impl Daemon for Stage {
 /// A history in memory, oldest first.
 #[derive(Default)]
 pub(crate) struct Past {
+    /// Not all that happened can be found.
+    pub(crate) is_behind: AtomicBool,
     pub(crate) events: Mutex<Vec<PastEvent>>,
     pub(crate) generations: Mutex<Vec<Generation>>,
     pub(crate) deliveries: Mutex<Vec<PastDelivery>>,
@@ -184,8 +187,13 @@ impl Timeline for Past {
         given(newest(rows.into_iter().filter(fits), wanted.limit))
     }
 
-    fn totals<'a>(&'a self, _: &'a Wanted) -> Answer<'a, Vec<ChildTotal>> {
-        given(Vec::new())
+    fn totals<'a>(&'a self, wanted: &'a Wanted) -> Answer<'a, Vec<ChildTotal>> {
+        let much = wanted.since_ms.is_some();
+        Box::pin(async move { if much { Err(HistoryError::TooMuch("too many".into())) } else { Ok(Vec::new()) } })
+    }
+
+    fn complete(&self) -> Answer<'_, bool> {
+        given(!self.is_behind.load(Ordering::Relaxed))
     }
 
     fn ike_sas<'a>(&'a self, _: &'a Wanted) -> Answer<'a, Vec<PastIkeSa>> {

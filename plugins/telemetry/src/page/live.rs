@@ -92,12 +92,14 @@ impl Live {
     /// What the history has since then. What it has not is lost, and nobody knows how much that is.
     async fn resume(&mut self, site: &Site, after: Ulid) {
         let Some(history) = site.daemon.timeline() else { return self.waiting.push_back(lost(None)) };
+        // What has just happened may be on its way there, and is in no memory of ours either.
+        let is_complete = history.complete().await.unwrap_or(false);
         let wanted = Wanted { since_ms: Some(after.time_ms()), limit: RESUMED + 1, ..Wanted::default() };
         let Ok(mut events) = history.events(&wanted).await else { return self.waiting.push_back(lost(None)) };
         events.sort_by(|a, b| a.ulid.cmp(&b.ulid));
         let after = after.to_string();
         let too_many = events.len() > RESUMED as usize && events.first().is_some_and(|oldest| oldest.ulid > after);
-        if too_many {
+        if too_many || !is_complete {
             self.waiting.push_back(lost(None));
         }
         for event in &events {

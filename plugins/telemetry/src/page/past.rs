@@ -30,6 +30,8 @@ pub(super) struct WantedGenerations {
     since: Option<u64>,
     until: Option<u64>,
     limit: Option<u32>,
+    /// Also what each child has carried in all; for a part of the past that may be much to add up.
+    totals: Option<bool>,
 }
 
 #[derive(Serialize)]
@@ -40,6 +42,9 @@ pub(super) struct Generations {
     /// Older ones were left out.
     more: bool,
     totals: Vec<ChildTotal>,
+    /// Why there are none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    no_totals: Option<String>,
 }
 
 /// One generation, as a row of a table.
@@ -81,6 +86,7 @@ pub(super) async fn timeline(
 ) -> Result<Json<Generations>, Problem> {
     let history = history(&site)?;
     let limit = wanted.limit.unwrap_or(500).clamp(1, 5_000);
+    let with_totals = wanted.totals.unwrap_or(true);
     let wanted = Wanted {
         connection: wanted.connection,
         child: wanted.child,
@@ -91,13 +97,25 @@ pub(super) async fn timeline(
         ..Wanted::default()
     };
     let mut generations = history.generations(&wanted).await.map_err(away)?;
-    let totals = history.totals(&wanted).await.map_err(away)?;
+    let (totals, no_totals) = match with_totals {
+        true => totals(&*history, &wanted).await?,
+        false => (Vec::new(), None),
+    };
     let more = generations.len() > limit as usize;
     generations.truncate(limit as usize);
     let view = site.view().await;
     let present = present(&view);
     let generations = generations.into_iter().map(|one| row(one, &view, &present)).collect();
-    Ok(Json(Generations { v: 1, time_ms: super::now_ms(), generations, more, totals }))
+    Ok(Json(Generations { v: 1, time_ms: super::now_ms(), generations, more, totals, no_totals }))
+}
+
+/// What each child has carried, or why that is not added up.
+async fn totals(history: &dyn Timeline, wanted: &Wanted) -> Result<(Vec<ChildTotal>, Option<String>), Problem> {
+    match history.totals(wanted).await {
+        Ok(totals) => Ok((totals, None)),
+        Err(HistoryError::TooMuch(why)) => Ok((Vec::new(), Some(why))),
+        Err(error @ (HistoryError::Unreachable(_) | HistoryError::Failed(_))) => Err(away(error)),
+    }
 }
 
 /// Counters of the CHILD SAs that are up: the history learns them at their end.

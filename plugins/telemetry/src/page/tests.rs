@@ -319,7 +319,11 @@ fn the_timeline_has_present_counters_of_what_is_up() {
     assert_eq!((&newest["unique_id"], &newest["carried_in"]["bytes"]), (&json!(3), &json!(777)));
     assert_eq!((&before["carried_in"]["bytes"], &before["cause"]), (&json!(1), &json!("rekeyed")));
     assert_eq!((&timeline["more"], &newest["spi_in"]), (&json!(true), &json!("0000c0de")));
-    assert_eq!(running.get("/api/timeline?since=250")["generations"].as_array().unwrap().len(), 2);
+    assert_eq!((&timeline["totals"], timeline.get("no_totals")), (&json!([]), None));
+    let part = running.get("/api/timeline?since=250");
+    assert_eq!((part["generations"].as_array().unwrap().len(), &part["no_totals"]), (2, &json!("too many")));
+    let rows = running.get("/api/timeline?since=250&totals=false");
+    assert_eq!((rows["generations"].as_array().unwrap().len(), rows.get("no_totals")), (2, None));
 }
 
 #[test]
@@ -409,6 +413,14 @@ fn what_a_stream_cannot_tell_any_more_is_told_to_be_lost() {
     follower.line("event: lost");
     assert_eq!(follower.line("data: "), "null");
     assert_eq!(follower.seq(), 500, "the newest thousand and one");
+    // The history has not caught up with what happened before.
+    let fresh = run(None);
+    (1..=3).for_each(|seq| fresh.past().take_down(&loaded(seq, "site")));
+    fresh.past().is_behind.store(true, std::sync::atomic::Ordering::Relaxed);
+    let mut behind = Follower::of(&fresh, Some(&loaded(1, "")));
+    behind.line("event: lost");
+    behind.line("data: null");
+    assert_eq!((behind.seq(), behind.seq()), (2, 3));
     // A browser that has been with another gateway.
     let mut stranger = running.connect();
     let request = format!("GET /api/events/live HTTP/1.1\r\nHost: {}\r\nLast-Event-ID: 7\r\n\r\n", running.address);

@@ -97,11 +97,13 @@ fn look(client: &mut Client, part: &Part, moment: u64, around: u64) -> Result<Re
 fn down(client: &mut Client, part: &Part, moment: u64, up: &[Message]) -> Result<Vec<Message>, ClientError> {
     let mut before = part.whose();
     before.set_display("until", moment);
-    let totals = past::pages(client, "cygnet-history", &before, GENERATION, Some(LAST))?.others;
+    // Of the whole past they are kept; up to a moment, they would have to be added up.
+    let totals = past::pages(client, "cygnet-history", &part.whose(), GENERATION, Some(LAST))?.others;
     let was_up = |name: &str| up.iter().filter_map(|row| row.sections().next()).any(|(of, _)| of == name);
     let mut down = Vec::new();
     for (name, total) in totals.iter().filter_map(|total| total.sections().next()) {
-        if was_up(name) {
+        let began = total.get_str("first").and_then(|first| first.parse().ok()).unwrap_or(u64::MAX);
+        if was_up(name) || began >= moment {
             continue;
         }
         let mut one = before.clone();

@@ -11,7 +11,7 @@ use crate::at;
 use crate::connect::Client;
 use crate::moment::Clock;
 use crate::paint::Paint;
-use crate::past::{self, Part};
+use crate::past::{self, Pages, Part};
 use crate::stdio::{say, stdout};
 use crate::why::UNANSWERED;
 
@@ -29,7 +29,8 @@ pub(crate) struct Arguments {
     /// With --at: how far around the moment events are shown.
     #[arg(long, value_name = "TIME", default_value = "5m", requires = "at")]
     around: String,
-    /// Print one JSON document: {"totals": [...], "generations": [...]}, with --ike-sas a list. Moments are in milliseconds since the epoch.
+    /// Print one JSON document: {"totals": [...], "generations": [...]}, with --ike-sas a list. Moments are in milliseconds since the epoch. Where
+    /// very many generations would have to be added up, "totals" is null, and "no-totals" says why.
     #[arg(long)]
     json: bool,
 }
@@ -58,7 +59,7 @@ pub(crate) fn run(client: &mut Client, arguments: &Arguments) -> Result<u8, Clie
         let json = if arguments.ike_sas {
             Json::Array(list(&past.rows))
         } else {
-            serde_json::json!({ "totals": list(&past.others), "generations": list(&past.rows) })
+            document(&past, list(&past.others), list(&past.rows))
         };
         writeln!(out, "{json}")?;
     } else {
@@ -70,12 +71,27 @@ pub(crate) fn run(client: &mut Client, arguments: &Arguments) -> Result<u8, Clie
             writeln!(out, "nothing of that is in the history")?;
         } else {
             writeln!(out, "times are {}", clock.zone(clock.now_ms()))?;
+            if let Some(why) = no_totals(&past) {
+                writeln!(out, "\n{why}")?;
+            }
             print(&mut out, totals, arguments.part.color.paint())?;
             print(&mut out, rows, arguments.part.color.paint())?;
         }
     }
     out.flush()?;
     Ok(0)
+}
+
+/// Why the answer has no totals, in words of the daemon.
+fn no_totals(past: &Pages) -> Option<&str> {
+    past.first.get_str("no-totals")
+}
+
+fn document(past: &Pages, totals: Vec<Json>, generations: Vec<Json>) -> Json {
+    match no_totals(past) {
+        None => serde_json::json!({ "totals": totals, "generations": generations }),
+        Some(why) => serde_json::json!({ "totals": null, "no-totals": why, "generations": generations }),
+    }
 }
 
 /// What child totals come as.

@@ -120,6 +120,8 @@ pub(crate) struct Pages {
     pub(crate) rows: Vec<Message>,
     /// What the daemon said in the end.
     pub(crate) answer: Message,
+    /// What it said to the first question.
+    pub(crate) first: Message,
 }
 
 /// How rows are told apart, and the moment by which they are ordered.
@@ -157,6 +159,9 @@ pub(crate) fn pages(
             }
             Ok(())
         })?;
+        if until.is_none() {
+            all.first = all.answer.clone();
+        }
         let full = page.len() >= usize::try_from(size).unwrap_or(usize::MAX);
         // Rows of one moment may lie on both sides of the end of a page, and come again.
         page.sort_by_key(|row| std::cmp::Reverse(key(row).map(|(_, at)| at)));

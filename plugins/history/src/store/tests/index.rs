@@ -66,9 +66,10 @@ fn an_index_answers_every_question_about_the_past() {
                 (store.ike_sas_sql(&within(&connection)), "ike_sa_connection"),
                 (store.ike_sas_sql(&up(&any())), "ike_sa_open"),
                 (store.generations_sql(&ended(&any())), "child_sa_cause"),
-                (store.generations_sql(&within(&ended(&any()))), "child_sa_cause|child_sa_time"),
+                (store.generations_sql(&within(&ended(&any()))), "child_sa_cause"),
                 (store.generations_sql(&ended(&of)), "child_sa_cause|child_sa_connection"),
                 (store.totals_sql(&ended(&any())), "child_sa_cause"),
+                (store.totals_sql(&within(&ended(&any()))), "child_sa_cause"),
                 (store.ike_sas_sql(&ended(&any())), "ike_sa_cause"),
                 (store.events_sql(&ended(&any())), "event_cause"),
             ];

@@ -33,7 +33,7 @@ fn what_the_first_release_made_is_migrated_and_read() {
     for place in Place::both() {
         run(async {
             let location = place.location();
-            let old = pool(&location, 1).await.unwrap();
+            let old = lasting(&location).await.unwrap();
             play(&old, release_1(location.engine).0).await;
             old.close().await;
             let store = place.store().await;
@@ -47,7 +47,7 @@ fn what_the_first_release_made_is_migrated_and_read() {
             store.close().await;
             if let Some(file) = &location.file {
                 let copy = migrate::copy_path(file, 1);
-                let copy = pool(&Location::parse(&format!("sqlite://{}", copy.display())).unwrap(), 1).await.unwrap();
+                let copy = lasting(&Location::parse(&format!("sqlite://{}", copy.display())).unwrap()).await.unwrap();
                 play(&copy, release_1(Engine::Sqlite).1).await;
                 copy.close().await;
             }
@@ -61,7 +61,7 @@ fn the_first_release_goes_on_writing_after_the_migration_and_is_read() {
         run(async {
             let location = place.location();
             let (made, goes_on) = release_1(location.engine);
-            let old = pool(&location, 1).await.unwrap();
+            let old = lasting(&location).await.unwrap();
             play(&old, made).await;
             let store = place.store().await;
             play(&old, goes_on).await;
@@ -98,7 +98,7 @@ fn gateways_that_migrate_together_take_each_step_once() {
     run(async {
         let location = place.location();
         let (made, goes_on) = release_1(location.engine);
-        let old = pool(&location, 1).await.unwrap();
+        let old = lasting(&location).await.unwrap();
         play(&old, made).await;
         let (a, b, c, ()) = tokio::join!(
             place.store(),
