@@ -9,6 +9,7 @@ import { change } from "./token.js";
 
 const PAGE = 50;
 const POLL_MS = 3000;
+const SOON_MS = 400;
 const STATES = {
   waiting: ["info", "wait", "waiting"],
   delivered: ["good", "tick", "delivered"],
@@ -25,6 +26,9 @@ export function open(app, { query }) {
   const cursors = [];
   let next;
   let timer;
+  let soon;
+  /** How often was asked: only the last answer counts, and only it is followed by the next question. */
+  let asked = 0;
   let closed = false;
   let actions = { allowed: true };
 
@@ -94,9 +98,10 @@ export function open(app, { query }) {
 
   async function load() {
     clearTimeout(timer);
+    const number = (asked += 1);
     try {
       const answer = await get("/api/deliveries", { ...filter, before: cursors.at(-1), limit: PAGE });
-      if (closed) return;
+      if (closed || number !== asked) return;
       next = answer.next;
       keyed(
         body,
@@ -112,7 +117,7 @@ export function open(app, { query }) {
       on.disabled = !next;
       pager.hidden = cursors.length === 0 && !next;
     } catch (error) {
-      if (closed) return;
+      if (closed || number !== asked) return;
       rows.clear();
       put(body);
       empty.hidden = false;
@@ -141,13 +146,16 @@ export function open(app, { query }) {
       for (const one of status.webhooks) known.get(one.name).draw(one, status.time_ms, actions);
     },
     event: () => {
-      // The delivery of what has just happened.
-      clearTimeout(timer);
-      timer = setTimeout(load, 400);
+      // The delivery of what has just happened; in a storm of events, of the first of them.
+      soon ??= setTimeout(() => {
+        soon = undefined;
+        load();
+      }, SOON_MS);
     },
     close() {
       closed = true;
       clearTimeout(timer);
+      clearTimeout(soon);
     },
   };
 }

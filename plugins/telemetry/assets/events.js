@@ -2,7 +2,7 @@
 
 import { get } from "./api.js";
 import { h, put, say } from "./dom.js";
-import { causeText, count, plural, time } from "./format.js";
+import { causeText, plural, time } from "./format.js";
 import * as route from "./route.js";
 
 /** Rows that are kept on the page. */
@@ -114,6 +114,8 @@ export function open(app, { query }) {
   const held = [];
   let paused = false;
   let next;
+  /** How often the past was asked for: only the last answer counts. */
+  let asked = 0;
   const live = h("span", { class: "live", role: "status" });
   const note = h("p", { class: "empty", hidden: true });
   const pause = h("button", { type: "button", "aria-pressed": "false" }, "Pause");
@@ -140,17 +142,21 @@ export function open(app, { query }) {
   };
 
   async function older() {
+    const number = (asked += 1);
     more.disabled = true;
     try {
       const { connection, child } = filter;
-      const event = filter.type && !filter.type.includes("*") && filter.type.includes(".") ? filter.type : undefined;
+      // Whole names and their beginnings; parts of names are looked for here.
+      const event = /^[a-z-]+\.([a-z-]+|[a-z-]*\*)$/.test(filter.type) ? filter.type : undefined;
       const answer = await get("/api/events", { connection, child, event, before: next, limit: PAGE });
+      if (number !== asked) return;
       next = answer.next;
       list.older(answer.events.filter(fits));
       more.hidden = !next || list.size() >= ROWS;
       say(note, "No event fits.");
       note.hidden = list.size() > 0;
     } catch (error) {
+      if (number !== asked) return;
       say(note, `The past cannot be shown: ${error.message}`);
       note.hidden = false;
       more.hidden = true;
@@ -215,7 +221,9 @@ export function open(app, { query }) {
       tell();
     },
     missed(many) {
-      say(note, `${count(many)} events came faster than they could be shown; the history has them.`);
+      // How many is not known where a browser comes back after long.
+      const which = many === null ? "Some events" : plural(many, "event");
+      say(note, `${which} came faster than the page could follow; the history has what is not shown.`);
       note.hidden = false;
     },
     live: tell,

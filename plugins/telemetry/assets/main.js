@@ -28,7 +28,10 @@ const banner = document.getElementById("banner");
 let shown;
 let opened = false;
 let timer;
+/** The question under way. */
 let asking;
+/** Something has happened since it was asked. */
+let news = false;
 /** How often in a row the daemon has not answered. */
 let failures = 0;
 let lostAt;
@@ -70,8 +73,10 @@ function plan(delay) {
 
 async function ask() {
   asking?.abort();
-  asking = new AbortController();
-  const { signal } = asking;
+  const question = new AbortController();
+  asking = question;
+  news = false;
+  const { signal } = question;
   const view = shown;
   try {
     const status = await get(
@@ -82,11 +87,13 @@ async function ask() {
     if (signal.aborted || view !== shown) return;
     answered(status);
     view.status?.(status);
-    plan(POLL_MS);
+    plan(news ? SOON_MS : POLL_MS);
   } catch (error) {
     if (signal.aborted) return;
     lost(error);
     plan(RETRY_MS[Math.min(failures, RETRY_MS.length) - 1]);
+  } finally {
+    if (asking === question) asking = undefined;
   }
 }
 
@@ -164,7 +171,9 @@ listen({
     shown?.event?.(record);
     soon ??= setTimeout(() => {
       soon = undefined;
-      plan(0);
+      // An answer that is on its way is waited for, or a storm of events would let none arrive.
+      if (asking) news = true;
+      else plan(0);
     }, SOON_MS);
   },
   lost: (missed) => shown?.missed?.(missed),
