@@ -26,7 +26,7 @@ const TOTAL_BETWEEN: &str = "SELECT gateway, connection, child, COUNT(*) AS gene
      CAST(SUM(CASE WHEN removed_us IS NULL THEN 1 ELSE 0 END) AS BIGINT) AS open, CAST(SUM(COUNT(*)) OVER () AS BIGINT) AS summed FROM (";
 
 /// Generations whose sums a part of the past may be asked for: what takes longer to read than anybody waits is not begun.
-pub(super) const SUMMED: u32 = if cfg!(test) { 1_000 } else { 250_000 };
+pub(super) const SUMMED: u32 = if cfg!(test) { 200 } else { 250_000 };
 
 const UP_SQLITE: &str = "EXISTS (SELECT 1 FROM child_sa INDEXED BY child_sa_open WHERE child_sa.removed_us IS NULL \
      AND child_sa.gateway = child_total.gateway AND child_sa.connection = child_total.connection AND child_sa.child = child_total.child)";

@@ -126,7 +126,7 @@ complete -c cygnet -n "__fish_cygnet_using_subcommand history" -l around -d 'Wit
 complete -c cygnet -n "__fish_cygnet_using_subcommand history" -s u -l uri -d 'Socket of the daemon' -r
 complete -c cygnet -n "__fish_cygnet_using_subcommand history" -l utc -d 'Read and show moments in UTC rather than in local time. JSON has UTC always'
 complete -c cygnet -n "__fish_cygnet_using_subcommand history" -l ike-sas -d 'Show IKE SAs rather than the generations of CHILD SAs'
-complete -c cygnet -n "__fish_cygnet_using_subcommand history" -l json -d 'Print one JSON document: {"totals": [...], "generations": [...]}, with --ike-sas a list. Moments are in milliseconds since the epoch'
+complete -c cygnet -n "__fish_cygnet_using_subcommand history" -l json -d 'Print one JSON document: {"totals": [...], "generations": [...]}, with --ike-sas a list. Moments are in milliseconds since the epoch. Where very many generations would have to be added up, "totals" is null, and "no-totals" says why'
 complete -c cygnet -n "__fish_cygnet_using_subcommand history" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c cygnet -n "__fish_cygnet_using_subcommand events" -l connection -d 'Only this connection' -r
 complete -c cygnet -n "__fish_cygnet_using_subcommand events" -l child -d 'Only children of this name' -r
