@@ -348,7 +348,7 @@ impl Keeper {
     async fn let_storm_pass(&self) {
         let level = || {
             let (used, size) = self.spool.fill();
-            Level { waiting: self.spool.waiting(), used, size }
+            Level { waiting: self.spool.waiting(), used, size, webhooks: !self.subscriptions.now().is_empty() }
         };
         let Some(mut storm) = Storm::seen(level(), Instant::now()) else { return };
         loop {

@@ -2,8 +2,8 @@
 //!
 //! Events go to a [`spool`] before what they describe is released. A thread of its own takes them over into a database, SQLite or PostgreSQL, in
 //! batches, each event once: rows of IKE SAs and of every generation of every CHILD SA, the events themselves, and what is to be delivered to
-//! webhooks, all in one transaction. A database that is away or full holds up nobody; events wait in the spool meanwhile, as they do for about a
-//! second while handshakes come in a storm. No table and no record has room for key material.
+//! webhooks, all in one transaction. A database that is away or full holds up nobody; events wait in the spool meanwhile, as they do for a few
+//! seconds while handshakes come in a storm. No table and no record has room for key material.
 
 mod answers;
 mod keeper;

@@ -1,6 +1,7 @@
 //! Handshakes come in storms, as after an outage, and want the same processors as the database. While events pour in, the database waits: they are
-//! in the spool, and what many of them say is taken over together once they pause. It waits for no more than about a second, so that webhooks are
-//! told in time and a storm that goes on does not fill the spool.
+//! in the spool, and what many of them say is taken over together once they pause. It waits for some seconds at most, and where there are webhooks
+//! for no more than about one; whoever asks for the past has what waits taken over first. So a storm that goes on is paid for while it does, and does
+//! not fill the spool.
 
 use std::time::Duration;
 
@@ -8,19 +9,22 @@ use tokio::time::Instant;
 
 /// How often it is looked whether they still do.
 pub(super) const LOOK: Duration = Duration::from_millis(20);
-/// So many since the last look are a storm: more than many thousands of SAs have that are rekeyed in their time.
+/// So many since the last look are a storm: a hundred thousand SAs that are rekeyed every hour are none.
 const STORM: u64 = 8;
 /// The database waits no longer than this, and what it took over before has made it rest for [`super::LONGEST_REST`] at most.
-const LONGEST: Duration = Duration::from_millis(800);
+const LONGEST: Duration = Duration::from_millis(4800);
+/// The same where webhooks are to be told.
+const LONGEST_OF_WEBHOOKS: Duration = Duration::from_millis(800);
 /// Nor once the spool is filled to one part in so many.
-const PART: u64 = 4;
+const PART: u64 = 2;
 
-/// How many events wait in the spool, and how full it is.
+/// How many events wait in the spool, how full it is, and whether webhooks wait for what is in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Level {
     pub(super) waiting: u64,
     pub(super) used: u64,
     pub(super) size: u64,
+    pub(super) webhooks: bool,
 }
 
 /// Events that may be pouring in.
@@ -45,8 +49,9 @@ impl Storm {
     }
 
     fn goes_on(&self, level: Level, now: Instant) -> bool {
+        let longest = if level.webhooks { LONGEST_OF_WEBHOOKS } else { LONGEST };
         level.waiting.saturating_sub(self.waiting) >= STORM
-            && now.saturating_duration_since(self.began) < LONGEST
+            && now.saturating_duration_since(self.began) < longest
             && level.used < level.size / PART
     }
 }
@@ -55,7 +60,7 @@ impl Storm {
 mod tests {
     use super::*;
 
-    const QUIET: Level = Level { waiting: 0, used: 100, size: 1000 };
+    const QUIET: Level = Level { waiting: 0, used: 100, size: 1000, webhooks: false };
 
     fn level(waiting: u64) -> Level {
         Level { waiting, ..QUIET }
@@ -81,18 +86,21 @@ mod tests {
     #[test]
     fn it_does_not_wait_for_long_however_many_come() {
         let now = Instant::now();
-        let mut storm = Storm::seen(level(100), now).unwrap();
-        assert!(storm.lasts(level(10_000), now + LONGEST - LOOK));
-        assert!(!storm.lasts(level(20_000), now + LONGEST));
+        for (webhooks, longest) in [(false, LONGEST), (true, LONGEST_OF_WEBHOOKS)] {
+            let level = |waiting| Level { webhooks, ..level(waiting) };
+            let mut storm = Storm::seen(level(100), now).unwrap();
+            assert!(storm.lasts(level(10_000), now + longest - LOOK));
+            assert!(!storm.lasts(level(20_000), now + longest));
+        }
     }
 
     #[test]
     fn a_spool_that_fills_does_not_wait() {
         let now = Instant::now();
         let filled = |used| Level { used, ..level(1000) };
-        assert!(Storm::seen(filled(249), now).is_some());
-        assert!(Storm::seen(filled(250), now).is_none());
+        assert!(Storm::seen(filled(499), now).is_some());
+        assert!(Storm::seen(filled(500), now).is_none());
         let mut storm = Storm::seen(filled(0), now).unwrap();
-        assert!(!storm.lasts(Level { waiting: 2000, ..filled(250) }, now + LOOK));
+        assert!(!storm.lasts(Level { waiting: 2000, ..filled(500) }, now + LOOK));
     }
 }

@@ -90,7 +90,9 @@ fn what_was_taken_down_is_in_the_database_soon_and_at_the_latest_after_the_next_
 fn a_storm_that_does_not_end_is_taken_over_all_the_same() {
     let scratch = Scratch::new();
     let place = Place::sqlite();
-    let history = History::start(&options(&place.url, &scratch), "b1", Rfc3339(1)).unwrap();
+    let mut options = options(&place.url, &scratch);
+    options.subscriptions = vec![Subscription { endpoint: "ops".into(), events: Vec::new(), connections: Vec::new() }];
+    let history = History::start(&options, "b1", Rfc3339(1)).unwrap();
     let mut daemon = Run::new("b1", 1000);
     let begin = Instant::now();
     let mut told = 0;
