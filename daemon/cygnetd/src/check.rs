@@ -1,4 +1,5 @@
-//! `--check`: everything there is to say about the files, without a socket and without privileges.
+//! `--check`: everything there is to say about the files, without a socket and without privileges. Root's, where there are any, are given up in
+//! the end, to see what could be reached without them.
 
 use std::io::Write as _;
 use std::path::Path;
@@ -10,7 +11,8 @@ use swanctl_compat::settings::{Diagnostic, OsFiles, Settings, Severity};
 
 use crate::backend;
 use crate::config::{self, Config, Finding};
-use crate::load::FILE;
+use crate::load::{self, FILE};
+use crate::privileges::{self, Standing, reach};
 
 /// What is printed, and how bad it is.
 #[derive(Debug, Default)]
@@ -23,7 +25,8 @@ struct Report {
 
 /// Checks the settings and the connections, prints, and tells the exit code: 0 good, 1 warnings, 2 errors.
 pub(crate) fn run(config: Option<&Path>, swanctl: Option<&Path>, as_json: bool) -> ExitCode {
-    let report = examine(config, swanctl);
+    let mut report = examine(config, swanctl);
+    report.reach(config, swanctl);
     let text = if as_json {
         let summary = json!({ "errors": report.errors, "warnings": report.warnings, "findings": report.findings });
         format!("{summary}\n")
@@ -75,8 +78,37 @@ impl Report {
         }));
     }
 
+    /// What the user as whom the daemon would go on cannot reach. Afterwards this process is that user's.
+    fn reach(&mut self, path: Option<&Path>, swanctl: Option<&Path>) {
+        // What is wrong with them has been said.
+        let Ok(config) = config::load(path) else { return };
+        let account = match privileges::standing_of_root(&config.privileges) {
+            Ok(Standing::User(account)) => account,
+            Ok(Standing::AsStarted) => return,
+            Err(error) => return self.doubt(Severity::Error, "privileges", &error),
+        };
+        let settings = config::files(path);
+        let directory = swanctl.unwrap_or(&config.swanctl.directory);
+        let connections = if config.swanctl.load { load::read(directory).paths() } else { Vec::new() };
+        let us = rustix::process::geteuid();
+        if !us.is_root() && us.as_raw() != account.uid {
+            // What another user can reach only root can try out.
+            return;
+        }
+        if us.is_root()
+            && let Err(error) = privileges::give_up(&account)
+        {
+            return self.doubt(Severity::Error, "privileges", &format!("{error:#}"));
+        }
+        let mut found = reach::files(&config, &settings, &connections, &account);
+        found.extend(reach::places(&config, &account, true));
+        for found in found {
+            let severity = if found.needed { Severity::Error } else { Severity::Warning };
+            self.doubt(severity, "privileges", &found.to_string());
+        }
+    }
+
     /// What is said of no single place.
-    #[cfg(feature = "webhook")]
     fn doubt(&mut self, severity: Severity, code: &str, message: &str) {
         match severity {
             Severity::Error => self.errors += 1,

@@ -7,6 +7,7 @@ mod file;
 pub(crate) mod http;
 mod keys;
 mod nic;
+pub(crate) mod privileges;
 mod value;
 pub(crate) mod vici;
 #[cfg(feature = "webhook")]
@@ -25,8 +26,9 @@ use serde::Serialize;
 
 use crate::updown::Limits;
 
-pub(crate) use file::load;
+pub(crate) use file::{files, load};
 pub(crate) use http::Http;
+pub(crate) use privileges::Privileges;
 pub(crate) use vici::Vici;
 
 /// Where the settings are looked for unless `--config` names a file.
@@ -40,6 +42,8 @@ const HISTORY_URL: &str = "sqlite:///var/lib/cygnet/history.db";
 pub(crate) struct Config {
     /// `[gateway]`
     pub(crate) gateway: Gateway,
+    /// `[privileges]`
+    pub(crate) privileges: Privileges,
     /// `[ike]`
     pub(crate) ike: Ike,
     /// `[backend]`

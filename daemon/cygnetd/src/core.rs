@@ -21,6 +21,7 @@ use crate::backend::{Kind, Nature};
 use crate::clock;
 use crate::config::Config;
 use crate::log::Levels;
+use crate::privileges::Account;
 use crate::router::Question;
 use crate::shard::Shared;
 use crate::store::Store;
@@ -59,6 +60,8 @@ pub(crate) struct Core {
     pub(crate) config: Config,
     /// The file they came from, if one was named.
     pub(crate) settings_file: Option<PathBuf>,
+    /// The user as whom it runs, where that is not as it was started.
+    pub(crate) account: Option<Account>,
     /// When the daemon started.
     pub(crate) started: (Instant, Duration),
     /// How far it has come.

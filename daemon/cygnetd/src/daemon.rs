@@ -1,6 +1,6 @@
 //! Starting and stopping everything in the right order.
 //!
-//! Start: a look at the VICI socket, the HTTP and UDP sockets, backend, shards, receiver, first load, then clients are served. What fails first is
+//! Start: what takes privileges that are given up then ([`crate::beforehand`]), a look at the VICI socket, the HTTP and UDP sockets, backend, shards, receiver, first load, then clients are served. What fails first is
 //! what costs least to undo, and every failure is one sentence. Stop: the shards close their SAs and are waited for, for a few seconds, then what
 //! peers did not answer is ended without them; then the other way round.
 
@@ -19,12 +19,14 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::backend::{Nature, Started};
+use crate::beforehand::Beforehand;
 use crate::commands::Commands;
 use crate::config::Config;
 use crate::core::{Core, Phase};
 use crate::events::{self, Hub, Origin};
 use crate::history::Past;
 use crate::net::{Options, Receiver, Screen, Sockets};
+use crate::privileges::Account;
 use crate::router::{Message, Router};
 use crate::shard::{self, Shared};
 use crate::store::Store;
@@ -33,7 +35,7 @@ use crate::surroundings::Surroundings;
 use crate::telemetry::Telemetry;
 use crate::updown::Updown;
 use crate::updown::helper::Helper;
-use crate::vici::{Listener, read_settings_again};
+use crate::vici::{Listener, Places, read_settings_again};
 use crate::webhooks::Webhooks;
 use crate::workers::Workers;
 use crate::{backend, clock, load, log, service};
@@ -53,31 +55,42 @@ const END_TIMEOUT: Duration = Duration::from_secs(2);
 /// What kept it from starting.
 pub(crate) fn run(config: Config, settings_file: Option<PathBuf>) -> anyhow::Result<()> {
     // Before there is another thread, and with all the privileges that there will ever be.
-    let updown = Arc::new(Updown::new(Helper::start()?));
+    let helper = Helper::start()?;
+    let beforehand = Beforehand::with_privileges(&config, settings_file.as_deref(), &helper)?;
+    let updown = Arc::new(Updown::new(helper, beforehand.successor()));
     let subscribers = Arc::new(Subscribers::default());
     let levels = log::start(&config.log, &subscribers)?;
+    beforehand.tell();
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
-    let outcome = runtime.block_on(run_until_stopped(config, settings_file, subscribers, updown, levels));
+    let parts = Parts { settings_file, subscribers, updown, levels, account: beforehand.account.clone() };
+    let outcome = runtime.block_on(run_until_stopped(config, parts, beforehand));
     // A client in the middle of a request does not hold up the end.
     runtime.shutdown_background();
     outcome
 }
 
-async fn run_until_stopped(
-    config: Config,
+/// What is there before the runtime is.
+struct Parts {
     settings_file: Option<PathBuf>,
     subscribers: Arc<Subscribers>,
     updown: Arc<Updown>,
     levels: Arc<log::Levels>,
-) -> anyhow::Result<()> {
+    account: Option<Account>,
+}
+
+async fn run_until_stopped(config: Config, parts: Parts, beforehand: Beforehand) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hang_up = signal(SignalKind::hangup())?;
-    Listener::check(&config.vici)?;
-    let daemon = Daemon::start(&config, settings_file, subscribers, updown, levels)?;
+    let places = match beforehand.places {
+        Some(places) => places,
+        None => Places::check(&config.vici)?,
+    };
+    let daemon = Daemon::start(&config, parts)?;
     if config.swanctl.load {
-        load::directory(&daemon.core.store, &config.swanctl.directory);
+        let files = beforehand.connections.unwrap_or_else(|| load::read(&config.swanctl.directory));
+        files.load(&daemon.core.store);
         daemon.core.store.settled().await;
     }
     if config.ike.settings.key_export.is_some() {
@@ -89,7 +102,7 @@ async fn run_until_stopped(
     let leftovers = Arc::clone(&daemon.core);
     tokio::spawn(async move { leftovers.tell_leftovers().await });
     // Whoever can connect finds everything loaded.
-    let listener = match Listener::bind(&config.vici) {
+    let listener = match Listener::bind(&config.vici, places) {
         Ok(listener) => listener,
         Err(error) => {
             daemon.stop(&config);
@@ -123,7 +136,7 @@ async fn run_until_stopped(
                     if let Err(wrong) = read_settings_again(&daemon.core).await {
                         tracing::error!("cygnetd.toml is not applied, everything stays as it was: {wrong}");
                     }
-                    load::directory(&daemon.core.store, &config.swanctl.directory);
+                    load::read(&config.swanctl.directory).load(&daemon.core.store);
                     daemon.core.store.settled().await;
                     service::ready();
                 }
@@ -148,6 +161,8 @@ async fn run_until_stopped(
     }
     // Who listens hears of the end; one that does not read is not waited for.
     let _ = tokio::time::timeout(LAST_EVENTS, daemon.core.subscribers.written()).await;
+    // While there is somebody who may remove its files.
+    drop(listener);
     daemon.stop(&config);
     tracing::info!("cygnetd has stopped");
     Ok(())
@@ -163,13 +178,8 @@ struct Daemon {
 }
 
 impl Daemon {
-    fn start(
-        config: &Config,
-        settings_file: Option<PathBuf>,
-        subscribers: Arc<Subscribers>,
-        updown: Arc<Updown>,
-        levels: Arc<log::Levels>,
-    ) -> anyhow::Result<Self> {
+    fn start(config: &Config, parts: Parts) -> anyhow::Result<Self> {
+        let Parts { settings_file, subscribers, updown, levels, account } = parts;
         let started = (clock::now(), clock::wall());
         let mut telemetry = Telemetry::bind(&config.http, &gateway_name(config))?;
         let provider = ike_crypto::ring_provider();
@@ -242,6 +252,7 @@ impl Daemon {
             nature,
             config,
             settings_file,
+            account,
             started,
             phase,
         };

@@ -11,6 +11,7 @@ use ike_model::{Child, ChildMode, ConfiguredChildStatus, Connection, IkeSaSnapsh
 use ipsec::preflight::{Asks, Entries, Note, PolicyKind, ladder_plan};
 use ipsec::{DeviceTable, LimitUnit, OffloadBackend, OuterAddresses, SelectorPair};
 
+use crate::config;
 use crate::core::Core;
 use crate::why::ends;
 use host::{Question, Seen};
@@ -33,6 +34,8 @@ pub(crate) async fn doctor(core: &Core) -> Result<(Arc<DeviceTable>, Vec<Check>)
     pairs.extend(core.specs().await.iter().flat_map(|specs| &specs.guards).map(|guard| guard.selectors));
     let question = Question {
         config: core.config.clone(),
+        account: core.account.clone(),
+        settings: config::files(core.settings_file.as_deref()),
         nature: core.nature.clone(),
         devices: devices.devices.iter().map(|device| device.name.to_string()).collect(),
         pairs,

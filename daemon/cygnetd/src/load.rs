@@ -3,7 +3,7 @@
 //! A file that cannot be read as it was meant loads nothing and changes nothing. Otherwise each connection stands for itself: what is usable is
 //! loaded, what is not stays listed as refused, and what runs under its name goes on.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ike_model::Connection;
 use swanctl_compat::load_conn::Finding;
@@ -23,36 +23,61 @@ pub(crate) fn connection(store: &Store, connection: Connection, notes: &[Finding
     store.load([connection]);
 }
 
-/// Makes what is loaded the same as what `directory` says.
-pub(crate) fn directory(store: &Store, directory: &Path) {
+/// swanctl.conf and what it includes, as they were read.
+pub(crate) struct Files {
+    path: PathBuf,
+    /// Nothing where there is no such file.
+    read: Option<(Settings, Plan)>,
+}
+
+/// Reads what `directory` says. Blocks.
+pub(crate) fn read(directory: &Path) -> Files {
     let path = directory.join(FILE);
-    if !path.exists() {
-        tracing::warn!(path = %path.display(), "there is no such file: no connections are loaded from it");
-        return;
+    // One that cannot be looked at is a finding.
+    let missing = matches!(path.try_exists(), Ok(false));
+    let read = (!missing).then(|| {
+        let settings = Settings::load(&OsFiles, &path.to_string_lossy());
+        let plan = Plan::make(&settings, &OsFiles);
+        (settings, plan)
+    });
+    Files { path, read }
+}
+
+impl Files {
+    /// Names of the files, that of the first one also where it could not be read.
+    pub(crate) fn paths(&self) -> Vec<PathBuf> {
+        let included = self.read.iter().flat_map(|(settings, _)| settings.sources().paths().map(PathBuf::from));
+        let included = included.filter(|path| *path != self.path);
+        self.read.iter().map(|_| self.path.clone()).chain(included).collect()
     }
-    let settings = Settings::load(&OsFiles, &path.to_string_lossy());
-    let mut plan = Plan::make(&settings, &OsFiles);
-    plan.check_devices(&settings, &store.devices());
-    for finding in &plan.findings {
-        write_finding(&settings, finding);
+
+    /// Makes what is loaded the same as what was read.
+    pub(crate) fn load(self, store: &Store) {
+        let path = self.path.display();
+        let Some((settings, mut plan)) = self.read else {
+            return tracing::warn!(%path, "there is no such file: no connections are loaded from it");
+        };
+        plan.check_devices(&settings, &store.devices());
+        for finding in &plan.findings {
+            write_finding(&settings, finding);
+        }
+        if !plan.is_readable(&settings) {
+            return tracing::error!(%path, "nothing was loaded: the file cannot be read as it was meant");
+        }
+        let unwanted = plan.secrets_to_unload(&store.secret_ids());
+        store.retain_secrets(|known| !unwanted.iter().any(|id| id == known));
+        store.load_secrets(plan.pre_shared_keys().cloned());
+        let idle = plan.secrets.iter().filter(|planned| planned.kind != "ike");
+        store.note_idle_secrets(idle.map(|planned| planned.name.clone()));
+        store.unload(&plan.connections_to_unload(&store.names()));
+        store.retain_refused(|name| plan.connections.iter().any(|planned| planned.name == name));
+        store.load(plan.usable_connections().cloned());
+        for planned in plan.connections.iter().filter(|planned| planned.connection.is_none()) {
+            refuse(store, &settings, &plan, planned);
+        }
+        let (usable, all) = (plan.usable_connections().count(), plan.connections.len());
+        tracing::info!(%path, "{usable} of {all} connections loaded");
     }
-    if !plan.is_readable(&settings) {
-        tracing::error!(path = %path.display(), "nothing was loaded: the file cannot be read as it was meant");
-        return;
-    }
-    let unwanted = plan.secrets_to_unload(&store.secret_ids());
-    store.retain_secrets(|known| !unwanted.iter().any(|id| id == known));
-    store.load_secrets(plan.pre_shared_keys().cloned());
-    let idle = plan.secrets.iter().filter(|planned| planned.kind != "ike");
-    store.note_idle_secrets(idle.map(|planned| planned.name.clone()));
-    store.unload(&plan.connections_to_unload(&store.names()));
-    store.retain_refused(|name| plan.connections.iter().any(|planned| planned.name == name));
-    store.load(plan.usable_connections().cloned());
-    for planned in plan.connections.iter().filter(|planned| planned.connection.is_none()) {
-        refuse(store, &settings, &plan, planned);
-    }
-    let (usable, all) = (plan.usable_connections().count(), plan.connections.len());
-    tracing::info!(path = %path.display(), "{usable} of {all} connections loaded");
 }
 
 fn refuse(store: &Store, settings: &Settings, plan: &Plan, planned: &PlannedConnection) {

@@ -11,6 +11,7 @@
 //! answers is `swanctl-compat`'s.
 
 mod backend;
+mod beforehand;
 mod capture;
 mod check;
 mod clock;
@@ -29,6 +30,7 @@ mod inbox;
 mod load;
 mod log;
 mod net;
+mod privileges;
 mod router;
 mod service;
 mod shard;

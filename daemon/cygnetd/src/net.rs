@@ -17,7 +17,7 @@ mod steer;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use holder::{process_name, tcp_port_holder, udp_port_holders};
+pub(crate) use holder::{process_name, remember_port_holders, tcp_port_holder, udp_port_holders};
 pub(crate) use receiver::Receiver;
 pub(crate) use screen::Screen;
 pub(crate) use sockets::{Options, Sockets};

@@ -8,7 +8,7 @@
 //!
 //! The daemon never runs a script itself. A process that it starts first of all, before there is another thread and before privileges are
 //! given up, does so: [`helper`]. It is our own program started anew (`/proc/self/exe`), not a mere fork: so nothing of the daemon's memory is in
-//! it, and it can be started again from among our threads when somebody has killed it. [`protocol`] is what both speak of.
+//! it, and it can be started again from among our threads when somebody has killed it, unless we have given up the privileges that it had. [`protocol`] is what both speak of.
 //!
 //! What happens to a CHILD SA never waits for a script: the sink only puts it into a queue. [`queue`] keeps the order, [`runner`] carries it out,
 //! [`environment`] is what a script is told.
@@ -88,17 +88,27 @@ pub(crate) struct Updown {
     runner: Mutex<Stage>,
 }
 
+/// What becomes of scripts when the helper has gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Successor {
+    /// Another one runs them.
+    Possible,
+    /// None could have its privileges, which are not ours any more.
+    Unprivileged,
+}
+
 enum Stage {
-    Prepared(Helper, Receiver<Message>),
+    Prepared(Helper, Successor, Receiver<Message>),
     Running(JoinHandle<()>),
     Stopped,
 }
 
 impl Updown {
     /// Takes what is told from now on; scripts run once it is [started](Self::start).
-    pub(crate) fn new(helper: Helper) -> Self {
+    pub(crate) fn new(helper: Helper, successor: Successor) -> Self {
         let (to_runner, messages) = mpsc::channel();
-        Self { to_runner, failures: Arc::default(), runner: Mutex::new(Stage::Prepared(helper, messages)) }
+        let stage = Stage::Prepared(helper, successor, messages);
+        Self { to_runner, failures: Arc::default(), runner: Mutex::new(stage) }
     }
 
     /// What puts events into the queue.
@@ -112,8 +122,9 @@ impl Updown {
     /// There is no thread for it.
     pub(crate) fn start(&self, limits: Limits, hub: Arc<Hub>) -> anyhow::Result<()> {
         let mut stage = self.stage();
-        if let Stage::Prepared(helper, messages) = std::mem::replace(&mut *stage, Stage::Stopped) {
-            let mut runner = Runner::new(limits, hub, Arc::clone(&self.failures), self.to_runner.clone(), helper)
+        if let Stage::Prepared(helper, successor, messages) = std::mem::replace(&mut *stage, Stage::Stopped) {
+            let failures = Arc::clone(&self.failures);
+            let mut runner = Runner::new(limits, hub, failures, self.to_runner.clone(), helper, successor)
                 .context("cannot listen to the helper that runs updown scripts")?;
             let thread = std::thread::Builder::new().name("updown".into());
             *stage = Stage::Running(thread.spawn(move || runner.run(&messages)).context("cannot start a thread")?);

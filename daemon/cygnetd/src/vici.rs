@@ -16,5 +16,5 @@ mod webhooks;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use listener::Listener;
+pub(crate) use listener::{Listener, Places};
 pub(crate) use settings::read_again as read_settings_again;

@@ -119,7 +119,7 @@ impl Daemon {
         let settings = directory.join("cygnetd.toml");
         let (directory_text, socket_text) = (directory.display(), socket.display());
         let text = format!(
-            "[ike]\nshards = {shards}\n[swanctl]\ndirectory = \"{directory_text}\"\n[vici]\nsocket = \"unix://{socket_text}\"\n[log]\nlevel = \"debug\"\n[history]\nurl = \"sqlite://{directory_text}/history.db\"\n",
+            "[privileges]\nuser = \"root\"\n[ike]\nshards = {shards}\n[swanctl]\ndirectory = \"{directory_text}\"\n[vici]\nsocket = \"unix://{socket_text}\"\n[log]\nlevel = \"debug\"\n[history]\nurl = \"sqlite://{directory_text}/history.db\"\n",
         );
         std::fs::write(&settings, text)?;
         let site: &Site = lab.site(side);

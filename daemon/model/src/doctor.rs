@@ -85,8 +85,10 @@ pub struct Facts {
     pub refused: Vec<(String, String)>,
     /// UDP ports of IKE.
     pub ports: Vec<Port>,
-    /// Capabilities that the process has of NET_ADMIN, NET_RAW, NET_BIND_SERVICE.
-    pub privileges: Vec<(&'static str, bool)>,
+    /// What the process may do.
+    pub privileges: Privileges,
+    /// Files and directories that it cannot reach and will want to: what, and what to do.
+    pub unreachable: Vec<(String, String)>,
     /// Links other than loopback and the tunnel device.
     pub links: Vec<Link>,
     /// Packets that reverse path filters have dropped.
@@ -119,6 +121,17 @@ pub struct Facts {
     pub files: Vec<(bool, String, String)>,
     /// Seconds since the epoch, and seconds asleep since the machine was started.
     pub clock: (u64, u64),
+}
+
+/// As whom the daemon runs, with which capabilities (capabilities(7)).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Privileges {
+    /// Name of the user.
+    pub user: String,
+    /// Of NET_ADMIN, NET_RAW and NET_BIND_SERVICE, which it has.
+    pub needed: Vec<(&'static str, bool)>,
+    /// How many others it has.
+    pub others: u32,
 }
 
 /// The kernel as the data path.

@@ -11,6 +11,7 @@ pub mod sas;
 pub mod trixie;
 
 use std::ffi::OsString;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -143,6 +144,8 @@ impl<'lab> Daemon<'lab> {
         let _ = std::fs::remove_file(&address);
         let notifications = UnixDatagram::bind(&address)?;
         notifications.set_nonblocking(true)?;
+        // As systemd's is: a daemon may run as any user.
+        std::fs::set_permissions(&address, PermissionsExt::from_mode(0o777))?;
         let mut environment: Vec<(&str, &Path)> =
             recipe.environment.iter().map(|(key, path)| (*key, path.as_path())).collect();
         environment.push(("NOTIFY_SOCKET", &address));

@@ -43,6 +43,14 @@ pub(crate) fn load(path: Option<&Path>) -> Result<Config, Vec<Finding>> {
     Err(findings)
 }
 
+/// The files that [`load`] reads, as far as there are any.
+pub(crate) fn files(path: Option<&Path>) -> Vec<PathBuf> {
+    let main = path.unwrap_or(Path::new(DEFAULT_PATH));
+    // What cannot be read is found by whoever reads it.
+    let drop_ins = drop_ins(main, &mut Vec::new());
+    [main.to_owned()].into_iter().filter(|main| main.exists()).chain(drop_ins).collect()
+}
+
 fn drop_ins(main: &Path, findings: &mut Vec<Finding>) -> Vec<PathBuf> {
     let directory = main.with_file_name("cygnetd.d");
     let entries = match fs::read_dir(&directory) {

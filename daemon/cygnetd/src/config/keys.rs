@@ -10,6 +10,7 @@ use toml::de::DeValue;
 
 use super::http;
 use super::nic::{self, LIMITS};
+use super::privileges;
 use super::value::{addresses, boolean, duration, factor, number, text, word};
 use super::vici;
 use super::{BackendKind, Config, LogFormat};
@@ -18,8 +19,9 @@ use super::{BackendKind, Config, LogFormat};
 pub(super) type Set = fn(&mut Config, &DeValue<'_>) -> Result<(), String>;
 
 /// Sections this build has.
-pub(super) const SECTIONS: [&str; 13] = [
+pub(super) const SECTIONS: [&str; 14] = [
     "gateway",
+    "privileges",
     "ike",
     "backend",
     "backend.userspace",
@@ -165,7 +167,7 @@ pub(super) fn names() -> impl Iterator<Item = &'static str> {
 }
 
 fn all() -> impl Iterator<Item = &'static (&'static str, Set)> {
-    KEYS.iter().chain(nic::KEYS).chain(vici::KEYS).chain(http::KEYS)
+    KEYS.iter().chain(privileges::KEYS).chain(nic::KEYS).chain(vici::KEYS).chain(http::KEYS)
 }
 
 /// Why a section cannot be used, when it belongs to a part that is not in this build.

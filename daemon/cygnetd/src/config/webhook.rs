@@ -60,6 +60,15 @@ impl Webhook {
         doubts.into_iter().map(named).collect()
     }
 
+    /// Files that are read whenever it is served.
+    pub(crate) fn files(&self) -> impl Iterator<Item = &Path> {
+        let keys = match &self.endpoint.keys {
+            Keys::File(path) => Some(path.as_path()),
+            Keys::Given(_) => None,
+        };
+        keys.into_iter().chain(self.endpoint.ca_file.as_deref())
+    }
+
     /// What goes there.
     pub(crate) fn subscription(&self) -> Subscription {
         Subscription {

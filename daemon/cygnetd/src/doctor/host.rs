@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 
-use ike_model::doctor::{Facts, KernelFacts, Port, Socket};
+use ike_model::doctor::{Facts, KernelFacts, Port, Privileges, Socket};
 use ipsec::{AddressRange, OuterAddresses, SelectorPair};
 use offload_host::devices::{self, Link};
 use offload_host::probe::{self, KernelPolicy, KernelVerdict, Lookup, Probe, SeenRule, Way};
@@ -17,11 +18,16 @@ use crate::clock;
 use crate::config::Config;
 use crate::load::{self, FILE};
 use crate::net::udp_port_holders;
+use crate::privileges::{self, Account, reach};
 use crate::why::host::link_of;
 
 /// What is asked.
 pub(super) struct Question {
     pub(super) config: Config,
+    /// The user as whom the daemon runs, where it was started with more privileges than that one has.
+    pub(super) account: Option<Account>,
+    /// The files of the settings.
+    pub(super) settings: Vec<PathBuf>,
     /// What the backend is.
     pub(super) nature: Nature,
     /// Names of its devices.
@@ -57,6 +63,7 @@ pub(super) fn look(question: &Question) -> Result<Seen, HostError> {
         tun_usable: OpenOptions::new().read(true).write(true).open("/dev/net/tun").is_ok(),
         ports: [config.ike.settings.port, config.ike.settings.nat_port].map(port).into(),
         privileges: privileges(),
+        unreachable: unreachable(question),
         links: others.iter().map(|link| link_of(&links, link, Family::V4)).collect(),
         reverse_path_drops: probe::reverse_path_drops().unwrap_or_default(),
         forwards: (forwards(Family::V4), forwards(Family::V6)),
@@ -161,13 +168,18 @@ fn port(number: u16) -> Port {
     Port { number, ours, others }
 }
 
-/// Effective capabilities of this process by their numbers in capability.h.
-fn privileges() -> Vec<(&'static str, bool)> {
-    const NEEDED: [(&str, u32); 3] = [("NET_ADMIN", 12), ("NET_RAW", 13), ("NET_BIND_SERVICE", 10)];
-    let status = fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
-    let set = status.lines().find_map(|line| line.strip_prefix("CapEff:")).map(str::trim);
-    let set = set.and_then(|set| u64::from_str_radix(set, 16).ok()).unwrap_or_default();
-    NEEDED.map(|(name, bit)| (name, set & (1 << bit) != 0)).into()
+fn privileges() -> Privileges {
+    let privileges::Seen { user, needed, others } = privileges::seen();
+    Privileges { user, needed, others }
+}
+
+/// What whoever the daemon runs as cannot reach, where it has given up what it was started with.
+fn unreachable(question: &Question) -> Vec<(String, String)> {
+    let Question { config, account: Some(account), settings, .. } = question else { return Vec::new() };
+    let connections = if config.swanctl.load { load::read(&config.swanctl.directory).paths() } else { Vec::new() };
+    let mut all = reach::files(config, settings, &connections, account);
+    all.extend(reach::places(config, account, false));
+    all.into_iter().map(|found| (found.text, found.fix)).collect()
 }
 
 fn socket(config: &Config) -> Option<Socket> {

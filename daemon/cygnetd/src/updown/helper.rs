@@ -7,9 +7,12 @@
 
 use std::collections::HashMap;
 use std::ffi::OsString;
+use std::fs::Metadata;
 use std::io;
 use std::os::fd::AsFd as _;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::path::Path;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -55,6 +58,15 @@ impl Helper {
         self.channel.try_clone()
     }
 
+    /// Somebody who does for `user` what that user may not.
+    ///
+    /// # Errors
+    /// There is no file descriptor for it.
+    pub(crate) fn deputy(&self, user: u32) -> anyhow::Result<Deputy> {
+        let channel = self.channel.try_clone().context("cannot reach the helper that runs updown scripts")?;
+        Ok(Deputy { channel, user })
+    }
+
     /// Its process id.
     pub(super) fn id(&self) -> u32 {
         self.process.id()
@@ -64,10 +76,17 @@ impl Helper {
         self.channel.send(request)
     }
 
-    /// Makes sure that it is gone; the answer says how it went.
+    /// Makes sure that it is gone, as far as it is ours to end; the answer says how it went.
     pub(super) fn bury(mut self) -> String {
         // One that has ended stays ended.
-        let _ = self.process.kill();
+        let killed = self.process.kill();
+        if killed.is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
+            && matches!(self.process.try_wait(), Ok(None))
+        {
+            // It has more privileges than we have by now. Once nobody speaks to it any more it ends by itself.
+            self.channel.close();
+            return "it does not end, and is left to itself".into();
+        }
         match self.process.wait().map(|status| (status.code(), status.signal())) {
             Ok((Some(code), _)) => format!("it ended with status {code}"),
             Ok((None, signal)) => format!("it was killed by signal {}", signal.unwrap_or_default()),
@@ -87,6 +106,25 @@ impl Helper {
             }
         }
         self.bury();
+    }
+}
+
+/// A helper as seen by somebody who needs its privileges.
+#[derive(Debug)]
+pub(crate) struct Deputy {
+    channel: Channel,
+    /// Whose deputy it is.
+    pub(crate) user: u32,
+}
+
+impl Deputy {
+    /// Has a socket file removed, if it is this device's and inode still.
+    ///
+    /// # Errors
+    /// The helper cannot be told.
+    pub(crate) fn remove_socket(&self, path: &Path, (device, inode): (u64, u64)) -> io::Result<()> {
+        let path = path.to_str().ok_or(io::ErrorKind::InvalidFilename)?.to_owned();
+        self.channel.send(&Request::RemoveSocket { path, device, inode })
     }
 }
 
@@ -226,6 +264,7 @@ impl Scripts {
                     longest = longest.max(limit);
                     self.run(id, limit, script, environment);
                 }
+                Ok(Some(Request::RemoveSocket { path, device, inode })) => remove_socket(&path, device, inode),
                 Ok(Some(Request::End {})) => {
                     self.running.kill(Signal::TERM);
                     if !self.running.none_left(GRACE) {
@@ -266,6 +305,14 @@ impl Scripts {
             report(Report::Ended { id, end: End::NotRun(error.to_string()) });
             on_failure.told();
         }
+    }
+}
+
+/// It may be another one by now, or none.
+fn remove_socket(path: &str, device: u64, inode: u64) {
+    let same = |file: &Metadata| file.file_type().is_socket() && (file.dev(), file.ino()) == (device, inode);
+    if std::fs::symlink_metadata(path).is_ok_and(|file| same(&file)) {
+        let _ = std::fs::remove_file(path);
     }
 }
 

@@ -30,6 +30,15 @@ pub(super) enum Request {
         /// All of its environment.
         environment: Vec<(String, String)>,
     },
+    /// Remove the file of a socket, if it is the same still.
+    RemoveSocket {
+        /// Where.
+        path: String,
+        /// The file's device.
+        device: u64,
+        /// Its number there.
+        inode: u64,
+    },
     /// Kill what runs and end.
     End {},
 }
@@ -97,6 +106,12 @@ impl Channel {
         }
         set_socket_timeout(&socket, Timeout::Send, Some(PATIENCE))?;
         Ok(Self(socket))
+    }
+
+    /// Nothing is sent or received any more, by any of its duplicates.
+    pub(super) fn close(&self) {
+        // It may be closed already.
+        let _ = rustix::net::shutdown(&self.0, rustix::net::Shutdown::Both);
     }
 
     /// The same end, for another thread.

@@ -16,7 +16,7 @@ use super::environment::{environment, verb};
 use super::helper::Helper;
 use super::protocol::{Channel, End, Report, Request};
 use super::queue::Queue;
-use super::{Failures, Limits, Told};
+use super::{Failures, Limits, Successor, Told};
 use crate::clock;
 use crate::events::Hub;
 
@@ -74,6 +74,7 @@ pub(super) struct Runner {
     /// For those who listen to helpers.
     to_us: Sender<Message>,
     helper: Option<Helper>,
+    successor: Successor,
     /// Number of the helper; grows with each.
     number: u64,
     /// When the next one is started, where there is none.
@@ -92,6 +93,7 @@ impl Runner {
         failures: Arc<Failures>,
         to_us: Sender<Message>,
         helper: Helper,
+        successor: Successor,
     ) -> io::Result<Self> {
         let mut runner = Self {
             limits,
@@ -99,6 +101,7 @@ impl Runner {
             failures,
             to_us,
             helper: None,
+            successor,
             number: 0,
             next_helper: None,
             queue: Queue::default(),
@@ -211,22 +214,36 @@ impl Runner {
         self.hub.publish(EventBody::UpdownFailed { connection, child, unique_id, verb, status, cause });
     }
 
-    /// The helper is of no use any more: what it ran has an unknown end, what waits is run by its successor.
+    /// The helper is of no use any more: what it ran has an unknown end, what waits is run by its successor, if it can have one.
     fn lost(&mut self, why: &str) {
         let Some(helper) = self.helper.take() else { return };
         let (pid, how) = (helper.id(), helper.bury());
-        tracing::warn!(pid, "the helper that runs updown scripts is gone ({why}; {how}): another one is started");
+        match self.successor {
+            Successor::Possible => {
+                tracing::warn!(
+                    pid,
+                    "the helper that runs updown scripts is gone ({why}; {how}): another one is started"
+                );
+            }
+            Successor::Unprivileged => tracing::error!(
+                pid,
+                "the helper that runs updown scripts is gone ({why}; {how}), and with it the privileges to run them: restart cygnetd"
+            ),
+        }
         for id in self.queue.all_running() {
             let what = "the helper was lost while it ran; it may run still";
             self.ended(id, &End::NotRun(what.into()));
         }
-        self.next_helper = Some(Instant::now() + PAUSE);
+        self.next_helper = (self.successor == Successor::Possible).then(|| Instant::now() + PAUSE);
     }
 
     fn look_for_trouble(&mut self) {
         let longest = self.limits.time + SILENCE;
         if self.helper.is_some() && self.begun.values().any(|begun| begun.elapsed() > longest) {
             self.lost("it does not say what became of a script");
+        }
+        if self.helper.is_none() && self.successor == Successor::Unprivileged {
+            self.give_up("the helper that could run it is gone: restart cygnetd");
         }
         if self.helper.is_none() && self.next_helper.is_some_and(|at| at <= Instant::now()) {
             let employed = Helper::start().and_then(|helper| Ok(self.employ(helper)?));
@@ -257,14 +274,19 @@ impl Runner {
         thread.spawn(move || listen(&channel, number, &to_us)).map(drop)
     }
 
+    /// Runs nothing of what waits.
+    fn give_up(&mut self, why: &str) {
+        let waiting: Vec<Call> = self.queue.drain().collect();
+        for call in waiting {
+            self.failed(&call, None, why.into());
+        }
+    }
+
     fn stop(&mut self) {
         for id in self.queue.all_running() {
             self.ended(id, &End::NotRun("the daemon has stopped and does not wait for its end".into()));
         }
-        let waiting: Vec<Call> = self.queue.drain().collect();
-        for call in waiting {
-            self.failed(&call, None, "the daemon has stopped before it could be run".into());
-        }
+        self.give_up("the daemon has stopped before it could be run");
         if let Some(helper) = self.helper.take() {
             helper.end();
         }

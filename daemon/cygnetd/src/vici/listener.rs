@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,12 +15,13 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::session;
-use super::socket_file::SocketFile;
+use super::socket_file::{self, Reserved, SocketFile};
 use crate::config::Vici;
 use crate::config::vici::Place;
 use crate::core::Core;
 use crate::net::tcp_port_holder;
 use crate::subscribers::Peer;
+use crate::updown::helper::Helper;
 
 /// Clients served at the same time.
 const CLIENTS: usize = 2048;
@@ -52,34 +54,61 @@ pub(super) struct Connection {
     pub(super) peer: Peer,
 }
 
+/// The socket files, where they have to be made before the rest: their clients wait until they are served.
+#[derive(Default)]
+pub(crate) struct Places(Vec<(PathBuf, Reserved)>);
+
+impl Places {
+    /// Whether [`Listener::bind`] would succeed, without listening yet.
+    ///
+    /// # Errors
+    /// As [`Listener::bind`].
+    pub(crate) fn check(vici: &Vici) -> anyhow::Result<Self> {
+        vici.places.iter().try_for_each(|place| match place {
+            Place::Unix(path) => socket_file::could_be_bound(path, &vici.access),
+            Place::Tcp(address) => bound(*address).map(|_| ()),
+        })?;
+        Ok(Self::default())
+    }
+
+    /// The same, and makes the socket files, which belong to `user` unless the settings say otherwise.
+    ///
+    /// # Errors
+    /// As [`Listener::bind`].
+    pub(crate) fn reserve(vici: &Vici, helper: &Helper, user: u32) -> anyhow::Result<Self> {
+        let Self(mut places) = Self::check(vici)?;
+        for path in vici.files() {
+            let deputy = helper.deputy(user)?;
+            places.push((path.to_owned(), Reserved::bind(path, &vici.access, BACKLOG, Some(deputy))?));
+        }
+        Ok(Self(places))
+    }
+}
+
 impl Listener {
     /// Listens on all places, or on none.
     ///
     /// # Errors
     /// One sentence naming the place, and what is in the way.
-    pub(crate) fn bind(vici: &Vici) -> anyhow::Result<Self> {
+    pub(crate) fn bind(vici: &Vici, places: Places) -> anyhow::Result<Self> {
         allow_descriptors();
-        let bind = |place: &Place| {
+        let Places(mut reserved) = places;
+        let mut bind = |place: &Place| {
             let listening = match place {
-                Place::Unix(path) => SocketFile::bind(path, &vici.access, BACKLOG).map(Listening::Unix)?,
+                Place::Unix(path) => {
+                    let made = reserved.iter().position(|(reserved, _)| reserved == path);
+                    let made = made.map(|at| Ok(reserved.swap_remove(at).1));
+                    made.unwrap_or_else(|| Reserved::bind(path, &vici.access, BACKLOG, None))?
+                        .open()
+                        .map(Listening::Unix)?
+                }
                 Place::Tcp(address) => listen(*address).map(Listening::Tcp)?,
             };
             warn_of(place, vici.access.mode);
             Ok(Arc::new(listening))
         };
-        let sockets = vici.places.iter().map(bind).collect::<anyhow::Result<_>>()?;
+        let sockets = vici.places.iter().map(&mut bind).collect::<anyhow::Result<_>>()?;
         Ok(Self { sockets, patience: vici.patience })
-    }
-
-    /// Whether [`Self::bind`] would succeed, without listening yet.
-    ///
-    /// # Errors
-    /// As [`Self::bind`].
-    pub(crate) fn check(vici: &Vici) -> anyhow::Result<()> {
-        vici.places.iter().try_for_each(|place| match place {
-            Place::Unix(path) => SocketFile::could_be_bound(path, &vici.access),
-            Place::Tcp(address) => bound(*address).map(|_| ()),
-        })
     }
 
     /// Serves clients until the future is dropped.
@@ -214,17 +243,17 @@ mod tests {
         let held = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = held.local_addr().unwrap();
         let vici = Vici { places: vec![Place::Tcp(address)], ..Vici::default() };
-        for error in [Listener::bind(&vici).err(), Listener::check(&vici).err()] {
+        for error in [Listener::bind(&vici, Places::default()).err(), Places::check(&vici).err()] {
             let error = error.unwrap().to_string();
             assert!(error.contains(&format!("(pid {})", std::process::id())), "{error}");
         }
         drop(held);
         // A process that another test has just forked has it, too, until it runs its own program.
         let patience = std::time::Instant::now() + std::time::Duration::from_secs(60);
-        while let Err(error) = Listener::check(&vici) {
+        while let Err(error) = Places::check(&vici) {
             assert!(std::time::Instant::now() < patience, "{error}");
         }
-        Listener::bind(&vici).unwrap();
+        Listener::bind(&vici, Places::default()).unwrap();
     }
 
     #[tokio::test]
@@ -234,7 +263,7 @@ mod tests {
         let mut vici = Vici::default();
         vici.access.group = rustix::process::getegid().as_raw().to_string();
         vici.places = vec![Place::Unix(path.clone()), Place::Tcp(held.local_addr().unwrap())];
-        assert!(Listener::bind(&vici).is_err());
+        assert!(Listener::bind(&vici, Places::default()).is_err());
         assert!(!path.exists());
     }
 }

@@ -78,9 +78,11 @@ fn restart_needed(started: &Config, new: &Config) -> Vec<&'static str> {
     now.ike.settings.key_export = new.ike.settings.key_export;
     let tables = [
         ("gateway", new.gateway != now.gateway),
+        ("privileges", new.privileges != now.privileges),
         ("ike", new.ike != now.ike),
         ("backend", new.backend != now.backend),
         ("swanctl", new.swanctl != now.swanctl),
+        ("updown", new.updown != now.updown),
         ("vici", new.vici != now.vici),
         ("history", new.history != now.history),
         ("http", new.http != now.http),

@@ -12,6 +12,7 @@ use tokio::net::UnixListener;
 
 use crate::config::vici::Access;
 use crate::net::process_name;
+use crate::updown::helper::Deputy;
 
 /// A listening socket file. Dropping it removes the file.
 pub(super) struct SocketFile {
@@ -26,60 +27,85 @@ struct Owner {
     group: u32,
 }
 
-impl SocketFile {
-    /// Binds `path`. A file left by a dead process is removed, a live listener never. Nobody can connect before the file is as `access` says.
+/// A socket file at which clients may wait until they are accepted. Dropping it removes the file.
+pub(super) struct Reserved {
+    remover: Remover,
+    listener: StdListener,
+}
+
+impl Reserved {
+    /// Binds `path`. A file left by a dead process is removed, a live listener never. Nobody can connect before the file is as `access` says. Where
+    /// there is a `deputy`, it belongs to the user whose deputy that is, unless `access` names another one.
     ///
     /// # Errors
     /// One sentence naming the holder, the file, the user or the group.
-    pub(super) fn bind(path: &Path, access: &Access, backlog: i32) -> anyhow::Result<Self> {
-        let owner = Self::check(path, access)?;
+    pub(super) fn bind(path: &Path, access: &Access, backlog: i32, deputy: Option<Deputy>) -> anyhow::Result<Self> {
+        let owner = check(path, access)?;
         let shown = path.display();
         let making = || format!("cannot make the VICI socket {shown}");
         let socket = Socket::new(Domain::UNIX, Type::STREAM, None).with_context(making)?;
         socket.bind(&SockAddr::unix(path).with_context(making)?).with_context(making)?;
-        let remover = Remover::of(path);
+        let user = owner.user.or(deputy.as_ref().map(|deputy| deputy.user));
+        let remover = Remover::of(path, deputy);
         // Until it listens, whoever connects is refused, whatever the file's permissions.
-        chown(path, owner.user, Some(owner.group))
+        chown(path, user, Some(owner.group))
             .with_context(|| format!("cannot give {shown} to user `{}` and group `{}`", access.user, access.group))?;
         std::fs::set_permissions(path, Permissions::from_mode(access.mode))
             .with_context(|| format!("cannot give {shown} the mode {:04o}", access.mode))?;
         socket.listen(backlog).with_context(making)?;
         socket.set_nonblocking(true).with_context(making)?;
-        let listener = UnixListener::from_std(StdListener::from(socket)).with_context(making)?;
-        Ok(Self { _remover: remover, listener })
+        Ok(Self { remover, listener: StdListener::from(socket) })
     }
 
-    /// Whether [`Self::bind`] would succeed, without listening yet.
-    fn check(path: &Path, access: &Access) -> anyhow::Result<Owner> {
-        make_room(path)?;
-        let Access { user, group, .. } = access;
-        let group =
-            number_of("/etc/group", group).with_context(|| format!("vici.group: there is no group `{group}`"))?;
-        if user.is_empty() {
-            return Ok(Owner { user: None, group });
-        }
-        let user = number_of("/etc/passwd", user).with_context(|| format!("vici.user: there is no user `{user}`"))?;
-        Ok(Owner { user: Some(user), group })
-    }
-
-    /// Whether there is room for it, and whether user and group exist.
+    /// From now on clients are accepted, from within the runtime.
     ///
     /// # Errors
-    /// As [`Self::bind`].
-    pub(super) fn could_be_bound(path: &Path, access: &Access) -> anyhow::Result<()> {
-        Self::check(path, access).map(|_| ())
+    /// One sentence naming the file.
+    pub(super) fn open(self) -> anyhow::Result<SocketFile> {
+        let shown = self.remover.path.display();
+        let listener = UnixListener::from_std(self.listener).with_context(|| format!("cannot listen at {shown}"))?;
+        Ok(SocketFile { _remover: self.remover, listener })
     }
+}
+
+/// Whether there is room for a file, and whether user and group exist.
+///
+/// # Errors
+/// As [`Reserved::bind`].
+pub(super) fn could_be_bound(path: &Path, access: &Access) -> anyhow::Result<()> {
+    check(path, access).map(|_| ())
+}
+
+fn check(path: &Path, access: &Access) -> anyhow::Result<Owner> {
+    make_room(path)?;
+    let Access { user, group, .. } = access;
+    let group = number_of("/etc/group", group).with_context(|| format!("vici.group: there is no group `{group}`"))?;
+    if user.is_empty() {
+        return Ok(Owner { user: None, group });
+    }
+    let user = number_of("/etc/passwd", user).with_context(|| format!("vici.user: there is no user `{user}`"))?;
+    Ok(Owner { user: Some(user), group })
 }
 
 /// Removes the file of a socket that goes, unless its place has been given to another one meanwhile.
 struct Remover {
     path: PathBuf,
     file: Option<(u64, u64)>,
+    deputy: Option<Deputy>,
 }
 
 impl Remover {
-    fn of(path: &Path) -> Self {
-        Self { path: path.to_owned(), file: device_and_inode(path) }
+    fn of(path: &Path, deputy: Option<Deputy>) -> Self {
+        Self { path: path.to_owned(), file: device_and_inode(path), deputy }
+    }
+
+    fn remove(&self) -> io::Result<()> {
+        match (std::fs::remove_file(&self.path), &self.deputy, self.file) {
+            (Err(error), Some(deputy), Some(file)) if error.kind() == io::ErrorKind::PermissionDenied => {
+                deputy.remove_socket(&self.path, file)
+            }
+            (outcome, ..) => outcome,
+        }
     }
 }
 
@@ -89,7 +115,7 @@ impl Drop for Remover {
         if now.is_some() && now != self.file {
             return tracing::warn!(path = %self.path.display(), "the VICI socket is another one by now, and stays");
         }
-        if let Err(error) = std::fs::remove_file(&self.path) {
+        if let Err(error) = self.remove() {
             tracing::warn!(path = %self.path.display(), %error, "cannot remove the VICI socket");
         }
     }
@@ -170,7 +196,11 @@ mod tests {
     }
 
     fn bind(path: &Path) -> anyhow::Result<SocketFile> {
-        SocketFile::bind(path, &access("", &own_group(), 0o660), 8)
+        bind_as(path, &access("", &own_group(), 0o660))
+    }
+
+    fn bind_as(path: &Path, access: &Access) -> anyhow::Result<SocketFile> {
+        Reserved::bind(path, access, 8, None)?.open()
     }
 
     #[tokio::test]
@@ -230,7 +260,7 @@ mod tests {
         let path = path("mode");
         let user = rustix::process::geteuid().as_raw();
         for mode in [0o600, 0o660, 0o666] {
-            let bound = SocketFile::bind(&path, &access(&user.to_string(), &own_group(), mode), 8).unwrap();
+            let bound = bind_as(&path, &access(&user.to_string(), &own_group(), mode)).unwrap();
             let file = std::fs::metadata(&path).unwrap();
             assert_eq!((file.mode() & 0o7777, file.uid(), file.gid().to_string()), (mode, user, own_group()));
             drop(bound);
@@ -243,7 +273,7 @@ mod tests {
         assert!(error.contains("/nonexistent"), "{error}");
         for (user, group) in [("", "no-such-group"), ("no-such-user", "root")] {
             let file = path("nobody");
-            let error = SocketFile::bind(&file, &access(user, group, 0o660), 8).err().unwrap().to_string();
+            let error = bind_as(&file, &access(user, group, 0o660)).err().unwrap().to_string();
             assert!(error.contains("there is no") && error.contains("no-such"), "{error}");
             assert!(!file.exists());
         }

@@ -1,15 +1,28 @@
 //! The host around the daemon: privileges, ports, forwarding, links, routes, policies, paths, socket and clock.
 
-use super::{Check, Facts, Path, Port};
+use super::{Check, Facts, Path, Port, Privileges};
 
 pub(super) fn privileges(facts: &Facts) -> Vec<Check> {
     const AREA: &str = "privilege";
-    let missing: Vec<&str> = facts.privileges.iter().filter(|(_, has)| !has).map(|(name, _)| *name).collect();
-    if missing.is_empty() {
-        return vec![Check::ok(AREA, "the daemon may do what it has to")];
-    }
-    let text = format!("the daemon lacks {}", missing.join(" and "));
-    vec![Check::error(AREA, text, "start it as root or give it the capabilities")]
+    let Privileges { user, needed, others } = &facts.privileges;
+    let names =
+        |held: bool| -> Vec<&str> { needed.iter().filter(|(_, has)| *has == held).map(|(name, _)| *name).collect() };
+    let missing = names(false);
+    let held = match (names(true).join(", "), others) {
+        (held, 0) if held.is_empty() => "no capability".to_owned(),
+        (held, 0) => format!("{held} and no other capability"),
+        (held, others) if held.is_empty() => format!("{others} capabilities, but none of those it needs"),
+        (held, others) => format!("{held} and {others} other capabilities"),
+    };
+    let mut checks = vec![match missing.is_empty() {
+        true => Check::ok(AREA, format!("the daemon runs as user {user} with {held}")),
+        false => {
+            let text = format!("the daemon lacks {}: it runs as user {user} with {held}", missing.join(" and "));
+            Check::error(AREA, text, "start it as root or give it the capabilities")
+        }
+    }];
+    checks.extend(facts.unreachable.iter().map(|(text, fix)| Check::warning(AREA, text, fix)));
+    checks
 }
 
 pub(super) fn ports(facts: &Facts) -> Vec<Check> {

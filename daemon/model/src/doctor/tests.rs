@@ -31,6 +31,10 @@ fn fit() -> ChildFit {
     }
 }
 
+fn privileges(others: u32) -> Privileges {
+    Privileges { user: "cygnet".into(), needed: vec![("NET_ADMIN", true), ("NET_RAW", true)], others }
+}
+
 fn sound() -> Facts {
     Facts {
         devices: DeviceTable { devices: vec![device(DeviceState::Up)] },
@@ -40,7 +44,8 @@ fn sound() -> Facts {
         children: vec![fit()],
         refused: Vec::new(),
         ports: [500, 4500].map(|number| Port { number, ours: true, others: Vec::new() }).into(),
-        privileges: vec![("NET_ADMIN", true), ("NET_RAW", true)],
+        privileges: privileges(0),
+        unreachable: Vec::new(),
         links: vec![link("lan0"), link("wan0")],
         reverse_path_drops: 0,
         redirects: Vec::new(),
@@ -67,6 +72,17 @@ fn sound() -> Facts {
 }
 
 #[test]
+fn it_is_said_as_whom_the_daemon_runs_and_with_what() {
+    let said = |facts: &Facts| host::privileges(facts)[0].text.clone();
+    assert_eq!(said(&sound()), "the daemon runs as user cygnet with NET_ADMIN, NET_RAW and no other capability");
+    let more = Facts { privileges: Privileges { user: "root".into(), ..privileges(38) }, ..sound() };
+    assert_eq!(said(&more), "the daemon runs as user root with NET_ADMIN, NET_RAW and 38 other capabilities");
+    let mut none = sound();
+    none.privileges.needed.iter_mut().for_each(|(_, has)| *has = false);
+    assert_eq!(said(&none), "the daemon lacks NET_ADMIN and NET_RAW: it runs as user cygnet with no capability");
+}
+
+#[test]
 fn a_sound_gateway_has_no_doubts() {
     let checks = examine(&sound());
     assert!(checks.iter().all(|check| check.level == Level::Ok && check.fix.is_empty()), "{checks:#?}");
@@ -78,7 +94,7 @@ fn a_sound_gateway_has_no_doubts() {
 /// A change, the area and level of what is found, and a piece of it.
 type Case = (fn(&mut Facts), &'static str, Level, &'static str);
 
-const CASES: [Case; 29] = [
+const CASES: [Case; 30] = [
     (|f| f.exports_keys = true, "vici", Level::Warning, "keys of all SAs are kept"),
     (|f| f.devices.devices[0].state = DeviceState::Down, "device", Level::Error, "cygnet0 is down"),
     (|f| f.devices.devices[0].state = DeviceState::Gone, "device", Level::Error, "was removed"),
@@ -115,7 +131,13 @@ const CASES: [Case; 29] = [
     (|f| f.ports[0].number = 0, "port", Level::Warning, "off"),
     (|f| f.ports[1].ours = false, "port", Level::Error, "4500 is not held"),
     (|f| f.ports[0].others.push("charon (pid 7)".into()), "port", Level::Error, "also held by charon (pid 7)"),
-    (|f| f.privileges[1].1 = false, "privilege", Level::Error, "lacks NET_RAW"),
+    (|f| f.privileges.needed[1].1 = false, "privilege", Level::Error, "lacks NET_RAW"),
+    (
+        |f| f.unreachable = vec![("cannot read /x".into(), "chgrp".into())],
+        "privilege",
+        Level::Warning,
+        "cannot read /x",
+    ),
     (|f| f.forwards.0 = false, "host", Level::Warning, "IPv4 is not forwarded"),
     (|f| f.forwards.1 = false, "host", Level::Warning, "IPv6 is not forwarded"),
     (|f| (f.links[0].reverse_path, f.reverse_path_drops) = (1, 9), "host", Level::Warning, "(lan0): 9 packets"),

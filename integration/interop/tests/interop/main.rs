@@ -39,6 +39,7 @@ mod page;
 mod past;
 mod peers;
 mod privacy;
+mod privileges;
 mod protocol;
 mod python;
 mod recorder;
@@ -121,6 +122,7 @@ fn main() -> ExitCode {
         webhook::trials(),
         fleet::trials(),
         privacy::trials(),
+        privileges::trials(),
         page::trials(),
         limits::trials(),
         kernel::trials(),

@@ -64,8 +64,13 @@ fn prepare(directory: &Path, backend: &str, extra: &str, log: &str) -> anyhow::R
         true => String::new(),
         false => format!("[http]\nlisten = \"unix:{}\"\n", directory.join("cygnet.http").display()),
     };
+    // Whoever runs the lab may have a user of that name, who has no place in it.
+    let privileges = match extra.contains("[privileges]") {
+        true => "",
+        false => "[privileges]\nuser = \"root\"\n",
+    };
     let text = format!(
-        "[backend]\nkind = \"{backend}\"\n[swanctl]\ndirectory = \"{}\"\n[vici]\nsocket = \"unix://{}\"\n[log]\nlevel = \"{level}\"\n{history}{http}{extra}",
+        "{privileges}[backend]\nkind = \"{backend}\"\n[swanctl]\ndirectory = \"{}\"\n[vici]\nsocket = \"unix://{}\"\n[log]\nlevel = \"{level}\"\n{history}{http}{extra}",
         directory.join("swanctl").display(),
         socket.display(),
     );
