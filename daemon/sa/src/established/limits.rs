@@ -11,6 +11,7 @@ use crate::children::{ChildSa, Outbound, inactivity_step};
 use crate::core::Core;
 use crate::deadline::ChildTimer;
 use crate::established::{Active, Authenticated, Intent};
+use crate::retry;
 use crate::say::say;
 use crate::turn::{Purpose, Turn};
 
@@ -153,6 +154,24 @@ impl Authenticated {
         if self.child(unique_id).is_some_and(|child| child.state == ChildSaState::Installed) {
             self.intend(core, turn, Intent::RekeyChild(unique_id));
         }
+    }
+
+    /// The peer's rekeying of a CHILD SA has come to nothing before the switch: the old one goes on, and is rekeyed when its time comes, or after
+    /// a while when that has passed.
+    pub(crate) fn go_on(&mut self, turn: &mut Turn<'_>, old: u32) {
+        let now = turn.now();
+        let given_up = |child: &&mut ChildSa| child.state == ChildSaState::Rekeyed && child.successor.is_none();
+        let Some(child) = self.child_mut(old).filter(given_up) else { return };
+        child.state = ChildSaState::Installed;
+        let due = child.installed_at.zip(child.limits.soft.time).map(|(since, time)| since + time);
+        if child.soft_expired {
+            let wait = retry::rekeying(child.rekey_failures, child.time_left(now), turn.random());
+            turn.deadlines.set(child.timer(ChildTimer::Retry), now + wait);
+        } else if let Some(due) = due {
+            turn.deadlines.set(child.timer(ChildTimer::Soft), due);
+        }
+        // A limit that its device has raised meanwhile was of no interest then.
+        self.count(turn, old);
     }
 
     /// A hard limit was reached, in one direction or by time in both: the SA carries nothing any more. The child is made again.

@@ -133,11 +133,11 @@ pub(crate) fn start_rekey(
 ) -> Result<(), Error> {
     let replaced = authenticated.children.iter().any(|other| other.replaces == Some(unique_id));
     let Some(child) = authenticated.child_mut(unique_id) else { return Ok(()) };
-    if child.state != ChildSaState::Installed || replaced {
+    if child.state != ChildSaState::Installed || child.is_closing() || replaced {
         return Ok(());
     }
-    if child.outbound == Outbound::Reserved {
-        // The peer has just made it and has not switched yet.
+    if child.replaces.is_some() || child.outbound == Outbound::Reserved {
+        // The peer has just made it and has not switched yet: it may still come to nothing.
         let at = turn.after(retry::temporary_failure(turn.random()));
         turn.deadlines.set(child.timer(ChildTimer::Retry), at);
         return Ok(());

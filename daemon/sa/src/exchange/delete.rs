@@ -214,10 +214,8 @@ fn peer_deletes(
         }
         ChildSaState::Created | ChildSaState::Installing | ChildSaState::Installed | ChildSaState::Rekeying => {
             // The peer takes back its rekeying before we have switched: the old SA is what there is.
-            if let Some(old) = replaces.and_then(|old| authenticated.child_mut(old)) {
-                if old.state == ChildSaState::Rekeyed {
-                    old.state = ChildSaState::Installed;
-                }
+            if let Some(old) = replaces.filter(|old| authenticated.child(*old).is_some()) {
+                authenticated.go_on(turn, old);
                 later.push((unique_id, None));
                 return Some(spi);
             }

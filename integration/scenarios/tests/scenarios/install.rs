@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ike_model::{CauseKind, CommandError};
 use ipsec::{OffloadError, Op, PolicyAction, PolicySpec};
-use scenarios::{A, B, World};
+use scenarios::{A, B, World, config};
 
 fn full() -> OffloadError {
     OffloadError::Full { device: "recorder".into(), table: "SAD", size: 2 }
@@ -53,6 +53,30 @@ fn rekeyed_child_refused() {
             assert_eq!((world.traffic.lost, world.traffic.blocked), (0, 0));
         }
     }
+}
+
+/// The peer makes a successor, cannot install it and takes it back: the soft limit of the old pair still holds.
+#[test]
+fn what_the_peer_failed_to_rekey_is_rekeyed_when_its_time_comes() {
+    let limits = config::time_limits(20, 80);
+    let at_a = config::with_child(config::connection("gw", A, B), |child| child.lifetime = limits);
+    let mut world = World::pair_of(1, at_a, config::connection("gw", B, A));
+    world.establish();
+    let before = world.tunnels(A, B);
+    world.rekey_child(B, "net");
+    for _ in 0..19 {
+        world.gateway(B).backend.refuse_next_install(full());
+        world.run_for(Duration::from_secs(1));
+    }
+    assert!(world.gateway(A).count("child-sa.withdrawn") > 0);
+    assert_eq!((world.gateway(A).count("child-sa.soft-expired"), world.tunnels(A, B)), (0, before));
+    world.run_for(Duration::from_secs(2));
+    assert_eq!(world.gateway(A).count("child-sa.soft-expired"), 1);
+    world.gateway(B).backend.refuse_nothing();
+    world.run_for(Duration::from_secs(20));
+    assert!(world.gateway(A).count("child-sa.rekeyed") > 0);
+    assert_eq!(world.gateway(A).count("child-sa.closed"), 0);
+    world.check_one_tunnel(A, B);
 }
 
 /// Waiting for a backend holds up the exchange, and repeated requests meanwhile do no harm.

@@ -282,3 +282,39 @@ fn a_new_child_is_deleted_before_its_activation_is_reported() {
         check(setup, &[(0, initiate(initiator)), (pause, close(closer))]);
     }
 }
+
+/// X13, C28: a successor that the peer has made and not switched to reaches its hard limit and is asked to be rekeyed, while both ends rekey the IKE
+/// SA. It was rekeyed before it was up, and told down when the peer, which could not install it, took it back.
+#[test]
+fn a_successor_is_at_its_limit_before_the_switch() {
+    let actions = [
+        (0, initiate(A)),
+        (10, rekey(B)),
+        (1, rekey_ike(A)),
+        (0, Op::Refuse(B)),
+        (0, rekey_ike(B)),
+        (0, rekey(A)),
+        (0, Op::Hard(A, 3, Unit::Packets)),
+        (1, Op::Wait),
+    ];
+    check(Setup { seed: 20_284_624, latency: 1, ..plain() }, &actions);
+}
+
+/// C11, C6: the winner of a collision reaches its hard limit before the switch, and the old SA is deleted while the loser's request is still on its
+/// way. The loser went on sending on the old SA until that was answered.
+#[test]
+fn the_winner_is_at_its_limit_before_the_switch() {
+    let requests = Fits { from: Some(B), kind: Kind::CreateRequest };
+    let actions = [
+        (0, initiate(A)),
+        (100, Op::DropNext(requests)),
+        (0, Op::DropNext(requests)),
+        (0, Op::DropNext(requests)),
+        (0, rekey(B)),
+        (0, rekey(A)),
+        (15, Op::Hard(B, 3, Unit::Packets)),
+        (1_000, Op::Packets(B)),
+        (5_000, Op::Wait),
+    ];
+    check(plain(), &actions);
+}

@@ -233,10 +233,7 @@ pub(crate) fn refused_rekey(authenticated: &mut Authenticated, core: &Core, turn
     if let Some(Active::Child(exchange)) = &mut authenticated.active {
         exchange.rival.take_if(|rival| rival.child == new);
     }
-    let given_up = |child: &&mut ChildSa| child.state == ChildSaState::Rekeyed && child.successor.is_none();
-    if let Some(child) = authenticated.child_mut(old).filter(given_up) {
-        child.state = ChildSaState::Installed;
-    }
+    authenticated.go_on(turn, old);
     let ended = |child: &&ChildSa| child.state == ChildSaState::Deleted && child.successor.is_none();
     if let Some(child) = authenticated.child(old).filter(ended) {
         let cause = child.cause.clone().unwrap_or_else(|| Cause::new(CauseKind::PeerDeleted, "deleted by the peer"));

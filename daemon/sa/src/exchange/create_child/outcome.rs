@@ -12,7 +12,7 @@ use crate::established::{Active, Authenticated, Intent};
 use crate::negotiation::{ChildRequest, Offer};
 use crate::retry;
 use crate::say::say;
-use crate::turn::Turn;
+use crate::turn::{Purpose, Turn};
 
 use super::{Exchange, Rival, Step, proceed, rival_took_over};
 pub(super) fn refused(
@@ -241,17 +241,14 @@ pub(crate) fn old_deleted(authenticated: &mut Authenticated, core: &Core, turn: 
     // Ours is being installed once it has won; the peer deletes the old SA for a reason of its own.
     let undecided = !matches!(exchange.step, Step::Installing(_));
     let rival = exchange.rival.as_ref().filter(|_| undecided).map(|rival| rival.child);
-    match rival {
-        // Only the winner deletes the old SA, so the peer's new one stays.
-        Some(new) if authenticated.child(new).is_some() => {
-            authenticated.activate(turn, new);
-            authenticated.finish_replaced(core, turn, new, old);
-        }
-        Some(_) | None => {
-            let ops = authenticated.child_mut(old).map(|child| child.remove_outbound_ops(turn.ids));
-            turn.apply(ops.unwrap_or_default(), crate::turn::Purpose::Remove);
-        }
+    // Only the winner deletes the old SA, so the peer's new one stays.
+    if let Some(new) = rival.filter(|new| authenticated.child(*new).is_some()) {
+        authenticated.activate(turn, new);
+        authenticated.finish_replaced(core, turn, new, old);
     }
+    // Nothing goes where the peer does not receive any more, be it that there is nothing new to take, or that this has reached a limit already.
+    let ops = authenticated.child_mut(old).map(|child| child.remove_outbound_ops(turn.ids));
+    turn.apply(ops.unwrap_or_default(), Purpose::Remove);
     if let Some(child) = authenticated.child(old) {
         turn.deadlines.clear_child(child.unique_id);
     }
