@@ -35,10 +35,8 @@ pub enum DirectoryMessage {
         connection: String,
         /// Child.
         child: String,
-        /// The packet that asked for it.
-        packet: Option<PacketSelectors>,
-        /// The command that did.
-        command: Option<CommandId>,
+        /// Who asks for it.
+        wish: Wish,
     },
     /// A configured child came up.
     ChildUp {
@@ -97,6 +95,42 @@ pub enum DirectoryMessage {
         /// Do not tell the peer, it has forgotten the SA (INITIAL_CONTACT).
         silently: bool,
     },
+}
+
+/// Who asks for a child, or for an IKE SA alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// Its configuration, by which it is to be up.
+    Configured,
+    /// A packet.
+    Packet(PacketSelectors),
+    /// A command.
+    Command(CommandId),
+    /// Whoever did before, and that was not its configuration alone.
+    Again,
+}
+
+impl Wish {
+    /// The packet.
+    pub(crate) fn packet(self) -> Option<PacketSelectors> {
+        match self {
+            Self::Packet(packet) => Some(packet),
+            Self::Configured | Self::Command(_) | Self::Again => None,
+        }
+    }
+
+    /// The command.
+    pub(crate) fn command(self) -> Option<CommandId> {
+        match self {
+            Self::Command(id) => Some(id),
+            Self::Configured | Self::Packet(_) | Self::Again => None,
+        }
+    }
+
+    /// Whether it stands although its configuration does not ask for the child any more.
+    pub(crate) fn is_asked(self) -> bool {
+        self != Self::Configured
+    }
 }
 
 /// An IKE SA that is established.

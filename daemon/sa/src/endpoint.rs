@@ -467,8 +467,8 @@ impl Endpoint {
             }
             DirectoryMessage::Yield { connection } => self.yield_attempts(context, &connection),
             DirectoryMessage::Supersede { unique_id, delay } => self.supersede(context, unique_id, delay),
-            DirectoryMessage::Initiate { unique_id, connection, child, packet, command } => {
-                self.initiate_below(context, unique_id, &connection, &child, (packet, command));
+            DirectoryMessage::Initiate { unique_id, connection, child, wish } => {
+                self.initiate_below(context, unique_id, &connection, &child, wish);
             }
             DirectoryMessage::ChildUp { connection, child, from } => {
                 self.watch_up(&connection, Some(&child));

@@ -55,6 +55,20 @@ pub(crate) enum Intent {
     Mobike(Errand),
 }
 
+impl Intent {
+    /// The child that is asked for.
+    fn wish(&self) -> Option<&ChildRequest> {
+        let Self::CreateChild(request) = self else { return None };
+        Some(request)
+    }
+
+    /// The same, to be changed.
+    fn wish_mut(&mut self) -> Option<&mut ChildRequest> {
+        let Self::CreateChild(request) = self else { return None };
+        Some(request)
+    }
+}
+
 /// An exchange of ours under way.
 #[derive(Debug)]
 pub(crate) enum Active {
@@ -226,7 +240,19 @@ impl Authenticated {
         if !self.has_child(&request.child) {
             self.intents.push_back(Intent::CreateChild(request));
             self.advance(core, turn);
+        } else if request.asked {
+            self.wishes().filter(|wish| wish.child.name == request.child.name).for_each(|wish| wish.asked = true);
         }
+    }
+
+    /// What is asked for and not there yet.
+    fn wishes(&mut self) -> impl Iterator<Item = &mut ChildRequest> {
+        let under_way = match &mut self.active {
+            Some(Active::Child(exchange)) => exchange.wish_mut(),
+            Some(_) | None => None,
+        };
+        let queued = self.intents.iter_mut().chain(&mut self.deferred).filter_map(Intent::wish_mut);
+        queued.chain(under_way)
     }
 
     /// Whether a child is up or on its way.
@@ -242,10 +268,11 @@ impl Authenticated {
     /// Whether a child is being made.
     pub(crate) fn is_coming(&self, child: &Child) -> bool {
         let installing = |sa: &ChildSa| {
-            sa.state == ChildSaState::Installing && sa.replaces.is_none() && is_made_as(&sa.config, child)
+            let makes = sa.state == ChildSaState::Installing && sa.replaces.is_none() && !sa.is_closing();
+            makes && is_made_as(&sa.config, child)
         };
         // What is only queued is made as it is configured then.
-        let queued = |i: &Intent| matches!(i, Intent::CreateChild(request) if request.child.name == child.name);
+        let queued = |intent: &Intent| intent.wish().is_some_and(|wish| wish.child.name == child.name);
         self.children.iter().any(installing)
             || self.intents.iter().chain(&self.deferred).any(queued)
             || matches!(&self.active, Some(Active::Child(exchange)) if exchange.makes(child))
@@ -253,20 +280,10 @@ impl Authenticated {
 
     /// Names of the children that are up or on their way.
     pub(crate) fn names(&self) -> Vec<String> {
-        let coming = self.intents.iter().chain(&self.deferred).filter_map(|intent| match intent {
-            Intent::CreateChild(request) => Some(request.child.name.clone()),
-            Intent::RekeyChild(_)
-            | Intent::DeleteChild(_)
-            | Intent::DeleteSpi(_)
-            | Intent::RekeyIke
-            | Intent::DeleteIke
-            | Intent::Mobike(_)
-            | Intent::AuthLifetime
-            | Intent::Liveness => None,
-        });
+        let coming = self.intents.iter().chain(&self.deferred).filter_map(Intent::wish);
         let live = |sa: &&ChildSa| (sa.is_up() || sa.state == ChildSaState::Installing) && !sa.is_closing();
         let mut names: Vec<String> = self.children.iter().filter(live).map(|sa| sa.config.name.clone()).collect();
-        names.extend(coming);
+        names.extend(coming.map(|wish| wish.child.name.clone()));
         names.dedup();
         names
     }

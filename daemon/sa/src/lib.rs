@@ -83,7 +83,7 @@ mod window;
 mod work;
 
 pub use admission::{Admission, Gate, HALF_OPEN, Screened};
-pub use directory::{DirectoryEntry, DirectoryMessage};
+pub use directory::{DirectoryEntry, DirectoryMessage, Wish};
 pub use endpoint::{Counts, Endpoint, Sender, configured_pairs};
 pub use export::{EspSaKeys, ExportedKeys, IkeSaKeys};
 pub use io::{Context, Input, Output, Recipient, SpiSource, Transmit};

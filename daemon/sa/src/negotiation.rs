@@ -15,6 +15,7 @@ use ipsec::{
 use crate::admission::Claim;
 use crate::children::{Agreement, ChildSa};
 use crate::core::Core;
+use crate::directory::Wish;
 use crate::error::Error;
 use crate::ladder;
 use crate::say::say;
@@ -30,6 +31,8 @@ pub(crate) struct ChildRequest {
     pub(crate) child: Arc<Child>,
     /// The packet that asked for it.
     pub(crate) packet: Option<PacketSelectors>,
+    /// A command or a packet has asked for it; otherwise only its configuration does.
+    pub(crate) asked: bool,
     /// The group of its trap, where there is one.
     pub(crate) reqid: Option<Reqid>,
     /// Marks and interface ids of its trap, where there is one.
@@ -37,6 +40,16 @@ pub(crate) struct ChildRequest {
 }
 
 impl ChildRequest {
+    /// Who asks for it, should it be asked for anew.
+    pub(crate) fn wish(&self) -> Wish {
+        if self.asked { Wish::Again } else { Wish::Configured }
+    }
+
+    /// Whether only a start action has asked for it, which the child has not any more as it is configured now.
+    pub(crate) fn lapses(&self, now: &Child) -> bool {
+        !self.asked && self.child.start_action.start && !now.start_action.start
+    }
+
     /// The same child as it is configured now; `Err` = it is not configured any more.
     pub(crate) fn renewed(mut self, connection: &ike_model::Connection) -> Result<Self, Self> {
         match connection.child(&self.child.name) {

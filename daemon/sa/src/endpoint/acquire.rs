@@ -22,6 +22,7 @@ use ipsec::{Op, PacketSelectors, PolicyAction, PolicyHandle};
 use tracing::Level;
 
 use crate::deadline::Timer;
+use crate::directory::Wish;
 use crate::endpoint::Endpoint;
 use crate::endpoint::configured::Trap;
 use crate::ike_sa::Phase;
@@ -60,7 +61,7 @@ impl Endpoint {
             child: child.name.clone(),
             packet,
         });
-        self.initiate(context, &connection, Some(child), Some(packet), None);
+        self.initiate(context, &connection, Some(child), Wish::Packet(packet));
     }
 
     /// Whether the selectors of a child that is up cover a packet.

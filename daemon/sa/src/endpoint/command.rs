@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use ike_model::snapshot::ChildSaState;
 use ike_model::{Cause, CauseKind, ChildMode, Command, CommandError, CommandId, CommandOutcome, Selector};
 
+use crate::directory::Wish;
 use crate::endpoint::Endpoint;
 use crate::established::{Intent, Standing};
 use crate::ike_sa::{IkeSa, Phase};
@@ -92,7 +93,15 @@ impl Endpoint {
             self.forgive(&connection, child);
         }
         self.watches.push(Watch::Up { id, connection, child });
-        self.initiate(context, &found, request, None, Some(id));
+        self.initiate(context, &found, request, Wish::Command(id));
+    }
+
+    /// Whether a command waits for an IKE SA of a connection, whatever becomes of its children.
+    pub(super) fn waits_for_ike_sa(&self, name: &str) -> bool {
+        self.watches.iter().any(|watch| match watch {
+            Watch::Up { connection, child: None, .. } => connection == name,
+            Watch::Up { child: Some(_), .. } | Watch::Gone { .. } => false,
+        })
     }
 
     /// An SA that commands wait for is up.

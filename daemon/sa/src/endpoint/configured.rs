@@ -13,6 +13,7 @@ use ike_model::{Actions, Cause, CauseKind, Child, ChildMode, ConfigSnapshot, Con
 use ipsec::{Instant, ModeInUse, Shard};
 
 use crate::deadline::Timer;
+use crate::directory::Wish;
 use crate::endpoint::Endpoint;
 use crate::ike_sa::{IkeSa, Phase};
 use crate::io::Context;
@@ -36,7 +37,7 @@ impl Endpoint {
                 return self.shared.deadlines.set(Timer::Keeper(number), at);
             }
         }
-        self.initiate(context, &connection, Some(child), None, None);
+        self.initiate(context, &connection, Some(child), Wish::Configured);
     }
 
     /// A child came up, in shard `from`.
@@ -168,7 +169,7 @@ impl Endpoint {
         let (connection, child) = (keeper.connection.clone(), keeper.child.clone());
         let there = self.usable_ike(&connection, Some(&child)).is_some();
         if there || self.is_established_elsewhere(&connection.name) {
-            self.initiate(context, &connection, Some(child), None, None);
+            self.initiate(context, &connection, Some(child), Wish::Configured);
         }
     }
 

@@ -4,9 +4,8 @@ use std::sync::Arc;
 
 use ike_model::reload::same_ike_sa;
 use ike_model::{Cause, CauseKind, Child, CommandId, Connection};
-use ipsec::PacketSelectors;
 
-use crate::directory::DirectoryMessage;
+use crate::directory::{DirectoryMessage, Wish};
 use crate::endpoint::Endpoint;
 use crate::established::Standing;
 use crate::ike_sa::{IkeSa, Phase};
@@ -15,14 +14,13 @@ use crate::negotiation::ChildRequest;
 use crate::notice::Notice;
 
 impl Endpoint {
-    /// Asks for a child, or for the IKE SA alone, below an IKE SA that is there or a new one; `command` is the one that wants it.
+    /// Asks for a child, or for the IKE SA alone, below an IKE SA that is there or a new one.
     pub(super) fn initiate(
         &mut self,
         context: &Context<'_>,
         connection: &Arc<Connection>,
         child: Option<Arc<Child>>,
-        packet: Option<PacketSelectors>,
-        command: Option<CommandId>,
+        wish: Wish,
     ) {
         if self.stopping {
             let cause = Cause::new(CauseKind::Shutdown, "the daemon stops");
@@ -34,17 +32,17 @@ impl Endpoint {
             let keeper = self.keepers.find(&connection.name, &child.name);
             let keeper = keeper.and_then(|number| self.keepers.by_number.get(&number));
             let (reqid, tags) = keeper.map_or((None, None), |keeper| (keeper.reqid, keeper.tags));
-            ChildRequest { child, packet, reqid, tags }
+            ChildRequest { child, packet: wish.packet(), asked: wish.is_asked(), reqid, tags }
         });
         match (existing, request) {
-            (Some(spi), Some(request)) => self.initiate_below_spi(context, connection, spi, request, command),
+            (Some(spi), Some(request)) => self.initiate_below_spi(context, connection, spi, request, wish.command()),
             (Some(spi), None) => {
                 if matches!(self.ikes.get(&spi), Some(IkeSa { phase: Phase::Authenticated(_), .. })) {
                     self.watch_up(&connection.name, None);
                 }
             }
             (None, Some(request)) => {
-                if let Err(request) = self.initiate_elsewhere(connection, request, command) {
+                if let Err(request) = self.initiate_elsewhere(connection, request, wish) {
                     self.initiate_new(context, connection, Some(request));
                 }
             }
@@ -110,7 +108,7 @@ impl Endpoint {
         &mut self,
         connection: &Connection,
         request: ChildRequest,
-        command: Option<CommandId>,
+        wish: Wish,
     ) -> Result<(), ChildRequest> {
         let entries = self.shared.registry.established.of(&connection.name);
         let shard = self.shared.ids.shard();
@@ -120,8 +118,7 @@ impl Endpoint {
             unique_id: entry.unique_id,
             connection: connection.name.clone(),
             child: request.child.name.clone(),
-            packet: request.packet,
-            command,
+            wish,
         };
         self.shared.outputs.push_back(Output::Directory(Recipient::Shard(entry.shard), message));
         Ok(())
@@ -134,11 +131,12 @@ impl Endpoint {
         unique_id: u32,
         connection: &str,
         child: &str,
-        (packet, command): (Option<PacketSelectors>, Option<CommandId>),
+        wish: Wish,
     ) {
         let Some(connection) = context.config.connections.get(connection).cloned() else { return };
         let Some(child) = connection.child(child).cloned() else { return };
-        let request = ChildRequest { child, packet, reqid: None, tags: None };
+        let request = ChildRequest { child, packet: wish.packet(), asked: wish.is_asked(), reqid: None, tags: None };
+        let command = wish.command();
         // It may have ended while the message was on its way.
         match self.by_unique_id(unique_id) {
             Some(spi) => self.initiate_below_spi(context, &connection, spi, request, command),

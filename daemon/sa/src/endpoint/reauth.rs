@@ -9,6 +9,7 @@ use std::sync::Arc;
 use ike_model::reload::can_initiate;
 use ike_model::{Cause, CauseKind, CommandId, Connection, Selector};
 
+use crate::directory::Wish;
 use crate::endpoint::Endpoint;
 use crate::endpoint::command::matches_ike;
 use crate::established::{Authenticated, Standing};
@@ -103,9 +104,9 @@ impl Endpoint {
         let mut requests = requests.into_iter().filter_map(current_child);
         let first = requests.next();
         let rest: Vec<_> = requests.collect();
-        self.initiate(context, &current, first.map(|request| request.child), None, None);
+        self.initiate(context, &current, first.map(|request| request.child), Wish::Configured);
         for request in rest {
-            self.initiate(context, &current, Some(request.child), None, None);
+            self.initiate(context, &current, Some(request.child), Wish::Configured);
         }
     }
 
@@ -170,7 +171,13 @@ fn requests(connection: &Connection, authenticated: &Authenticated) -> VecDeque<
             continue;
         }
         let config = connection.child(&child.config.name).unwrap_or(&child.config).clone();
-        requests.push_back(ChildRequest { child: config, packet: None, reqid: Some(child.reqid), tags: None });
+        requests.push_back(ChildRequest {
+            child: config,
+            packet: None,
+            asked: false,
+            reqid: Some(child.reqid),
+            tags: None,
+        });
     }
     requests
 }

@@ -12,6 +12,7 @@ use ike_model::{Actions, Cause, CauseKind, Child, ChildMode, Connection};
 
 use crate::children::inactivity_step;
 use crate::deadline::ChildTimer;
+use crate::directory::Wish;
 use crate::endpoint::Endpoint;
 use crate::established::{Intent, schedule_lifetime};
 use crate::exchange::{auth_lifetime, liveness};
@@ -105,6 +106,7 @@ impl Endpoint {
     fn drop_child(&mut self, context: &Context<'_>, connection: &Connection, child: &Child) {
         self.forget_child(context, connection, child);
         self.unguard_child(context, connection, child);
+        self.withdraw_wishes(context, connection, child, true);
         if child.start_action.start {
             self.close_children(context, &connection.name, |sa| sa.name == child.name);
         }
@@ -133,7 +135,7 @@ impl Endpoint {
             found.extend(live.map(|sa| sa.unique_id));
         }
         for unique_id in found {
-            let cause = Cause::new(CauseKind::Reload, "its configuration was changed or removed");
+            let cause = changed_or_removed();
             self.with_child(context, unique_id, |ike, core, turn| ike.close_child(core, turn, unique_id, cause));
         }
     }
@@ -171,11 +173,16 @@ impl Endpoint {
         let cause = Cause::new(CauseKind::Reload, "its configuration was changed");
         let again = self.give_up_attempts(context, old, |_| true, &cause);
         self.load(context, new, &new.children);
-        for child in again {
-            match (child.as_ref().map(|child| new.child(child)), can_initiate(new)) {
-                (Some(Some(child)), true) => self.initiate(context, new, Some(child.clone()), None, None),
-                (None, true) => self.initiate(context, new, None, None, None),
-                (Some(None) | None, _) | (Some(Some(_)), false) => self.not_again(old, child.as_deref()),
+        for request in again {
+            match (request.as_ref().map(|request| (request, new.child(&request.child.name))), can_initiate(new)) {
+                (Some((request, Some(child))), _) if request.lapses(child) => {}
+                (Some((request, Some(child))), true) => {
+                    self.initiate(context, new, Some(child.clone()), request.wish());
+                }
+                (None, true) => self.initiate(context, new, None, Wish::Again),
+                (Some((_, None)) | None, _) | (Some((_, Some(_))), false) => {
+                    self.not_again(old, request.map(|request| request.child));
+                }
             }
         }
     }
@@ -187,7 +194,7 @@ impl Endpoint {
         connection: &Connection,
         which: impl Fn(&IkeSa) -> bool,
         cause: &Cause,
-    ) -> Vec<Option<String>> {
+    ) -> Vec<Option<ChildRequest>> {
         let attempts = self.ikes.of(&connection.name);
         let attempts = attempts.filter(|(_, ike)| matches!(ike.phase, Phase::Initiating(_)) && which(ike));
         let attempts: Vec<u64> = attempts.map(|(spi, _)| spi).collect();
@@ -200,7 +207,7 @@ impl Endpoint {
                 if requests.is_empty() {
                     asked.push(None);
                 }
-                asked.extend(requests.into_iter().map(|request| Some(request.child.name.clone())));
+                asked.extend(requests.into_iter().map(Some));
                 ike.withdraw(turn, cause);
             });
         }
@@ -208,9 +215,8 @@ impl Endpoint {
     }
 
     /// What was asked for cannot be tried again under the new configuration.
-    fn not_again(&mut self, old: &Arc<Connection>, child: Option<&str>) {
-        let cause = Cause::new(CauseKind::Reload, "its configuration was changed or removed");
-        let child = child.and_then(|name| old.child(name)).cloned();
+    fn not_again(&mut self, old: &Arc<Connection>, child: Option<Arc<Child>>) {
+        let cause = changed_or_removed();
         self.shared.notices.push_back(Notice::ChildFailed { connection: old.clone(), child, cause });
     }
 
@@ -324,9 +330,29 @@ impl Endpoint {
         if (&before.local_ts, &before.remote_ts) != (&after.local_ts, &after.remote_ts) {
             self.unguard_child(context, connection, before);
         }
-        // One that is started again goes when its successor is up.
-        if !same_child_sa(before, after) && before.start_action.start && !after.start_action.start {
+        if !before.start_action.start || after.start_action.start {
+            // One that is started again goes when its successor is up.
+            return;
+        }
+        self.withdraw_wishes(context, connection, before, false);
+        if !same_child_sa(before, after) {
             self.close_children(context, &connection.name, |sa| sa.name == before.name);
+        }
+    }
+
+    /// What only its configuration has asked for is not asked of the peer any more. An attempt at an IKE SA that nothing is left of ends. What the
+    /// peer was asked for already stays as it is, or goes once it is made if the child is `gone` and was started.
+    fn withdraw_wishes(&mut self, context: &Context<'_>, connection: &Connection, child: &Child, gone: bool) {
+        let alone = self.waits_for_ike_sa(&connection.name);
+        let cause = changed_or_removed();
+        let closes = (gone && child.start_action.start).then_some(&cause);
+        let spis: Vec<u64> = self.ikes.of(&connection.name).map(|(spi, _)| spi).collect();
+        for spi in spis {
+            self.with_ike(context, spi, |ike, turn| {
+                if ike.withdraw_wish(turn, &child.name, closes) && !alone {
+                    ike.close(turn, cause.clone(), false);
+                }
+            });
         }
     }
 
@@ -371,6 +397,10 @@ impl Endpoint {
 /// The child is configured, and not as it was made.
 fn is_outdated(made: &Child, current: &Connection) -> bool {
     current.child(&made.name).is_some_and(|child| !same_child_sa(made, child))
+}
+
+fn changed_or_removed() -> Cause {
+    Cause::new(CauseKind::Reload, "its configuration was changed or removed")
 }
 
 /// The configuration of a CHILD SA that goes on. Its end is told to the script that was told of its beginning.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use ike_model::{Cause, CauseKind, Unique};
 
 use crate::deadline::{IkeTimer, Timer};
-use crate::directory::{DirectoryEntry, DirectoryMessage};
+use crate::directory::{DirectoryEntry, DirectoryMessage, Wish};
 use crate::endpoint::Endpoint;
 use crate::exchange::ike_sa_init::Step;
 use crate::ike_sa::{IkeSa, Phase};
@@ -60,11 +60,11 @@ impl Endpoint {
             init.step != Step::AuthSent && ike.core.reauthenticates.is_none()
         };
         let cause = Cause::new(CauseKind::Replaced, "the peer was first");
-        for child in self.give_up_attempts(context, &connection, early, &cause) {
-            match child {
-                Some(name) => {
-                    if let Some(child) = connection.child(&name).cloned() {
-                        self.initiate(context, &connection, Some(child), None, None);
+        for request in self.give_up_attempts(context, &connection, early, &cause) {
+            match request {
+                Some(request) => {
+                    if let Some(child) = connection.child(&request.child.name).cloned() {
+                        self.initiate(context, &connection, Some(child), request.wish());
                     }
                 }
                 None => self.watch_up(&connection.name, None),
@@ -95,7 +95,7 @@ impl Endpoint {
         // What the peer began it asks for itself.
         for name in children {
             if let Some(child) = connection.child(&name).cloned() {
-                self.initiate(context, &connection, Some(child), None, None);
+                self.initiate(context, &connection, Some(child), Wish::Again);
             }
         }
     }

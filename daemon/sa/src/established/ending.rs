@@ -9,6 +9,7 @@ use crate::core::Core;
 use crate::deadline::IkeTimer;
 use crate::established::{Active, Authenticated, Incoming, Intent, Standing};
 use crate::exchange::rekey_ike;
+use crate::negotiation::ChildRequest;
 use crate::notice::Notice;
 use crate::say::say;
 use crate::turn::{Purpose, Turn};
@@ -67,6 +68,24 @@ impl Authenticated {
         let Some(child) = self.child_mut(unique_id) else { return };
         child.cause.get_or_insert(cause);
         self.intend(core, turn, Intent::DeleteChild(unique_id));
+    }
+
+    /// A child is not wanted any more that only its configuration has asked for, see [`crate::ike_sa::IkeSa::withdraw_wish`].
+    pub(crate) fn withdraw_wish(&mut self, core: &mut Core, turn: &mut Turn<'_>, child: &str, closes: Option<&Cause>) {
+        let meant = |wish: &ChildRequest| !wish.asked && wish.child.name == child;
+        let stays = |intent: &Intent| !intent.wish().is_some_and(meant);
+        self.intents.retain(stays);
+        self.deferred.retain(stays);
+        match self.active.take() {
+            Some(Active::Child(exchange)) if exchange.wish().is_some_and(meant) => {
+                if let Some(child) = exchange.installing().and_then(|id| self.child_mut(id)) {
+                    child.cause = child.cause.take().or_else(|| closes.cloned());
+                }
+                self.active = exchange.withdraw(turn, closes).map(Active::Child);
+            }
+            active => self.active = active,
+        }
+        self.advance(core, turn);
     }
 
     /// Closes the IKE SA with the peer.

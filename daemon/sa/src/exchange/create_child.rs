@@ -2,6 +2,9 @@
 //!
 //! Rekeying is make-before-break. The initiator switches to the new SA as soon as it is installed and then deletes the old one; the responder
 //! reserves both SAs before it answers and switches on the first packet of the new one or on the DELETE of the old one.
+//!
+//! For new CHILD SAs the RFC knows no collision: when both ends make the same child at once, both CHILD SAs stay, as with other implementations.
+//! Each is rekeyed and closed for itself, traffic takes the one that came last, and nothing makes a third one.
 
 mod answer;
 mod outcome;
@@ -41,6 +44,8 @@ pub(crate) struct Exchange {
     started: Option<Box<dyn StartedKeyExchange>>,
     detours: Detours,
     agreed: Option<(Agreement, Vec<u8>)>,
+    /// Why nobody wants any more what it makes.
+    unwanted: Option<Cause>,
     /// The peer has rekeyed the same CHILD SA meanwhile.
     rival: Option<Rival>,
     /// The lowest nonce of a rival that has taken over.
@@ -69,12 +74,30 @@ enum Step {
 impl Exchange {
     /// Whether it makes this child anew.
     pub(crate) fn makes(&self, child: &Child) -> bool {
-        self.rekeys.is_none() && self.offer.as_ref().is_some_and(|offer| is_made_as(&offer.request.child, child))
+        self.unwanted.is_none() && self.wish().is_some_and(|wish| is_made_as(&wish.child, child))
+    }
+
+    /// What was asked for, unless it is a rekeying.
+    pub(crate) fn wish(&self) -> Option<&ChildRequest> {
+        self.offer.as_ref().filter(|_| self.rekeys.is_none()).map(|offer| &offer.request)
+    }
+
+    /// The same, to be changed.
+    pub(crate) fn wish_mut(&mut self) -> Option<&mut ChildRequest> {
+        self.offer.as_mut().filter(|_| self.rekeys.is_none()).map(|offer| &mut offer.request)
+    }
+
+    /// The CHILD SA whose install it waits for.
+    pub(crate) fn installing(&self) -> Option<u32> {
+        match self.step {
+            Step::Installing(unique_id) => Some(unique_id),
+            Step::Starting(_) | Step::Requested | Step::Completing(_) => None,
+        }
     }
 
     /// Whether it waits for the install of this CHILD SA.
     pub(crate) fn installs(&self, unique_id: u32) -> bool {
-        self.step == Step::Installing(unique_id)
+        self.installing() == Some(unique_id)
     }
 
     /// Whether it rekeys this CHILD SA.
@@ -85,6 +108,16 @@ impl Exchange {
     /// Whether it rekeys a CHILD SA.
     pub(crate) fn is_rekey(&self) -> bool {
         self.rekeys.is_some()
+    }
+
+    /// Nobody wants any more what it makes. Nothing is left of it when the peer was not asked yet; else that is closed where there is a cause for it.
+    pub(crate) fn withdraw(mut self: Box<Self>, turn: &mut Turn<'_>, closes: Option<&Cause>) -> Option<Box<Self>> {
+        if matches!(self.step, Step::Starting(_)) {
+            self.abandon(turn);
+            return None;
+        }
+        self.unwanted = closes.cloned();
+        Some(self)
     }
 
     /// It is given up. Gives what was asked for, unless that was a rekeying.
@@ -144,7 +177,7 @@ pub(crate) fn start_rekey(
     }
     child.state = ChildSaState::Rekeying;
     let current = core.connection.child(&child.config.name).cloned().unwrap_or_else(|| child.config.clone());
-    let request = ChildRequest { child: current, packet: None, reqid: None, tags: None };
+    let request = ChildRequest { child: current, packet: None, asked: false, reqid: None, tags: None };
     begin(authenticated, core, turn, request, Some(unique_id)).inspect_err(|error| {
         rekey_failed(authenticated, core, turn, unique_id, &error.cause());
     })
@@ -174,6 +207,7 @@ fn begin(
         started: None,
         detours: Detours::default(),
         agreed: None,
+        unwanted: None,
         rival: None,
         past_rival: None,
         old_deleted: false,
@@ -358,6 +392,9 @@ fn agreed(
         Ok((outbound, inbound)) => {
             let unique_id =
                 authenticated.install(core, turn, agreement, ChildKeys { inbound, outbound }, exchange.rekeys);
+            if let Some(child) = authenticated.child_mut(unique_id) {
+                child.cause = exchange.unwanted.take();
+            }
             exchange.step = Step::Installing(unique_id);
             authenticated.active = Some(Active::Child(exchange));
         }

@@ -136,10 +136,11 @@ impl IkeSa {
         say::serves(&self.core, Some(&request.child.name));
         match &mut self.phase {
             Phase::Initiating(init) => {
-                let known = init.requests.iter().any(|other| other.child.name == request.child.name)
-                    || init.offer.as_ref().is_some_and(|offer| is_made_as(&offer.request.child, &request.child));
-                if !known {
-                    init.requests.push_back(request);
+                let queued = init.requests.iter_mut().find(|other| other.child.name == request.child.name);
+                let offered = init.offer.as_mut().map(|offer| &mut offer.request);
+                match queued.or(offered.filter(|offered| is_made_as(&offered.child, &request.child))) {
+                    Some(known) => known.asked |= request.asked,
+                    None => init.requests.push_back(request),
                 }
                 None
             }
@@ -148,6 +149,24 @@ impl IkeSa {
                 None
             }
             Phase::Authenticated(_) | Phase::Responding(_) | Phase::Closed => Some(request),
+        }
+    }
+
+    /// A child that only its configuration has asked for is not wanted any more: what the peer was not asked for yet is not asked for; what it was
+    /// asked for is closed once it is made, where there is a cause for that. Gives whether this is an attempt that has nothing to do any more.
+    pub(crate) fn withdraw_wish(&mut self, turn: &mut Turn<'_>, child: &str, closes: Option<&Cause>) -> bool {
+        match &mut self.phase {
+            Phase::Initiating(init) => {
+                let before = init.requests.len();
+                init.requests.retain(|request| request.asked || request.child.name != child);
+                let none_left = init.requests.is_empty() && init.offer.is_none();
+                before > 0 && none_left && self.core.reauthenticates.is_none()
+            }
+            Phase::Authenticated(authenticated) => {
+                authenticated.withdraw_wish(&mut self.core, turn, child, closes);
+                false
+            }
+            Phase::Responding(_) | Phase::Closed => false,
         }
     }
 

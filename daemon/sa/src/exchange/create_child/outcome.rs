@@ -132,7 +132,13 @@ fn old_unknown(authenticated: &mut Authenticated, core: &mut Core, turn: &mut Tu
         return;
     }
     if let Some(child) = authenticated.child(old) {
-        let request = ChildRequest { child: child.config.clone(), packet: None, reqid: Some(child.reqid), tags: None };
+        let request = ChildRequest {
+            child: child.config.clone(),
+            packet: None,
+            asked: false,
+            reqid: Some(child.reqid),
+            tags: None,
+        };
         let cause = Cause::new(CauseKind::PeerDeleted, "the peer does not know it any more");
         authenticated.remove_child(core, turn, old, Some(&cause));
         if !authenticated.has_child(&request.child) {
