@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ike_model::{HostSpec, Identity};
+use ike_model::{Command, HostSpec, Identity, Selector};
 use scenarios::{A, B, C, World, config};
 
 fn with_children(count: u8) -> World {
@@ -38,6 +38,57 @@ fn several_children_share_an_ike_sa() {
     world.terminate_child(B, "net3");
     world.run_for(Duration::from_secs(1));
     world.check_tunnels(A, B, 4);
+}
+
+/// Both ends ask for the same child at once: two CHILD SAs, of which neither end may take back the one that the other has asked for. Each is rekeyed
+/// for itself and is never doubled; traffic takes one, and the other one when that goes.
+#[test]
+fn both_ends_make_the_same_child_at_once() {
+    let mut world = World::with_shards(1, &[2, 3]);
+    for (who, other) in [(A, B), (B, A)] {
+        let mut connection = config::connection("gw", who, other);
+        let mut second = config::child("net1", who, other, 1);
+        second.lifetime = config::time_limits(100, 160);
+        connection.children.push(second.into());
+        world.configure(who, connection);
+    }
+    world.establish();
+    // The responder of a new CHILD SA uses it half a round trip before its initiator can.
+    world.strict(false);
+    let tickets = [A, B].map(|who| (who, world.initiate(who, "gw", "net1")));
+    world.run_for(Duration::from_secs(1));
+    for (who, ticket) in tickets {
+        assert!(matches!(world.reply(who, ticket), Some(Ok(_))), "{who}: {:?}", world.reply(who, ticket));
+    }
+    check_twins(&world, 2);
+    world.strict(true);
+    world.traffic_every = Some(Duration::from_millis(50));
+    world.run_for(Duration::from_secs(1_050));
+    world.rekey_ike(A, "gw");
+    world.run_for(Duration::from_secs(30));
+    check_twins(&world, 2);
+    for who in [A, B] {
+        let live = world.gateway(who).live_children(world.now());
+        let generations: Vec<_> = live.iter().filter(|child| &*child.name == "net1").map(|c| c.generation).collect();
+        assert_eq!(generations, [10, 10], "{who}");
+        assert_eq!(world.gateway(who).count("child-sa.closed"), 0);
+    }
+    for left in [1, 0] {
+        let twin = world.gateway(B).live_children(world.now()).into_iter().find(|child| &*child.name == "net1");
+        let selector = Selector { child_id: twin.map(|child| child.unique_id), ..Selector::default() };
+        world.command(B, Command::Terminate { selector, force: false });
+        world.run_for(Duration::from_secs(1));
+        check_twins(&world, left);
+    }
+    assert_eq!((world.traffic.lost, world.traffic.blocked), (0, 0));
+}
+
+/// Besides `net` there are so many CHILD SAs of `net1`, the same at both ends, and what each end sends on the other receives.
+fn check_twins(world: &World, count: usize) {
+    let twins = world.tunnels(A, B).into_iter().filter(|tunnel| tunnel.0 == "net1").count();
+    let live = [A, B].map(|who| world.gateway(who).live_children(world.now()).len());
+    assert_eq!((twins, live), (count, [1 + count; 2]));
+    world.check_sas();
 }
 
 /// Two connections between the same two gateways, told apart by their identities.

@@ -127,6 +127,11 @@ const SCENARIOS: &[(&str, &str, Covered)] = &[
         "a table is full when the rekeyed CHILD SA is to be installed",
         Both(&[("install", "rekeyed_child_refused")]),
     ),
+    (
+        "X14",
+        "both make the same child at once: both CHILD SAs stay",
+        Tests(&[("several", "both_ends_make_the_same_child_at_once")]),
+    ),
 ];
 
 fn all() -> Vec<Row> {
