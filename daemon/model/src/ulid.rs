@@ -10,10 +10,7 @@ use serde::{Serialize, Serializer};
 pub struct Ulid(u128);
 
 /// Crockford's base 32: no I, L, O and U.
-const DIGITS: [char; 32] = [
-    '0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'A', 'B', 'C', 'D', 'E', 'F', 'G', 'H', 'J', 'K', 'M', 'N', 'P',
-    'Q', 'R', 'S', 'T', 'V', 'W', 'X', 'Y', 'Z',
-];
+const DIGITS: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 const RANDOM_BITS: u32 = 80;
 const RANDOM_MASK: u128 = (1 << RANDOM_BITS) - 1;
 
@@ -31,10 +28,14 @@ impl Ulid {
 
 impl fmt::Display for Ulid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        (0..26).rev().try_for_each(|place| {
-            let digit = usize::try_from(self.0 >> (place * 5) & 31).unwrap_or_default();
-            fmt::Write::write_char(f, DIGITS.get(digit).copied().unwrap_or('0'))
-        })
+        let mut text = [b'0'; 26];
+        let mut rest = self.0;
+        for place in text.iter_mut().rev() {
+            let digit = usize::try_from(rest & 31).unwrap_or_default();
+            *place = DIGITS.get(digit).copied().unwrap_or(b'0');
+            rest >>= 5;
+        }
+        f.write_str(str::from_utf8(&text).unwrap_or_default())
     }
 }
 
@@ -48,8 +49,9 @@ impl FromStr for Ulid {
 
     /// Reads what `Display` writes.
     fn from_str(text: &str) -> Result<Self, NoUlid> {
-        let digit =
-            |sign: char| DIGITS.iter().position(|digit| *digit == sign).and_then(|value| u128::try_from(value).ok());
+        let digit = |sign: char| {
+            DIGITS.iter().position(|digit| char::from(*digit) == sign).and_then(|value| u128::try_from(value).ok())
+        };
         // 26 digits have 130 bits: the first stands for three only.
         if text.len() != 26 || text.chars().next().and_then(digit).is_none_or(|first| first > 7) {
             return Err(NoUlid);

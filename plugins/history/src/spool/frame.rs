@@ -1,5 +1,9 @@
 //! One frame: length (4 octets, little endian), CRC-32 of the rest (4 octets), kind (1 octet), payload.
 
+use std::io;
+
+use serde::Serialize;
+
 /// Octets before the payload.
 pub(super) const HEADER: usize = 9;
 /// Nothing longer is written, and a length beyond it is none.
@@ -51,6 +55,35 @@ pub(super) fn encode(kind: Kind, to: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u
     let [c0, c1, c2, c3] = checksum(kind, payload).to_le_bytes();
     *header = [l0, l1, l2, l3, c0, c1, c2, c3, kind];
     true
+}
+
+/// Appends a value as JSON; `false` when it cannot be told so.
+pub(super) fn append_json(value: &impl Serialize, to: &mut Vec<u8>) -> bool {
+    serde_json::to_writer(Pieces(to), value).is_ok()
+}
+
+/// JSON comes in pieces, most of them a single octet, for which a call is much: what is written here, handshakes wait for.
+struct Pieces<'b>(&'b mut Vec<u8>);
+
+impl io::Write for Pieces<'_> {
+    #[inline(always)]
+    fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
+        self.write_all(piece).map(|()| piece.len())
+    }
+
+    #[inline(always)]
+    fn write_all(&mut self, piece: &[u8]) -> io::Result<()> {
+        match piece {
+            [octet] => self.0.push(*octet),
+            _ => self.0.extend_from_slice(piece),
+        }
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// What stands at the beginning of some octets.

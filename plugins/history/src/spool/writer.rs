@@ -245,8 +245,8 @@ impl Spool {
 impl Recorder for Spool {
     fn record(&self, records: &[EventRecord]) -> Result<(), NotRecorded> {
         self.write(records.len() as u64, |buffer| {
-            let write = |record, buffer: &mut Vec<u8>| serde_json::to_writer(buffer, record).is_ok();
-            records.iter().all(|record| frame::encode(Kind::Record, buffer, |buffer| write(record, buffer)))
+            let write = |record| frame::encode(Kind::Record, buffer, |buffer| frame::append_json(record, buffer));
+            records.iter().all(write)
         })
     }
 
