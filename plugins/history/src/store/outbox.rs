@@ -194,10 +194,8 @@ impl Store {
     }
 
     async fn try_backlog(&self) -> Result<Vec<Backlog>, sqlx::Error> {
-        let mut sql = Sql::new("SELECT endpoint, state, COUNT(*) FROM delivery WHERE gateway = ");
-        sql.value(&*self.gateway).push(" AND state IN ('waiting', 'dead') GROUP BY endpoint, state ORDER BY endpoint");
         let mut all: Vec<Backlog> = Vec::new();
-        for row in sql.fetch(&self.readers).await? {
+        for row in self.backlog_sql().planned_anew().fetch(&self.readers).await? {
             let (endpoint, state): (String, String) = (row.try_get(0)?, row.try_get(1)?);
             let count = u64::try_from(row.try_get::<i64, _>(2)?).unwrap_or(0);
             if all.last().is_none_or(|last| last.endpoint != endpoint) {
@@ -208,6 +206,19 @@ impl Store {
             }
         }
         Ok(all)
+    }
+
+    /// Each of the two states has an index of its own; what was delivered, nearly all of a long past, is in neither.
+    pub(super) fn backlog_sql(&self) -> Sql {
+        let mut sql = Sql::default();
+        for (at, state) in [DeliveryState::Waiting, DeliveryState::Dead].into_iter().enumerate() {
+            sql.push(if at > 0 { " UNION ALL " } else { "" });
+            sql.push("SELECT endpoint, '").push(state.name()).push("' AS state, COUNT(*)");
+            self.in_state(&mut sql, state, None);
+            sql.push(" GROUP BY endpoint");
+        }
+        sql.push(" ORDER BY endpoint");
+        sql
     }
 
     /// Takes down the names of endpoints that are new.

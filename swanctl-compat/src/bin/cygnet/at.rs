@@ -198,7 +198,62 @@ fn told(delivery: &Json, when: &dyn Fn(u64) -> String) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::os::unix::net::UnixStream;
+
+    use swanctl_compat::vici::frame::{self, Deframer};
+    use swanctl_compat::vici::{Packet, client};
+
     use super::*;
+    use crate::connect::Stream;
+
+    /// A daemon that knows three children, of which the last one came up at 500; each has one generation.
+    fn serve(mut stream: UnixStream) {
+        let named = |child: &str, content: Message| {
+            let mut message = Message::new();
+            message.section(format!("site/{child}"), content.with("connection", "site").with("child", child));
+            message
+        };
+        let total = |(child, first): (&str, &str)| {
+            let total = Message::new().with("gateway", "gw").with("first", first);
+            Packet::Event(TOTAL.into(), named(child, total))
+        };
+        let (mut deframer, mut buffer) = (Deframer::new(), [0; 4096]);
+        while let Ok(length @ 1..) = stream.read(&mut buffer) {
+            deframer.push(&buffer[..length]);
+            while let Some(packet) = deframer.next_packet().unwrap() {
+                let Packet::CmdRequest(_, request) = Packet::decode(&packet).unwrap() else { panic!("no command") };
+                let events: Vec<Packet> = match request.get_str("child") {
+                    Some(child) => {
+                        assert_eq!((request.get_str("until"), request.get_str("totals")), (Some("400"), Some("no")));
+                        let row = Message::new().with("boot-id", "b").with("uniqueid", "1").with("installed", "100");
+                        vec![Packet::Event(GENERATION.0.into(), named(child, row))]
+                    }
+                    None => {
+                        assert_eq!(request.get_str("until"), None, "the totals of the whole past are at hand");
+                        [("a", "100"), ("b", "100"), ("c", "100"), ("late", "500")].map(total).into()
+                    }
+                };
+                for packet in events.into_iter().chain([Packet::CmdResponse(Message::new())]) {
+                    stream.write_all(&frame::encode(&packet).unwrap()).unwrap();
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_child_that_was_down_is_told_of() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let daemon = std::thread::spawn(move || serve(theirs));
+        let mut client = client::Client::new(Stream::Unix(ours));
+        let mut up = Message::new();
+        up.section("site/b", Message::new());
+        let down = down(&mut client, &Part::default(), 400, &[up]).unwrap();
+        let names: Vec<&str> = down.iter().filter_map(|row| Some(row.sections().next()?.0)).collect();
+        assert_eq!(names, ["site/a", "site/c"]);
+        drop(client);
+        daemon.join().unwrap();
+    }
 
     #[test]
     fn deliveries_in_words() {

@@ -164,6 +164,7 @@ enum Ask {
     IkeSas(Wanted),
     Events(Wanted),
     Deliveries(WantedDeliveries),
+    Backlog,
 }
 
 impl Ask {
@@ -175,6 +176,7 @@ impl Ask {
             Self::IkeSas(wanted) => history.ike_sas(wanted).await?.len(),
             Self::Events(wanted) => history.events(wanted).await?.len(),
             Self::Deliveries(wanted) => history.deliveries(wanted).await?.len(),
+            Self::Backlog => history.backlog().await?.len(),
         })
     }
 }
@@ -280,6 +282,7 @@ fn questions<'a>(rows: u64) -> Vec<Question<'a>> {
         ),
         ("the newest events", Box::new(|_| Ask::Events(Wanted { limit: 100, ..Wanted::default() }))),
         ("the newest deliveries", Box::new(move |number| Ask::Deliveries(listed(number)))),
+        ("how many deliveries wait or are dead", Box::new(|_| Ask::Backlog)),
         ("dead deliveries", Box::new(move |number| Ask::Deliveries(dead(number)))),
         ("deliveries of a connection", Box::new(move |number| Ask::Deliveries(of(number)))),
     ]
