@@ -466,7 +466,7 @@ pub(crate) fn say_lifetimes(core: &Core, turn: &Turn<'_>) {
 pub(crate) fn schedule_lifetime(core: &Core, turn: &mut Turn<'_>) {
     let connection = core.connection.clone();
     let rekey_at = (!connection.rekey_time.is_zero()).then(|| {
-        let share = f64::from(turn.random()) / f64::from(u32::MAX);
+        let share = turn.share();
         let begun = core.established_at.unwrap_or(turn.now());
         begun + connection.rekey_time.saturating_sub(connection.rand_time.mul_f64(share))
     });

@@ -34,8 +34,8 @@ pub(crate) struct Registry {
     pub(crate) local_addresses: Arc<[IpAddr]>,
     /// Outbound SAs in use, and those that wait to be.
     pub(crate) switches: Switches,
-    /// Guards that stand.
-    pub(crate) guards: BTreeSet<GuardSpec>,
+    /// What the guards that stand cover, by connection and child.
+    pub(crate) guards: BTreeMap<Arc<str>, BTreeSet<SelectorPair>>,
     /// How full the tables of devices are, counted over all shards.
     pub(crate) tables: Arc<TableSpace>,
     /// What is counted of messages, over all shards.
@@ -127,32 +127,38 @@ impl Registry {
 
     /// Operations that put up the guards which do not stand yet.
     pub(crate) fn missing_guards(&self, name: &Arc<str>, pairs: &[SelectorPair]) -> Vec<Op> {
-        let specs = pairs.iter().map(|pair| GuardSpec { name: name.clone(), selectors: *pair });
-        specs.filter(|spec| !self.guards.contains(spec)).map(Op::InstallGuard).collect()
+        let standing = self.guards.get(name);
+        let missing = pairs.iter().filter(|pair| standing.is_none_or(|standing| !standing.contains(pair)));
+        missing.map(|pair| Op::InstallGuard(GuardSpec { name: name.clone(), selectors: *pair })).collect()
     }
 
     /// These guards stand now.
     pub(crate) fn guarded(&mut self, name: &Arc<str>, pairs: &[SelectorPair]) {
-        self.guards.extend(pairs.iter().map(|pair| GuardSpec { name: name.clone(), selectors: *pair }));
+        if !pairs.is_empty() {
+            self.guards.entry(name.clone()).or_default().extend(pairs);
+        }
     }
 
     /// The guards that stand for a configured child.
     pub(crate) fn guards_of(&self, name: &str) -> Vec<GuardSpec> {
-        self.guards.iter().filter(|guard| *guard.name == *name).cloned().collect()
+        self.guards.get_key_value(name).into_iter().flat_map(specs).collect()
     }
 
     /// Forgets the guards of a configured child and gives the operations that take them down.
     pub(crate) fn unguard(&mut self, name: &str) -> Vec<Op> {
-        let gone: Vec<_> = self.guards.iter().filter(|guard| *guard.name == *name).cloned().collect();
-        gone.iter().for_each(|guard| {
-            self.guards.remove(guard);
-        });
-        gone.into_iter().map(Op::RemoveGuard).collect()
+        let gone = self.guards.remove_entry(name);
+        gone.iter().flat_map(|(name, pairs)| specs((name, pairs))).map(Op::RemoveGuard).collect()
     }
+}
+
+fn specs<'g>((name, pairs): (&'g Arc<str>, &'g BTreeSet<SelectorPair>)) -> impl Iterator<Item = GuardSpec> + 'g {
+    pairs.iter().map(|pair| GuardSpec { name: name.clone(), selectors: *pair })
 }
 
 #[cfg(test)]
 mod tests {
+    use ipsec::TrafficSelector;
+
     use super::*;
 
     fn entry(unique_id: u32, connection: &str, remote: &str) -> DirectoryEntry {
@@ -167,6 +173,28 @@ mod tests {
             initiator: true,
             initiator_spi: u64::from(unique_id),
         }
+    }
+
+    #[test]
+    fn guards_stand_once_and_go_with_their_child() {
+        let pair = |number| {
+            let lan = |side| TrafficSelector::prefix([10, side, number, 0].into(), 24).unwrap();
+            SelectorPair { local: lan(1), remote: lan(2) }
+        };
+        let mut registry = Registry::default();
+        let (one, other): (Arc<str>, Arc<str>) = ("gw/one".into(), "gw/other".into());
+        registry.guarded(&one, &[pair(1), pair(2)]);
+        registry.guarded(&other, &[pair(1)]);
+        let guard = |number| GuardSpec { name: one.clone(), selectors: pair(number) };
+        let of = |ops: Vec<Op>| -> Vec<GuardSpec> {
+            let guard = |op| if let Op::InstallGuard(guard) | Op::RemoveGuard(guard) = op { Some(guard) } else { None };
+            ops.into_iter().filter_map(guard).collect()
+        };
+        assert_eq!(of(registry.missing_guards(&one, &[pair(1), pair(3)])), [guard(3)]);
+        assert_eq!(registry.guards_of("gw/one"), [guard(1), guard(2)]);
+        assert_eq!(of(registry.unguard("gw/one")), [guard(1), guard(2)]);
+        assert!(registry.unguard("gw/one").is_empty() && registry.guards_of("gw/one").is_empty());
+        assert_eq!(registry.guards_of("gw/other").len(), 1);
     }
 
     #[test]

@@ -94,6 +94,11 @@ impl Turn<'_> {
         u32::from_be_bytes(octets)
     }
 
+    /// A uniform random share of one.
+    pub(crate) fn share(&self) -> f64 {
+        f64::from(self.random()) / f64::from(u32::MAX)
+    }
+
     //= RFC 7296 §2.10: nonces are random and at least half as long as the key of the PRF
     /// A fresh nonce (RFC 7296 §2.10): at least half the key size of any PRF here.
     pub(crate) fn nonce(&self) -> Result<Vec<u8>, CryptoError> {

@@ -158,7 +158,7 @@ impl Endpoint {
         let answers = |ike: &IkeSa| matches!(ike.phase, Phase::Authenticated(_)) && ike.core.authentication.responder;
         let here = self.ikes.of(&name).any(|(_, ike)| answers(ike));
         let second = here || self.shared.registry.established.of(&name).any(|entry| !entry.initiator);
-        let share = f64::from(self.shared.turn(context).random()) / f64::from(u32::MAX);
+        let share = self.shared.turn(context).share();
         let wait = if second { PEER_FIRST } else { Duration::ZERO };
         self.shared.deadlines.set(Timer::Keeper(number), context.now + wait + AT_ONCE.mul_f64(share));
     }

@@ -111,7 +111,7 @@ impl Endpoint {
         let count = u32::try_from(numbers.len()).unwrap_or(u32::MAX);
         let span = SPREAD.saturating_mul(count).min(SPREAD_MOST);
         for number in numbers {
-            let share = f64::from(self.shared.turn(context).random()) / f64::from(u32::MAX);
+            let share = self.shared.turn(context).share();
             let at = context.now + span.mul_f64(share);
             if self.shared.deadlines.get(Timer::Keeper(number)).is_some_and(|before| before > at) {
                 self.shared.deadlines.set(Timer::Keeper(number), at);

@@ -63,6 +63,6 @@ fn put_off(turn: &Turn<'_>, timer: Timer) -> Option<Instant> {
         Timer::Ike(..) | Timer::Child(..) | Timer::Keeper(_) | Timer::Trap(_) | Timer::Check => return None,
     };
     let left = turn.deadlines.get(hard).map_or(SPREAD, |at| at.saturating_since(turn.now()));
-    let share = f64::from(turn.random()) / f64::from(u32::MAX);
+    let share = turn.share();
     Some(turn.after(left.min(SPREAD).mul_f64(share)))
 }

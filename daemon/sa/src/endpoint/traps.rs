@@ -114,7 +114,7 @@ impl Endpoint {
             let interface = keeper.connection.interface.draw(|| ids.tag_value());
             keeper.child.tags.draw(interface, || ids.tag_value())
         });
-        let name = trap_name(keeper);
+        let name = keeper.name();
         let is_trap = matches!(keeper.child.mode, ChildMode::Tunnel | ChildMode::Transport);
         let mut ops = Vec::new();
         if is_trap && context.config.settings.fail_closed != FailClosed::Off {
@@ -137,13 +137,13 @@ impl Endpoint {
         result: Result<Answer, OffloadError>,
     ) {
         let Some(keeper) = self.keepers.by_number.get_mut(&number) else { return };
-        let Trap::Present { pairs, confirmed, .. } = &mut keeper.trap else { return };
+        let name = keeper.name();
+        let Trap::Present { policies, pairs, confirmed, .. } = &mut keeper.trap else { return };
         let error = match result {
             Ok(_) => {
                 *confirmed = true;
                 let guarded = matches!(keeper.child.mode, ChildMode::Tunnel | ChildMode::Transport);
                 if guarded && context.config.settings.fail_closed != FailClosed::Off {
-                    let name = format!("{}/{}", keeper.connection.name, keeper.child.name).into();
                     self.shared.registry.guarded(&name, pairs);
                 }
                 return self.trap_repaired(context, number);
@@ -151,7 +151,9 @@ impl Endpoint {
             Err(error) => error,
         };
         tracing::warn!(conn = keeper.connection.name, child = keeper.child.name, "backend refused the policy: {error}");
-        self.keepers.by_policy.retain(|_, owner| *owner != number);
+        for policy in policies {
+            self.keepers.by_policy.remove(&policy.handle);
+        }
         let refused = match error {
             OffloadError::Unavailable(_) => Trap::Waiting(error.to_string()),
             OffloadError::Unsupported { .. }
@@ -195,7 +197,7 @@ impl Endpoint {
         let OuterAddresses { local, remote } = outer_addresses(&keeper.connection);
         // What is dynamic without an address is guarded once its addresses are known, with the first install.
         let Ok(pairs) = pairs(&keeper.child, local, remote) else { return };
-        let name = format!("{}/{}", keeper.connection.name, keeper.child.name).into();
+        let name = keeper.name();
         let ops = self.shared.registry.missing_guards(&name, &pairs);
         self.shared.registry.guarded(&name, &pairs);
         self.shared.turn(context).apply(ops, Purpose::Remove);
@@ -203,15 +205,16 @@ impl Endpoint {
 }
 
 impl Keeper {
+    /// Connection and child, as the backend is told.
+    fn name(&self) -> Arc<str> {
+        format!("{}/{}", self.connection.name, self.child.name).into()
+    }
+
     /// The device that the way of its trap leads through.
     pub(super) fn device(&self, context: &Context<'_>) -> Option<DeviceId> {
         let outer = outer_addresses(&self.connection);
         context.spis.device_for(outer.local, outer.remote)
     }
-}
-
-fn trap_name(keeper: &Keeper) -> Arc<str> {
-    format!("{}/{}", keeper.connection.name, keeper.child.name).into()
 }
 
 /// The policies of a trap or shunt, whose group and tags are drawn.
@@ -234,7 +237,7 @@ fn policies(
         Class::Trap | Class::Protect => &[Direction::Outbound],
         Class::Shunt => &[Direction::Inbound, Direction::Forward, Direction::Outbound],
     };
-    let name = trap_name(keeper);
+    let name = keeper.name();
     let each = pairs.iter().flat_map(|pair| directions.iter().map(move |direction| (pair, *direction)));
     let policy = |(selectors, direction): (&SelectorPair, Direction)| PolicySpec {
         handle: handle(),

@@ -26,7 +26,7 @@ pub(crate) fn begin(core: &mut Core, turn: &Turn<'_>) {
 /// Takes over what is configured now. What the peer has said stays.
 pub(crate) fn configured(core: &mut Core, turn: &Turn<'_>) {
     let (time, over) = (core.connection.reauth_time, core.connection.over_time);
-    let share = f64::from(turn.random()) / f64::from(u32::MAX);
+    let share = turn.share();
     let begun = core.authentication.since.unwrap_or(turn.now());
     core.authentication.own = (!time.is_zero()).then(|| {
         let repeat_at = begun + time.saturating_sub(core.connection.rand_time.mul_f64(share));
