@@ -9,6 +9,8 @@ use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use super::error::HostError;
 use super::links;
@@ -58,6 +60,11 @@ pub struct Tun {
 /// `struct virtio_net_hdr` without the merged-buffers field.
 const VIRTIO_NET_HEADER: libc::c_int = 10;
 
+/// How long a device that is held is waited for: longer than a child takes to become another program.
+const HELD: Duration = Duration::from_secs(1);
+/// Between two attempts.
+const LOOK: Duration = Duration::from_millis(10);
+
 impl Offloads {
     /// What is asked for, the most first; kernels before 6.2 know no USO.
     const LADDER: [Self; 5] = [
@@ -80,13 +87,13 @@ impl Offloads {
 }
 
 impl Tun {
-    /// Makes the device, or takes over one of this name that nobody holds, and brings it up.
+    /// Makes the device, or takes over one of this name that nobody holds, and brings it up. One that is held is waited for, for a second.
     pub fn open(config: &TunConfig) -> Result<Self, HostError> {
         let failed = |action| move |source| HostError::Device { device: config.device.clone(), action, source };
         let request = interface_request(config)?;
         let mut queues = Vec::new();
         for _ in 0..config.queues.max(1) {
-            queues.push(open_queue(request).map_err(|error| queue_error(config, error))?);
+            queues.push(open_free_queue(request).map_err(|error| queue_error(config, error))?);
         }
         let mut accepted = Offloads::default();
         for queue in &queues {
@@ -128,6 +135,18 @@ fn interface_request(config: &TunConfig) -> Result<libc::ifreq, HostError> {
     }
     let ifr_flags = libc::c_short::try_from(flags).unwrap_or_default();
     Ok(libc::ifreq { ifr_name, ifr_ifru: libc::__c_anonymous_ifr_ifru { ifru_flags: ifr_flags } })
+}
+
+/// Opens a queue, and waits a moment for a device that is held. Whoever held it may be about to let go: a child that has been forked and is not
+/// yet another program still has the files of its parent, also when that has closed them or is gone.
+fn open_free_queue(request: libc::ifreq) -> io::Result<OwnedFd> {
+    let started = Instant::now();
+    loop {
+        match open_queue(request) {
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) && started.elapsed() < HELD => thread::sleep(LOOK),
+            outcome => return outcome,
+        }
+    }
 }
 
 fn open_queue(mut request: libc::ifreq) -> io::Result<OwnedFd> {
