@@ -6,7 +6,7 @@ use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -24,14 +24,23 @@ pub(crate) struct Lab {
     pub(crate) outer_v6: bool,
 }
 
-static TURN: Mutex<()> = Mutex::new(());
+static TURN: RwLock<()> = RwLock::new(());
 
-/// The right to use the machine's network, one test at a time: a flood in one namespace costs packets in all. Fails where no namespaces can
-/// be made.
-pub(crate) fn turn() -> MutexGuard<'static, ()> {
+/// The right to use the machine's network beside other tests. Fails where no namespaces can be made.
+pub(crate) fn turn() -> RwLockReadGuard<'static, ()> {
+    able();
+    TURN.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The right to flood the machine's network, or to measure it, alone: a flood in one namespace costs packets in all.
+pub(crate) fn alone() -> RwLockWriteGuard<'static, ()> {
+    able();
+    TURN.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn able() {
     let able = rustix::process::geteuid().is_root() && std::path::Path::new("/dev/net/tun").exists();
     assert!(able, "this test makes network namespaces: it needs root (or a user namespace) and /dev/net/tun");
-    TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Lab {
@@ -87,10 +96,11 @@ impl Lab {
     }
 
     fn link(&self, a: &str, b: &str, name: &str) {
-        let (a, b) = (self.ns(a), self.ns(b));
-        run(&["ip", "-n", &a, "link", "add", name, "type", "veth", "peer", "name", name, "netns", &b]);
-        run(&["ip", "-n", &a, "link", "set", name, "up"]);
-        run(&["ip", "-n", &b, "link", "set", name, "up"]);
+        let (a_ns, b_ns) = (self.ns(a), self.ns(b));
+        run(&["ip", "link", "add", name, "netns", &a_ns, "type", "veth", "peer", "name", name, "netns", &b_ns]);
+        for role in [a, b] {
+            self.exec(role, &["ip", "link", "set", name, "up"]);
+        }
     }
 
     /// Runs a command in a namespace; it must succeed.
@@ -101,9 +111,8 @@ impl Lab {
     }
 
     pub(crate) fn try_exec(&self, role: &str, command: &[&str]) -> Output {
-        let ns = self.ns(role);
-        let all: Vec<&str> = ["ip", "netns", "exec", &ns].into_iter().chain(command.iter().copied()).collect();
-        Command::new(all[0]).args(&all[1..]).output().unwrap()
+        // A program begins where the thread is that starts it; `ip netns exec` would make a mount namespace besides.
+        self.inside(role, || Command::new(command[0]).args(&command[1..]).output().unwrap())
     }
 
     /// Answers to `count` pings from one LAN host to an address.
@@ -140,6 +149,7 @@ impl Lab {
         let sender = self.inside(from, || TcpStream::connect_timeout(&target, LONG).unwrap());
         let (mut receiver, _) = listener.accept().unwrap();
         receiver.set_read_timeout(Some(LONG)).unwrap();
+        sender.set_write_timeout(Some(LONG)).unwrap();
         thread::scope(|scope| {
             scope.spawn(move || {
                 let chunk = [0x77; 65_536];
@@ -148,12 +158,20 @@ impl Lab {
                     left -= left.min(chunk.len());
                 }
             });
-            let (mut arrived, mut buffer) = (0, [0; 65_536]);
-            while let Ok(length @ 1..) = receiver.read(&mut buffer) {
+            let (mut arrived, mut buffer) = (0, vec![0; 65_536]);
+            while let Ok(length @ 1..) = uninterrupted(|| receiver.read(&mut buffer)) {
                 arrived += length;
             }
             arrived
         })
+    }
+
+    /// Has packets that were sent as one cross the outer link one by one, so that they can be counted there: on a busy machine several wait, and
+    /// are sent together.
+    pub(crate) fn single_packets(&self) {
+        for gateway in ["ga", "gb"] {
+            self.exec(gateway, &["ip", "link", "set", "wan", "gso_max_segs", "1"]);
+        }
     }
 
     /// Watches a link.
@@ -240,6 +258,16 @@ pub(crate) struct Counts {
     pub(crate) native: usize,
     pub(crate) udp: usize,
     pub(crate) clear: usize,
+}
+
+/// Repeats a call that was interrupted: a read with a limit in time is not taken up again by itself when the process stood still and goes on.
+pub(crate) fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            outcome => return outcome,
+        }
+    }
 }
 
 /// Waits until `condition` holds.

@@ -12,8 +12,11 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use gateway::{Gateway, Style, V4, V6, connect, guard, pair};
 use ipsec::{Direction, Event, OffloadBackend, OnStop, Op, Path, PolicyAction, Reqid, SaMode};
-use lab::{Lab, eventually, turn};
+use lab::{Lab, alone, eventually, turn};
 use offload_userspace::UserspaceConfig;
+
+/// For answers that are not to come: these are not waited for as long as the others.
+const NONE: &[&str] = &["-W", "1"];
 
 fn gateways(lab: &Lab) -> (Gateway, Gateway) {
     (Gateway::start(lab, "ga", UserspaceConfig::default()), Gateway::start(lab, "gb", UserspaceConfig::default()))
@@ -77,19 +80,19 @@ fn nothing_is_in_clear_before_and_after() {
     let (a, b) = gateways(&lab);
     let networks = pair(V4.0, V4.1);
     a.apply(vec![Op::InstallGuard(guard(networks))]);
-    assert_eq!(lab.ping("la", "10.2.0.2", 3, &[]), 0);
+    assert_eq!(lab.ping("la", "10.2.0.2", 3, NONE), 0);
     let ((_, outbound), _) = connect(&a, &b, V4, &Style::default());
     assert_eq!(lab.ping("la", "10.2.0.2", 3, &[]), 3);
     // An address that no policy covers is reached in clear as before, others of ours are not.
     a.apply(vec![Op::RemoveSa(outbound)]);
-    assert_eq!(lab.ping("la", "10.2.0.2", 3, &[]), 0);
+    assert_eq!(lab.ping("la", "10.2.0.2", 3, NONE), 0);
     a.apply(vec![Op::Flush]);
-    assert_eq!(lab.ping("la", "10.2.0.2", 3, &[]), 0);
+    assert_eq!(lab.ping("la", "10.2.0.2", 3, NONE), 0);
     a.backend.shut_down(OnStop::Block);
-    assert_eq!(lab.ping("la", "10.2.0.2", 3, &[]), 0);
+    assert_eq!(lab.ping("la", "10.2.0.2", 3, NONE), 0);
     assert_eq!(capture.counts().clear, 0);
     let again = Gateway::start(&lab, "ga", UserspaceConfig::default());
-    assert_eq!(lab.ping("la", "10.2.0.2", 3, &[]), 0);
+    assert_eq!(lab.ping("la", "10.2.0.2", 3, NONE), 0);
     assert_eq!(capture.counts().clear, 0);
     again.stop();
 }
@@ -184,6 +187,7 @@ fn a_device_set_down_comes_back() {
 fn the_outer_fragment_bit_follows_the_inner_one() {
     let _turn = turn();
     let lab = Lab::new(false);
+    lab.single_packets();
     let (a, b) = gateways(&lab);
     let capture = lab.capture("ga", "wan");
     for (udp, copy) in [(true, true), (false, true), (true, false)] {
@@ -217,7 +221,7 @@ fn equal_remote_selectors_with_different_local_ones_work() {
 /// IKE on the adopted sockets goes up with its path, the marker removed; keepalives go nowhere. An ESP flood does not stop it.
 #[test]
 fn ike_passes_a_flood_of_esp() {
-    let _turn = turn();
+    let _turn = alone();
     let lab = Lab::new(false);
     let a = Gateway::start(&lab, "ga", UserspaceConfig::default());
     let socket = || lab.inside("gb", || UdpSocket::bind(("192.0.2.2", 0)).unwrap());
@@ -252,7 +256,7 @@ fn ike_passes_a_flood_of_esp() {
 #[test]
 #[ignore = "a measurement, not a check"]
 fn throughput() {
-    let _turn = turn();
+    let _turn = alone();
     for (outer_v6, udp) in [(false, true), (false, false), (true, true), (true, false)] {
         let lab = Lab::new(outer_v6);
         let (a, b) = gateways(&lab);
@@ -280,6 +284,7 @@ fn pings_cross_the_tunnel_and_only_esp_is_seen() {
     let _turn = turn();
     for (outer_v6, udp) in [(false, false), (false, true), (true, false), (true, true)] {
         let lab = Lab::new(outer_v6);
+        lab.single_packets();
         let capture = lab.capture("ga", "wan");
         let (a, b) = gateways(&lab);
         let style = Style { udp, ..Style::default() };

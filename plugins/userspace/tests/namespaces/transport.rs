@@ -14,7 +14,7 @@ use offload_userspace::UserspaceConfig;
 
 use super::gateway::{Gateway, Style, connect, guard, pair};
 use super::gateways;
-use super::lab::{Capture, LONG, Lab, eventually, turn};
+use super::lab::{Capture, LONG, Lab, eventually, turn, uninterrupted};
 
 /// All traffic of the two hosts that a gateway has as outer addresses.
 fn hosts(outer: OuterAddresses) -> SelectorPair {
@@ -207,13 +207,15 @@ fn ike_passes_beside_the_policy_of_two_hosts() {
             at_a.send_to(b"request", SocketAddr::new(b.outer.local, 500)).unwrap();
             // A packet of the stranger that the trap held may come first.
             let from = loop {
-                let (length, from) = at_b.recv_from(&mut octets).unwrap_or_else(|error| panic!("{what}: {error}"));
+                let (length, from) =
+                    uninterrupted(|| at_b.recv_from(&mut octets)).unwrap_or_else(|error| panic!("{what}: {error}"));
                 if octets[..length] == *b"request" {
                     break from;
                 }
             };
             at_b.send_to(b"request", from).unwrap();
-            let length = at_a.recv(&mut octets).unwrap_or_else(|error| panic!("{what}, back: {error}"));
+            let length =
+                uninterrupted(|| at_a.recv(&mut octets)).unwrap_or_else(|error| panic!("{what}, back: {error}"));
             assert_eq!(&octets[..length], b"request");
         };
         there_and_back("before");
@@ -239,7 +241,7 @@ fn ike_passes_beside_the_policy_of_two_hosts() {
         echo.set_read_timeout(Some(LONG)).unwrap();
         stranger.send_to(b"stranger", SocketAddr::new(b.outer.local, 500)).unwrap();
         stranger.send_to(b"stranger", echo.local_addr().unwrap()).unwrap();
-        let arrived = echo.recv(&mut octets).map(|length| octets[..length].to_vec());
+        let arrived = uninterrupted(|| echo.recv(&mut octets)).map(|length| octets[..length].to_vec());
         assert_eq!(arrived.ok().as_deref(), Some(&b"stranger"[..]));
         assert_eq!(in_clear(&capture), Vec::<Vec<u8>>::new());
         assert_eq!(lab.ping("ga", &b.outer.local.to_string(), 3, &[]), 3, "drops: {} / {}", a.drops(), b.drops());
@@ -273,9 +275,9 @@ fn strict_reverse_path_filters_let_ike_and_esp_arrive() {
     for udp in [false, true] {
         let mut octets = [0; 16];
         at_a.send_to(b"ike", SocketAddr::new(b.outer.local, 500)).unwrap();
-        let (length, from) = at_b.recv_from(&mut octets).expect("a request");
+        let (length, from) = uninterrupted(|| at_b.recv_from(&mut octets)).expect("a request");
         at_b.send_to(&octets[..length], from).unwrap();
-        assert_eq!(at_a.recv(&mut octets).expect("a response"), 3);
+        assert_eq!(uninterrupted(|| at_a.recv(&mut octets)).expect("a response"), 3);
         link(&a, &b, &Style { udp, ..Style::default() }, [None, None]);
         let drops = || format!("UDP {udp}, drops: {} / {}", a.drops(), b.drops());
         assert_eq!(lab.ping("la", "192.0.2.2", 5, &[]), 5, "{}", drops());
@@ -319,7 +321,7 @@ fn a_client_behind_nat_talks_in_transport_mode() {
     let sender = lab.inside("la", || UdpSocket::bind("10.1.0.2:0").unwrap());
     sender.send_to(&[7; 5000], udp.local_addr().unwrap()).unwrap();
     let mut octets = [0; 6000];
-    assert_eq!(udp.recv(&mut octets).unwrap(), 5000);
+    assert_eq!(uninterrupted(|| udp.recv(&mut octets)).unwrap(), 5000);
     assert_eq!((in_clear(&near), in_clear(&far)), (Vec::new(), Vec::new()));
 }
 
@@ -358,9 +360,9 @@ fn shunts_beside_transport_mode() {
     sender.set_read_timeout(Some(LONG)).unwrap();
     sender.send_to(b"clear", "192.0.2.2:9000").unwrap();
     let mut octets = [0; 16];
-    let (length, from) = receiver.recv_from(&mut octets).expect("the pass shunt lets it through");
+    let (length, from) = uninterrupted(|| receiver.recv_from(&mut octets)).expect("the pass shunt lets it through");
     receiver.send_to(&octets[..length], from).unwrap();
-    assert_eq!(sender.recv(&mut octets).expect("and back"), 5);
+    assert_eq!(uninterrupted(|| sender.recv(&mut octets)).expect("and back"), 5);
     let passed = in_clear(&capture);
     assert_eq!(passed.len(), 2, "{passed:?}");
     let _listener = lab.inside("gb", || TcpListener::bind("192.0.2.2:9001").unwrap());
