@@ -2,11 +2,12 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
+use std::io::Write as _;
 use std::os::fd::AsFd;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::thread;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail, ensure};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 /// The routing table of tunnels: Cygnet's default, and charon's.
@@ -45,14 +46,21 @@ impl Namespace {
         &self.name
     }
 
-    /// Runs `ip -n NAME ARGUMENTS` and returns what it printed.
+    /// Runs `ip ARGUMENTS` inside and returns what it printed.
     ///
     /// # Errors
     /// `ip` refused; the error carries its words.
     pub fn ip(&self, arguments: &[&str]) -> anyhow::Result<String> {
-        let mut all = vec!["-n", self.name.as_str()];
-        all.extend_from_slice(arguments);
-        command("ip", &all)
+        // `ip -n` would make a mount namespace each time, which takes longer than all else that it does.
+        self.run(|| command("ip", arguments))?.map_err(|error| anyhow!("in {}: {error}", self.name))
+    }
+
+    /// Runs several lines of `ip` one after the other, up to the first that is refused: much faster than a process for each.
+    ///
+    /// # Errors
+    /// `ip` refused one; the error carries its words.
+    pub fn ip_all(&self, lines: &[String]) -> anyhow::Result<()> {
+        self.run(|| batch(lines))?.map_err(|error| anyhow!("in {}: {error}", self.name))
     }
 
     /// Runs a command inside and returns what it printed.
@@ -124,6 +132,19 @@ impl Drop for Namespace {
         // The kernel removes it with the run anyway; this only frees it earlier.
         let _ = command("ip", &["netns", "del", self.name.as_str()]);
     }
+}
+
+/// Gives lines to one `ip`.
+fn batch(lines: &[String]) -> anyhow::Result<()> {
+    let mut ip = Command::new("ip");
+    ip.args(["-batch", "-"]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = ip.spawn().context("starting ip")?;
+    let text = lines.join("\n") + "\n";
+    // Where it ends early, its words say more than the broken pipe.
+    let written = child.stdin.take().context("no standard input")?.write_all(text.as_bytes());
+    let output = child.wait_with_output()?;
+    ensure!(output.status.success(), "{}, given:\n{text}", String::from_utf8_lossy(&output.stderr).trim());
+    Ok(written?)
 }
 
 /// Runs a command to its end.

@@ -339,14 +339,10 @@ impl Lab {
     fn address_shared_link(&self) -> anyhow::Result<()> {
         for site in [&self.a, &self.b] {
             let other = self.site(site.side.other());
-            let gateway = &site.gateway;
-            gateway.ip(&["link", "set", OUTER, "up"])?;
-            for (family, bits) in [(Family::V4, 24), (Family::V6, 64)] {
-                add_address(gateway, OUTER, site.outer_address(family), bits)?;
-            }
-            for family in FAMILIES {
-                add_default(gateway, other.outer_address(family))?;
-            }
+            let mut lines = vec![up(OUTER)];
+            lines.extend(BITS.map(|(family, bits)| address(OUTER, site.outer_address(family), bits)));
+            lines.extend(FAMILIES.map(|family| default(other.outer_address(family))));
+            site.gateway.ip_all(&lines)?;
         }
         Ok(())
     }
@@ -355,14 +351,14 @@ impl Lab {
         for site in [&self.a, &self.b] {
             let end = format!("to-{}", site.side.letter());
             link(&site.gateway, OUTER, site.outer_mac(), &middle, &end, mac(site.side, 4))?;
-            middle.ip(&["link", "set", &end, "up"])?;
-            site.gateway.ip(&["link", "set", OUTER, "up"])?;
-            for (family, bits) in [(Family::V4, 24), (Family::V6, 64)] {
+            let (mut at_gateway, mut at_router) = (vec![up(OUTER)], vec![up(&end)]);
+            for (family, bits) in BITS {
                 let own = site.outer_address(family);
-                add_address(&site.gateway, OUTER, own, bits)?;
-                add_address(&middle, &end, router_address(own), bits)?;
-                add_default(&site.gateway, router_address(own))?;
+                at_gateway.extend([address(OUTER, own, bits), default(router_address(own))]);
+                at_router.push(address(&end, router_address(own), bits));
             }
+            middle.ip_all(&at_router)?;
+            site.gateway.ip_all(&at_gateway)?;
         }
         forward(&middle)?;
         // The router has routes to the LANs, so that a clear packet would really arrive.
@@ -439,14 +435,14 @@ fn router_address(gateway: IpAddr) -> IpAddr {
 fn build_lan(site: &Site) -> anyhow::Result<()> {
     link(&site.host, HOST, mac(site.side, 1), &site.gateway, LAN, mac(site.side, 2))?;
     forward(&site.gateway)?;
-    site.host.ip(&["link", "set", HOST, "up"])?;
-    site.gateway.ip(&["link", "set", LAN, "up"])?;
-    for (family, bits) in [(Family::V4, 24), (Family::V6, 64)] {
-        add_address(&site.host, HOST, site.host_address(family), bits)?;
-        add_address(&site.gateway, LAN, site.gateway_address(family), bits)?;
-        add_default(&site.host, site.gateway_address(family))?;
+    let (mut at_host, mut at_gateway) = (vec![up(HOST)], vec![up(LAN)]);
+    for (family, bits) in BITS {
+        let gateway = site.gateway_address(family);
+        at_host.extend([address(HOST, site.host_address(family), bits), default(gateway)]);
+        at_gateway.push(address(LAN, gateway, bits));
     }
-    Ok(())
+    site.host.ip_all(&at_host)?;
+    site.gateway.ip_all(&at_gateway)
 }
 
 fn forward(namespace: &Namespace) -> anyhow::Result<()> {
@@ -454,13 +450,22 @@ fn forward(namespace: &Namespace) -> anyhow::Result<()> {
     namespace.sysctl("net/ipv6/conf/all/forwarding", "1")
 }
 
-fn add_address(namespace: &Namespace, interface: &str, address: IpAddr, bits: u8) -> anyhow::Result<()> {
-    namespace.ip(&["address", "add", &format!("{address}/{bits}"), "dev", interface]).map(drop)
+/// The prefix lengths of all links.
+const BITS: [(Family, u8); 2] = [(Family::V4, 24), (Family::V6, 64)];
+
+/// The line of `ip` that brings an interface up; the others likewise.
+fn up(interface: &str) -> String {
+    format!("link set {interface} up")
 }
 
-fn add_default(namespace: &Namespace, via: IpAddr) -> anyhow::Result<()> {
-    let family = if via.is_ipv4() { "-4" } else { "-6" };
-    namespace.ip(&[family, "route", "add", "default", "via", &via.to_string()]).map(drop)
+fn address(interface: &str, address: IpAddr, bits: u8) -> String {
+    format!("address add {address}/{bits} dev {interface}")
+}
+
+fn default(via: IpAddr) -> String {
+    // `default` alone is that of IPv4.
+    let every = if via.is_ipv4() { "0.0.0.0/0" } else { "::/0" };
+    format!("route add {every} via {via}")
 }
 
 /// A pair of virtual Ethernet interfaces, one end in each namespace.
