@@ -33,6 +33,8 @@ const CROSSING: u64 = 10;
 const IMPATIENT: &str = "[ike]\nretransmit_timeout = 0.3\nretransmit_tries = 9\n";
 /// The same for charon.
 const IMPATIENT_CHARON: TunedCharon = TunedCharon { settings: "retransmit_timeout = 0.3\n  retransmit_tries = 9" };
+/// In a run of this many minutes nine of ten seconds must have their rekey, in a shorter one three of four.
+const LONG: f64 = 5.0;
 /// How long requests that are to cross wait for each other.
 const CROSS: Duration = Duration::from_secs(2);
 /// How long a round may take: after TEMPORARY_FAILURE an end waits for up to 15 s.
@@ -240,7 +242,9 @@ impl Soak<'_> {
         );
         let lossless = self.options.ike_loss == 0;
         let enough = !self.is_crossing() || collided * 10 >= self.options.rounds * 9;
-        let steady_rekeys = if lossless { self.options.minutes * 60.0 * 0.9 } else { 0.0 };
+        // In a minute a few moments without a processor weigh more than in many.
+        let share = if self.options.minutes < LONG { 0.75 } else { 0.9 };
+        let steady_rekeys = if lossless { self.options.minutes * 60.0 * share } else { 0.0 };
         Ok(left_over.is_ok()
             && sum.lost <= overflow + of_peer
             && sum.duplicated == 0
