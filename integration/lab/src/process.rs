@@ -2,18 +2,22 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::netns::Namespace;
 
 /// How long a process may take between SIGTERM and its end before it is killed.
 const TERM_TIME: Duration = Duration::from_secs(30);
+
+/// Looks in a row at which a process that has nothing to do must wait.
+const IDLE_LOOKS: u32 = 20;
 
 /// A running process and its log file.
 #[derive(Debug)]
@@ -117,6 +121,44 @@ impl Drop for Process {
     fn drop(&mut self) {
         // Already gone is what we want.
         let _ = self.kill();
+    }
+}
+
+/// Whether every thread of a process is in a state, as proc(5) names it: `T` stands still, `S` waits for something to come.
+#[must_use]
+pub fn all_threads_are(id: u32, state: char) -> bool {
+    let Ok(threads) = fs::read_dir(format!("/proc/{id}/task")) else { return false };
+    threads.flatten().all(|thread| {
+        let stat = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(state))
+    })
+}
+
+/// Waits until none of these processes has anything to do, at several looks in a row: what is told by one and read by another has come.
+///
+/// # Errors
+/// They are busy all the time.
+pub fn wait_until_idle(ids: &[u32], limit: Duration) -> anyhow::Result<()> {
+    let mut looks = 0;
+    let idle = wait_until(limit, || {
+        let idle = ids.iter().all(|id| all_threads_are(*id, 'S'));
+        looks = if idle { looks + 1 } else { 0 };
+        looks >= IDLE_LOOKS
+    });
+    ensure!(idle, "the processes {ids:?} are busy for {} s", limit.as_secs());
+    Ok(())
+}
+
+/// Repeats a call that was interrupted: a read with a limit in time is not taken up again by itself when the process stood still and goes on.
+///
+/// # Errors
+/// Those of the call.
+pub fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            outcome => return outcome,
+        }
     }
 }
 

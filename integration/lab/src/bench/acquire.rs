@@ -14,6 +14,7 @@ use lab::packet::{LARGEST_FRAME, PacketSocket};
 use lab::peer::conf::{Child, Tunnel};
 use lab::peer::cygnet::Cygnet;
 use lab::peer::{Daemon, Peer, audit};
+use lab::process::uninterrupted;
 use lab::topology::{Family, HOST, Lab, Middle, Side};
 
 use crate::quantiles::quantiles;
@@ -117,7 +118,7 @@ fn samples(lab: &Lab, daemons: &[Daemon<'_>; 2], kind: Cold, count: u32) -> Resu
         let sent = Instant::now();
         sender.send(&number.to_be_bytes())?;
         let mut packet = [0; 16];
-        if let Ok(length) = receiver.recv(&mut packet) {
+        if let Ok(length) = uninterrupted(|| receiver.recv(&mut packet)) {
             let time = sent.elapsed();
             ensure!(packet.get(..length) == Some(&number.to_be_bytes()), "another packet than number {number} arrived");
             times.push(time);

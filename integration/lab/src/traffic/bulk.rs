@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 
+use crate::process::uninterrupted;
 use crate::topology::{Family, Site};
 
 const BLOCK: usize = 64 * 1024;
@@ -171,7 +172,7 @@ fn receive(listener: &TcpListener, octets: Option<u64>) -> anyhow::Result<Transf
     while octets.is_none_or(|octets| total < octets) {
         let at = usize::try_from(total % BLOCK as u64)?;
         let window = buffer.get_mut(..BLOCK - at).context("block")?;
-        let count = stream.read(window)?;
+        let count = uninterrupted(|| stream.read(window))?;
         match (count, octets) {
             (0, None) => break,
             (0, Some(octets)) => bail!("the connection ended after {total} of {octets} octets"),

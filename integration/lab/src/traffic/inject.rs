@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::frame::udp;
 use crate::packet::PacketSocket;
+use crate::process::uninterrupted;
 use crate::topology::{Family, OUTER, Site};
 
 /// Payload of forged packets.
@@ -33,7 +34,7 @@ pub fn forged_packets_received(
     let mut buffer = [0; 64];
     let mut received = 0;
     while received < count
-        && let Ok(length) = listener.recv(&mut buffer)
+        && let Ok(length) = uninterrupted(|| listener.recv(&mut buffer))
     {
         received += usize::from(buffer.get(..length) == Some(FORGED));
     }

@@ -99,7 +99,10 @@ fn wait_for(socket: &OwnedFd, target: IpAddr, number: u16, patience: Duration) -
         }
         let left =
             Timespec { tv_sec: left.as_secs().try_into().unwrap_or(i64::MAX), tv_nsec: left.subsec_nanos().into() };
-        poll(&mut [PollFd::new(socket, PollFlags::IN)], Some(&left))?;
+        match poll(&mut [PollFd::new(socket, PollFlags::IN)], Some(&left)) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
         let Ok((length, _)) = recv(socket, &mut buffer, RecvFlags::DONTWAIT) else { continue };
         let packet = buffer.get(..length).unwrap_or_default();
         if is_reply(packet, target, number) {

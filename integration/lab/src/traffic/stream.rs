@@ -23,6 +23,8 @@ const GRACE: Duration = Duration::from_millis(1_000);
 /// A sender that had no processor makes up for it this many times as fast as it sends otherwise, and not at once: queues on the way are made for
 /// the rate that was asked for.
 const HASTE: f64 = 4.0;
+/// What may wait for a receiver that has no processor, octets.
+const RECEIVE_BUFFER: usize = 8 << 20;
 /// Waits that end early keep the bursts of a paced stream short.
 const PACE: Duration = Duration::from_micros(500);
 /// The longest such wait.
@@ -135,7 +137,10 @@ impl Stream {
     /// # Errors
     /// A socket has no address, or a thread could not start.
     pub fn between(sender: UdpSocket, receiver: UdpSocket, load: Load) -> anyhow::Result<Self> {
-        sockopt::set_socket_recv_buffer_size(&receiver, 8 << 20)?;
+        // Beyond the system's own limit where we may.
+        if sockopt::set_socket_recv_buffer_size_force(&receiver, RECEIVE_BUFFER).is_err() {
+            sockopt::set_socket_recv_buffer_size(&receiver, RECEIVE_BUFFER)?;
+        }
         receiver.set_read_timeout(Some(Duration::from_millis(20)))?;
         sender.connect(receiver.local_addr()?)?;
         let headers = if matches!(load.family, Family::V4) { HEADERS_V4 } else { HEADERS_V6 };
