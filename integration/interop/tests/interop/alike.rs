@@ -48,9 +48,7 @@ struct Bench {
 
 impl Bench {
     fn new() -> Result<Self> {
-        let directory = std::env::temp_dir().join(format!("cygnet-alike-{}", std::process::id()));
-        // Left by an earlier process of the same number.
-        let _ = std::fs::remove_dir_all(&directory);
+        let directory = lab::enter::directory().join("alike");
         std::fs::create_dir_all(&directory)?;
         let behind = Behind::Pretence {
             connections: vec!["gone".to_owned(), "a".to_owned()],

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 use ipsec::{EspEncryption, Spi};
 use lab::frame::ETHERNET;
 use lab::packet::PacketSocket;
-use lab::process::wait_until;
+use lab::process::{uninterrupted, wait_until};
 use lab::relay::Profile;
 use lab::topology::{FAMILIES, Family, Lab, Middle, OUTER, Side};
 use lab::traffic::{bulk, ping, stream};
@@ -118,8 +118,7 @@ fn scapy_seals(agreement: &Agreement) -> Result<()> {
         listener.set_read_timeout(Some(SOON))?;
         let mut buffer = [0; 64];
         for number in 0..PACKETS {
-            let length = listener
-                .recv(&mut buffer)
+            let length = uninterrupted(|| listener.recv(&mut buffer))
                 .with_context(|| format!("packet {number}; dropped: {}", datapath.drops()))?;
             ensure!(buffer.get(..length) == Some(format!("packet {number:04}").as_bytes()), "packet {number} differs");
         }
@@ -222,7 +221,7 @@ fn oversize_packets_arrive() -> Result<()> {
         for _ in 0..6 {
             // An error left on the socket by an ICMP message is part of the learning.
             let _ = sender.send_to(&[7; 3_000], receiver.local_addr()?);
-            received += usize::from(receiver.recv(&mut buffer).is_ok_and(|length| length == 3_000));
+            received += usize::from(uninterrupted(|| receiver.recv(&mut buffer)).is_ok_and(|length| length == 3_000));
         }
         ensure!(
             received >= 3,

@@ -1,4 +1,4 @@
-//! One target, serial: every test is named after peers, role and behaviour. See [`harness`] for how they run.
+//! One target: every test is named after peers, role and behaviour. See [`harness`] for how they run.
 
 mod absence;
 mod accounts;
@@ -71,8 +71,7 @@ fn main() -> ExitCode {
         eprintln!("interop: {error}");
         return ExitCode::from(2);
     }
-    // Labs are heavy and their timing matters.
-    arguments.test_threads = Some(1);
+    arguments.test_threads.get_or_insert(harness::AT_ONCE);
     let trials: Vec<Trial> = [
         self_test::trials(),
         judge::trials(),
@@ -130,5 +129,9 @@ fn main() -> ExitCode {
     .into_iter()
     .flatten()
     .collect();
-    libtest_mimic::run(&arguments, trials).exit_code()
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    if !arguments.list {
+        harness::tell_longest();
+    }
+    conclusion.exit_code()
 }

@@ -432,9 +432,7 @@ fn statistics() -> Message {
 }
 
 fn answers_that_are_written_down() -> Result<()> {
-    let directory: PathBuf = std::env::temp_dir().join(format!("cygnet-rendering-{}", std::process::id()));
-    // Left by an earlier process of the same number.
-    let _ = std::fs::remove_dir_all(&directory);
+    let directory: PathBuf = lab::enter::directory().join("rendering");
     std::fs::create_dir_all(&directory)?;
     let recorder = Recorder::start(&directory.join("daemon.vici"), Behind::Script(written))?;
     let run = |client: Client, arguments: &[&str]| -> Result<(Output, Vec<Exchange>)> {

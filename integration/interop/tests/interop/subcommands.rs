@@ -5,12 +5,12 @@ mod table;
 
 use std::collections::BTreeSet;
 use std::process::{Child, Command, Output, Stdio};
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use lab::peer::Client;
 use lab::peer::cygnet::Cygnet;
 use lab::peer::sas::IkeSa;
+use lab::process::wait_until_idle;
 use lab::topology::{Lab, Middle, Side};
 use libtest_mimic::Trial;
 
@@ -178,26 +178,31 @@ fn listings(client: Client, pair: &mut Pair<'_>) -> Result<()> {
 
 fn control(client: Client, pair: &mut Pair<'_>) -> Result<()> {
     for step in CONTROL {
+        let before = identities(&pair.a.sas()?);
         run(client, pair, step)?;
-        if step.line.starts_with("--rekey") {
-            rekeyed(pair)?;
+        if step.line.starts_with("--rekey") && step.code == 0 {
+            rekeyed(pair, &before)?;
         }
     }
     pair.a.wait_for("no SA", SOON, <[_]>::is_empty).map(drop)
 }
 
-/// A rekey is told to have worked when it has begun: waits until nothing is under way.
-fn rekeyed(pair: &Pair<'_>) -> Result<()> {
-    // The exchange itself may not have begun.
-    std::thread::sleep(Duration::from_millis(250));
+/// What tells IKE SAs and CHILD SAs in use apart.
+fn identities(sas: &[IkeSa]) -> BTreeSet<String> {
+    let children = sas.iter().flat_map(|sa| &sa.children).filter(|child| child.state == "INSTALLED");
+    let ikes = sas.iter().map(|sa| format!("{} {}", sa.spis.0, sa.spis.1));
+    ikes.chain(children.map(|child| child.spi_in.clone())).collect()
+}
+
+/// A rekey is told to have worked when it has begun: waits until something else is in use than before and nothing is under way.
+fn rekeyed(pair: &Pair<'_>, before: &BTreeSet<String>) -> Result<()> {
     let is_quiet = |sa: &IkeSa| {
         let settled = ["INSTALLED", "REKEYED", "DELETED"];
         sa.state == "ESTABLISHED" && sa.children.iter().all(|child| settled.contains(&child.state.as_str()))
     };
-    for side in [Side::A, Side::B] {
-        pair.side(side).wait_for("nothing is under way", SOON, |sas| sas.len() < 2 && sas.iter().all(is_quiet))?;
-    }
-    Ok(())
+    let is_over = |sas: &[IkeSa]| sas.len() < 2 && sas.iter().all(is_quiet);
+    pair.a.wait_for("rekeyed, and nothing is under way", SOON, |sas| is_over(sas) && identities(sas) != *before)?;
+    pair.b.wait_for("nothing is under way", SOON, is_over).map(drop)
 }
 
 fn counters(client: Client, pair: &mut Pair<'_>) -> Result<()> {
@@ -252,8 +257,10 @@ fn watching(client: Client, pair: &mut Pair<'_>) -> Result<()> {
     life::establish_all(pair, Side::A, &["net4"])?;
     life::rekey_child(pair, Side::A, "net4")?;
     pair.a.swanctl(&["--terminate", "--ike", "site", "--timeout", "30"])?;
-    // What they are told they have to read.
-    std::thread::sleep(Duration::from_secs(1));
+    // What they are told they have to read, and Debian's keep it to themselves until they end.
+    let mut ids: Vec<u32> = watchers.iter().map(Child::id).collect();
+    ids.push(pair.a.process().id());
+    wait_until_idle(&ids, SOON)?;
     for (line, watcher) in WATCHED.iter().zip(watchers) {
         let output = interrupt(watcher)?;
         watched(line, &output).with_context(|| format!("{}: {}\n{}", line.join(" "), output.status, text(&output)))?;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use lab::hostile::carrier::{Carrier as _, Udp};
 use lab::pair::{Pair, SOON};
+use lab::process::wait_until;
 use lab::topology::{Family, Lab};
 use swanctl_compat::vici::{Message, Packet};
 
@@ -15,6 +16,9 @@ use crate::recorder::{Line, answer_of, event_of};
 
 /// Nothing is counted any more when nothing was for so long.
 const QUIET: Duration = Duration::from_millis(300);
+
+/// A datagram has been looked at by then.
+const UNSEEN: Duration = Duration::from_millis(500);
 
 /// What is still under way then is under way for other reasons.
 const LONG: Duration = Duration::from_secs(4);
@@ -166,9 +170,10 @@ fn strange(lab: &Lab, pair: &Pair<'_>, count: &mut Count) -> Result<()> {
         ("a request that nobody of ours has made", message(&ours, 37, 0x08, 2, 32)),
         ("a request ahead of its time", message(&ours, 37, 0x08, 9, 32)),
     ] {
+        let before = count.global()?;
         socket.send(&octets)?;
         // What is not to count has no sign by which it could be waited for.
-        std::thread::sleep(Duration::from_millis(150));
+        wait_until(UNSEEN, || count.global().is_ok_and(|now| now != before));
         count.take(&format!("counters after: {name}"), None)?;
     }
     Ok(())

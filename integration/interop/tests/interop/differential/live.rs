@@ -11,7 +11,7 @@ use lab::pair::Pair;
 use lab::peer::Peer;
 use lab::peer::conf::Tunnel;
 use lab::peer::cygnet::Cygnet;
-use lab::process::wait_until;
+use lab::process::{all_threads_are, wait_until};
 use lab::topology::{Family, Lab, Middle, Side};
 use rustix::process::Signal;
 use swanctl_compat::vici::{Element, Message, Packet};
@@ -22,7 +22,10 @@ use super::intended::{Judge, LIVE, Version};
 use crate::recorder::{Line, answer_of, event_of};
 
 /// How long SAs may take to become what a command makes of them.
-const SETTLED: Duration = Duration::from_secs(5);
+const SETTLED: Duration = Duration::from_secs(30);
+
+/// How long one that is about to go may take.
+const LEAVING: Duration = Duration::from_secs(10);
 
 pub(super) fn commands_on_live_sas(other: &'static (dyn Peer + Sync), version: Version) -> Result<()> {
     let (theirs, ours) = thread::scope(|scope| {
@@ -153,11 +156,12 @@ fn at_once(pair: &mut Pair<'_>, line: &mut Line, together: &Together, whose: Who
     let peer = pair.b.process();
     peer.signal(Signal::STOP)?;
     let id = peer.id();
-    ensure!(wait_until(SETTLED, || is_stopped(id)), "the peer does not stop");
+    // A signal is not there at once on a busy machine.
+    ensure!(wait_until(SETTLED, || all_threads_are(id, 'T')), "the peer does not stop");
     let told = lines.iter_mut().zip(together.commands).try_for_each(|(line, (command, request))| {
         line.say(&Packet::CmdRequest((*command).to_owned(), request()))?;
         // The first is on its way when the second comes.
-        thread::sleep(Duration::from_millis(200));
+        thread::sleep(Duration::from_millis(500));
         Ok(())
     });
     peer.signal(Signal::CONT)?;
@@ -186,15 +190,6 @@ fn some_matches(answer: &Message) -> Message {
     out
 }
 
-/// Whether every thread of a process stands still: a signal is not there at once on a busy machine.
-fn is_stopped(id: u32) -> bool {
-    let Ok(threads) = std::fs::read_dir(format!("/proc/{id}/task")) else { return false };
-    threads.flatten().all(|thread| {
-        let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
-        stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
-    })
-}
-
 fn answered(packet: &Packet) -> (String, Message) {
     match answer_of(packet) {
         Some(message) => ("answer".to_owned(), message.clone()),
@@ -206,20 +201,27 @@ fn answered(packet: &Packet) -> (String, Message) {
 fn settled(line: &mut Line, expected: &str) -> Result<Message> {
     let began = Instant::now();
     loop {
-        let found = there_is(line)?;
-        if found == expected || began.elapsed() > SETTLED {
+        let (found, leaving) = there_is(line)?;
+        // The next command would find an IKE SA that is about to go, or not.
+        let gone = leaving == 0 || began.elapsed() > LEAVING;
+        if found == expected && gone || began.elapsed() > SETTLED {
             return Ok(Message::new().with("there is", found));
         }
         thread::sleep(Duration::from_millis(20));
     }
 }
 
-/// All SAs and policies in one line; those that have a successor are left out.
-fn there_is(line: &mut Line) -> Result<String> {
-    let mut all: Vec<String> = Vec::new();
+/// All SAs and policies in one line; those that have a successor or are about to go are left out, and such IKE SAs are counted.
+fn there_is(line: &mut Line) -> Result<(String, usize)> {
+    let (mut all, mut leaving): (Vec<String>, usize) = (Vec::new(), 0);
     for packet in line.ask(&Packet::CmdRequest("list-sas".into(), Message::new()))? {
         let Some((_, message)) = event_of(&packet) else { continue };
-        all.extend(message.sections().filter_map(|(name, ike)| ike_sa(name, ike)));
+        for (name, ike) in message.sections() {
+            match ike_sa(name, ike) {
+                Some(told) => all.push(told),
+                None => leaving += 1,
+            }
+        }
     }
     let kinds = Message::new().with("trap", "yes").with("drop", "yes").with("pass", "yes");
     for packet in line.ask(&Packet::CmdRequest("list-policies".into(), kinds))? {
@@ -227,7 +229,7 @@ fn there_is(line: &mut Line) -> Result<String> {
         all.extend(message.sections().map(|(name, _)| format!("policy {name}")));
     }
     all.sort();
-    Ok(all.join(", "))
+    Ok((all.join(", "), leaving))
 }
 
 fn ike_sa(name: &str, ike: &Message) -> Option<String> {

@@ -1,8 +1,9 @@
 //! The same tunnel twice, towards a charon: once made by charon, once by Cygnet; with 5.9.8 and with 6.0.1. What their SAs look like, and the events of their life.
 
+use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use lab::pair::{Pair, SOON};
 use lab::peer::Peer;
 use lab::peer::cygnet::Cygnet;
@@ -45,8 +46,12 @@ const OWN: [&str; 21] = [
 const LINE: [&str; 5] = ["group", "level", "ikesa-name", "ikesa-uniqueid", "msg"];
 
 pub(super) fn an_established_tunnel(other: &dyn Peer, version: Version) -> Result<()> {
-    let theirs = life(other, other)?;
-    let ours = life(&Cygnet::default(), other)?;
+    let (theirs, ours) = thread::scope(|scope| {
+        let theirs = scope.spawn(|| life(other, other));
+        let ours = life(&Cygnet::default(), other);
+        (theirs.join().unwrap_or_else(|_| Err(anyhow!("charon's life panicked"))), ours)
+    });
+    let (theirs, ours) = (theirs.context("charon's life")?, ours.context("Cygnet's life")?);
     let mut judge = Judge::of(TUNNEL, version);
     judge.take("tunnel", &compare::steps(&theirs, &ours));
     judge.finish()
@@ -104,7 +109,7 @@ fn steps(pair: &Pair<'_>) -> Result<Vec<Step>> {
     ask("rekey the child", "rekey", with("child", "net4"))?;
     pair.a.wait_for("a new CHILD SA", SOON, |sas| spi(sas).is_some() && spi(sas) != spi(&before))?;
     // The old one is there for a while.
-    std::thread::sleep(Duration::from_secs(1));
+    thread::sleep(Duration::from_secs(1));
     ask("list-sas after a rekey", "list-sas", Message::new())?;
     let ike = |sas: &[lab::peer::sas::IkeSa]| sas.iter().find(|sa| sa.state == "ESTABLISHED").map(|sa| sa.spis.clone());
     ask("rekey the IKE SA", "rekey", with("ike", "site"))?;

@@ -2,6 +2,7 @@
 
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -30,13 +31,17 @@ const SOON: Duration = Duration::from_secs(60);
 pub(super) const DESKTOP: (u32, u32) = (1160, 860);
 pub(super) const PHONE: (u32, u32) = (360, 740);
 
+/// One browser at a time: each is busy with several processes.
+static ONE: Mutex<()> = Mutex::new(());
+
 /// The browser. Its network is the gateway's, so nothing outside can be reached.
 pub(super) struct Browser<'lab> {
     namespace: &'lab Namespace,
     runtime: Runtime,
     client: Client,
-    /// Ended last.
+    /// Ended last, but for the turn of the next.
     _driver: Process,
+    _turn: MutexGuard<'static, ()>,
 }
 
 impl<'lab> Browser<'lab> {
@@ -45,6 +50,7 @@ impl<'lab> Browser<'lab> {
         for program in [DRIVER, BROWSER] {
             ensure!(Path::new(program).exists(), "{program} is missing: run `cargo xtask setup`");
         }
+        let turn = ONE.lock().unwrap_or_else(PoisonError::into_inner);
         let home = directory.join("browser");
         std::fs::create_dir_all(&home)?;
         let environment = ["HOME", "TMPDIR", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"].map(|name| (name, home.as_path()));
@@ -63,7 +69,7 @@ impl<'lab> Browser<'lab> {
         };
         let client = namespace.run(|| runtime.block_on(session))?;
         let client = client.with_context(|| driver.output())?;
-        let browser = Self { namespace, runtime, client, _driver: driver };
+        let browser = Self { namespace, runtime, client, _driver: driver, _turn: turn };
         browser.resize(DESKTOP)?;
         Ok(browser)
     }
@@ -183,6 +189,8 @@ fn capabilities() -> Result<Capabilities> {
     ];
     let wanted = json!({
         "goog:loggingPrefs": {"browser": "ALL"},
+        // Scripts may take half a minute by default, too short for the look at accessibility on a busy machine.
+        "timeouts": {"script": START.as_millis() as u64},
         "goog:chromeOptions": {"binary": BROWSER, "args": arguments},
     });
     match wanted {

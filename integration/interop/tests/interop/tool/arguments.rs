@@ -157,9 +157,7 @@ fn requests(recorder: &Recorder, mark: &std::path::Path) -> Result<Vec<Vec<u8>>>
 }
 
 fn the_same_arguments_end_the_same() -> Result<()> {
-    let directory = std::env::temp_dir().join(format!("cygnet-arguments-{}", std::process::id()));
-    // Left by an earlier process of the same number.
-    let _ = std::fs::remove_dir_all(&directory);
+    let directory = lab::enter::directory().join("arguments");
     std::fs::create_dir_all(&directory)?;
     std::fs::write(directory.join("options"), "--ike a\n--raw\n")?;
     let good = "connections {\n  site {\n    local {\n      auth = psk\n    }\n    remote {\n      auth = psk\n    }\n  }\n}\n";

@@ -128,9 +128,7 @@ fn loaded(request: &Packet) -> Vec<Packet> {
 }
 
 fn credential_files_are_sent_as_debians_are() -> Result<()> {
-    let directory = std::env::temp_dir().join(format!("cygnet-credentials-{}", std::process::id()));
-    // Left by an earlier process of the same number.
-    let _ = std::fs::remove_dir_all(&directory);
+    let directory = lab::enter::directory().join("credentials");
     write(&directory)?;
     let recorder = Recorder::start(&directory.join("daemon.vici"), Behind::Script(loaded))?;
     let run = |mut command: Command| -> Result<(Output, Vec<Exchange>)> {

@@ -72,7 +72,7 @@ fn up(pair: &Pair<'_>, children: &[&str]) -> Result<()> {
 
 const UNRULY: [(&str, &str, &str); 6] = [
     ("status", "echo to stdout; echo to stderr >&2; exit 3", "it ended with status 3"),
-    ("hangs", "trap '' TERM; sleep 60 & wait", "it took longer than 0.5 s and was killed"),
+    ("hangs", "trap '' TERM; sleep 60 & wait", "it took longer than 2 s and was killed"),
     ("floods", "while true; do echo flood; done", "more lines are left out"),
     ("absent", "/nonexistent/script", "it ended with status 127"),
     ("dies", "kill -9 $$", "it was killed by signal 9"),
@@ -81,7 +81,8 @@ const UNRULY: [(&str, &str, &str); 6] = [
 
 fn scripts_that_fail() -> Result<()> {
     let scripts = |_: &Lab| UNRULY.map(|(name, script, _)| (name.to_owned(), format!("\"{script}\""))).to_vec();
-    with_scripts("[updown]\ntime_limit = \"500ms\"\n", None, &scripts, |_, pair| {
+    // Long enough for a script that only ends, on a busy machine.
+    with_scripts("[updown]\ntime_limit = \"2s\"\n", None, &scripts, |_, pair| {
         let mut children = Vec::new();
         for (name, _, _) in UNRULY {
             let took = initiate(pair, name)?;
@@ -109,7 +110,7 @@ fn failures_are_shown(pair: &Pair<'_>) -> Result<()> {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     };
     let status = shown(&["status"])?;
-    for words in ["site/status", "up-client: it ended with status 3", "up-client: it took longer than 0.5 s"] {
+    for words in ["site/status", "up-client: it ended with status 3", "up-client: it took longer than 2 s"] {
         ensure!(status.contains(words), "cygnet status does not say `{words}`: {status}");
     }
     let of_events = || shown(&["events", "--json"]).unwrap_or_default();
