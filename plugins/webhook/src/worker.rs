@@ -328,8 +328,9 @@ impl Worker {
             self.sweep(&late, now, wall).await;
             return self.give_up(delivery, &late);
         }
-        // What cannot be the message's fault leaves it its place; else another one finds out.
-        let at_ms = if failure.is_free() { delivery.time_ms } else { wall };
+        // What cannot be the message's fault leaves it its place; else another one finds out. A receiver may be too busy for this one alone.
+        let keeps_place = failure.is_free() && failure.class != Class::Busy;
+        let at_ms = if keeps_place { delivery.time_ms } else { wall };
         Verdict::Held { at_ms, error }
     }
 

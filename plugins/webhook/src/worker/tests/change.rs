@@ -72,7 +72,7 @@ async fn endpoints_change_while_messages_arrive() {
 }
 
 /// What a receiver is just being sent is not cut off by a change, and is not sent twice.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_is_under_way_arrives_once() {
     let (outbox, receiver) = (Memory::of(3), Receiver::slow(Duration::from_millis(80), |_, _| Ok(())));
     let running = Running::start(endpoint(), &outbox, &receiver);
