@@ -30,7 +30,7 @@ const BATCH: usize = 1024;
 const PART: usize = 32;
 /// First and longest wait for a database that is away.
 const PATIENCE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
-/// A database that has not taken a batch by then is taken for one that is away, and is opened anew.
+/// A database that has not taken what it was given by then is taken for one that is away, and is opened anew.
 const APPLY_TIME: Duration = Duration::from_secs(10);
 /// The same for an answer that somebody waits for.
 pub(crate) const ANSWER_TIME: Duration = Duration::from_secs(8);
@@ -321,7 +321,7 @@ impl Keeper {
                 Instant::now()
             };
             tokio::select! {
-                begun = begun => match in_time(APPLY_TIME, self.take_over(store, reader, trouble)).await {
+                begun = begun => match self.take_over(store, reader, trouble).await {
                     Ok(events) => {
                         let now = Instant::now();
                         behind = events >= BATCH as u64;
@@ -381,7 +381,7 @@ impl Keeper {
     /// Takes over one batch; tells how many events that were.
     async fn take_over(&self, store: &Store, reader: &mut Reader, trouble: &mut Trouble) -> Result<u64, sqlx::Error> {
         let entries = reader.read(BATCH).map_err(sqlx::Error::Io)?;
-        let applied = match store.apply(&entries).await {
+        let applied = match apply(store, &entries).await {
             Err(error) if !may_pass(&error) => without_refused(store, &entries).await,
             applied => applied,
         };
@@ -415,11 +415,16 @@ async fn try_again(spool: Arc<Spool>) {
     }
 }
 
+/// Takes over entries in one transaction. Each has its own time: what takes many is not cut off half-way, with some of it taken over and not counted.
+async fn apply(store: &Store, entries: &[Entry]) -> Result<Applied, sqlx::Error> {
+    in_time(APPLY_TIME, store.apply(entries)).await
+}
+
 /// Takes over a batch of which something is refused, without what is: in parts, and only where something is refused again one by one.
 async fn without_refused(store: &Store, entries: &[Entry]) -> Result<Applied, sqlx::Error> {
     let mut sum = Applied::default();
     for part in entries.chunks(PART) {
-        match store.apply(part).await {
+        match apply(store, part).await {
             Err(error) if !may_pass(&error) => sum += one_by_one(store, part).await?,
             applied => sum += applied?,
         }
@@ -430,7 +435,7 @@ async fn without_refused(store: &Store, entries: &[Entry]) -> Result<Applied, sq
 async fn one_by_one(store: &Store, entries: &[Entry]) -> Result<Applied, sqlx::Error> {
     let mut sum = Applied::default();
     for entry in entries.chunks(1) {
-        match store.apply(entry).await {
+        match apply(store, entry).await {
             Err(error) if !may_pass(&error) => {
                 sum.refused += 1;
                 tracing::error!(%error, "the history database refuses an event, which is left out");

@@ -110,8 +110,8 @@ fn a_file_gives_back_what_was_forgotten() {
 #[test]
 fn forgetting_holds_up_nobody_for_long() {
     for place in [Place::sqlite, Place::postgres] {
-        // A machine with much else to do may hold up one batch by itself, but not one of each attempt.
-        assert!((0..3).any(|_| run(batches_go_on(&place()))));
+        // A machine with much else to do may hold up one batch by itself, but not one of each attempt. The first that shows it is the last.
+        assert!((0..10).any(|_| run(batches_go_on(&place()))));
     }
 }
 

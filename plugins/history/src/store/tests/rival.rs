@@ -76,7 +76,7 @@ fn a_session_of_postgresql_shows_that_it_lives_by_speaking() {
 /// What a run of this boot that has ended leaves behind: a connection takes a moment to be gone.
 async fn ended(store: &Store) -> Option<Rival> {
     let mut rival = store.rival("b2").await.unwrap();
-    for _ in 0..200 {
+    for _ in 0..6_000 {
         if rival.is_none() {
             break;
         }
