@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 use swanctl_compat::vici::{Message, Packet, frame};
 
 use crate::daemon::{Daemon, Script};
+use crate::pipes::unread_pipe;
 
 fn following(arguments: &[&str], uri: &str, output: impl Into<Stdio>) -> Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_swanctl"));
@@ -89,11 +90,8 @@ fn a_burst_of_keys_is_read_to_its_end() {
 /// `swanctl --log | head -1` ends without complaint.
 #[test]
 fn a_closed_pipe_ends_it_without_a_word() {
-    // More than a pipe holds: another test's process that is just being started may keep the other end open a moment longer.
     let daemon = Daemon::start(telling(4_000));
-    let (reader, writer) = std::io::pipe().unwrap();
-    drop(reader);
-    let mut child = following(&["--log", "--raw"], &daemon.uri(), writer);
+    let mut child = following(&["--log", "--raw"], &daemon.uri(), unread_pipe());
     let mut told = String::new();
     child.stderr.take().unwrap().read_to_string(&mut told).unwrap();
     assert_eq!((child.wait().unwrap().code(), told.as_str()), (Some(141), ""));

@@ -1,6 +1,9 @@
 //! Programs whose output nobody reads: `swanctl --list-conns 2>&1 | head -1`.
 
+use std::io::{ErrorKind, PipeWriter, Write};
 use std::process::{Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use swanctl_compat::vici::Message;
 
@@ -9,11 +12,26 @@ use crate::daemon::{Daemon, Script};
 /// As a shell shows a program that a closed pipe has ended.
 const CLOSED_PIPE: i32 = 141;
 
+/// A pipe that nobody reads. A process that another test has just forked could, until it runs its own program: what is written before the pipe says
+/// that nobody does goes there.
+pub(crate) fn unread_pipe() -> PipeWriter {
+    const PATIENCE: Duration = Duration::from_secs(60);
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let begun = Instant::now();
+    loop {
+        match writer.write(b".") {
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => return writer,
+            other => assert!(begun.elapsed() < PATIENCE, "{other:?}"),
+        }
+        sleep(Duration::from_millis(1));
+    }
+}
+
 /// Exit code and what is said on standard error where nobody reads the output; only the code where nobody reads either.
 fn unread(program: &str, arguments: &[&str], daemon: &Daemon) -> (Option<i32>, String, Option<i32>) {
     let command = || {
-        let (reader, writer) = std::io::pipe().unwrap();
-        drop(reader);
+        let writer = unread_pipe();
         let mut command = Command::new(program);
         command.args(arguments).arg("--uri").arg(daemon.uri()).stdin(Stdio::null());
         command.stdout(writer.try_clone().unwrap());
