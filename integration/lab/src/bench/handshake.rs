@@ -2,7 +2,7 @@
 //!
 //! Both in one run, in turns, for a machine is never as fast twice. Processors are shared with the peers, so the ratio of rates tells what a user
 //! sees at a machine that is busy; that of the daemon's own processor time, the database's thread included until it has everything, tells
-//! what the history itself takes.
+//! what the history itself takes, and until the last handshake how much of that they had to wait for.
 
 use std::path::Path;
 use std::thread;
@@ -60,7 +60,9 @@ enum Engine {
 struct Round {
     /// In a second.
     rate: f64,
-    /// Milliseconds of processor time of the daemon for each.
+    /// Milliseconds of processor time of the daemon for each, until the last one was made.
+    at_once: f64,
+    /// The same until the database has all of it.
     cost: f64,
     /// Octets of the spool for each, as far as they were not deleted yet.
     spooled: Option<f64>,
@@ -88,8 +90,8 @@ fn measure(options: &Options, engine: Engine) -> Result<bool> {
                 let spooled =
                     done.spooled.map(|octets| format!(", {octets:.0} octets in the spool")).unwrap_or_default();
                 println!(
-                    "{engine:?} {round}: history {kept:5} {:7.1}/s {:.3} ms of the daemon's processor time each{spooled}",
-                    done.rate, done.cost
+                    "{engine:?} {round}: history {kept:5} {:7.1}/s {:.3} ms of the daemon's processor time each, {:.3} ms meanwhile{spooled}",
+                    done.rate, done.cost, done.at_once
                 );
                 if kept {
                     on.push(done)
@@ -102,11 +104,14 @@ fn measure(options: &Options, engine: Engine) -> Result<bool> {
     }
     let rates = [&off, &on].map(|rounds| median(rounds.iter().map(|round| round.rate)));
     let costs = [&off, &on].map(|rounds| median(rounds.iter().map(|round| round.cost)));
+    let [meanwhile_off, meanwhile_on] =
+        [&off, &on].map(|rounds| median(rounds.iter().map(|round| round.at_once)).unwrap_or_default());
     let ([Some(rate_off), Some(rate_on)], [Some(cost_off), Some(cost_on)]) = (rates, costs) else { return Ok(true) };
     let ratio = rate_on / rate_off;
     println!(
         "history on/off ratio {ratio:.3} ({engine:?}, medians of {} rounds of {} handshakes: {rate_on:.1}/s on, {rate_off:.1}/s off; \
-         processor time {cost_on:.3} ms on ({}), {cost_off:.3} ms off ({}), ratio {:.3}; spool on {place})",
+         processor time {cost_on:.3} ms on ({}), {cost_off:.3} ms off ({}), ratio {:.3}; \
+         until the last handshake {meanwhile_on:.3} ms on, {meanwhile_off:.3} ms off; spool on {place})",
         options.rounds,
         options.handshakes,
         spread(&on),
@@ -135,6 +140,7 @@ fn one(options: &Options, engine: Option<Engine>, round: u32) -> Result<(Round, 
     let started = Instant::now();
     establish_all(&ground, 0..options.handshakes, &mut dice)?;
     let taken = started.elapsed();
+    let meanwhile = ground.processor_time()?.saturating_sub(before);
     thread::sleep(REST);
     let used = ground.processor_time()?.saturating_sub(before);
     let up = ground.a.sas()?.iter().filter(|sa| sa.name == CONNECTION && sa.carries(&[CONNECTION])).count();
@@ -145,7 +151,8 @@ fn one(options: &Options, engine: Option<Engine>, round: u32) -> Result<(Round, 
     let count = f64::from(options.handshakes);
     let spooled = if engine.is_some() { spooled(&spool)? } else { None };
     let spooled = spooled.map(|octets| octets as f64 / count);
-    let round = Round { rate: count / taken.as_secs_f64(), cost: used.as_secs_f64() * 1e3 / count, spooled };
+    let each = |time: Duration| time.as_secs_f64() * 1e3 / count;
+    let round = Round { rate: count / taken.as_secs_f64(), at_once: each(meanwhile), cost: each(used), spooled };
     Ok((round, filesystem(lab.directory())?))
 }
 
