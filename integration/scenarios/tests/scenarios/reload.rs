@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ike_model::Connection;
+use ike_model::{Command, Connection};
 use scenarios::{A, B, World, config};
 
 fn two_children(who: usize, other: usize) -> Connection {
@@ -279,6 +279,24 @@ fn a_child_no_longer_started_while_its_request_waits() {
         let told = world.gateway(B).count("child-sa.installed");
         assert_eq!(told, expected.len(), "case {at}: the peer was asked for no other");
         assert!(ticket.is_none_or(|ticket| matches!(world.reply(A, ticket), Some(Ok(_)))), "case {at}");
+    }
+}
+
+/// An attempt at an IKE SA that nothing is left of ends, unless an operator waits for that alone.
+#[test]
+fn an_attempt_with_nothing_left_to_do_ends() {
+    for (after, alone) in [(5, false), (15, false), (5, true), (15, true)] {
+        let mut world = World::with_shards(1, &[2, 1]);
+        world.configure(B, two_children(B, A));
+        world.configure(A, second_started(true));
+        let command = Command::Initiate { connection: "gw".into(), child: None };
+        let ticket = alone.then(|| world.command(A, command));
+        world.run_for(Duration::from_millis(after));
+        world.configure(A, second_started(false));
+        world.run_for(Duration::from_secs(60));
+        let counts = [A, B].map(|who| world.gateway(who).counts());
+        assert_eq!(counts.map(|counts| (counts.ike_sas, counts.children)), [(usize::from(alone), 0); 2], "{after} ms");
+        assert!(ticket.is_none_or(|ticket| matches!(world.reply(A, ticket), Some(Ok(_)))), "after {after} ms");
     }
 }
 
