@@ -27,6 +27,8 @@ const RANGES = {
 };
 const LIMIT = 1000;
 const SOON_MS = 300;
+/** Clocks that differ by less are taken for one. */
+const SKEW_MS = 10_000;
 const [WIDTH, TOP, HEIGHT] = [1000, 8, 52];
 /** A bar is never too thin to be pointed at. */
 const LEAST = 2.5;
@@ -41,6 +43,8 @@ export function timeline({ connection, child, range, remember }) {
   let timer;
   /** How often the history was asked: only the last answer counts. */
   let asked = 0;
+  /** How far the gateway's clock is ahead of this one: the past is dated by that. */
+  let ahead = 0;
   let chosenBar = 0;
   /** Numbers of the CHILD SAs that are shown to be up; nothing while the history does not answer. */
   let standing;
@@ -97,12 +101,18 @@ export function timeline({ connection, child, range, remember }) {
 
   async function load() {
     const number = (asked += 1);
-    const until = Date.now();
+    const until = Date.now() + ahead;
     const since = until - RANGES[chosen][0] * 1000;
     try {
       const answer = await get("/api/timeline", { connection, child, since, limit: LIMIT, totals: false });
       // Another range has been chosen meanwhile.
       if (number !== asked) return;
+      const now = answer.time_ms - Date.now();
+      if (Math.abs(now - ahead) > SKEW_MS) {
+        ahead = now;
+        await load();
+        return;
+      }
       show([...answer.generations].reverse(), since, Math.max(until, answer.time_ms), answer.more);
     } catch (error) {
       if (number !== asked) return;
