@@ -27,13 +27,14 @@ use super::record;
 const CHILD: &str = "net4";
 /// All children: the other one must not notice.
 const CHILDREN: [&str; 2] = ["net4", "net6"];
-/// From this delay on, in milliseconds, nine of ten rounds must really collide.
+/// From this delay on, in milliseconds, rounds must really collide: so many of them as [`LONG`] says.
 const CROSSING: u64 = 10;
 /// Where IKE messages are lost both ends repeat soon and give up late: 0.3 s, each wait 1.8 times the one before, 9 repetitions.
 const IMPATIENT: &str = "[ike]\nretransmit_timeout = 0.3\nretransmit_tries = 9\n";
 /// The same for charon.
 const IMPATIENT_CHARON: TunedCharon = TunedCharon { settings: "retransmit_timeout = 0.3\n  retransmit_tries = 9" };
-/// In a run of this many minutes nine of ten seconds must have their rekey, in a shorter one three of four.
+/// In a run of this many minutes nine of ten rounds must collide and nine of ten seconds have their rekey; in a shorter one, in which a few moments
+/// without a processor weigh more, half of the rounds and two of five seconds.
 const LONG: f64 = 5.0;
 /// How long requests that are to cross wait for each other.
 const CROSS: Duration = Duration::from_secs(2);
@@ -241,10 +242,9 @@ impl Soak<'_> {
             if left_over.is_ok() { "0" } else { "some" }
         );
         let lossless = self.options.ike_loss == 0;
-        let enough = !self.is_crossing() || collided * 10 >= self.options.rounds * 9;
-        // In a minute a few moments without a processor weigh more than in many.
-        let share = if self.options.minutes < LONG { 0.75 } else { 0.9 };
-        let steady_rekeys = if lossless { self.options.minutes * 60.0 * share } else { 0.0 };
+        let (rounds_share, steady_share) = if self.options.minutes < LONG { (0.5, 0.4) } else { (0.9, 0.9) };
+        let enough = !self.is_crossing() || f64::from(collided) >= f64::from(self.options.rounds) * rounds_share;
+        let steady_rekeys = if lossless { self.options.minutes * 60.0 * steady_share } else { 0.0 };
         Ok(left_over.is_ok()
             && sum.lost <= overflow + of_peer
             && sum.duplicated == 0
