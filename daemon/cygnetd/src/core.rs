@@ -14,7 +14,7 @@ use ipsec::fault::Simulate;
 use ipsec::{Answer, Instant, Request, SaHandle, SaStatus, Scope};
 use offload_userspace::Userspace;
 use swanctl_compat::render::{Algorithms, Heap, Stats};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Mutex, oneshot, watch};
 use tokio::time::timeout_at;
 
 use crate::backend::{Kind, Nature};
@@ -66,6 +66,8 @@ pub(crate) struct Core {
     pub(crate) started: (Instant, Duration),
     /// How far it has come.
     pub(crate) phase: watch::Sender<Phase>,
+    /// Whose turn it is to read the settings again: in the order of asking, so that what was read last is what holds.
+    pub(crate) reloading: Mutex<()>,
 }
 
 /// How far the daemon has come.
@@ -191,9 +193,10 @@ impl Core {
         (all, all_shards)
     }
 
-    /// All traps and shunts.
-    pub(crate) async fn policies(&self) -> Vec<PolicySnapshot> {
-        self.ask(Question::Policies).await.into_iter().flatten().collect()
+    /// All traps and shunts, each with its shard.
+    pub(crate) async fn policies(&self) -> Vec<(usize, PolicySnapshot)> {
+        let shards = self.ask(Question::Policies).await.into_iter().enumerate();
+        shards.flat_map(|(shard, policies)| policies.into_iter().map(move |policy| (shard, policy))).collect()
     }
 
     /// The same, as far as it comes within `limit`; and whether all of it came.

@@ -16,7 +16,7 @@ use ike_sa::Admission;
 use ipsec::{NatReader, OffloadBackend, Reports, Shard};
 use swanctl_compat::render;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 
 use crate::backend::{Nature, Started};
 use crate::beforehand::Beforehand;
@@ -89,8 +89,10 @@ async fn run_until_stopped(config: Config, parts: Parts, beforehand: Beforehand)
     };
     let daemon = Daemon::start(&config, parts)?;
     if config.swanctl.load {
-        let files = beforehand.connections.unwrap_or_else(|| load::read(&config.swanctl.directory));
-        files.load(&daemon.core.store);
+        match beforehand.connections {
+            Some(files) => files.load(&daemon.core.store),
+            None => load::directory(&daemon.core.store, &config.swanctl.directory).await,
+        }
         daemon.core.store.settled().await;
     }
     if config.ike.settings.key_export.is_some() {
@@ -136,8 +138,10 @@ async fn run_until_stopped(config: Config, parts: Parts, beforehand: Beforehand)
                     if let Err(wrong) = read_settings_again(&daemon.core).await {
                         tracing::error!("cygnetd.toml is not applied, everything stays as it was: {wrong}");
                     }
-                    load::read(&config.swanctl.directory).load(&daemon.core.store);
-                    daemon.core.store.settled().await;
+                    if config.swanctl.load {
+                        load::directory(&daemon.core.store, &config.swanctl.directory).await;
+                        daemon.core.store.settled().await;
+                    }
                     service::ready();
                 }
             }
@@ -255,6 +259,7 @@ impl Daemon {
             account,
             started,
             phase,
+            reloading: Mutex::default(),
         };
         let core = Arc::new(core);
         telemetry.serve(&core, &past)?;

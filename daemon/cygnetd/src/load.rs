@@ -30,6 +30,15 @@ pub(crate) struct Files {
     read: Option<(Settings, Plan)>,
 }
 
+/// Makes what is loaded the same as what `directory` says, which is read aside: others are served meanwhile.
+pub(crate) async fn directory(store: &Store, directory: &Path) {
+    let directory = directory.to_owned();
+    match tokio::task::spawn_blocking(move || read(&directory)).await {
+        Ok(files) => files.load(store),
+        Err(error) => tracing::error!(%error, "nothing was loaded: reading the files has failed"),
+    }
+}
+
 /// Reads what `directory` says. Blocks.
 pub(crate) fn read(directory: &Path) -> Files {
     let path = directory.join(FILE);

@@ -133,10 +133,11 @@ impl Store {
         if changed.is_empty() {
             return;
         }
+        // What comes of it is told after it: a shard may act on it, and a peer meet it, as soon as it is published.
+        let told = changed.iter().map(|name| EventBody::ConfigLoaded { connection: name.clone() });
+        self.shared.events.publish_all(told);
         self.publish(&loaded);
-        self.tell_shards(changed.clone(), Vec::new(), waits);
-        drop(loaded);
-        self.shared.events.publish_all(changed.into_iter().map(|connection| EventBody::ConfigLoaded { connection }));
+        self.tell_shards(changed, Vec::new(), waits);
     }
 
     /// Whether loading a connection has something installed, or unloading it has something taken out: with thousands that do not, nobody waits for

@@ -333,6 +333,9 @@ pub enum ConfiguredState {
 /// A trap or shunt at one moment, as list-policies shows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct PolicySnapshot {
+    /// Tells it from others of its shard, and grows with each that comes.
+    #[serde(skip)]
+    pub number: u32,
     /// Connection.
     pub connection: Arc<str>,
     /// Child.

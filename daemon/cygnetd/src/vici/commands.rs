@@ -5,7 +5,8 @@ use std::future::Future;
 use std::sync::Arc;
 
 use ike_model::reload::forecast;
-use ike_model::{Command, CommandError, CommandOutcome, Connection, Selector};
+use ike_model::snapshot::PolicySnapshot;
+use ike_model::{Command, CommandError, CommandOutcome, ConfiguredChildStatus, Connection, Selector};
 use swanctl_compat::load_conn::offload;
 use swanctl_compat::render::{self, DaemonInfo, PolicyKind, PolicyListing};
 use swanctl_compat::request::{
@@ -413,28 +414,26 @@ async fn list_conns(core: &Core, client: &Client, name: Option<&str>) -> Message
 }
 
 async fn list_policies(core: &Core, client: &Client, filter: &PolicyFilter) -> Message {
-    let mut messages = Vec::new();
-    for policy in core.policies().await {
-        let connection = core.store.find(Some(&policy.connection), Some(&policy.child));
-        let Some(child) = connection.as_ref().and_then(|connection| connection.child(&policy.child)) else { continue };
-        let kind = match policy.mode {
-            ike_model::ChildMode::Pass => PolicyKind::Pass,
-            ike_model::ChildMode::Drop => PolicyKind::Drop,
-            ike_model::ChildMode::Tunnel | ike_model::ChildMode::Transport => PolicyKind::Trap,
-        };
-        let listing = PolicyListing { connection: &policy.connection, child, kind, reqid: None };
-        if filter.accepts(&listing) {
-            messages.push(render::list_policy(&listing));
-        }
-    }
-    stream_all(client, "list-policy", messages).await
+    let show = |(_, policy): &(usize, PolicySnapshot)| list_policy(core, policy, filter);
+    listing::stream(client, "list-policy", listing::KEPT, || core.policies(), show).await
+}
+
+fn list_policy(core: &Core, policy: &PolicySnapshot, filter: &PolicyFilter) -> Option<Message> {
+    let connection = core.store.find(Some(&policy.connection), Some(&policy.child))?;
+    let kind = match policy.mode {
+        ike_model::ChildMode::Pass => PolicyKind::Pass,
+        ike_model::ChildMode::Drop => PolicyKind::Drop,
+        ike_model::ChildMode::Tunnel | ike_model::ChildMode::Transport => PolicyKind::Trap,
+    };
+    let child = connection.child(&policy.child)?;
+    let listing = PolicyListing { connection: &policy.connection, child, kind, reqid: None };
+    filter.accepts(&listing).then(|| render::list_policy(&listing))
 }
 
 async fn cygnet_status(core: &Core, client: &Client, name: Option<&str>) -> Message {
-    let now = clock::wall().as_secs();
-    let children = core.configured(name).await;
-    let messages: Vec<_> = children.iter().map(|child| render::cygnet_child(child, now)).collect();
-    stream_all(client, "cygnet-child", messages).await
+    let look = || core.configured(name);
+    let show = |child: &ConfiguredChildStatus| Some(render::cygnet_child(child, clock::wall().as_secs()));
+    listing::stream(client, "cygnet-child", listing::KEPT, look, show).await
 }
 
 async fn cygnet_backend_sas(core: &Core, client: &Client) -> Message {

@@ -1,10 +1,12 @@
-//! Listings of SAs, which may be long, to clients that may be slow.
+//! Listings of SAs, children and policies, which may be long, to clients that may be slow.
 //!
 //! What is listed is looked at once and sent piece by piece. A client that takes nothing for a while does not keep all of it in memory: the rest is
 //! forgotten, and looked at afresh when it reads on. What has ended by then is left out, what is new comes last; nothing comes twice.
 
 use std::time::Duration;
 
+use ike_model::snapshot::{ConfiguredState, PolicySnapshot};
+use ike_model::{ConfiguredChildStatus, IkeSaSnapshot};
 use swanctl_compat::vici::{Message, Packet, frame};
 
 use crate::subscribers::{Client, Frame, framed};
@@ -15,15 +17,39 @@ pub(super) const KEPT: Duration = Duration::from_secs(1);
 /// Elements that are made before others get their turn.
 const BATCH: usize = 16;
 
-/// What is listed, each with a number that grows.
+/// What is listed, in the order of its places.
 pub(super) trait Listed {
-    /// Its number.
-    fn number(&self) -> u32;
+    /// What tells one from the other.
+    type Place: Ord + Clone;
+
+    /// Its place.
+    fn place(&self) -> Self::Place;
 }
 
-impl Listed for ike_model::IkeSaSnapshot {
-    fn number(&self) -> u32 {
+impl Listed for IkeSaSnapshot {
+    type Place = u32;
+
+    fn place(&self) -> u32 {
         self.unique_id
+    }
+}
+
+impl Listed for ConfiguredChildStatus {
+    type Place = (String, String, bool);
+
+    /// What runs under the name of a child that was refused comes before it.
+    fn place(&self) -> Self::Place {
+        let refused = matches!(self.state, ConfiguredState::Refused(_));
+        (self.connection.clone(), self.child.clone(), refused)
+    }
+}
+
+/// With the shard that it comes from.
+impl Listed for (usize, PolicySnapshot) {
+    type Place = (usize, u32);
+
+    fn place(&self) -> Self::Place {
+        (self.0, self.1.number)
     }
 }
 
@@ -36,7 +62,7 @@ enum Taken {
     Never,
 }
 
-/// Sends all that `look` finds and `show` shows, in the order of their numbers; the answer after it is empty.
+/// Sends all that `look` finds and `show` shows, in the order of their places; the answer after it is empty.
 pub(super) async fn stream<T: Listed, F: Future<Output = Vec<T>>>(
     client: &Client,
     event: &str,
@@ -45,18 +71,19 @@ pub(super) async fn stream<T: Listed, F: Future<Output = Vec<T>>>(
     show: impl Fn(&T) -> Option<Message>,
 ) -> Message {
     let times = client.registrations(event);
-    let mut last = None;
+    let mut last: Option<T::Place> = None;
     let mut complete = times == 0;
     while !complete {
         let mut rest = look().await.into_iter();
+        let sent = last.clone();
         complete = true;
         let mut made = 0_usize;
         while let Some(listed) = rest.next() {
-            let number = listed.number();
-            if last.is_some_and(|last| number <= last) {
+            let place = listed.place();
+            if sent.as_ref().is_some_and(|sent| place <= *sent) {
                 continue;
             }
-            last = Some(number);
+            last = Some(place);
             let Some(frame) = show(&listed).and_then(|message| encoded(event, message)) else { continue };
             drop(listed);
             made += 1;
@@ -113,7 +140,9 @@ mod tests {
     struct Thing(Rc<u32>);
 
     impl Listed for Thing {
-        fn number(&self) -> u32 {
+        type Place = u32;
+
+        fn place(&self) -> u32 {
             *self.0
         }
     }
@@ -124,8 +153,8 @@ mod tests {
 
     /// There is room for eight of them.
     fn show(thing: &Thing) -> Option<Message> {
-        (thing.number() != 3)
-            .then(|| Message::new().with("n", thing.number().to_string()).with("pad", "x".repeat(60_000)))
+        (thing.place() != 3)
+            .then(|| Message::new().with("n", thing.place().to_string()).with("pad", "x".repeat(60_000)))
     }
 
     fn number(frame: &Frame) -> u32 {

@@ -250,7 +250,8 @@ fn register<C: Commands>(commands: &C, client: &Client, event: &str) -> Packet {
     }
     client.register(event);
     commands.subscribers().refresh_log_level();
-    tracing::debug!(event, "a VICI client listens");
+    let peer = client.peer().map(ToString::to_string).unwrap_or_default();
+    tracing::debug!(event, "a VICI client ({peer}) listens");
     Packet::EventConfirm
 }
 

@@ -27,9 +27,15 @@ pub(crate) struct Applied {
 /// Reads the file again and applies what can be while the daemon runs; the tables in which something else has changed are told. A file with an error
 /// changes nothing.
 pub(crate) async fn read_again(core: &Core) -> Result<Applied, String> {
-    let settings = config::load(core.settings_file.as_deref())
+    let _turn = core.reloading.lock().await;
+    let file = core.settings_file.clone();
+    // Aside: others are served meanwhile.
+    let read = tokio::task::spawn_blocking(move || config::load(file.as_deref()));
+    let settings = read
+        .await
+        .map_err(|error| format!("reading the settings has failed: {error}"))?
         .map_err(|findings| findings.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))?;
-    core.webhooks.check(&settings)?;
+    core.webhooks.check(&settings).await?;
     log::set(&core.levels, &settings.log).map_err(|error| format!("log.level: {error:#}"))?;
     core.store.change_settings(|ike| adopt(ike, &settings.ike.settings));
     if let Ok(timeline) = core.timeline() {

@@ -20,7 +20,7 @@ impl Webhooks {
         Ok(Self)
     }
 
-    pub(crate) fn check(&self, _: &Config) -> Result<(), String> {
+    pub(crate) async fn check(&self, _: &Config) -> Result<(), String> {
         Ok(())
     }
 

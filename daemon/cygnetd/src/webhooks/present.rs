@@ -49,13 +49,15 @@ impl Webhooks {
     }
 
     /// What keeps webhooks of these settings from being served, where they are others than those that are.
-    pub(crate) fn check(&self, config: &Config) -> Result<(), String> {
+    pub(crate) async fn check(&self, config: &Config) -> Result<(), String> {
         let now = self.configured();
-        let new: Vec<_> = config.webhooks.iter().filter(|webhook| !now.contains(webhook)).collect();
+        let new: Vec<_> = config.webhooks.iter().filter(|webhook| !now.contains(webhook)).cloned().collect();
         if !new.is_empty() && self.outbox.is_none() {
             return Err("webhooks need a history, and none is kept: see the log of the start".into());
         }
-        let doubts = new.iter().flat_map(|webhook| webhook.doubts(&[]));
+        // Their files are read.
+        let look = move || new.iter().flat_map(|webhook| webhook.doubts(&[])).collect::<Vec<_>>();
+        let doubts = tokio::task::spawn_blocking(look).await.map_err(|error| error.to_string())?.into_iter();
         let wrong: Vec<_> = doubts.filter(|(severity, _)| *severity == Severity::Error).map(|(_, what)| what).collect();
         if wrong.is_empty() { Ok(()) } else { Err(wrong.join("; ")) }
     }

@@ -153,8 +153,9 @@ impl Keepers {
 
     /// Traps and shunts for users.
     pub(in crate::endpoint) fn policies(&self) -> Vec<PolicySnapshot> {
-        let shown = |keeper: &Keeper| match &keeper.trap {
+        let shown = |(number, keeper): (&u32, &Keeper)| match &keeper.trap {
             Trap::Present { pairs, confirmed: true, .. } => Some(PolicySnapshot {
+                number: *number,
                 connection: keeper.connection.name.as_str().into(),
                 child: keeper.child.name.as_str().into(),
                 mode: keeper.child.mode,
@@ -163,7 +164,7 @@ impl Keepers {
             }),
             Trap::Present { .. } | Trap::Absent | Trap::Refused(_) | Trap::Waiting(_) => None,
         };
-        self.by_number.values().filter_map(shown).collect()
+        self.by_number.iter().filter_map(shown).collect()
     }
 }
 
