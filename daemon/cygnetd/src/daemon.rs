@@ -59,14 +59,21 @@ pub(crate) fn run(config: Config, settings_file: Option<PathBuf>) -> anyhow::Res
     let beforehand = Beforehand::with_privileges(&config, settings_file.as_deref(), &helper)?;
     let updown = Arc::new(Updown::new(helper, beforehand.successor()));
     let subscribers = Arc::new(Subscribers::default());
-    let levels = log::start(&config.log, &subscribers)?;
+    let logging = log::start(&config.log, &subscribers)?;
     beforehand.tell();
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
-    let parts = Parts { settings_file, subscribers, updown, levels, account: beforehand.account.clone() };
+    let parts = Parts {
+        settings_file,
+        subscribers,
+        updown,
+        levels: Arc::clone(&logging.levels),
+        account: beforehand.account.clone(),
+    };
     let outcome = runtime.block_on(run_until_stopped(config, parts, beforehand));
     // A client in the middle of a request does not hold up the end.
     runtime.shutdown_background();
+    logging.settle();
     outcome
 }
 

@@ -1,8 +1,9 @@
 //! Which lines the daemon's own log has: what `[log]` says, and for a while more of one connection or one group.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
+use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use ipsec::Instant;
 use swanctl_compat::request::{Detail, Part};
@@ -11,16 +12,20 @@ use tracing::level_filters::LevelFilter;
 use tracing::span::{Attributes, Id, Record};
 use tracing::subscriber::Interest;
 use tracing::{Event, Metadata, Subscriber};
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::{Context, Filter};
 use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::{EnvFilter, Registry, reload};
 
 use super::class::Class;
+use super::{Boxed, Form};
 
-/// What is shown; changed while the daemon runs.
+/// What is shown, and in which form; changed while the daemon runs.
 pub(crate) struct Levels {
     /// By the settings.
     usual: RwLock<EnvFilter>,
+    form: RwLock<Form>,
+    /// For the journal, once it is open.
+    journal: OnceLock<JournalSlot>,
     /// Beyond that.
     raised: ArcSwap<Vec<Raised>>,
 }
@@ -38,13 +43,34 @@ pub(crate) struct Raised {
 
 impl Levels {
     pub(super) fn new(usual: EnvFilter) -> Self {
-        Self { usual: RwLock::new(usual), raised: ArcSwap::default() }
+        let (usual, form) = (RwLock::new(usual), RwLock::new(Form::Text));
+        Self { usual, form, journal: OnceLock::new(), raised: ArcSwap::default() }
     }
 
     /// The settings say something else.
-    pub(super) fn set_usual(&self, usual: EnvFilter) {
+    pub(super) fn set_usual(&self, usual: EnvFilter, form: Form) {
         *self.usual.write().unwrap_or_else(PoisonError::into_inner) = usual;
+        *self.form.write().unwrap_or_else(PoisonError::into_inner) = form;
         decide_again();
+    }
+
+    fn form(&self) -> Form {
+        *self.form.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where the journal's layer has its place.
+    pub(super) fn keep_journal(&self, slot: JournalSlot) {
+        // There is one log.
+        let _ = self.journal.set(slot);
+    }
+
+    /// Makes sure that the journal can be written to; `open` opens it.
+    pub(super) fn open_journal(&self, open: impl FnOnce() -> anyhow::Result<Boxed<Registry>>) -> anyhow::Result<()> {
+        let slot = self.journal.get().context("the log has not begun")?;
+        if slot.with_current(Option::is_none)? {
+            slot.reload(Some(open()?))?;
+        }
+        Ok(())
     }
 
     /// More lines until a moment; in place of what was said of the same part before.
@@ -149,25 +175,43 @@ impl Visit for Names<'_> {
     fn record_debug(&mut self, _: &Field, _: &dyn std::fmt::Debug) {}
 }
 
-/// [`Levels`] as the filter of a layer.
-pub(super) struct Shown(pub(super) Arc<Levels>);
+/// Holds the layer of the journal, if it is open.
+pub(super) type JournalSlot = reload::Handle<Option<Boxed<Registry>>, Registry>;
+
+/// [`Levels`] as the filter of the layer that writes in a form.
+pub(super) struct Shown(pub(super) Arc<Levels>, pub(super) Form);
+
+impl Shown {
+    /// Lines are written in this form at present.
+    fn is_on(&self) -> bool {
+        self.0.form() == self.1
+    }
+}
 
 impl<S: Subscriber + for<'a> LookupSpan<'a>> Filter<S> for Shown {
     fn enabled(&self, metadata: &Metadata<'_>, context: &Context<'_, S>) -> bool {
-        self.0.with_usual(|usual| Filter::<S>::enabled(usual, metadata, context)) || self.0.may_be_raised(metadata)
+        self.is_on()
+            && (self.0.with_usual(|usual| Filter::<S>::enabled(usual, metadata, context))
+                || self.0.may_be_raised(metadata))
     }
 
     fn callsite_enabled(&self, metadata: &'static Metadata<'static>) -> Interest {
+        if !self.is_on() {
+            return Interest::never();
+        }
         let usual = self.0.with_usual(|usual| Filter::<S>::callsite_enabled(usual, metadata));
         if usual.is_never() && self.0.may_be_raised(metadata) { Interest::sometimes() } else { usual }
     }
 
     fn event_enabled(&self, event: &Event<'_>, context: &Context<'_, S>) -> bool {
         let usual = |filter: &EnvFilter| Filter::<S>::enabled(filter, event.metadata(), context);
-        self.0.raised.load().is_empty() || self.0.with_usual(usual) || self.0.is_raised(event)
+        self.is_on() && (self.0.raised.load().is_empty() || self.0.with_usual(usual) || self.0.is_raised(event))
     }
 
     fn max_level_hint(&self) -> Option<LevelFilter> {
+        if !self.is_on() {
+            return Some(LevelFilter::OFF);
+        }
         // Level 1 has lines that are TRACE here.
         let raised = !self.0.raised.load().is_empty();
         if raised { Some(LevelFilter::TRACE) } else { self.0.with_usual(Filter::<S>::max_level_hint) }
@@ -235,7 +279,8 @@ mod tests {
         let lines = || std::mem::take(&mut *kept.0.lock().unwrap());
         let (now, later) = (Instant::START, Instant::START + Duration::from_secs(60));
         let raise = |part, detail| levels.raise(Raised { part, detail, until: later });
-        let registry = tracing_subscriber::registry().with(kept.clone().with_filter(Shown(Arc::clone(&levels))));
+        let registry =
+            tracing_subscriber::registry().with(kept.clone().with_filter(Shown(Arc::clone(&levels), Form::Text)));
         tracing::subscriber::with_default(registry, || {
             say_all();
             assert_eq!(lines(), ["b info"]);
@@ -248,7 +293,7 @@ mod tests {
             assert_eq!(lines(), ["a IKE 1", "a ENC 1", "b ENC 1", "b info"]);
             assert_eq!(levels.list(now).len(), 2);
             assert!(levels.lower(&part(None, Some("ENC"))) && !levels.lower(&part(None, Some("ENC"))));
-            levels.set_usual(EnvFilter::new("off"));
+            levels.set_usual(EnvFilter::new("off"), Form::Text);
             say_all();
             assert_eq!(lines(), ["a IKE 1"]);
             levels.forget(later);

@@ -36,7 +36,7 @@ pub(crate) async fn read_again(core: &Core) -> Result<Applied, String> {
         .map_err(|error| format!("reading the settings has failed: {error}"))?
         .map_err(|findings| findings.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))?;
     core.webhooks.check(&settings).await?;
-    log::set(&core.levels, &settings.log).map_err(|error| format!("log.level: {error:#}"))?;
+    log::set(&core.levels, &settings.log).map_err(|error| format!("{error:#}"))?;
     core.store.change_settings(|ike| adopt(ike, &settings.ike.settings));
     if let Ok(timeline) = core.timeline() {
         // What has happened so far is told to those who were to be told. A database that is away is not waited for.
@@ -75,7 +75,7 @@ fn adopt(now: &mut IkeSettings, new: &IkeSettings) {
 /// Tables that differ from what the daemon was started with in more than what was applied.
 fn restart_needed(started: &Config, new: &Config) -> Vec<&'static str> {
     let mut now = started.clone();
-    now.log.level.clone_from(&new.log.level);
+    now.log.clone_from(&new.log);
     adopt(&mut now.ike.settings, &new.ike.settings);
     #[cfg(feature = "webhook")]
     now.webhooks.clone_from(&new.webhooks);
@@ -92,7 +92,6 @@ fn restart_needed(started: &Config, new: &Config) -> Vec<&'static str> {
         ("vici", new.vici != now.vici),
         ("history", new.history != now.history),
         ("http", new.http != now.http),
-        ("log", new.log != now.log),
         ("debug", debug),
     ];
     let mut changed: Vec<&str> = tables.iter().filter(|(_, differs)| *differs).map(|(name, _)| *name).collect();
@@ -108,20 +107,19 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::config::LogFormat;
+    use crate::config::{Log, LogFormat};
 
     #[test]
     fn what_was_applied_needs_no_restart() {
         let started = Config::default();
         let mut new = started.clone();
         assert!(restart_needed(&started, &new).is_empty());
-        new.log.level = "debug".into();
+        new.log = Log { level: "debug".into(), format: LogFormat::Json };
         new.ike.settings.retransmit_tries = 9;
         new.ike.settings.keep_alive = Duration::from_secs(3);
         assert!(restart_needed(&started, &new).is_empty());
-        new.log.format = LogFormat::Json;
         new.ike.settings.port = 501;
         new.gateway.name = "other".into();
-        assert_eq!(restart_needed(&started, &new), ["gateway", "ike", "log"]);
+        assert_eq!(restart_needed(&started, &new), ["gateway", "ike"]);
     }
 }
