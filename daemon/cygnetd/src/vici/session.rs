@@ -251,7 +251,7 @@ fn register<C: Commands>(commands: &C, client: &Client, event: &str) -> Packet {
     client.register(event);
     commands.subscribers().refresh_log_level();
     let peer = client.peer().map(ToString::to_string).unwrap_or_default();
-    tracing::debug!(event, "a VICI client ({peer}) listens");
+    tracing::debug!(event, "a VICI client listens ({peer})");
     Packet::EventConfirm
 }
 
