@@ -1,10 +1,11 @@
 //! Private keys in files: which are encrypted, and what is inside when the password is known.
 //!
-//! Keys that are not encrypted are sent to the daemon as they are. Encrypted ones are PKCS#8 (RFC 5958, RFC 8018), PKCS#12 containers (RFC 7292)
-//! or OpenSSL's older PEM with `DEK-Info`; of these the daemon gets the plain key in its algorithm's own form: PKCS#1 for RSA (RFC 8017 A.1.2),
+//! Keys that are not encrypted are sent to the daemon as they are. Encrypted ones are PKCS#8 (RFC 5958) under the schemes of PKCS#5 (RFC 8018) or
+//! PKCS#12, PKCS#12 containers (RFC 7292), or OpenSSL's older PEM with `DEK-Info`; of these the daemon gets the plain key in its algorithm's own form: PKCS#1 for RSA (RFC 8017 A.1.2),
 //! SEC 1 for elliptic curves (RFC 5915), PKCS#8 for Edwards curves (RFC 8410).
 
 mod pem;
+mod shrouded;
 mod traditional;
 
 #[cfg(test)]
@@ -73,9 +74,6 @@ fn has_form_of_encrypted(der: &[u8]) -> bool {
 const SEQUENCE: u8 = 0x30;
 const OCTET_STRING: u8 = 0x04;
 
-/// What only PKCS#12 containers should use.
-const OTHER_SCHEME: &str = "an encryption that is not of PKCS#5 (`openssl pkcs8 -topk8` writes the key anew)";
-
 const ENCRYPTED: &str = "ENCRYPTED PRIVATE KEY";
 
 /// The plain key of an encrypted one.
@@ -100,7 +98,8 @@ pub fn decrypt(octets: &[u8], password: &[u8]) -> Result<PrivateKey, KeyError> {
 fn decrypt_pkcs8(der: &[u8], password: &[u8]) -> Result<PrivateKey, KeyError> {
     let info = match EncryptedPrivateKeyInfoRef::from_der(der) {
         Ok(info) => info,
-        Err(_) if has_form_of_encrypted(der) => return Err(KeyError::Unsupported(OTHER_SCHEME.to_owned())),
+        // Its encryption is none of PKCS#5.
+        Err(_) if has_form_of_encrypted(der) => return of_pkcs8(&shrouded::decrypt(der, password)?),
         Err(_) => return Err(KeyError::Malformed),
     };
     let document = info.decrypt(password).map_err(|error| match error {
