@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use ike_model::{ConfiguredSelector, HostSpec};
 use ipsec::{AddressRange, PortRange, TrafficSelector};
 
-use crate::render::{PROTOCOLS, SERVICES};
+use crate::render::services;
+use crate::units;
 
 /// Why text is no address or selector: the piece that does not fit, and what was expected.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -114,12 +115,8 @@ fn parse_protocol(text: &str) -> Result<u8, AddressError> {
     if text.is_empty() || text.eq_ignore_ascii_case("any") {
         return Ok(0);
     }
-    let named = PROTOCOLS.iter().find(|(_, name)| name.eq_ignore_ascii_case(text)).map(|(number, _)| *number);
-    let alias = if text.eq_ignore_ascii_case("icmpv6") { Some(58) } else { None };
-    let number = || text.parse().ok();
-    named
-        .or(alias)
-        .or_else(number)
+    services::protocol(text)
+        .or_else(|| u8::try_from(units::u32(text)?).ok())
         .ok_or_else(|| wrong(text, "a protocol: a name such as tcp, udp or icmp, or a number from 0 to 255"))
 }
 
@@ -130,7 +127,7 @@ fn parse_ports(protocol: u8, text: &str) -> Result<PortRange, AddressError> {
         _ => {}
     }
     let (from, to) = match text.split_once('-') {
-        Some((from, to)) if from.trim().parse::<u16>().is_ok() => (from.trim(), to.trim()),
+        Some((from, to)) if number(from.trim()).is_some() => (from.trim(), to.trim()),
         Some(_) | None => (text, text),
     };
     let (from, to) = (port(from)?, port(to)?);
@@ -145,10 +142,14 @@ fn parse_ports(protocol: u8, text: &str) -> Result<PortRange, AddressError> {
 }
 
 fn port(text: &str) -> Result<u16, AddressError> {
-    let named = SERVICES.iter().find(|(_, _, name)| name.eq_ignore_ascii_case(text)).map(|(number, ..)| *number);
-    named.or_else(|| text.parse().ok()).ok_or_else(|| {
+    services::port(text).or_else(|| number(text)).ok_or_else(|| {
         wrong(text, "a port: a number from 0 to 65535, a range, a well-known service name, `any` or `opaque`")
     })
+}
+
+/// In C's notation, as charon reads it: `0x50` and `0120` are 80.
+fn number(text: &str) -> Option<u16> {
+    if text.is_empty() { None } else { u16::try_from(units::u32(text)?).ok() }
 }
 
 #[cfg(test)]
@@ -185,6 +186,18 @@ mod tests {
             ("10.1.0.0/16[icmp/8-9]", "10.1.0.0/16[icmp/8-9]"),
             ("10.1.0.0/16[icmp/2048-2303]", "10.1.0.0/16[icmp/8-8(255)]"),
             ("10.1.0.0/16[77]", "10.1.0.0/16[77]"),
+            ("10.1.0.0/16[tcp/0x50]", "10.1.0.0/16[tcp/http]"),
+            ("10.1.0.0/16[0x6/0120-0377]", "10.1.0.0/16[tcp/80-255]"),
+            ("10.1.0.0/16[tcp/mysql]", "10.1.0.0/16[tcp/mysql]"),
+            ("10.1.0.0/16[tcp/5432]", "10.1.0.0/16[tcp/postgresql]"),
+            ("10.1.0.0/16[tcp/ftp-data]", "10.1.0.0/16[tcp/ftp-data]"),
+            ("10.1.0.0/16[udp/514]", "10.1.0.0/16[udp/syslog]"),
+            ("10.1.0.0/16[udp/80]", "10.1.0.0/16[udp/80]"),
+            ("10.1.0.0/16[tcp/www]", "10.1.0.0/16[tcp/http]"),
+            ("10.1.0.0/16[vrrp]", "10.1.0.0/16[vrrp]"),
+            ("10.1.0.0/16[136]", "10.1.0.0/16[udplite]"),
+            ("10.1.0.0/16[OSPFIGP]", "10.1.0.0/16[ospf]"),
+            ("10.1.0.0/16[ip]", "10.1.0.0/16"),
             ("dynamic", "dynamic 0 0-65535"),
             ("dynamic[tcp/22]", "dynamic 6 22-22"),
         ];
@@ -208,6 +221,10 @@ mod tests {
                 "99999: a port: a number from 0 to 65535, a range, a well-known service name, `any` or `opaque`",
             ),
             ("10.1.0.0/16[tcp/90-80]", "90-80: a port range whose first port is not above its last"),
+            (
+                "10.1.0.0/16[tcp/080]",
+                "080: a port: a number from 0 to 65535, a range, a well-known service name, `any` or `opaque`",
+            ),
             ("10.1.0.0/16[tcp", "10.1.0.0/16[tcp: a closing `]` at the end"),
             ("lan", "lan: `dynamic`, an address, a network such as 10.1.0.0/16, or a range"),
             ("", ": `dynamic`, an address, a network such as 10.1.0.0/16, or a range"),

@@ -62,6 +62,12 @@ pub(crate) fn wall() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
+/// A time since the epoch in the zone of this machine.
+pub(crate) fn local(since_epoch: Duration) -> jiff::Zoned {
+    let second = i64::try_from(since_epoch.as_secs()).unwrap_or(i64::MAX);
+    jiff::Timestamp::from_second(second).unwrap_or(jiff::Timestamp::MAX).to_zoned(jiff::tz::TimeZone::system())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -227,7 +227,7 @@ impl Core {
         let (since_boot, wall) = self.started;
         Stats {
             running_seconds: clock::now().saturating_since(since_boot).as_secs(),
-            since: wall.as_secs(),
+            since: clock::local(wall),
             workers_total: u32::try_from(threads + shards).unwrap_or(u32::MAX),
             workers_idle: u32::try_from(idle + waiting).unwrap_or(u32::MAX),
             scheduled: sum(|counts| counts.ike_sas),

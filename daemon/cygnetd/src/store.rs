@@ -282,6 +282,11 @@ impl Store {
         rows.collect()
     }
 
+    /// Names of refused connections.
+    pub(crate) fn refused_names(&self) -> Vec<String> {
+        self.lock().refused.keys().cloned().collect()
+    }
+
     fn publish(&self, loaded: &Loaded) {
         let snapshot = ConfigSnapshot {
             connections: loaded.connections.clone(),

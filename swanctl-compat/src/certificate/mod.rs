@@ -15,11 +15,18 @@ mod tests;
 use std::fmt::Write as _;
 
 use serde_json::{Map, Value as Json};
+use x509_parser::prelude::{FromDer as _, X509Name};
 
 use crate::vici::{Message, Value};
 use key::Key;
 
 pub use time::Clock;
+
+/// A distinguished name (DER) in words.
+pub(crate) fn distinguished_name(der: &[u8]) -> Option<String> {
+    let (rest, name) = X509Name::from_der(der).ok()?;
+    rest.is_empty().then(|| names::distinguished(&name))
+}
 
 /// How much is shown.
 #[derive(Debug, Clone, Copy)]

@@ -47,6 +47,10 @@ pub fn findings(connection: &Connection, devices: &Devices) -> Vec<Finding> {
 /// with the name of its connection.
 #[must_use]
 pub fn hidden_shunts(connections: &[&Connection], devices: &Devices) -> Vec<(String, Finding)> {
+    let may = devices.table.devices.iter().any(|device| device.rung(OffloadMode::Packet).is_some());
+    if !may && !devices.may_appear {
+        return Vec::new();
+    }
     let children =
         connections.iter().flat_map(|connection| connection.children.iter().map(|child| (*connection, child)));
     let all: Vec<Placed<'_>> = children.map(|(connection, child)| Placed::of(connection, child, devices)).collect();

@@ -6,7 +6,7 @@ use ike_model::{
 };
 use ipsec::sa::CopyDscp;
 
-use super::{policies, sas, selectors};
+use super::{identities, policies, sas, selectors};
 use crate::proposal;
 use crate::vici::Message;
 
@@ -62,7 +62,7 @@ fn auth_round(round: &AuthRound) -> Message {
         AuthMethod::Any => None,
     };
     if round.id != Identity::Any {
-        m.set_display("id", &round.id);
+        m.set("id", identities::identity(&round.id));
     }
     if let Some(class) = class {
         m.set("class", class);
@@ -202,6 +202,6 @@ fn actions(actions: Actions) -> &'static str {
         (false, false) => "none",
         (true, false) => "trap",
         (false, true) => "start",
-        (true, true) => "trap|start",
+        (true, true) => "trap | start",
     }
 }

@@ -10,11 +10,13 @@ mod events;
 mod explain;
 mod forecast;
 mod history;
+mod identities;
 mod log;
 mod policies;
 mod replies;
 mod sas;
 mod selectors;
+pub(crate) mod services;
 mod webhooks;
 mod why;
 
@@ -29,6 +31,7 @@ pub use events::{LogLine, control_log, events, log, shutdown_alert};
 pub use explain::cygnet_block;
 pub use forecast::forecast;
 pub use history::{complete, cygnet_event, cygnet_generation, cygnet_past_ike, cygnet_total};
+pub use identities::identity;
 pub use log::cygnet_raised;
 pub use policies::{PolicyKind, PolicyListing, list_policy};
 pub use replies::{
@@ -37,6 +40,5 @@ pub use replies::{
 };
 pub use sas::{child_sa, ike_sa, list_sa};
 pub use selectors::selector;
-pub(crate) use selectors::{PROTOCOLS, SERVICES};
 pub use webhooks::{cygnet_delivery, cygnet_webhook, cygnet_webhook_tried};
 pub use why::{cygnet_step, cygnet_why};

@@ -94,8 +94,8 @@ pub fn version(info: &DaemonInfo) -> Message {
 pub struct Stats {
     /// Seconds since the daemon started.
     pub running_seconds: u64,
-    /// When it started, seconds since the epoch.
-    pub since: u64,
+    /// When it started, in the zone of its machine, which is how clients know it.
+    pub since: jiff::Zoned,
     /// Shards and helper threads.
     pub workers_total: u32,
     /// Of these, without work right now.
@@ -130,7 +130,7 @@ pub struct Heap {
 pub fn stats(stats: &Stats) -> Message {
     let mut uptime = Message::new();
     uptime.set("running", duration(stats.running_seconds));
-    uptime.set("since", date(stats.since));
+    uptime.set("since", stats.since.strftime("%b %d %H:%M:%S %Y").to_string());
     let mut workers = Message::new();
     workers.set_display("total", stats.workers_total);
     workers.set_display("idle", stats.workers_idle);
@@ -218,23 +218,6 @@ fn duration(seconds: u64) -> String {
     format!("{amount} {unit}")
 }
 
-/// `Jan 02 03:04:05 2026`, UTC.
-fn date(seconds: u64) -> String {
-    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-    let (days, time) = (seconds / 86_400, seconds % 86_400);
-    // Days since 0000-03-01, so that a leap day is the last of its year; 400 years have 146,097 days.
-    let days = days + 719_468;
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
-    let month = (shifted + 2) % 12;
-    let year = era * 400 + year_of_era + u64::from(month < 2);
-    let name = usize::try_from(month).ok().and_then(|m| MONTHS.get(m)).copied().unwrap_or("");
-    format!("{name} {day:02} {:02}:{:02}:{:02} {year}", time / 3_600, time / 60 % 60, time % 60)
-}
-
 /// Answer to `reload-settings`: the file is good; `restart` names the tables in which it asks for what only a new start can give, `webhooks` says what
 /// became of webhooks.
 #[must_use]
@@ -249,10 +232,15 @@ pub fn reloaded(restart: &[&str], webhooks: &[String]) -> Message {
     message
 }
 
-/// Answer to `get-conns`: names of the connections loaded over VICI or from the daemon's directory.
+/// Answer to `get-conns`: names of the connections loaded over VICI or from the daemon's directory; and where there are any, those of connections that
+/// were `refused` and are listed as such until they are unloaded.
 #[must_use]
-pub fn get_conns<'a>(names: impl IntoIterator<Item = &'a str>) -> Message {
-    list("conns", names)
+pub fn get_conns(names: &[String], refused: &[String]) -> Message {
+    let mut message = list("conns", names.iter().map(String::as_str));
+    if !refused.is_empty() {
+        message.list("refused", refused.iter().map(String::as_str));
+    }
+    message
 }
 
 /// Answer to `get-shared`: unique ids of the shared secrets.
@@ -290,18 +278,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn dates() {
-        for (seconds, expected) in [
-            (0, "Jan 01 00:00:00 1970"),
-            (951_782_399, "Feb 28 23:59:59 2000"),
-            (951_782_400, "Feb 29 00:00:00 2000"),
-            (951_868_800, "Mar 01 00:00:00 2000"),
-            (1_767_323_045, "Jan 02 03:04:05 2026"),
-            (4_107_542_399, "Feb 28 23:59:59 2100"),
-            (4_107_542_400, "Mar 01 00:00:00 2100"),
-        ] {
-            assert_eq!(date(seconds), expected);
-        }
+    fn starts_are_told_in_local_time() {
+        let zone = jiff::tz::TimeZone::fixed(jiff::tz::offset(1));
+        let since = jiff::Timestamp::from_second(1_767_323_045).unwrap().to_zoned(zone);
+        let answer = stats(&Stats { since, ..Stats::default() });
+        let uptime = answer.get_section("uptime").unwrap();
+        assert_eq!(uptime.get_str("since"), Some("Jan 02 04:04:05 2026"));
     }
 
     #[test]

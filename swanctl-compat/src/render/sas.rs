@@ -3,6 +3,7 @@
 use ike_model::{ChildSaSnapshot, ChildSaState, IkeSaSnapshot, IkeSaState};
 use ipsec::{OffloadMode, SaMode};
 
+use super::identities::identity;
 use super::selectors;
 use crate::names;
 use crate::request::SaFilter;
@@ -35,10 +36,10 @@ pub fn ike_sa(ike: &IkeSaSnapshot) -> Message {
     m.set("state", ike_state(ike.state));
     m.set_display("local-host", ike.local.ip());
     m.set_display("local-port", ike.local.port());
-    m.set_display("local-id", &ike.local_id);
+    m.set("local-id", identity(&ike.local_id));
     m.set_display("remote-host", ike.remote.ip());
     m.set_display("remote-port", ike.remote.port());
-    m.set_display("remote-id", &ike.remote_id);
+    m.set("remote-id", identity(&ike.remote_id));
     m.set_if("initiator", ike.initiator);
     m.set("initiator-spi", format!("{:016x}", ike.initiator_spi));
     m.set("responder-spi", format!("{:016x}", ike.responder_spi));

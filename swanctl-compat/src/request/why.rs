@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ipsec::PacketSelectors;
 
 use super::{RequestError, refuse, text};
-use crate::render::PROTOCOLS;
+use crate::render::services;
 use crate::units;
 use crate::vici::Message;
 
@@ -73,7 +73,7 @@ fn protocol(name: &str, v4: bool) -> Result<u8, RequestError> {
     if name == "icmp" && !v4 {
         return Ok(ICMPV6);
     }
-    let known = PROTOCOLS.iter().find(|(_, known)| **known == *name).map(|(number, _)| *number);
+    let known = services::protocol(&name).filter(|number| *number > 0);
     let by_number = || units::u32(&name).and_then(|number| u8::try_from(number).ok()).filter(|number| *number > 0);
     known.or_else(by_number).ok_or_else(|| refuse(&format!("'{name}' is no IP protocol")))
 }

@@ -142,7 +142,7 @@ async fn answer(core: &Core, client: &Arc<Client>, request: Request) -> Message 
         Request::CygnetCaptureStop { id } => capture::stop(core, id),
         Request::CygnetLog(order) => levels::log(core, client, order).await,
         Request::ListNothing => Message::new(),
-        Request::GetConns => render::get_conns(core.store.names().iter().map(String::as_str)),
+        Request::GetConns => render::get_conns(&core.store.names(), &core.store.refused_names()),
         Request::GetShared => render::get_shared(core.store.secret_ids().iter().map(String::as_str)),
         Request::GetKeys => render::get_keys([]),
         Request::GetAuthorities => render::get_authorities([]),
