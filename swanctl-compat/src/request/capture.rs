@@ -1,6 +1,6 @@
 //! `cygnet-capture`: whose packets are wanted.
 
-use super::{RequestError, flag, number, refuse, required, text};
+use super::{RequestError, flag, number, refuse, required, selected};
 use crate::vici::Message;
 
 /// What a capture is about.
@@ -23,7 +23,7 @@ impl WantedCapture {
     /// there is nothing else to be seen) and `keys`.
     pub(super) fn parse(message: &Message) -> Result<Self, RequestError> {
         let connection = required(message, "ike", "missing configuration name")?;
-        let child = text(message, "child");
+        let child = selected(message, "child");
         let ike_alone = flag(message, "messages")?;
         let ike = ike_alone || child.is_none();
         Ok(Self { connection, child, ike, ike_alone, keys: flag(message, "keys")? })

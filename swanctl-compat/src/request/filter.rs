@@ -2,7 +2,7 @@
 
 use ike_model::{ChildSaSnapshot, HostSpec, Identity, IkeSaSnapshot};
 
-use super::{RequestError, sa_number, text};
+use super::{RequestError, sa_number, selected, text};
 use crate::render::{PolicyKind, PolicyListing};
 use crate::vici::Message;
 
@@ -22,9 +22,9 @@ pub struct SaFilter {
 impl SaFilter {
     pub(super) fn parse(message: &Message) -> Result<Self, RequestError> {
         Ok(Self {
-            ike: text(message, "ike"),
+            ike: selected(message, "ike"),
             ike_id: sa_number(message, "ike-id")?,
-            child: text(message, "child"),
+            child: selected(message, "child"),
             child_id: sa_number(message, "child-id")?,
         })
     }
@@ -107,8 +107,8 @@ impl PolicyFilter {
             trap: given("trap"),
             pass: given("pass"),
             drop: given("drop"),
-            child: text(message, "child"),
-            ike: text(message, "ike"),
+            child: selected(message, "child"),
+            ike: selected(message, "ike"),
         }
     }
 

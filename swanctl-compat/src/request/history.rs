@@ -2,7 +2,7 @@
 
 use ike_model::history::Wanted;
 
-use super::{RequestError, number, refuse, text};
+use super::{RequestError, number, refuse, selected, text};
 use crate::units;
 use crate::vici::Message;
 
@@ -11,8 +11,8 @@ use crate::vici::Message;
 pub(super) fn wanted(message: &Message) -> Result<Wanted, RequestError> {
     Ok(Wanted {
         gateway: text(message, "gateway"),
-        connection: text(message, "ike"),
-        child: text(message, "child"),
+        connection: selected(message, "ike"),
+        child: selected(message, "child"),
         event: text(message, "type"),
         cause: text(message, "cause"),
         since_ms: moment(message, "since")?,

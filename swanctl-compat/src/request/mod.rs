@@ -33,7 +33,7 @@ pub use why::WhyQuestion;
 use crate::load_conn::{self, Finding};
 use crate::render;
 use crate::units;
-use crate::vici::Message;
+use crate::vici::{Element, Message, Value};
 
 /// The event that tells a client how many of its events were lost because it did not read them.
 pub const LOST: &str = "cygnet-lost";
@@ -344,6 +344,9 @@ impl Request {
         if let Some(twice) = message.duplicate_name() {
             return Err(refuse(&format!("'{twice}' is given twice")));
         }
+        if let Some(error) = misread(message) {
+            return Err(refuse(&error));
+        }
         match name {
             "version" => Ok(Self::Version),
             "stats" => Ok(Self::Stats),
@@ -351,12 +354,12 @@ impl Request {
             "initiate" => initiate(message),
             "terminate" => terminate(message),
             "rekey" => rekey(message),
-            "install" => required(message, "child", "missing configuration name")
-                .map(|child| Self::Install { ike: text(message, "ike"), child }),
-            "uninstall" => required(message, "child", "missing configuration name")
-                .map(|child| Self::Uninstall { ike: text(message, "ike"), child }),
+            "install" => chosen(message, "child", "missing configuration name")
+                .map(|child| Self::Install { ike: selected(message, "ike"), child }),
+            "uninstall" => chosen(message, "child", "missing configuration name")
+                .map(|child| Self::Uninstall { ike: selected(message, "ike"), child }),
             "list-sas" => SaFilter::parse(message).map(Self::ListSas),
-            "list-conns" => Ok(Self::ListConns { ike: text(message, "ike") }),
+            "list-conns" => Ok(Self::ListConns { ike: selected(message, "ike") }),
             "list-policies" => Ok(Self::ListPolicies(PolicyFilter::parse(message))),
             "list-certs" | "list-authorities" => Ok(Self::ListNothing),
             "get-conns" => Ok(Self::GetConns),
@@ -388,8 +391,8 @@ impl Request {
             "cygnet-guards" => Ok(Self::CygnetGuards { drop: message.is_yes("drop-unclaimed") }),
             "cygnet-simulate" => simulate::parse(message),
             "cygnet-doctor" => Ok(Self::CygnetDoctor),
-            "cygnet-explain" => required(message, "ike", "missing configuration name")
-                .map(|ike| Self::CygnetExplain { ike, child: text(message, "child") }),
+            "cygnet-explain" => chosen(message, "ike", "missing configuration name")
+                .map(|ike| Self::CygnetExplain { ike, child: selected(message, "child") }),
             "cygnet-why" => WhyQuestion::parse(message).map(Self::CygnetWhy),
             "cygnet-history" => history::wanted(message).and_then(|wanted| {
                 Ok(Self::CygnetHistory {
@@ -413,7 +416,7 @@ impl Request {
             "cygnet-capture" => WantedCapture::parse(message).map(Self::CygnetCapture),
             "cygnet-capture-stop" => capture::stopped(message).map(|id| Self::CygnetCaptureStop { id }),
             "cygnet-log" => log::parse(message).map(Self::CygnetLog),
-            "cygnet-status" => Ok(Self::CygnetStatus { ike: text(message, "ike") }),
+            "cygnet-status" => Ok(Self::CygnetStatus { ike: selected(message, "ike") }),
             _ => Err(RequestError::Unknown),
         }
     }
@@ -424,8 +427,35 @@ fn refuse(error: &str) -> RequestError {
     RequestError::Refused(render::failed(error))
 }
 
+/// What stands where a command looks and cannot be understood there. It is never taken for missing: a selection without one of its parts is a wider
+/// one, and a secret without owners is one for everybody.
+fn misread(message: &Message) -> Option<String> {
+    const SINGLE: [&str; 5] = ["ike", "ike-id", "child", "child-id", "name"];
+    // Of certificates, keys and secrets; what is in sections is checked key by key.
+    let any_octets = |name: &str| matches!(name, "data" | "pin");
+    let is_text = |value: &Value| value.as_str().is_some();
+    message.elements().iter().find_map(|element| match element {
+        Element::KeyValue(name, value) if !any_octets(name) && !is_text(value) => {
+            Some(format!("'{name}' is not UTF-8 text"))
+        }
+        Element::List(name, items) if !items.iter().all(is_text) => Some(format!("'{name}' is not UTF-8 text")),
+        Element::List(name, _) if SINGLE.contains(&name.as_str()) => Some(format!("'{name}' is a list")),
+        Element::KeyValue(..) | Element::List(..) | Element::Section(..) => None,
+    })
+}
+
+/// A value of which an empty one says nothing.
 fn text(message: &Message, key: &str) -> Option<String> {
-    message.get_str(key).filter(|text| !text.is_empty()).map(str::to_owned)
+    selected(message, key).filter(|text| !text.is_empty())
+}
+
+/// A name that narrows down. An empty one is that of nothing, as for charon: a script whose variable is unset must not mean everything.
+fn selected(message: &Message, key: &str) -> Option<String> {
+    message.get_str(key).map(str::to_owned)
+}
+
+fn chosen(message: &Message, key: &str, missing: &str) -> Result<String, RequestError> {
+    selected(message, key).ok_or_else(|| refuse(missing))
 }
 
 fn required(message: &Message, key: &str, missing: &str) -> Result<String, RequestError> {
@@ -474,15 +504,15 @@ fn log_level(message: &Message) -> Result<i8, RequestError> {
 
 fn selector(message: &Message) -> Result<Selector, RequestError> {
     Ok(Selector {
-        ike: text(message, "ike"),
+        ike: selected(message, "ike"),
         ike_id: sa_number(message, "ike-id")?,
-        child: text(message, "child"),
+        child: selected(message, "child"),
         child_id: sa_number(message, "child-id")?,
     })
 }
 
 fn initiate(message: &Message) -> Result<Request, RequestError> {
-    let (child, ike) = (text(message, "child"), text(message, "ike"));
+    let (child, ike) = (selected(message, "child"), selected(message, "ike"));
     if child.is_none() && ike.is_none() {
         return Err(refuse("missing configuration name"));
     }
@@ -534,5 +564,5 @@ fn load_conn(message: &Message) -> Result<(Connection, Vec<Finding>), RequestErr
 }
 
 fn unloaded(message: &Message) -> Result<String, RequestError> {
-    required(message, "name", "").map_err(|_| refuse("unload: missing connection name"))
+    chosen(message, "name", "unload: missing connection name")
 }

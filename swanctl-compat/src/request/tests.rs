@@ -79,6 +79,40 @@ fn selectors_are_needed() {
     assert_eq!(parse("rekey", m().with("ike-id", "x")), Err("invalid number for: ike-id".into()));
 }
 
+/// A part of a selection that is empty or unreadable never makes it a wider one.
+#[test]
+fn selections_are_never_widened() {
+    let octets = || Value::from(&[0xff_u8][..]);
+    for command in ["terminate", "rekey"] {
+        let Ok(request) = parse(command, m().with("ike", "").with("child", "net")) else { panic!("{command}") };
+        let (Request::Terminate { selector, .. } | Request::Rekey { selector, .. }) = request else {
+            panic!("{command}")
+        };
+        assert_eq!((selector.ike.as_deref(), selector.child.as_deref()), (Some(""), Some("net")));
+    }
+    let filter = SaFilter { ike: Some(String::new()), ..SaFilter::default() };
+    assert_eq!(parse("list-sas", m().with("ike", "")), Ok(Request::ListSas(filter)));
+    assert_eq!(parse("list-conns", m().with("ike", "")), Ok(Request::ListConns { ike: Some(String::new()) }));
+    assert_eq!(parse("unload-conn", m().with("name", "")), Ok(Request::UnloadConn { name: String::new() }));
+    assert_eq!(
+        parse("terminate", m().with("ike-id", "").with("child-id", "0")),
+        Err("missing terminate selector".into())
+    );
+    for command in ["terminate", "initiate", "list-sas", "unload-conn", "get-counters", "cygnet-history"] {
+        for key in ["ike", "child-id", "name"] {
+            let message = m().with("child", "net").with(key, octets());
+            assert_eq!(parse(command, message), Err(format!("'{key}' is not UTF-8 text")), "{command}");
+            let mut message = m().with("child", "net");
+            message.list(key, ["a"]);
+            assert_eq!(parse(command, message), Err(format!("'{key}' is a list")), "{command}");
+        }
+    }
+    let mut secret = m().with("type", "ike").with("data", octets());
+    assert!(matches!(parse("load-shared", secret.clone()), Ok(Request::LoadShared(_))));
+    secret.list("owners", [Value::from("gw"), octets()]);
+    assert_eq!(parse("load-shared", secret), Err("'owners' is not UTF-8 text".into()));
+}
+
 #[test]
 fn counters_of_one_of_each_or_of_all_together() {
     let get = |message| parse("get-counters", message).unwrap();
