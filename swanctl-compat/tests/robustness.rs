@@ -163,7 +163,7 @@ proptest! {
     fn listings(message in message()) {
         let _ = (text::list_sa(&message), text::list_conn(&message), text::list_policy(&message), text::stats(&message));
         let _ = (text::raw(&message), text::pretty("x", &message), text::json(&message), text::log(&message));
-        let _ = text::cygnet_child(&message, 0, 8);
+        let _ = text::cygnet_child(&message, 0, 8, &|ms| ms.to_string());
     }
 
     #[test]

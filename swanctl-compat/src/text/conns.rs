@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{field, joined, optional};
+use super::{field, joined, optional, printable};
 use crate::vici::Message;
 
 /// The connections of one event.
@@ -25,7 +25,7 @@ pub fn list_conn(event: &Message) -> String {
 }
 
 fn head(name: &str, connection: &Message, out: &mut String) {
-    let _ = write!(out, "{name}: {}, ", field(connection, "version"));
+    let _ = write!(out, "{}: {}, ", printable(name), field(connection, "version"));
     match nonzero(connection, "reauth_time") {
         Some(seconds) => {
             let _ = write!(out, "reauthentication every {seconds}s");
@@ -80,7 +80,7 @@ fn auth_round(side: &str, round: &Message, out: &mut String) {
 /// The action on a dead peer is shown only where peers are checked for life.
 fn child_config(name: &str, child: &Message, checked_for_life: bool, out: &mut String) {
     let mode = field(child, "mode");
-    let _ = write!(out, "  {name}: {mode}, ");
+    let _ = write!(out, "  {}: {mode}, ", printable(name));
     let shunt = matches!(mode.as_str(), "PASS" | "DROP");
     let limits: Vec<String> = [("rekey_time", "s"), ("rekey_bytes", " bytes"), ("rekey_packets", " packets")]
         .iter()
@@ -113,7 +113,7 @@ pub fn list_policy(event: &Message) -> String {
     let mut out = String::new();
     for (name, policy) in event.sections() {
         let reqid = optional(policy, "reqid").map(|reqid| format!("reqid {reqid}, ")).unwrap_or_default();
-        let _ = writeln!(out, "{name}, {reqid}{}", field(policy, "mode"));
+        let _ = writeln!(out, "{}, {reqid}{}", printable(name), field(policy, "mode"));
         if let Some(label) = optional(policy, "label") {
             let _ = writeln!(out, "  label:  {label}");
         }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{field, joined, optional};
+use super::{field, joined, optional, printable};
 use crate::vici::Message;
 
 /// SAs that an answer to `cygnet-plan-conn` or `cygnet-plan-unload` says would not go on: those that restart and those that end.
@@ -16,7 +16,7 @@ pub fn disturbed(answer: &Message) -> (u32, u32) {
 #[must_use]
 pub fn forecast(name: &str, answer: &Message) -> String {
     let change = field(answer, "change");
-    let mut line = format!("{name}: {change}");
+    let mut line = format!("{}: {change}", printable(name));
     let (restart, end) = disturbed(answer);
     let stays = change == "updated" || optional(answer, "stay").is_some_and(|count| count != "0");
     match (restart, end) {

@@ -4,7 +4,7 @@ use ike_model::Rfc3339;
 use serde_json::Value as Json;
 
 use super::table::{Table, Tone};
-use super::{field, optional};
+use super::{field, optional, printable};
 use crate::vici::Message;
 
 /// How a moment, in milliseconds since the epoch, is shown.
@@ -25,7 +25,7 @@ pub fn cygnet_totals(events: &[Message], when: When<'_>) -> Table {
             if up { Tone::Good } else { Tone::Plain },
             [
                 if several { field(total, "gateway") } else { String::new() },
-                printable(name),
+                printable(name).into_owned(),
                 if up { "up".into() } else { "down".into() },
                 field(total, "generations"),
                 shown(total, "first", when),
@@ -104,7 +104,7 @@ pub fn cygnet_record(event: &Message) -> Option<String> {
 /// One event in one line: time, name, what it is about, SPIs where there are any, and the cause. `record` is the record of the event.
 #[must_use]
 pub fn cygnet_event_line(record: &Json, when: When<'_>) -> (Tone, String) {
-    let text = |value: &Json, key: &str| value.get(key).and_then(Json::as_str).map(printable);
+    let text = |value: &Json, key: &str| value.get(key).and_then(Json::as_str).map(|text| printable(text).into_owned());
     let time = text(record, "time").unwrap_or_default();
     let cause = record.get("cause");
     let kind = cause.and_then(|cause| text(cause, "kind"));
@@ -132,7 +132,7 @@ fn several(events: &[Message]) -> bool {
 
 /// Connection and child of an event, with the numbers and SPIs of the CHILD SAs.
 fn about(record: &Json) -> String {
-    let string = |value: Option<&Json>| value.and_then(Json::as_str).map(printable);
+    let string = |value: Option<&Json>| value.and_then(Json::as_str).map(|text| printable(text).into_owned());
     let of_ike = ["ike", "new"].iter().find_map(|key| string(record.get(key)?.get("connection")));
     let connection = string(record.get("connection")).or(of_ike);
     let sa = |key: &str| record.get(key).filter(|sa| sa.get("spi_in").is_some());
@@ -150,11 +150,6 @@ fn numbers(sa: &Json) -> String {
     let number = |key: &str| sa.get(key).and_then(Json::as_u64);
     let spi = |key: &str| number(key).map_or_else(|| "-".into(), |spi| format!("{spi:08x}"));
     format!("{{{}}} {}_i {}_o", number("unique_id").unwrap_or(0), spi("spi_in"), spi("spi_out"))
-}
-
-/// What a peer chose does not move the cursor.
-fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
 pub(super) fn line(parts: &[String]) -> String {

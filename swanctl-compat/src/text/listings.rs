@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{field, optional, show};
+use super::{field, optional, printable, show};
 use crate::vici::{Element, Message};
 
 /// Kinds of algorithms, and below each what is there and who provides it.
@@ -10,10 +10,10 @@ use crate::vici::{Element, Message};
 pub fn algorithms(reply: &Message) -> String {
     let mut out = String::new();
     for (kind, algorithms) in reply.sections() {
-        let _ = writeln!(out, "{kind}:");
+        let _ = writeln!(out, "{}:", printable(kind));
         for element in algorithms.elements() {
             if let Element::KeyValue(name, provider) = element {
-                let _ = writeln!(out, "  {name}[{}]", show(provider));
+                let _ = writeln!(out, "  {}[{}]", printable(name), show(provider));
             }
         }
     }
@@ -27,7 +27,7 @@ pub fn pools(reply: &Message) -> String {
     for (name, pool) in reply.sections() {
         let f = |key: &str| field(pool, key);
         let usage = format!("{} / {} / {}", f("online"), f("offline"), f("size"));
-        let _ = writeln!(out, "{name:<20} {:<30} {usage:>16}", f("base"));
+        let _ = writeln!(out, "{:<20} {:<30} {usage:>16}", printable(name), f("base"));
         for (_, lease) in pool.get_section("leases").map(Message::sections).into_iter().flatten() {
             let f = |key: &str| field(lease, key);
             let _ = writeln!(out, "  {:<30} {:<8} '{}'", f("address"), f("status"), f("identity"));
@@ -41,7 +41,7 @@ pub fn pools(reply: &Message) -> String {
 pub fn list_authority(event: &Message) -> String {
     let mut out = String::new();
     for (name, authority) in event.sections() {
-        let _ = writeln!(out, "{name}:");
+        let _ = writeln!(out, "{}:", printable(name));
         if let Some(subject) = optional(authority, "cacert") {
             let _ = writeln!(out, "  cacert: {subject}");
         }
@@ -63,10 +63,10 @@ pub fn list_authority(event: &Message) -> String {
 pub fn counters(reply: &Message) -> String {
     let mut out = String::new();
     for (name, counters) in reply.get_section("counters").map(Message::sections).into_iter().flatten() {
-        let _ = writeln!(out, "{}:", if name.is_empty() { "global" } else { name });
+        let _ = writeln!(out, "{}:", if name.is_empty() { "global".into() } else { printable(name) });
         for element in counters.elements() {
             if let Element::KeyValue(counter, value) = element {
-                let _ = writeln!(out, "  {counter:<22}: {}", show(value));
+                let _ = writeln!(out, "  {:<22}: {}", printable(counter), show(value));
             }
         }
     }

@@ -1,7 +1,7 @@
 //! `cygnet log`: what of the log is raised, and until when.
 
-use super::field;
 use super::table::{Table, Tone};
+use super::{field, optional};
 use crate::vici::Message;
 
 /// One row for each part; `moment` shows seconds since the epoch.
@@ -11,7 +11,7 @@ pub fn cygnet_raised(events: &[Message], moment: impl Fn(u64) -> String) -> Tabl
     for event in events {
         let until = field(event, "until").parse().map(&moment).unwrap_or_default();
         let left = field(event, "left").parse().map(left).unwrap_or_default();
-        let group = event.get_str("group").unwrap_or("all").to_owned();
+        let group = optional(event, "group").unwrap_or_else(|| "all".to_owned());
         table.row(Tone::Plain, [field(event, "connection"), group, field(event, "level"), until, left]);
     }
     table

@@ -11,6 +11,7 @@ mod history;
 mod json;
 mod listings;
 mod log;
+mod printable;
 mod raw;
 mod sas;
 mod stats;
@@ -30,6 +31,7 @@ pub use history::{When, cygnet_event_line, cygnet_generations, cygnet_past_ikes,
 pub use json::{json, named_json};
 pub use listings::{algorithms, counters, list_authority, pools};
 pub use log::cygnet_raised;
+pub use printable::printable;
 pub use raw::{labelled, pretty, raw};
 pub use sas::list_sa;
 pub use stats::{stats, version};
@@ -38,12 +40,17 @@ pub use table::{Table, Tone};
 pub use webhooks::{cygnet_delivery, cygnet_webhook, cygnet_webhook_tried};
 pub use why::{cygnet_step, cygnet_verdict, cygnet_why_json};
 
+use self::printable::is_printable;
 use crate::vici::{Message, Value};
 
-/// A value for display: as it is when printable, else in hexadecimal.
+/// A value on a line. What a peer chose neither moves a cursor nor makes lines of its own.
 fn show(value: &Value) -> String {
-    let printable = |text: &&str| text.chars().all(|c| !c.is_control() || c == '\n' || c == '\t');
-    match value.as_str().filter(printable) {
+    value.as_str().map_or_else(|| hex(value), |text| printable(text).into_owned())
+}
+
+/// A value that may have several lines: as it is when printable, else in hexadecimal.
+fn show_lines(value: &Value) -> String {
+    match value.as_str().filter(|text| text.split(['\n', '\t']).all(is_printable)) {
         Some(text) => text.to_owned(),
         None => hex(value),
     }
@@ -82,10 +89,10 @@ fn joined(message: &Message, key: &str) -> Option<String> {
 #[must_use]
 pub fn log(message: &Message) -> String {
     let group = field(message, "group");
-    let prefix = match message.get_str("thread") {
+    let prefix = match optional(message, "thread") {
         Some(thread) => format!("{thread:0>2}[{group}] "),
         None => format!("[{group}] "),
     };
-    let text = field(message, "msg");
+    let text = message.get("msg").map(show_lines).unwrap_or_default();
     text.lines().map(|line| format!("{prefix}{line}\n")).collect()
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::show_raw as show;
+use super::{printable, show_raw as show};
 use crate::vici::{Element, Message};
 
 /// `LABEL {` elements `}` on one line.
@@ -15,10 +15,12 @@ pub fn labelled(label: &str, message: &Message) -> String {
 #[must_use]
 pub fn raw(message: &Message) -> String {
     let one = |element: &Element| match element {
-        Element::KeyValue(name, value) => format!("{name}={}", show(value)),
-        Element::List(name, items) => format!("{name}=[{}]", items.iter().map(show).collect::<Vec<_>>().join(" ")),
+        Element::KeyValue(name, value) => format!("{}={}", printable(name), show(value)),
+        Element::List(name, items) => {
+            format!("{}=[{}]", printable(name), items.iter().map(show).collect::<Vec<_>>().join(" "))
+        }
         // The counters of no connection in particular have a section without a name; the blank behind it stays.
-        Element::Section(name, content) => format!("{name} {{{}}}", raw(content)),
+        Element::Section(name, content) => format!("{} {{{}}}", printable(name), raw(content)),
     };
     message.elements().iter().map(one).collect::<Vec<_>>().join(" ")
 }
@@ -35,18 +37,19 @@ pub fn pretty(label: &str, message: &Message) -> String {
 fn elements(message: &Message, depth: usize, out: &mut String) {
     let indent = "  ".repeat(depth);
     for element in message.elements() {
+        let name = printable(element.name());
         match element {
-            Element::KeyValue(name, value) => {
+            Element::KeyValue(_, value) => {
                 let _ = writeln!(out, "{indent}{name} = {}", show(value));
             }
-            Element::List(name, items) => {
+            Element::List(_, items) => {
                 let _ = writeln!(out, "{indent}{name} = [");
                 for item in items {
                     let _ = writeln!(out, "{indent}  {}", show(item));
                 }
                 let _ = writeln!(out, "{indent}]");
             }
-            Element::Section(name, content) => {
+            Element::Section(_, content) => {
                 let _ = writeln!(out, "{indent}{name} {{");
                 elements(content, depth + 1, out);
                 let _ = writeln!(out, "{indent}}}");

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{field, joined, optional};
+use super::{field, joined, optional, printable};
 use crate::vici::Message;
 
 /// States of a CHILD SA in which SPIs and counters are shown.
@@ -26,7 +26,8 @@ fn ike_sa(name: &str, ike: &Message, out: &mut String) {
     let f = |key: &str| field(ike, key);
     let _ = writeln!(
         out,
-        "{name}: #{}, {}, IKEv{}, {}_i{} {}_r{}",
+        "{}: #{}, {}, IKEv{}, {}_i{} {}_r{}",
+        printable(name),
         f("uniqueid"),
         f("state"),
         f("version"),

@@ -2,16 +2,17 @@
 
 use serde_json::Value as Json;
 
-use super::{field, json, optional};
+use super::history::When;
+use super::{field, json, optional, printable};
 use crate::vici::Message;
 
-/// One child in one line: `site-b/net  up  offload no` or `site-b/net  retry in 17s at 14:03:20 UTC, 4 failures  last: no secret for ...
-/// (12 minutes ago)`. `now` is the wall
-/// clock in seconds since the epoch; `width` the width of the name column.
+/// One child in one line: `site-b/net  up  offload no` or `site-b/net  retry in 17s at 14:03:20 CET, 4 failures  last: no secret for ...
+/// (12 minutes ago)`. `now` is the wall clock in seconds since the epoch; `width` the width of the name column; `when` shows the time of day of a moment,
+/// with its zone.
 #[must_use]
-pub fn cygnet_child(event: &Message, now: u64, width: usize) -> String {
+pub fn cygnet_child(event: &Message, now: u64, width: usize, when: When<'_>) -> String {
     let Some((name, child)) = event.sections().next() else { return String::new() };
-    let mut parts = vec![format!("{name:<width$}"), state(child)];
+    let mut parts = vec![format!("{:<width$}", printable(name)), state(child, when)];
     if let Some(mode) = optional(child, "hw-offload") {
         parts.push(offload(child, &mode));
     }
@@ -37,27 +38,22 @@ pub fn cygnet_backend_sa(event: &Message) -> String {
     format!("{}  {owner}  {} packets, {} bytes{used}\n", f("spi"), f("packets"), f("bytes"))
 }
 
-fn state(child: &Message) -> String {
+fn state(child: &Message, when: When<'_>) -> String {
     match (field(child, "state").as_str(), optional(child, "retry-in"), optional(child, "reason")) {
-        ("retry", Some(seconds), _) => retry(child, &seconds),
+        ("retry", Some(seconds), _) => retry(child, &seconds, when),
         ("refused", _, Some(reason)) => format!("refused: {reason}"),
         (state, ..) => format!("{state:<10}"),
     }
 }
 
-fn retry(child: &Message, seconds: &str) -> String {
-    let at = optional(child, "retry-at").and_then(|at| at.parse().ok()).map(time_of_day);
+fn retry(child: &Message, seconds: &str, when: When<'_>) -> String {
+    let at = optional(child, "retry-at").and_then(|at| at.parse::<u64>().ok()).map(|at| when(at.saturating_mul(1_000)));
     let failures = match optional(child, "failures").as_deref() {
         None => String::new(),
         Some("1") => ", 1 failure".to_owned(),
         Some(count) => format!(", {count} failures"),
     };
     format!("retry in {seconds}s{}{failures}", at.map(|at| format!(" at {at}")).unwrap_or_default())
-}
-
-fn time_of_day(epoch: u64) -> String {
-    let second = epoch % 86_400;
-    format!("{:02}:{:02}:{:02} UTC", second / 3_600, second / 60 % 60, second % 60)
 }
 
 fn offload(child: &Message, mode: &str) -> String {

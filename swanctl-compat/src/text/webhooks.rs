@@ -1,7 +1,7 @@
 //! `cygnet webhook`: webhooks and deliveries, one line each.
 
 use super::history::{line, moment};
-use super::{field, joined, optional};
+use super::{field, joined, optional, printable};
 use crate::vici::{Element, Message};
 
 /// One webhook in one line: `ops  up  https://hooks.example/x  3 waiting, 0 dead  120 delivered, 2 failed (tcp 2)  last ...`.
@@ -13,7 +13,7 @@ pub fn cygnet_webhook(event: &Message) -> String {
         None => field(webhook, "state"),
     };
     line(&[
-        name.to_owned(),
+        printable(name).into_owned(),
         state,
         field(webhook, "url"),
         only(webhook),
@@ -47,7 +47,7 @@ fn counts(webhook: &Message) -> String {
         return String::new();
     }
     let failures = webhook.get_section("failures").map(Message::elements).unwrap_or_default();
-    let count = |class: &Element| Some((class.name().to_owned(), class.value()?.as_str()?.parse().ok()?));
+    let count = |class: &Element| Some((printable(class.name()).into_owned(), class.value()?.as_str()?.parse().ok()?));
     let by_class: Vec<(String, u64)> = failures.iter().filter_map(count).collect();
     let failed: u64 = by_class.iter().map(|(_, count)| count).sum();
     let classes: Vec<String> = by_class.iter().map(|(class, count)| format!("{class} {count}")).collect();
@@ -83,6 +83,7 @@ pub fn cygnet_delivery(event: &Message) -> String {
 /// What became of a test, in one line.
 #[must_use]
 pub fn cygnet_webhook_tried(name: &str, answer: &Message) -> String {
+    let name = printable(name);
     let id = optional(answer, "id").map(|id| format!("  webhook-id {id}")).unwrap_or_default();
     let ms = field(answer, "time").parse().map(|micros: u64| micros as f64 / 1000.0).unwrap_or_default();
     if answer.is_yes("success") {

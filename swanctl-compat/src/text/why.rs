@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value as Json};
 
-use super::{field, json};
+use super::{field, json, printable};
 use crate::vici::Message;
 
 /// Width of the column of states, and of that of steps.
@@ -14,7 +14,7 @@ pub fn cygnet_step(event: &Message) -> String {
     let Some((name, step)) = event.sections().next() else { return String::new() };
     let (state, text) = (field(step, "state"), field(step, "text"));
     let (first, second) = WIDTHS;
-    format!("{state:<first$}  {name:<second$}  {text}\n")
+    format!("{state:<first$}  {:<second$}  {text}\n", printable(name))
 }
 
 /// The sentence at the end.

@@ -24,19 +24,6 @@ pub fn width(text: &str) -> usize {
     text.chars().map(cells).sum()
 }
 
-/// The text with control characters, and those that change the direction of writing, written out: names come from files and from peers.
-#[must_use]
-pub fn escaped(text: &str) -> String {
-    let harmless = |c: char| {
-        !c.is_control() && !matches!(u32::from(c), 0x200b..=0x200f | 0x2028..=0x202e | 0x2066..=0x2069 | 0xfeff)
-    };
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        if harmless(c) { out.push(c) } else { out.extend(c.escape_default()) }
-    }
-    out
-}
-
 /// The text in so many cells at most. What is cut out is in the middle: the ends of names are what tells them apart.
 #[must_use]
 pub fn cut(text: &str, most: usize) -> String {

@@ -14,7 +14,7 @@ mod tests;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
-pub use cells::{cut, escaped, width};
+pub use cells::{cut, width};
 pub use rates::Rate;
 pub use screen::{Frame, Screen, Shade};
 pub use written::{json, lines, unreachable_json, unreachable_line};

@@ -1,7 +1,8 @@
 //! The view as a screen of so many cells.
 
-use super::cells::{amount, escaped, fitted, right, span, width};
+use super::cells::{amount, fitted, right, span, width};
 use super::{Choice, Left, Rate, Row, View};
+use crate::text::printable;
 
 /// What is drawn on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,8 +69,8 @@ impl Columns {
     fn of(columns: usize, rows: &[&Row]) -> Self {
         let widest = |of: &dyn Fn(&Row) -> usize| rows.iter().map(|row| of(row)).max().unwrap_or(0);
         let room = columns.saturating_sub(FIXED).max(LEAST_NAME + LEAST_MODE);
-        let name = widest(&|row| width(&escaped(&row.name))).clamp(LEAST_NAME, room - LEAST_MODE);
-        Self { name, mode: (room - name).min(widest(&|row| width(&escaped(&row.mode))).max(LEAST_MODE)) }
+        let name = widest(&|row| width(&printable(&row.name))).clamp(LEAST_NAME, room - LEAST_MODE);
+        Self { name, mode: (room - name).min(widest(&|row| width(&printable(&row.mode))).max(LEAST_MODE)) }
     }
 }
 
@@ -109,7 +110,7 @@ impl Screen<'_> {
 
     fn state(&self, rows: &[&Row], view: &View) -> Vec<(Shade, String)> {
         if let Some((since, why)) = self.lost {
-            let text = format!("daemon not reachable since {since}: {}", escaped(why));
+            let text = format!("daemon not reachable since {since}: {}", printable(why));
             return vec![(Shade::Bad, text)];
         }
         let shown = match (self.choice.down, self.above) {
@@ -145,10 +146,10 @@ fn child(row: &Row, columns: &Columns) -> Vec<(Shade, String)> {
         right(&known(|rate| rate.bytes_out), BYTES),
         right(&known(|rate| rate.packets_out), PACKETS),
         fitted(&left(&row.left), REKEY),
-        fitted(&escaped(&row.mode), columns.mode),
+        fitted(&printable(&row.mode), columns.mode),
     ];
     vec![
-        (Shade::Plain, format!("{} ", fitted(&escaped(&row.name), columns.name))),
+        (Shade::Plain, format!("{} ", fitted(&printable(&row.name), columns.name))),
         (shade(row), fitted(&state(row), STATE)),
         (Shade::Plain, format!(" {}", cells.join(" ")).trim_end().to_owned()),
     ]
@@ -167,7 +168,7 @@ fn state(row: &Row) -> String {
     match (row.state.as_str(), row.retry_in) {
         ("retry", Some(seconds)) => format!("retry {}", span(seconds)),
         ("up", _) if row.sas > 1 => format!("up, {} SAs", row.sas),
-        (state, _) => escaped(state),
+        (state, _) => printable(state).into_owned(),
     }
 }
 
@@ -182,7 +183,7 @@ fn trouble(row: &Row) -> Option<Vec<(Shade, String)>> {
     let (text, age) = row.trouble.as_ref()?;
     let age = age.map(|age| format!(" ({} ago)", span(age))).unwrap_or_default();
     let shade = if row.is_up() { Shade::Faint } else { Shade::Bad };
-    Some(vec![(shade, format!("  last: {}{age}", escaped(text)))])
+    Some(vec![(shade, format!("  last: {}{age}", printable(text)))])
 }
 
 /// A line that ends where the screen does.

@@ -2,8 +2,8 @@
 
 use serde_json::{Value as Json, json as object};
 
-use super::cells::escaped;
 use super::{Choice, Rate, Row, View};
+use crate::text::printable;
 
 /// One line for each child, each with the time: what `tee` and `grep` can use.
 #[must_use]
@@ -14,11 +14,11 @@ pub fn lines(view: &View, choice: Choice, time: &str) -> String {
 /// The line that stands in their place while the daemon cannot be reached.
 #[must_use]
 pub fn unreachable_line(time: &str, why: &str) -> String {
-    format!("{time} daemon not reachable: {}\n", escaped(why))
+    format!("{time} daemon not reachable: {}\n", printable(why))
 }
 
 fn line(row: &Row, time: &str) -> String {
-    let mut parts = vec![time.to_owned(), escaped(&row.name), escaped(&row.state)];
+    let mut parts = vec![time.to_owned(), printable(&row.name).into_owned(), printable(&row.state).into_owned()];
     parts.extend(row.retry_in.map(|seconds| format!("in {seconds}s")));
     if row.sas > 0 {
         parts.push(format!("SAs {}", row.sas));
@@ -39,11 +39,11 @@ fn line(row: &Row, time: &str) -> String {
         parts.push(format!("rekey in {}", all.join(" or ")));
     }
     if !row.mode.is_empty() {
-        parts.push(format!("offload {}", escaped(&row.mode)));
+        parts.push(format!("offload {}", printable(&row.mode)));
     }
     if let Some((text, age)) = &row.trouble {
         let age = age.map(|age| format!(" ({age}s ago)")).unwrap_or_default();
-        parts.push(format!("last: {}{age}", escaped(text)));
+        parts.push(format!("last: {}{age}", printable(text)));
     }
     format!("{}\n", parts.join(" "))
 }

@@ -8,8 +8,7 @@ use crate::daemon::{Daemon, Script};
 use crate::{stderr, stdout};
 
 fn cygnet(daemon: &Daemon, arguments: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_cygnet"));
-    command.arg("--uri").arg(daemon.uri()).arg("webhook").args(arguments).output().unwrap()
+    crate::cygnet(daemon, &[&["webhook"], arguments].concat())
 }
 
 fn named(name: &str, content: Message) -> Message {
@@ -45,7 +44,7 @@ fn webhooks_are_listed_and_trouble_has_a_code() {
     let json: serde_json::Value = serde_json::from_str(&stdout(&run(vec![webhook("up")], &["--json"]))).unwrap();
     assert_eq!(
         (&json[0]["name"], &json[0]["failures"]["tcp"], &json[0]["events"][0]),
-        (&"ops".into(), &"2".into(), &"child-sa.*".into())
+        (&"ops".into(), &2.into(), &"child-sa.*".into())
     );
     assert_eq!(stdout(&run(Vec::new(), &[])), "no webhooks are configured\n");
     let off = Message::new()

@@ -91,7 +91,7 @@ fn nobody_is_there(pair: &mut Pair<'_>) -> Result<()> {
     life::settle("the webhook is known to be down", || {
         let output = webhook(&pair.a, &["--json"])?;
         let listed: Json = serde_json::from_slice(&output.stdout)?;
-        let waiting = listed[0]["waiting"].as_str().and_then(|count| count.parse::<u64>().ok());
+        let waiting = listed[0]["waiting"].as_u64();
         Ok(listed[0]["state"] == "down" && waiting >= Some(5) && output.status.code() == Some(3))
     })?;
     let output = webhook(&pair.a, &["test", "ops"])?;

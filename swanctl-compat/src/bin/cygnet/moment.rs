@@ -72,6 +72,11 @@ impl Clock {
         format!("{}.{:03}", self.show(ms), ms % 1000)
     }
 
+    /// `12:00:00 CET`.
+    pub(crate) fn time_of_day(&self, ms: u64) -> String {
+        self.zoned(ms).map(|time| time.strftime("%H:%M:%S %Z").to_string()).unwrap_or_default()
+    }
+
     /// What is shown, for a heading: `CET, UTC+01:00`.
     pub(crate) fn zone(&self, ms: u64) -> String {
         match self.zoned(ms) {
@@ -188,6 +193,7 @@ mod tests {
         let berlin = clock("Europe/Berlin");
         assert_eq!(berlin.show(NOW), "2026-11-26 03:00:00");
         assert_eq!(berlin.show_exactly(NOW + 7), "2026-11-26 03:00:00.007");
+        assert_eq!(berlin.time_of_day(NOW), "03:00:00 CET");
         assert_eq!(berlin.zone(NOW), "CET, UTC+01:00");
         assert_eq!(berlin.zone(1_782_864_000_000), "CEST, UTC+02:00");
         assert_eq!(clock("UTC").zone(NOW), "UTC");

@@ -1,7 +1,7 @@
 //! `cygnet status`.
 
 use std::io::Write;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use serde_json::Value as Json;
 use swanctl_compat::text;
@@ -10,6 +10,7 @@ use swanctl_compat::vici::client::ClientError;
 use swanctl_compat::watch::{Choice, Sort};
 
 use crate::connect::Client;
+use crate::moment::Clock;
 use crate::paint::Colour;
 use crate::stdio::{say, stdout};
 use crate::watch::{self, Wish};
@@ -93,9 +94,10 @@ pub(crate) fn run(client: &mut Client, arguments: &Arguments) -> Result<u8, Clie
     } else {
         let names = children.iter().filter_map(|child| child.sections().next());
         let width = names.map(|(name, _)| name.chars().count()).max().unwrap_or(0).min(MAX_WIDTH);
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs());
+        let clock = Clock::new(false);
+        let now = clock.now_ms() / 1000;
         for child in &children {
-            write!(out, "{}", text::cygnet_child(child, now, width))?;
+            write!(out, "{}", text::cygnet_child(child, now, width, &|ms| clock.time_of_day(ms)))?;
         }
         if children.is_empty() {
             writeln!(out, "no children are configured")?;

@@ -34,11 +34,16 @@ fn unless_closed<T>(outcome: io::Result<T>) -> io::Result<T> {
     }
 }
 
-/// Writes to standard error, in one piece as far as it takes it.
+/// Writes to standard error, in one piece as far as it takes it. What daemons, files and command lines made up does not drive a terminal.
 pub(crate) fn tell(words: fmt::Arguments<'_>) {
+    let words: String = words.to_string().chars().map(harmless).collect();
     let mut err: StderrLock<'_> = io::stderr().lock();
     // Nobody is left to be told of it.
-    let _ = err.write_all(words.to_string().as_bytes());
+    let _ = err.write_all(words.as_bytes());
+}
+
+fn harmless(c: char) -> char {
+    if c.is_control() && !matches!(c, '\n' | '\t') { char::REPLACEMENT_CHARACTER } else { c }
 }
 
 /// Says a line on standard error.

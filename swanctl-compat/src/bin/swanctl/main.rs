@@ -21,6 +21,7 @@ mod show;
 mod stdio;
 mod usage;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use options::{Invocation, Parsed};
@@ -29,7 +30,14 @@ use stdio::{say, tell};
 use swanctl_compat::vici::client::ClientError;
 
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args_os().skip(1).map(|a| a.to_string_lossy().into_owned()).collect();
+    let arguments: Result<Vec<String>, _> = std::env::args_os().skip(1).map(OsString::into_string).collect();
+    let arguments = match arguments {
+        Ok(arguments) => arguments,
+        Err(other) => {
+            say!("swanctl: '{}' is not UTF-8 text: no connection, child or file is meant by it", other.display());
+            return ExitCode::from(1);
+        }
+    };
     let invocation = match options::parse(&arguments) {
         Ok(Parsed::Run(invocation)) => invocation,
         Ok(Parsed::Help(command)) => {

@@ -1,5 +1,7 @@
 //! Connections, pools and authorities: what the files have is loaded, what they have no longer is unloaded.
 
+use std::collections::BTreeSet;
+
 use serde_json::json;
 use swanctl_compat::plan::{PlannedConnection, PlannedSection};
 use swanctl_compat::settings::Diagnostic;
@@ -78,7 +80,10 @@ impl Session<'_> {
     }
 
     pub(super) fn connections(&mut self, prepared: &Prepared) -> Result<u8, ClientError> {
-        let loaded = self.names("get-conns", "conns")?;
+        let answer = self.command("get-conns", Message::new())?;
+        // What was refused and is gone from the files is no longer listed as refused, either.
+        let known: BTreeSet<&str> = answer.list_strs("conns").chain(answer.list_strs("refused")).collect();
+        let loaded: Vec<String> = known.into_iter().map(str::to_owned).collect();
         let mut failed = 0;
         for connection in &prepared.plan.connections {
             let name = &connection.name;

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use swanctl_compat::plan::Plan;
 use swanctl_compat::private_key::{self, KeyError, PrivateKey};
+use swanctl_compat::text;
 use swanctl_compat::vici::Message;
 use swanctl_compat::vici::client::ClientError;
 use zeroize::Zeroizing;
@@ -174,7 +175,7 @@ impl Session<'_> {
         }
         let mut last = KeyError::Password;
         for _ in 0..TRIES {
-            let question = format!("Password for {} file '{name}': ", found.directory);
+            let question = format!("Password for {} file '{}': ", found.directory, text::printable(&name));
             let Some(password) = prompt::password(&question)? else { break };
             match open(password.as_bytes()) {
                 Ok(opened) => return Ok(Some(opened)),
@@ -196,7 +197,7 @@ impl Session<'_> {
             let mut message = token.message.clone();
             if message.get("pin").is_none()
                 && self.may_ask()
-                && let Some(pin) = prompt::password(&format!("PIN for '{}': ", token.name))?
+                && let Some(pin) = prompt::password(&format!("PIN for '{}': ", text::printable(&token.name)))?
             {
                 message.set("pin", pin.as_bytes());
             }

@@ -35,7 +35,7 @@ pub(crate) fn prepare(invocation: &Invocation) -> Result<Option<Prepared>, u8> {
     }
     let path = match invocation.value("file") {
         Some(file) => file.to_owned(),
-        None => Path::new(&directory()).join("swanctl.conf").to_string_lossy().into_owned(),
+        None => usual_file()?,
     };
     let settings = Settings::load(&OsFiles, &path);
     let plan = Plan::make(&settings, &OsFiles);
@@ -51,11 +51,14 @@ pub(crate) fn prepare(invocation: &Invocation) -> Result<Option<Prepared>, u8> {
     Ok(Some(prepared))
 }
 
-fn directory() -> String {
-    std::env::var("SWANCTL_DIR")
-        .ok()
-        .filter(|directory| !directory.is_empty())
-        .unwrap_or_else(|| "/etc/swanctl".to_owned())
+/// `swanctl.conf` in its directory. One that is named and cannot be written as text is not replaced by another.
+fn usual_file() -> Result<String, u8> {
+    let directory = std::env::var_os("SWANCTL_DIR").filter(|directory| !directory.is_empty());
+    let file = Path::new(&directory.unwrap_or_else(|| "/etc/swanctl".into())).join("swanctl.conf");
+    file.into_os_string().into_string().map_err(|file| {
+        say!("swanctl: '{}' is not UTF-8 text (SWANCTL_DIR)", file.display());
+        EINVAL
+    })
 }
 
 impl Prepared {
