@@ -49,7 +49,19 @@ pub(super) fn connection(name: &str, path: &str, content: &Message, findings: &m
         children: children(path, content, findings),
     };
     findings.extend(unreachable_starts(path, &connection));
+    findings.extend(never_rekeyed(path, fields));
     connection
+}
+
+/// `reauth_time = 0` alone: likely meant to say that there is no reauthentication, but there is no rekeying either then.
+fn never_rekeyed(path: &str, fields: Fields<'_>) -> Option<Finding> {
+    let alone = fields.seconds("reauth_time") == Some(0) && fields.text("rekey_time").is_none();
+    let finding = Finding::new(FindingKind::Doubtful("reauth_time".to_owned()), format!("{path}.reauth_time"));
+    alone.then(|| {
+        finding
+            .because("with it set, `rekey_time` has no default: the IKE SA is never rekeyed")
+            .with_help(Some("leave it out, or set `rekey_time` as well".to_owned()))
+    })
 }
 
 /// Children to start at load whose connection names no peer to call.
@@ -180,9 +192,11 @@ struct IkeLifetimes {
     rand: Duration,
 }
 
+/// A `reauth_time` that is set takes the place of the default of `rekey_time`, also one of 0.
 fn ike_lifetimes(fields: Fields<'_>) -> IkeLifetimes {
-    let reauth = fields.seconds("reauth_time").unwrap_or(0);
-    let rekey = fields.seconds("rekey_time").unwrap_or(if reauth > 0 { 0 } else { IKE_REKEY_SECONDS });
+    let reauth = fields.seconds("reauth_time");
+    let rekey = fields.seconds("rekey_time").unwrap_or(if reauth.is_some() { 0 } else { IKE_REKEY_SECONDS });
+    let reauth = reauth.unwrap_or(0);
     let over = fields.seconds("over_time").unwrap_or(rekey.max(reauth) / 10);
     let shorter = if rekey > 0 && reauth > 0 { rekey.min(reauth) } else { rekey.max(reauth) };
     let rand = fields.seconds("rand_time").unwrap_or(over.min(shorter / 2));

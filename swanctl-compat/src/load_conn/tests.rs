@@ -98,6 +98,20 @@ fn reauthentication_alone_turns_rekeying_off() {
 }
 
 /// The daemon's words, which clients of charon know.
+/// As charon has it; since it is likely not meant, it is told.
+#[test]
+fn no_reauthentication_alone_turns_rekeying_off_as_well() {
+    let loaded = with(|conn, _| conn.set("reauth_time", "0s")).unwrap();
+    assert_eq!((loaded.connection.rekey_time, loaded.connection.reauth_time), (Duration::ZERO, Duration::ZERO));
+    let told: Vec<(&str, bool)> = loaded.notes.iter().map(|note| (note.path.as_str(), note.is_error())).collect();
+    assert_eq!(told, [("connections.c.reauth_time", false)]);
+    let both = with(|conn, _| {
+        conn.set("reauth_time", "0");
+        conn.set("rekey_time", "4h");
+    });
+    assert!(both.unwrap().notes.is_empty());
+}
+
 #[test]
 fn error_texts() {
     type Edit = fn(&mut Message, &mut Message);

@@ -111,6 +111,7 @@ pub(super) const INTENDED: &[Intended] = &[
     ),
     row("sequence", "*", Way::Order, "what is gone from the files is unloaded in the order of that listing"),
     row("list-policies of all kinds", "*", Way::Order, "policies are listed in the order of the files"),
+    row("get-conns", "answer/refused", Way::Extra, "connections that are listed as refused, until they are unloaded"),
     row("version", "answer/daemon", Way::Value, OWN),
     row("version", "answer/version", Way::Value, OWN),
     row("stats", "answer/uptime/*", Way::Value, OWN),
