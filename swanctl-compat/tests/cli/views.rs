@@ -176,6 +176,8 @@ fn what_is_installed_as_commands() {
     let (output, _) = run(Message::new(), &["c", "--json"]);
     let json: serde_json::Value = serde_json::from_str(&stdout(&output)).unwrap();
     assert_eq!(json[0]["commands"][1], "ip b");
+    let daemon = Daemon::start(Script::default());
+    assert_eq!(stdout(&cygnet(&daemon, &["explain", "c"])), "# c: nothing is installed, nor would be\n");
     let (output, _) = run(Message::new().with("success", "no").with("errmsg", "not found"), &["d"]);
     assert_eq!((stderr(&output).as_str(), output.status.code()), ("cygnet: not found\n", Some(2)));
 }

@@ -51,6 +51,10 @@ pub(crate) fn run(client: &mut Client, arguments: &Arguments) -> Result<u8, Clie
         for block in &blocks {
             write!(out, "{}", text::cygnet_block(block))?;
         }
+        if blocks.is_empty() {
+            // Whoever runs what is printed runs this as well.
+            writeln!(out, "# {}: nothing is installed, nor would be", text::printable(&arguments.connection))?;
+        }
     }
     out.flush()?;
     Ok(0)

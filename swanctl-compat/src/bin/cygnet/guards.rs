@@ -3,6 +3,7 @@
 use std::io::Write;
 
 use serde_json::Value as Json;
+use swanctl_compat::text;
 use swanctl_compat::vici::Message;
 use swanctl_compat::vici::client::ClientError;
 
@@ -37,7 +38,7 @@ pub(crate) fn run(client: &mut Client, arguments: &Arguments) -> Result<u8, Clie
         writeln!(out, "{}", Json::Array(unclaimed.map(Json::from).collect()))?;
     } else {
         for entry in unclaimed {
-            writeln!(out, "{entry}")?;
+            writeln!(out, "{}", text::printable(entry))?;
         }
     }
     out.flush()?;
