@@ -19,7 +19,7 @@ pub(super) fn protocol_name(number: u8) -> Option<&'static str> {
 /// The port of a service, whatever its protocol. Upper and lower case are the same.
 pub(crate) fn port(name: &str) -> Option<u16> {
     let is = |known: &&str| known.eq_ignore_ascii_case(name);
-    SERVICES.iter().find(|(_, _, known, others)| is(known) || others.iter().any(|known| is(known))).map(|row| row.0)
+    SERVICES.iter().find(|(_, _, known, others)| is(known) || others.iter().any(is)).map(|row| row.0)
 }
 
 /// The service of a port; protocol 0 is any.

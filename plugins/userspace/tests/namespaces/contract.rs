@@ -17,7 +17,7 @@ use offload_host::{Family, HostError};
 use offload_userspace::control::LONGEST_USE;
 use offload_userspace::{Userspace, UserspaceConfig, packet};
 
-use super::lab::{Capture, Lab, eventually, turn, uninterrupted};
+use super::lab::{Capture, Lab, bound, eventually, turn, uninterrupted};
 
 /// How long a packet may take to its link.
 const PATIENCE: Duration = Duration::from_millis(400);
@@ -67,7 +67,7 @@ impl<'l> Hosted<'l> {
             let (from, to) = ends(seen);
             let receiver = self.lab.inside("ga", || udp(to).unwrap());
             receiver.set_read_timeout(Some(PATIENCE)).unwrap();
-            self.lab.inside("gb", || UdpSocket::bind(from).unwrap().send_to(b"whatever", to).unwrap());
+            self.lab.inside("gb", || bound(from).send_to(b"whatever", to).unwrap());
             uninterrupted(|| receiver.recv_from(&mut [0; 2_000])).is_ok()
         } else {
             let behind = self.lab.capture("la", "lan");
@@ -146,7 +146,7 @@ fn ends(seen: &PacketSelectors) -> (SocketAddr, SocketAddr) {
 
 /// A socket of ours; on the ports of IKE one as the daemon has.
 fn udp(address: SocketAddr) -> Result<UdpSocket, HostError> {
-    let socket = UdpSocket::bind(address).unwrap();
+    let socket = bound(address);
     if matches!(address.port(), 500 | 4500) {
         let family = if address.is_ipv4() { Family::V4 } else { Family::V6 };
         sockets::set_mark(socket.as_fd(), UserspaceConfig::default().mark)?;

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -268,6 +268,16 @@ pub(crate) fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::R
             outcome => return outcome,
         }
     }
+}
+
+/// A socket at this address, once no child that is forked meanwhile holds one that was closed.
+pub(crate) fn bound(address: SocketAddr) -> UdpSocket {
+    let mut socket = None;
+    eventually("the port is free", || {
+        socket = UdpSocket::bind(address).ok();
+        socket.is_some()
+    });
+    socket.unwrap()
 }
 
 /// Waits until `condition` holds.
