@@ -172,7 +172,7 @@ impl Heard {
         if self.unfinished > 0 {
             return Vec::new();
         }
-        let name = |line: &String| Some(line.strip_prefix("test ")?.strip_suffix(" ... FAILED")?.to_owned());
+        let name = |line: &String| Some(line.strip_prefix("test ")?.strip_suffix(" ... FAILED")?.trim_end().to_owned());
         self.closing.iter().filter_map(name).collect()
     }
 }
@@ -294,7 +294,7 @@ mod tests {
     }
     #[test]
     fn tests_that_failed_are_named_unless_their_program_died() {
-        let failed = "test a::b::c ... FAILED";
+        let failed = "test a::b::c    ... FAILED";
         let result =
             "test result: FAILED. 3 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.01s";
         let named = |lines: &[&str]| {
