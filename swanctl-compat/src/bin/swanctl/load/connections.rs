@@ -82,8 +82,9 @@ impl Session<'_> {
     pub(super) fn connections(&mut self, prepared: &Prepared) -> Result<u8, ClientError> {
         let answer = self.command("get-conns", Message::new())?;
         // What was refused and is gone from the files is no longer listed as refused, either.
-        let known: BTreeSet<&str> = answer.list_strs("conns").chain(answer.list_strs("refused")).collect();
-        let loaded: Vec<String> = known.into_iter().map(str::to_owned).collect();
+        let listed = answer.list_strs("conns").chain(answer.list_strs("refused"));
+        let mut known = BTreeSet::new();
+        let loaded: Vec<String> = listed.filter(|name| known.insert(*name)).map(str::to_owned).collect();
         let mut failed = 0;
         for connection in &prepared.plan.connections {
             let name = &connection.name;
