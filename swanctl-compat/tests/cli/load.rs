@@ -243,5 +243,5 @@ fn what_was_refused_goes_with_its_section() {
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     assert!(stdout(&output).ends_with("successfully loaded 1 connections, 2 unloaded\n"), "{}", stdout(&output));
     let unloaded: Vec<String> = daemon.received().into_iter().filter(|line| line.starts_with("unload-")).collect();
-    assert_eq!(unloaded, ["unload-conn name=bad", "unload-conn name=old"]);
+    assert_eq!(unloaded, ["unload-conn name=old", "unload-conn name=bad"]);
 }
