@@ -59,7 +59,7 @@ const OFFLOADED: [Row; 17] = [
     row("link_down_rekeying", rekeying, DOWN, true),
     row("link_down_rekeying_ike", rekeying_ike, DOWN, true),
     row("link_down_deleting", deleting, "offload.device-down", true),
-    row("link_down_negotiating", negotiating, DOWN, true),
+    row("link_down_negotiating", negotiating, "offload.device-down", true),
     row("state_flushed_and_told", |_, pair| simulate(pair, "lose-all --tell lost"), LOST, true),
     row("state_flushed_in_silence", |_, pair| simulate(pair, "lose-all --tell nothing"), LOST, true),
     row("sas_flushed_in_silence", |_, pair| simulate(pair, "lose-sas --tell nothing"), LOST, true),
