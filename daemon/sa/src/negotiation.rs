@@ -40,6 +40,11 @@ pub(crate) struct ChildRequest {
 }
 
 impl ChildRequest {
+    /// The child of this CHILD SA once more.
+    pub(crate) fn again(sa: &ChildSa) -> Self {
+        Self { child: sa.config.clone(), packet: None, asked: false, reqid: Some(sa.reqid), tags: None }
+    }
+
     /// Who asks for it, should it be asked for anew.
     pub(crate) fn wish(&self) -> Wish {
         if self.asked { Wish::Again } else { Wish::Configured }

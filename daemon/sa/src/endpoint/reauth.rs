@@ -171,13 +171,7 @@ fn requests(connection: &Connection, authenticated: &Authenticated) -> VecDeque<
             continue;
         }
         let config = connection.child(&child.config.name).unwrap_or(&child.config).clone();
-        requests.push_back(ChildRequest {
-            child: config,
-            packet: None,
-            asked: false,
-            reqid: Some(child.reqid),
-            tags: None,
-        });
+        requests.push_back(ChildRequest { child: config, ..ChildRequest::again(child) });
     }
     requests
 }

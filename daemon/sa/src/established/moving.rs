@@ -66,13 +66,7 @@ impl Authenticated {
     /// the initiator of the IKE SA.
     fn make_anew(&mut self, core: &mut Core, turn: &mut Turn<'_>, unique_id: u32) {
         let Some(child) = self.child(unique_id).filter(|child| child.is_up() && !child.is_closing()) else { return };
-        let request = ChildRequest {
-            child: child.config.clone(),
-            packet: None,
-            asked: false,
-            reqid: Some(child.reqid),
-            tags: None,
-        };
+        let request = ChildRequest::again(child);
         let text = "an address has changed, and a CHILD SA in transport mode is bound to its addresses";
         self.close_child(core, turn, unique_id, Cause::new(CauseKind::NoAddress, text));
         let alone = core.nat.local != core.nat.remote && !core.mobility.agreed;

@@ -132,13 +132,7 @@ fn old_unknown(authenticated: &mut Authenticated, core: &mut Core, turn: &mut Tu
         return;
     }
     if let Some(child) = authenticated.child(old) {
-        let request = ChildRequest {
-            child: child.config.clone(),
-            packet: None,
-            asked: false,
-            reqid: Some(child.reqid),
-            tags: None,
-        };
+        let request = ChildRequest::again(child);
         let cause = Cause::new(CauseKind::PeerDeleted, "the peer does not know it any more");
         authenticated.remove_child(core, turn, old, Some(&cause));
         if !authenticated.has_child(&request.child) {
