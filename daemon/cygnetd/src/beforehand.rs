@@ -8,9 +8,10 @@ use crate::config::{self, Config};
 use crate::load::{self, Files};
 use crate::net;
 use crate::privileges::reach::{self, Unreachable};
-use crate::privileges::{self, Account, Standing, state};
+use crate::privileges::{self, Standing, state};
 use crate::updown::Successor;
 use crate::updown::helper::Helper;
+use crate::users::Account;
 use crate::vici::Places;
 
 /// What was done, and as whom the daemon goes on.

@@ -21,12 +21,12 @@ use crate::backend::{Kind, Nature};
 use crate::clock;
 use crate::config::Config;
 use crate::log::Levels;
-use crate::privileges::Account;
 use crate::router::Question;
 use crate::shard::Shared;
 use crate::store::Store;
 use crate::subscribers::Subscribers;
 use crate::updown::Updown;
+use crate::users::Account;
 use crate::webhooks::Webhooks;
 
 /// How long a shard may take to answer a question.

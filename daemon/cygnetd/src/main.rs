@@ -43,6 +43,7 @@ mod telemetry;
 #[path = "telemetry/absent.rs"]
 mod telemetry;
 mod updown;
+mod users;
 mod vici;
 mod webhooks;
 mod why;

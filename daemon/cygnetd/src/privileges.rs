@@ -10,7 +10,6 @@
 //! no more than CAP_NET_ADMIN. What a user cannot reach when it is wanted again, such as a file that root alone can read, is said at the start:
 //! [`reach`].
 
-mod account;
 pub(crate) mod reach;
 pub(crate) mod state;
 
@@ -19,8 +18,8 @@ use rustix::io::Errno;
 use rustix::process::{Gid, Uid, geteuid};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
-pub(crate) use self::account::Account;
 use crate::config::Privileges;
+use crate::users::{self, Account};
 
 /// What the daemon does needs these as long as it runs: XFRM, routes, rules, TUN devices, marks and sysctls; raw ESP and capturing; IKE's ports.
 const NEEDED: [(&str, CapabilitySet); 3] = [
@@ -158,7 +157,7 @@ pub(crate) fn seen() -> Seen {
     let held = sets.map_or(CapabilitySet::empty(), |sets| sets.effective);
     let others = NEEDED.iter().fold(held, |all, (_, one)| all - *one).bits().count_ones();
     let needed = NEEDED.map(|(name, one)| (name, held.contains(one))).into();
-    Seen { user: account::name_of(geteuid().as_raw()), needed, others }
+    Seen { user: users::name_of(geteuid().as_raw()), needed, others }
 }
 
 #[cfg(test)]

@@ -18,7 +18,8 @@ use crate::clock;
 use crate::config::Config;
 use crate::load::{self, FILE};
 use crate::net::udp_port_holders;
-use crate::privileges::{self, Account, reach};
+use crate::privileges::{self, reach};
+use crate::users::Account;
 use crate::why::host::link_of;
 
 /// What is asked.

@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, access};
 
-use super::account::Account;
 use super::state;
 use crate::backend::{self, Kind};
 use crate::config::Config;
+use crate::users::Account;
 
 /// Files in a directory of ours that are looked at, at most.
 const FILES: usize = 1_000;

@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
-use super::Account;
 use crate::backend::{self, Kind};
 use crate::config::Config;
+use crate::users::Account;
 
 /// Directories that belong to nobody but us; others are somebody's choice, and so is whose they are.
 const OURS: [&str; 2] = ["/var/lib/cygnet", "/run/cygnet"];

@@ -13,6 +13,7 @@ use tokio::net::UnixListener;
 use crate::config::vici::Access;
 use crate::net::process_name;
 use crate::updown::helper::Deputy;
+use crate::users;
 
 /// A listening socket file. Dropping it removes the file.
 pub(super) struct SocketFile {
@@ -79,11 +80,11 @@ pub(super) fn could_be_bound(path: &Path, access: &Access) -> anyhow::Result<()>
 fn check(path: &Path, access: &Access) -> anyhow::Result<Owner> {
     make_room(path)?;
     let Access { user, group, .. } = access;
-    let group = number_of("/etc/group", group).with_context(|| format!("vici.group: there is no group `{group}`"))?;
+    let group = users::group_number(group).with_context(|| format!("vici.group: there is no group `{group}`"))?;
     if user.is_empty() {
         return Ok(Owner { user: None, group });
     }
-    let user = number_of("/etc/passwd", user).with_context(|| format!("vici.user: there is no user `{user}`"))?;
+    let user = users::user_number(user).with_context(|| format!("vici.user: there is no user `{user}`"))?;
     Ok(Owner { user: Some(user), group })
 }
 
@@ -164,18 +165,6 @@ fn connect(path: &Path) -> io::Result<UnixStream> {
     socket.set_nonblocking(true)?;
     socket.connect(&SockAddr::unix(path)?)?;
     Ok(socket.into())
-}
-
-/// The number of a user or a group: given as such, or looked up in the system's table.
-fn number_of(table: &str, name: &str) -> Option<u32> {
-    if let Ok(number) = name.parse() {
-        return Some(number);
-    }
-    let table = std::fs::read_to_string(table).unwrap_or_default();
-    let mut rows = table.lines().map(|line| line.split(':').collect::<Vec<_>>());
-    let found = rows.find(|fields| fields.first() == Some(&name));
-    // Root's number is the same everywhere, also where there is no such file.
-    found.and_then(|fields| fields.get(2)?.parse().ok()).or((name == "root").then_some(0))
 }
 
 #[cfg(test)]

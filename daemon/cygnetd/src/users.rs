@@ -2,6 +2,9 @@
 
 use std::fs;
 
+const USERS: &str = "/etc/passwd";
+const GROUPS: &str = "/etc/group";
+
 /// A user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Account {
@@ -19,10 +22,8 @@ pub(crate) struct Account {
 
 impl Account {
     /// Of this machine.
-    pub(super) fn look_up(name: &str) -> Option<Self> {
-        // Where a table is missing, nobody is in it.
-        let table = |path| fs::read_to_string(path).unwrap_or_default();
-        Self::find(&table("/etc/passwd"), &table("/etc/group"), name)
+    pub(crate) fn look_up(name: &str) -> Option<Self> {
+        Self::find(&table(USERS), &table(GROUPS), name)
     }
 
     /// The user called `name`.
@@ -46,14 +47,39 @@ impl Account {
 }
 
 /// The name of a user by its number, or that number.
-pub(super) fn name_of(uid: u32) -> String {
-    named(&fs::read_to_string("/etc/passwd").unwrap_or_default(), uid)
+pub(crate) fn name_of(uid: u32) -> String {
+    named(&table(USERS), uid)
 }
 
 fn named(passwd: &str, uid: u32) -> String {
     let fits = |fields: &Vec<&str>| fields.get(2).and_then(|number| number.parse().ok()) == Some(uid);
     let found = passwd.lines().map(fields).find(fits).and_then(|fields| fields.first().map(|name| (*name).to_owned()));
     found.unwrap_or_else(|| uid.to_string())
+}
+
+/// The number of a user, who may be given as such.
+pub(crate) fn user_number(name: &str) -> Option<u32> {
+    number_of(USERS, name)
+}
+
+/// The same of a group.
+pub(crate) fn group_number(name: &str) -> Option<u32> {
+    number_of(GROUPS, name)
+}
+
+fn number_of(path: &str, name: &str) -> Option<u32> {
+    if let Ok(number) = name.parse() {
+        return Some(number);
+    }
+    let table = table(path);
+    let found = table.lines().map(fields).find(|fields| fields.first() == Some(&name));
+    // Root's number is the same everywhere, also where there is no such file.
+    found.and_then(|fields| fields.get(2)?.parse().ok()).or((name == "root").then_some(0))
+}
+
+/// Where a table is missing, nobody is in it.
+fn table(path: &str) -> String {
+    fs::read_to_string(path).unwrap_or_default()
 }
 
 fn fields(line: &str) -> Vec<&str> {
